@@ -1,0 +1,9 @@
+//! What the tests, benches and demo of `bulk` share: real parts, small enough to start in a test.
+//!
+//! Three nouns: [`s3::Server`] speaks the S3 protocol on loopback over a folder or an in-memory set, with faults on
+//! request; [`postgres::Server`] is a PostgreSQL that starts and stops with its owner; [`snapshot`] writes
+//! CourtListener-shaped snapshots, deterministic by seed and scale.
+
+pub mod postgres;
+pub mod s3;
+pub mod snapshot;
