@@ -1,1 +1,51 @@
-//! .
+//! Streaming decoders chosen by a file's content, with a block-parallel, CRC-checked bzip2 decoder.
+//!
+//! A [`Codec`] says what the bytes are: it is read off their beginning, and where the file's name says something else
+//! the file is refused. A [`Decoder`] turns the compressed bytes of an input into plain ones and is an
+//! [`io::Read`](std::io::Read); [`DecodeOptions`] says how many threads it may use. An [`Error`] names the file and the
+//! compressed byte where things went wrong; a file that is cut short or damaged always ends in one, never in a quiet
+//! end of file.
+//!
+//! ```
+//! # #[cfg(feature = "bzip2")] {
+//! use std::io::{Cursor, Read};
+//!
+//! use bulk_archive::{Codec, DecodeOptions, Decoder, Error};
+//!
+//! let file = b"BZh91AY&SY\x01\xf3\x56\x75\x00\x00\x01\x41\x00\x00\x10\x04\x20\x00\x21\x98\x19\x81\x61\x77\x24\x53\x85\x09\x00\x1f\x35\x67\x50";
+//! let mut text = String::new();
+//! let mut decoder = Decoder::new(Cursor::new(file), "courts.csv.bz2", &DecodeOptions::default())?;
+//! assert_eq!(decoder.codec(), Codec::Bzip2);
+//! decoder.read_to_string(&mut text)?;
+//! assert_eq!(text, "id\n");
+//!
+//! let mut cut = Decoder::new(Cursor::new(&file[..30]), "courts.csv.bz2", &DecodeOptions::default())?;
+//! let error = cut.read_to_string(&mut text).unwrap_err();
+//! let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+//! assert!(matches!(error, Some(Error::Truncated { codec: Codec::Bzip2, .. })));
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//! `bzip2`, `gzip`, `xz` and `zstd`, all on by default, each bring their codec. Detection knows every codec whatever
+//! the features; a file whose codec is left out gives [`Error::CodecDisabled`].
+
+#[cfg(feature = "bzip2")]
+mod bzip2;
+mod codec;
+mod decoder;
+mod error;
+#[cfg(feature = "gzip")]
+mod gzip;
+mod input;
+#[cfg(feature = "xz")]
+mod xz;
+#[cfg(feature = "zstd")]
+mod zstandard;
+
+pub use crate::{
+    codec::Codec,
+    decoder::{DecodeOptions, Decoder},
+    error::Error,
+};

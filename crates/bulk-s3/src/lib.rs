@@ -1,1 +1,36 @@
-//! .
+//! Objects in S3 and in whatever speaks its protocol: listings of any length, a [`Source`](bulk_core::Source) for
+//! [`bulk_core::download`], and the choice of a snapshot among dated files.
+//!
+//! A [`Bucket`] is an endpoint, a name and credentials. [`Bucket::list`] streams [`Object`]s page by page;
+//! [`choose_snapshot`] picks, among objects with dates in their names, the newest date at which everything wanted is
+//! there and none of it is a placeholder; the bucket itself is the source that fetches them.
+//!
+//! ```
+//! use bulk_s3::{Object, Wanted, choose_snapshot};
+//!
+//! let listing = [
+//!     Object::new("bulk-data/courts-2026-03-31.csv.bz2", 80_000),
+//!     Object::new("bulk-data/dockets-2026-03-31.csv.bz2", 5_000_000_000),
+//!     Object::new("bulk-data/schema-2026-04-01.sql", 140_000),
+//!     Object::new("bulk-data/courts-2026-06-30.csv.bz2", 81_000),
+//!     Object::new("bulk-data/dockets-2026-06-30.csv.bz2", 14), // a failed export
+//! ];
+//! let snapshot = choose_snapshot(listing, &Wanted::new(["courts", "dockets"])).unwrap();
+//! assert_eq!(snapshot.date.to_string(), "2026-03-31");
+//! assert_eq!(snapshot.schema.unwrap().key, "bulk-data/schema-2026-04-01.sql");
+//! assert_eq!(snapshot.passed_over[0].to_string(), "2026-06-30: dockets is a placeholder of 14 bytes");
+//! ```
+//!
+//! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
+//! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
+
+mod bucket;
+mod error;
+mod list;
+mod object;
+mod snapshot;
+
+pub use bucket::{Bucket, BucketOptions, Credentials};
+pub use error::Error;
+pub use object::Object;
+pub use snapshot::{DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder, newest_of_each};

@@ -4,6 +4,7 @@
 //! request; [`postgres::Server`] is a PostgreSQL that starts and stops with its owner; [`snapshot`] writes
 //! CourtListener-shaped snapshots, deterministic by seed and scale.
 
+pub mod moto;
 pub mod postgres;
 pub mod s3;
 pub mod snapshot;

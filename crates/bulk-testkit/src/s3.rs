@@ -1,1 +1,46 @@
-//! .
+//! An S3 and HTTP server on loopback, with faults on request.
+//!
+//! [`Server`] speaks the real protocol over HTTP/1.1, so clients are tested through their own sockets and parsers.
+//! Its buckets are [`Store`]s: objects in memory, objects that are only described ([`Object::zeros`],
+//! [`Object::repeating`], [`Object::generated`]: a hundred gigabytes cost nothing), or a folder served live. A [`Rule`]
+//! says which requests suffer which [`Fault`]; [`Server::requests`] tells what was asked and what was sent.
+//!
+//! Buckets are addressed path-style, `http://127.0.0.1:PORT/bucket/key`, and anonymously unless
+//! [`Builder::credentials`] is given. Spoken are ListObjectsV2, HEAD, GET (one range, `If-Match`, `If-None-Match`,
+//! `If-Range`), and, where the server is [writable](Builder::writable), PUT and DELETE of whole objects. Everything
+//! else is answered with `501 NotImplemented`, never with a wrong guess.
+//!
+//! ```
+//! use bulk_testkit::s3::{Fault, Rule, Server, Store};
+//!
+//! let server = Server::builder().bucket("data", Store::memory().with("a.csv", "id\n1\n")).start()?;
+//! let slow_down = server.fault(Rule::new(Fault::slow_down()).key("a.csv").first(2));
+//! assert_eq!(server.object_url("data", "a.csv"), format!("{}/data/a.csv", server.url()));
+//! assert_eq!(slow_down.hits(), 0);
+//! # Ok::<(), bulk_testkit::s3::Error>(())
+//! ```
+
+mod answer;
+mod body;
+mod error;
+mod fault;
+mod folder;
+mod handler;
+mod listing;
+mod object;
+mod range;
+mod record;
+mod server;
+mod sigv4;
+mod store;
+mod target;
+mod upload;
+mod wire;
+mod xml;
+
+pub use error::Error;
+pub use fault::{Fault, FaultHandle, Rule};
+pub use object::Object;
+pub use record::RequestRecord;
+pub use server::{Builder, Server};
+pub use store::{EtagStyle, Store};

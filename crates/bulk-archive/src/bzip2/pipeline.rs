@@ -1,0 +1,204 @@
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{
+    block::{BlockDecoder, Fault, PIECE_LEN, Step},
+    scan::{Magic, Opening, Scanner, Segment},
+};
+use crate::input::Input;
+
+/// How many pieces of a block may wait for the reader. An ordinary block of 900 kB fits in whole, so that its worker
+/// can go on to the next.
+const PIECES_AHEAD: usize = 4;
+
+/// The threads that work ahead of the reader: one cuts the input into segments, the others decode those that look like
+/// blocks.
+///
+/// Both queues are bounded, and nothing waits in a circle: workers take segments in the order of the file, so the
+/// segment that the reader is at has a worker, which waits for nobody but the reader.
+///
+/// Dropping it stops the threads, without waiting for them.
+pub(super) struct Pipeline {
+    items: Receiver<Item>,
+    pieces: Pieces,
+    stopped: Arc<AtomicBool>,
+}
+
+/// What the reader gets, in the order of the file.
+pub(super) enum Item {
+    /// A segment, with what a worker makes of it if it looks like a block.
+    Segment(Arc<Segment>, Option<Receiver<Part>>),
+    /// The input has ended.
+    End,
+    /// The input has failed, or no thread could be started.
+    Failed(io::Error),
+}
+
+/// What comes of a block, in order. A channel that ends without one of the last three belongs to a worker that is gone.
+pub(super) enum Part {
+    /// Some of its output.
+    Piece(Vec<u8>),
+    /// It has ended where its segment does; this is its CRC.
+    Done(u32),
+    /// It has not ended with its segment.
+    Unfinished(Box<BlockDecoder>),
+    /// It cannot be decoded.
+    Fault(Fault),
+}
+
+struct Job {
+    segment: Arc<Segment>,
+    parts: Sender<Part>,
+}
+
+impl Pipeline {
+    /// Starts to read `input`. Workers start as blocks turn up.
+    pub(super) fn start(input: Input, threads: usize) -> io::Result<Pipeline> {
+        // With the one that the reader is at and the one that is being handed over: 2 * threads + 2.
+        let (to_reader, items) = bounded(2 * threads);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let pieces = Pieces::new((2 * threads + 2) * (PIECES_AHEAD + 1));
+        let cutter = Cutter { pieces: pieces.clone(), stopped: Arc::clone(&stopped), threads };
+        thread::Builder::new()
+            .name("bzip2-read".to_owned())
+            .spawn(move || cutter.run(Scanner::new(input), &to_reader))?;
+        Ok(Pipeline { items, pieces, stopped })
+    }
+
+    /// The next item; [`Item::Failed`] where the reading thread is gone.
+    pub(super) fn next(&self) -> Item {
+        self.items.recv().unwrap_or_else(|_| Item::Failed(io::Error::other("the thread that reads the input panicked")))
+    }
+
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The thread that reads the input.
+struct Cutter {
+    pieces: Pieces,
+    stopped: Arc<AtomicBool>,
+    threads: usize,
+}
+
+impl Cutter {
+    fn run(&self, mut scanner: Scanner<Input>, to_reader: &Sender<Item>) {
+        let (jobs, waiting) = bounded(2 * self.threads);
+        let mut workers = 0;
+        while !self.stopped.load(Ordering::Relaxed) {
+            let segment = match scanner.segment() {
+                Ok(Some(segment)) => Arc::new(segment),
+                Ok(None) => {
+                    let _ = to_reader.send(Item::End);
+                    return;
+                }
+                Err(error) => {
+                    let _ = to_reader.send(Item::Failed(error));
+                    return;
+                }
+            };
+            let job = (segment.opening == Opening::Magic(Magic::Block)).then(|| bounded(PIECES_AHEAD + 1));
+            let (parts, outcome) = job.unzip();
+            if parts.is_some() && workers < self.threads {
+                match self.start_worker(&waiting) {
+                    Ok(()) => workers += 1,
+                    // Fewer threads do the same work.
+                    Err(_) if workers > 0 => {}
+                    Err(error) => {
+                        let _ = to_reader.send(Item::Failed(error));
+                        return;
+                    }
+                }
+            }
+            if to_reader.send(Item::Segment(Arc::clone(&segment), outcome)).is_err() {
+                return;
+            }
+            if let Some(parts) = parts
+                && jobs.send(Job { segment, parts }).is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn start_worker(&self, jobs: &Receiver<Job>) -> io::Result<()> {
+        let (jobs, pieces, stopped) = (jobs.clone(), self.pieces.clone(), Arc::clone(&self.stopped));
+        let work = move || {
+            for job in jobs {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                job.run(&pieces);
+            }
+        };
+        thread::Builder::new().name("bzip2-block".to_owned()).spawn(work).map(drop)
+    }
+}
+
+impl Job {
+    /// Decodes the block, until it ends or nobody wants it any longer.
+    fn run(self, pieces: &Pieces) {
+        let mut block = BlockDecoder::new(self.segment.level, &self.segment);
+        drop(self.segment);
+        loop {
+            let mut piece = pieces.take();
+            let step = block.step(&mut piece);
+            if piece.is_empty() {
+                pieces.give_back(piece);
+            } else if self.parts.send(Part::Piece(piece)).is_err() {
+                return;
+            }
+            let last = match step {
+                Ok(Step::Full) => continue,
+                Ok(Step::Done) => Part::Done(block.crc()),
+                Ok(Step::Unfinished) => Part::Unfinished(Box::new(block)),
+                Err(fault) => Part::Fault(fault),
+            };
+            // A block that turned out to be none has no receiver.
+            let _ = self.parts.send(last);
+            return;
+        }
+    }
+}
+
+/// Output buffers that go round, so that none has to be made, and its pages faulted in, for each piece.
+#[derive(Clone)]
+pub(super) struct Pieces {
+    free: Receiver<Vec<u8>>,
+    give_back: Sender<Vec<u8>>,
+}
+
+impl Pieces {
+    fn new(most: usize) -> Pieces {
+        let (give_back, free) = bounded(most);
+        Pieces { free, give_back }
+    }
+
+    /// An empty buffer with room for a piece.
+    pub(super) fn take(&self) -> Vec<u8> {
+        self.free.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_LEN))
+    }
+
+    pub(super) fn give_back(&self, mut piece: Vec<u8>) {
+        piece.clear();
+        // A surplus buffer is dropped, and so is the reader's first one, which has no room.
+        if piece.capacity() >= PIECE_LEN {
+            let _ = self.give_back.try_send(piece);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use crate::{Codec, Error, input::Input};
+
+/// How a [`Decoder`] works.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DecodeOptions {
+    /// How many threads decode bzip2 blocks; 0 is taken as 1. One more thread reads the input. Each needs about 5 MB,
+    /// and two to three blocks for each thread (of up to 900 kB before and 1.3 MB after decoding) wait for their turn.
+    /// The other codecs decode in the thread that reads from the decoder.
+    ///
+    /// Default: the number of processors that the process may use.
+    pub threads: usize,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> DecodeOptions {
+        DecodeOptions { threads: thread::available_parallelism().map_or(1, |n| n.get()) }
+    }
+}
+
+/// The plain bytes of a compressed input.
+///
+/// The codec is found by the input's first bytes and checked against its name. Reading to the end (`Ok(0)`) means that
+/// the whole input was decoded and every checksum it carries was right. Bytes are handed out before the checksum that
+/// covers them is reached, since a bzip2 block may grow to 46 MB and a gzip member has no bound: what was read before
+/// an error may be wrong and is to be thrown away.
+///
+/// Read errors are [`io::Error`]s around an [`Error`] (see [`io::Error::get_ref`]); after one, each further read fails
+/// with the same error.
+///
+/// # Bytes after the end
+/// Every stream, member or frame of the input is decoded, empty ones too. After the last, zero bytes to the end of the
+/// input are ignored as padding in bzip2 and gzip (in xz where the format allows them); anything else is
+/// [`Error::Corrupt`]. The `bzip2` program ignores whatever follows, and so quietly loses a second stream with a
+/// damaged header.
+///
+/// # Limits
+/// A Zstandard window may have up to 128 MiB and an xz decoder take up to 1 GiB; an input that asks for more is
+/// [`Error::Corrupt`]. bzip2 and gzip need no limit.
+///
+/// # Dropping
+/// Drop it at any time to stop. The threads that decode bzip2 blocks end within the block they are at (some
+/// 20 milliseconds), the thread that reads the input as soon as its current `read` returns. The drop waits for neither,
+/// so that an input which blocks (a pipe, a socket) cannot hold up its caller; until then that thread keeps the input
+/// open.
+pub struct Decoder {
+    codec: Codec,
+    progress: Arc<AtomicU64>,
+    source: Source,
+}
+
+enum Source {
+    Plain(Input),
+    #[cfg(feature = "gzip")]
+    Gzip(crate::gzip::Reader),
+    #[cfg(feature = "bzip2")]
+    Bzip2(Box<crate::bzip2::Reader>),
+    #[cfg(feature = "zstd")]
+    Zstd(crate::zstandard::Reader),
+    #[cfg(feature = "xz")]
+    Xz(crate::xz::Reader),
+    Failed(Error),
+}
+
+impl Decoder {
+    /// Decodes `input`, which is called `name` in errors and checked against that name's extension.
+    ///
+    /// Reads the first bytes ([`Codec::HEAD_LEN`] of them or more), so it blocks until they are there.
+    ///
+    /// # Errors
+    /// [`Error::CodecMismatch`] where the name's extension says a codec and the content is not of that codec, an empty
+    /// input included; [`Error::Truncated`] where the input is the beginning of that codec's magic and no more;
+    /// [`Error::CodecDisabled`]; [`Error::Io`] where the input fails or a thread cannot be started.
+    pub fn new(input: impl Read + Send + 'static, name: &str, options: &DecodeOptions) -> Result<Decoder, Error> {
+        let mut input = Input::new(Box::new(input), name.into());
+        let progress = input.progress();
+        let head = input.head().map_err(|error| Error::from_codec(error, name, Codec::Plain, 0))?;
+        let codec = Codec::detect(head);
+        let named = Codec::from_name(name);
+        if named != Codec::Plain && named != codec {
+            return Err(if named.is_cut_head(head) {
+                Error::Truncated { file: name.to_owned(), codec: named, offset: head.len() as u64 }
+            } else {
+                Error::CodecMismatch { file: name.to_owned(), named, found: codec }
+            });
+        }
+        let source = Source::new(codec, input, options)?;
+        Ok(Decoder { codec, progress, source })
+    }
+
+    /// Decodes the file at `path`. The whole path is its name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be opened, and those of [`new`](Decoder::new).
+    pub fn open(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Decoder, Error> {
+        let name = path.as_ref().to_string_lossy();
+        let file = File::open(path.as_ref()).map_err(|source| Error::Io {
+            file: name.clone().into_owned(),
+            offset: None,
+            source,
+        })?;
+        Decoder::new(file, &name, options)
+    }
+
+    /// The codec of the content.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// How many compressed bytes have been taken from the input so far. This runs ahead of what has been decoded: by
+    /// the buffer's 128 KiB, for bzip2 by all the blocks that wait.
+    pub fn compressed_bytes(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    /// The counter behind [`compressed_bytes`](Decoder::compressed_bytes), to watch from elsewhere. It stays readable
+    /// after the decoder is gone.
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.progress)
+    }
+}
+
+impl Source {
+    #[cfg_attr(not(feature = "bzip2"), allow(unused_variables))]
+    fn new(codec: Codec, input: Input, options: &DecodeOptions) -> Result<Source, Error> {
+        match codec {
+            Codec::Plain => Ok(Source::Plain(input)),
+            #[cfg(feature = "gzip")]
+            Codec::Gzip => Ok(Source::Gzip(crate::gzip::Reader::new(input))),
+            #[cfg(feature = "bzip2")]
+            Codec::Bzip2 => Ok(Source::Bzip2(Box::new(crate::bzip2::Reader::new(input, options.threads.max(1))?))),
+            #[cfg(feature = "zstd")]
+            Codec::Zstd => Ok(Source::Zstd(crate::zstandard::Reader::new(input)?)),
+            #[cfg(feature = "xz")]
+            Codec::Xz => Ok(Source::Xz(crate::xz::Reader::new(input)?)),
+            #[allow(unreachable_patterns)]
+            codec => Err(Error::CodecDisabled { file: input.file().to_string(), codec }),
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        match self {
+            Source::Plain(input) => {
+                input.read(into).map_err(|error| Error::from_codec(error, input.file(), Codec::Plain, input.offset()))
+            }
+            #[cfg(feature = "gzip")]
+            Source::Gzip(reader) => reader.read(into),
+            #[cfg(feature = "bzip2")]
+            Source::Bzip2(reader) => reader.read(into),
+            #[cfg(feature = "zstd")]
+            Source::Zstd(reader) => reader.read(into),
+            #[cfg(feature = "xz")]
+            Source::Xz(reader) => reader.read(into),
+            Source::Failed(error) => Err(error.again()),
+        }
+    }
+}
+
+impl Read for Decoder {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        self.source.read(into).map_err(|error| {
+            self.source = Source::Failed(error.again());
+            error.into()
+        })
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("codec", &self.codec)
+            .field("compressed_bytes", &self.compressed_bytes())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+use std::time::{Duration, Instant};
+
+use crate::Error;
+
+/// How often and how long to try again.
+///
+/// The wait before attempt *n* + 1 is drawn evenly from 0 to `initial` x 2^(*n* - 1), at most `max` ("full jitter"); a
+/// longer `Retry-After` of the server is obeyed instead.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// Attempts without progress before giving up, the first one included. Default 8.
+    pub attempts: u32,
+    /// The ceiling of the first wait. Default 200 ms.
+    pub initial: Duration,
+    /// The ceiling of any drawn wait. Default 20 s.
+    pub max: Duration,
+    /// No further attempt starts when this much time has passed since the last progress. Default 5 min.
+    pub timeout: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 8,
+            initial: Duration::from_millis(200),
+            max: Duration::from_secs(20),
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait after the failed attempt number `attempt` (from 1).
+    fn delay(&self, attempt: u32, error: &Error, random: f64) -> Duration {
+        let ceiling = self.initial.saturating_mul(1 << (attempt - 1).min(20)).min(self.max);
+        ceiling.mul_f64(random).max(error.retry_after().unwrap_or_default())
+    }
+}
+
+/// Runs `attempt` until it succeeds, fails for a reason that a retry does not mend, or `policy` is used up. The one
+/// retry loop of this workspace: do not nest it.
+///
+/// An attempt answers with its result and whether it made progress; one that did starts the count anew. `on_retry` is
+/// told of each failure that is followed by another attempt: attempt number, wait, error. Dropping the future stops
+/// everything.
+///
+/// # Errors
+///
+/// The error of `attempt` as it is if it is not transient, else [`Error::Exhausted`] with the last one as its source.
+pub async fn retry<T, F, Fut>(
+    policy: &RetryPolicy,
+    mut on_retry: impl FnMut(u32, Duration, &Error),
+    mut attempt: F,
+) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = (Result<T, Error>, bool)>,
+{
+    let started = Instant::now();
+    let mut last_progress = started;
+    let mut failures = 0;
+    loop {
+        let (result, progressed) = attempt().await;
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) if !error.is_transient() => return Err(error),
+            Err(error) => error,
+        };
+        if progressed {
+            failures = 0;
+            last_progress = Instant::now();
+        }
+        failures += 1;
+        let delay = policy.delay(failures, &error, fastrand::f64());
+        if failures >= policy.attempts || last_progress.elapsed() + delay > policy.timeout {
+            return Err(Error::Exhausted { attempts: failures, elapsed: started.elapsed(), source: Box::new(error) });
+        }
+        on_retry(failures, delay, &error);
+        tokio::time::sleep(delay).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn unavailable(retry_after: Option<u64>) -> Error {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Error::Status { location: "x".into(), status: 503, retry_after, reason: None }
+    }
+
+    fn instant() -> RetryPolicy {
+        RetryPolicy { attempts: 3, initial: Duration::ZERO, ..RetryPolicy::default() }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_ceiling_and_obey_the_server() {
+        let policy = RetryPolicy::default();
+        let delays: Vec<_> = (1..=9).map(|n| policy.delay(n, &unavailable(None), 1.0).as_millis()).collect();
+        assert_eq!(delays, [200, 400, 800, 1600, 3200, 6400, 12800, 20000, 20000]);
+        assert_eq!(policy.delay(40, &unavailable(None), 0.5), Duration::from_secs(10));
+        assert_eq!(policy.delay(1, &unavailable(Some(7)), 0.0), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn gives_up_after_the_attempts_without_progress() {
+        let calls = Cell::new(0);
+        let error = retry(&instant(), |_, _, _| {}, || {
+            calls.set(calls.get() + 1);
+            // The second of the attempts made progress, so three more follow it.
+            let progressed = calls.get() == 2;
+            async move { (Err::<(), _>(unavailable(None)), progressed) }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(calls.get(), 4);
+        assert!(matches!(error, Error::Exhausted { attempts: 3, .. }), "{error:?}");
+        assert!(error.is_remote());
+    }
+
+    #[tokio::test]
+    async fn what_a_retry_cannot_mend_ends_at_once() {
+        let calls = Cell::new(0);
+        let error = retry(&instant(), |_, _, _| {}, || {
+            calls.set(calls.get() + 1);
+            async { (Err::<(), _>(Error::NotFound { location: "x".into() }), true) }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!((calls.get(), error.to_string()), (1, "x does not exist".to_owned()));
+    }
+}

@@ -1,0 +1,766 @@
+//! Records and COPY text, against writers and decoders of their own: a small one here, Python's csv module, and
+//! PostgreSQL, whose output the samples in `data/dialects` are.
+
+use std::io::{self, Read, Write};
+use std::process::{Command, Stdio};
+
+use bulk_pg::{
+    Contradiction, CopyText, Dialect, Grammar, Header, NoSuchField, Position, Quoting, RecordError, RecordErrorKind,
+    RecordOptions, Records, Source,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+type Value = Option<Vec<u8>>;
+type Row = Vec<Value>;
+
+/// The rows of `t.sql`, from which PostgreSQL wrote the samples.
+const SAMPLE: [[Option<&str>; 7]; 7] = [
+    [Some("1"), Some("plain"), None, Some("t"), Some("2020-06-25 17:13:53.973335+00"), Some("2020-01-02"), Some("0.5")],
+    [Some("2"), Some(""), Some(" "), Some("f"), Some("2022-03-09 10:53:56.197499+00"), None, Some("1e-07")],
+    [Some("3"), Some("say \"hi\", ok"), Some("back\\slash"), None, None, None, None],
+    [Some("4"), Some("multi\nline\r\nwith\rcr\ttab"), Some("trailing\\"), None, None, None, None],
+    [Some("5"), Some("x\n\\.\ny"), Some("\\N"), None, None, None, None],
+    [Some("6"), Some("\\\""), Some("\"\""), None, None, None, None],
+    [Some("7"), Some("back`tick"), Some("é😀"), None, None, None, None],
+];
+
+fn sample(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/data/dialects/{name}.csv", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(path).expect("the samples are part of the repository")
+}
+
+#[test]
+fn the_samples_of_all_eras_hold_the_same_rows() {
+    let expected: Vec<Row> = SAMPLE.iter().map(|row| row.map(|value| value.map(|text| text.into())).into()).collect();
+    for dialect in Dialect::ERAS {
+        let file = sample(dialect.name());
+        let (header, rows) = read_all(&file[..], dialect, options(7)).unwrap();
+        assert_eq!(header.names(), ["id", "a", "b", "flag", "ts", "d", "f"]);
+        assert_eq!(rows, expected, "{dialect}");
+    }
+}
+
+#[test]
+fn records_know_where_they_stand() {
+    let csv = "a,b\n1,\"x\ny\"\n,\"\"\n";
+    let mut records = Records::new(csv.as_bytes(), Dialect::A, RecordOptions::default()).unwrap();
+    assert_eq!(records.header().end(), 4);
+    assert_eq!(records.position(), Position { offset: 4, record: 0, chunk: 0 });
+
+    let record = records.next_record().unwrap().unwrap();
+    assert_eq!((record.number(), record.offset(), record.raw()), (1, 4, &b"1,\"x\ny\"\n"[..]));
+    assert_eq!((record.field_count(), record.chunk(), record.ends_chunk()), (2, 0, false));
+    let field = record.field(1).unwrap();
+    assert_eq!((field.raw(), field.is_quoted(), field.needs_unescape()), (&b"x\ny"[..], true, false));
+    assert!(record.field(2).is_none());
+
+    let record = records.next_record().unwrap().unwrap();
+    assert_eq!((record.number(), record.offset()), (2, 12));
+    assert!(record.field(0).unwrap().is_null());
+    assert_eq!(record.field(0).unwrap().value(), None);
+    assert_eq!(record.field(1).unwrap().value().as_deref(), Some(&b""[..]));
+
+    assert!(records.next_record().unwrap().is_none());
+    assert!(records.next_record().unwrap().is_none());
+    assert_eq!(records.position(), Position { offset: csv.len() as u64, record: 2, chunk: 0 });
+}
+
+#[test]
+fn line_ends_are_those_of_the_first_line() {
+    for newline in ["\n", "\r", "\r\n"] {
+        let csv = ["a,b", "1,\"x\ny\rz\r\n\"", ",", "2,3"].join(newline);
+        let expected = [row(["1", "x\ny\rz\r\n"]), vec![None, None], row(["2", "3"])];
+        for end in ["", newline] {
+            let csv = format!("{csv}{end}");
+            let (_, rows) = read_all(csv.as_bytes(), Dialect::A, options(1)).unwrap();
+            assert_eq!(rows, expected, "{csv:?}");
+        }
+    }
+}
+
+#[test]
+fn mixed_line_ends_are_an_error() {
+    for (csv, message) in [
+        ("a\n1\r\n2\n", "record 1, byte 3: the line ends in another way than the first line"),
+        ("a\n1\r2\n", "record 1, byte 3: the line ends in another way than the first line"),
+        ("a\r\n1\n", "record 1, byte 4: the line ends in another way than the first line"),
+        ("a\r\n1\r2\r\n", "record 1, byte 4: the line ends in another way than the first line"),
+        ("a\r1\n", "record 1, byte 3: the line ends in another way than the first line"),
+    ] {
+        let error = read_all(csv.as_bytes(), Dialect::A, options(1)).unwrap_err();
+        assert_eq!(error.to_string(), message, "{csv:?}");
+        assert!(!error.is_reject());
+    }
+}
+
+#[test]
+fn one_column_of_null_is_an_empty_line() {
+    let (_, rows) = read_all(&b"a\n\n\"\"\n\\.\n"[..], Dialect::A, options(3)).unwrap();
+    assert_eq!(rows, [vec![None], row([""]), row(["\\."])]);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_name() {
+    for size in [1, 2, 3, 100] {
+        let csv = "\u{feff}\"id\",b\n1,\u{feff}\n";
+        let (header, rows) = read_all(csv.as_bytes(), Dialect::A, options(size)).unwrap();
+        assert_eq!(header.names(), ["id", "b"]);
+        assert_eq!(header.end(), 10);
+        assert_eq!(rows, [row(["1", "\u{feff}"])]);
+    }
+}
+
+#[test]
+fn a_header_may_be_quoted_and_is_bare_under_force_quote() {
+    let (header, rows) = read_all(&b"a,`b,``c`\n`1`,`2`\n"[..], Dialect::C, options(4)).unwrap();
+    assert_eq!(header.names(), ["a", "b,`c"]);
+    assert_eq!(rows, [row(["1", "2"])]);
+}
+
+#[test]
+fn contradictions_are_loud() {
+    let d = r#"D: quotes ", escaped by a backslash, every value quoted"#;
+    let a = r#"A: quotes ", doubled inside, values quoted where needed"#;
+    let b = r#"B: quotes ", doubled inside, every value quoted"#;
+    for (dialect, csv, kind, message) in [
+        (
+            Dialect::D,
+            "id,b\n\"1\",\"x\"\n\"2\",\"say \"\"hi\"\"\"\n",
+            Contradiction::TextAfterQuote,
+            format!(
+                "record 2, byte 23, column \"b\": text follows a closing quote, so the file is not of dialect {d}; name the right one with --dialect"
+            ),
+        ),
+        (
+            Dialect::D,
+            "id,b\n\"1\",\"a\\b\"\n",
+            Contradiction::LoneEscape,
+            format!(
+                "record 1, byte 11, column \"b\": an escape stands before neither a quote nor an escape, so the file is not of dialect {d}; name the right one with --dialect"
+            ),
+        ),
+        (
+            Dialect::A,
+            "id,b\n1,a\"b\"\n",
+            Contradiction::QuoteInBareValue,
+            format!(
+                "record 1, byte 8, column \"b\": a quote stands inside an unquoted value, so the file is not of dialect {a}; name the right one with --dialect"
+            ),
+        ),
+        (
+            Dialect::B,
+            "id,b\n\"1\",2",
+            Contradiction::BareValue,
+            format!(
+                "record 1, byte 9, column \"b\": a value is not quoted, so the file is not of dialect {b}; name the right one with --dialect"
+            ),
+        ),
+        (
+            Dialect::A,
+            "\"id\"x,b\n",
+            Contradiction::TextAfterQuote,
+            format!(
+                "header, byte 4: text follows a closing quote, so the file is not of dialect {a}; name the right one with --dialect"
+            ),
+        ),
+    ] {
+        for size in [1, 1000] {
+            let error = read_all(csv.as_bytes(), dialect, options(size)).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert!(matches!(error.kind, RecordErrorKind::Contradiction(what) if what == kind));
+            assert!(error.is_dialect() && !error.is_reject());
+        }
+    }
+}
+
+#[test]
+fn the_server_grammar_reads_what_the_server_reads() {
+    let options = || {
+        let mut options = options(1);
+        options.grammar = Grammar::Server;
+        options
+    };
+    // COPY t FROM … (FORMAT csv), and with ESCAPE '\'.
+    let (_, rows) = read_all(&b"a,b\nx\"y,\"z,\"w\"\"\"\nv\"\",\"a\\b\"\n"[..], Dialect::A, options()).unwrap();
+    assert_eq!(rows, [row(["xy,z", "w\""]), row(["v", "a\\b"])]);
+    let csv = b"a,b\nx\"\\\"y\\z\"\\,\"say \"\"hi\"\"\"\n\"a\\\\b\\c\",\"\"x\n";
+    let (_, rows) = read_all(&csv[..], Dialect::D, options()).unwrap();
+    assert_eq!(rows, [row(["x\"y\\z\\", "say hi"]), row(["a\\b\\c", "x"])]);
+}
+
+#[test]
+fn input_that_ends_inside_quotes_names_where_the_record_starts() {
+    for (dialect, csv) in
+        [(Dialect::B, "a,b\n\"1\",\"x\n"), (Dialect::D, "a,b\n\"1\",\"x\\"), (Dialect::D, "a,b\n\"1\",\"\\\"")]
+    {
+        for size in [1, 1000] {
+            let error = read_all(csv.as_bytes(), dialect, options(size)).unwrap_err();
+            assert!(matches!(error.kind, RecordErrorKind::Unterminated), "{error}");
+            assert_eq!((error.record, error.start, error.offset), (1, 4, 4));
+            assert_eq!(error.column.as_deref(), Some("b"));
+        }
+    }
+}
+
+#[test]
+fn a_bad_record_alone_is_a_reject_and_reading_goes_on() {
+    let mut csv = b"a,b\n1,2\n3\n4,5,6\n7,x\0y\n8,caf\xe9\n9,\xe2\x82\n10,11\n".to_vec();
+    csv.extend_from_slice("12,é\0\n\0,\0\n13,14\n".as_bytes());
+    for (buffer_size, read_size) in [(1, 1), (7, 3), (64, 64), (1 << 16, 5)] {
+        let mut options = options(buffer_size);
+        options.chunk_size = 0;
+        let mut records = Records::new(Trickle::new(&csv, read_size), Dialect::A, options).unwrap();
+        let mut events = Vec::new();
+        loop {
+            let event = match records.next_record() {
+                Ok(Some(record)) => format!("{} {:?}", record.number(), String::from_utf8_lossy(record.raw())),
+                Ok(None) => break,
+                Err(error) => {
+                    assert!(error.is_reject());
+                    format!("{error} {:?}", records.rejected().escape_ascii().to_string())
+                }
+            };
+            events.push(event);
+            assert_eq!(records.position().chunk, events.len() as u64);
+        }
+        assert_eq!(
+            events,
+            [
+                "1 \"1,2\\n\"",
+                "record 2, byte 8: 1 fields where the header has 2 \"3\\\\n\"",
+                "record 3, byte 10: 3 fields where the header has 2 \"4,5,6\\\\n\"",
+                "record 4, byte 19, column \"b\": a NUL byte, which text in PostgreSQL cannot hold \"7,x\\\\x00y\\\\n\"",
+                "record 5, byte 27, column \"b\": invalid UTF-8 \"8,caf\\\\xe9\\\\n\"",
+                "record 6, byte 31, column \"b\": invalid UTF-8 \"9,\\\\xe2\\\\x82\\\\n\"",
+                "7 \"10,11\\n\"",
+                "record 8, byte 45, column \"b\": a NUL byte, which text in PostgreSQL cannot hold \"12,\\\\xc3\\\\xa9\\\\x00\\\\n\"",
+                "record 9, byte 47, column \"a\": a NUL byte, which text in PostgreSQL cannot hold \"\\\\x00,\\\\x00\\\\n\"",
+                "10 \"13,14\\n\"",
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_character_cut_off_by_the_end_is_invalid() {
+    let error = read_all(&b"a\n\"x\"\ny\xf0\x9f\x98"[..], Dialect::A, options(4)).unwrap_err();
+    assert_eq!(error.to_string(), "record 2, byte 7, column \"a\": invalid UTF-8");
+}
+
+#[test]
+fn a_bad_header_is_no_reject() {
+    for (csv, message) in [
+        (&b""[..], "header, byte 0: the input is empty"),
+        (b"a,\xff\n1,2\n", "header, byte 2: invalid UTF-8"),
+        (
+            b"a,\"b",
+            "header, byte 0: the input ends inside quotes (read as dialect A: quotes \", doubled inside, values quoted where needed): it is cut off, or of another dialect",
+        ),
+    ] {
+        let error = read_all(csv, Dialect::A, options(3)).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert!(!error.is_reject());
+    }
+}
+
+#[test]
+fn a_record_beyond_the_limit_is_an_error_whatever_the_buffer() {
+    let csv = format!("a\n{}\n{}\n", "x".repeat(98), "y".repeat(99));
+    for buffer_size in [1, 50, 100, 101, 1000] {
+        let mut options = options(buffer_size);
+        options.max_record = 99;
+        let mut records = Records::new(csv.as_bytes(), Dialect::A, options.clone()).unwrap();
+        assert_eq!(records.next_record().unwrap().unwrap().raw().len(), 99);
+        let error = records.next_record().unwrap_err();
+        assert_eq!(error.to_string(), "record 2, byte 101: longer than 99 bytes");
+        let error = records.next_record().unwrap_err();
+        assert_eq!(error.to_string(), "record 2, byte 101: longer than 99 bytes");
+        options.max_record = 100;
+        assert_eq!(read_all(csv.as_bytes(), Dialect::A, options).unwrap().1.len(), 2);
+    }
+}
+
+#[test]
+fn a_long_record_is_read_through_a_small_buffer() {
+    let long = "é\"\\\n".repeat(1 << 18);
+    let rows: Vec<Row> = [&long[..], "short", &long[..5 << 14], ""].map(|text| row([text])).into();
+    for dialect in Dialect::ERAS {
+        let csv = write(dialect, &["a"], &rows, "\n");
+        let (_, read) = read_all(Trickle::new(&csv, 1000), dialect, options(16)).unwrap();
+        assert!(read == rows, "{dialect}");
+    }
+}
+
+#[test]
+fn whole_records_come_before_the_error_of_the_reader() {
+    let input = b"a\n1\n2\n3".chain(Broken);
+    let mut records = Records::new(input, Dialect::A, RecordOptions::default()).unwrap();
+    assert_eq!(records.next_record().unwrap().unwrap().raw(), b"1\n");
+    assert_eq!(records.next_record().unwrap().unwrap().raw(), b"2\n");
+    let error = records.next_record().unwrap_err();
+    assert_eq!(error.to_string(), "record 3, byte 7: cannot read on");
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the disk is gone");
+    assert_eq!(records.position(), Position { offset: 6, record: 2, chunk: 0 });
+}
+
+#[test]
+fn the_guard_stops_at_the_first_record_that_the_other_dialect_reads_differently() {
+    let mut options = options(10);
+    options.guard = true;
+    let read = |dialect, csv: &str| {
+        let mut records = Records::new(csv.as_bytes(), dialect, options.clone()).unwrap();
+        let mut count = 0;
+        while records.next_record()?.is_some() {
+            count += 1;
+        }
+        Ok::<_, RecordError>((count, records.is_guarded()))
+    };
+    // Nothing to tell them apart.
+    assert_eq!(read(Dialect::B, "a,b\n\"x\",\"y\"\n,\"\"\n").unwrap(), (2, true));
+    // A doubled quote, and a single backslash, are B's alone; after them pairs of backslashes are no riddle.
+    assert_eq!(read(Dialect::B, "a,b\n\"x\",\"y\"\n,\"\"\"\"\n,\"\\\\\"\n").unwrap(), (3, false));
+    assert_eq!(read(Dialect::B, "a,b\n,\"x\\y\"\n,\"\\\\\"\n").unwrap(), (2, false));
+    assert_eq!(read(Dialect::D, "a,b\n,\"\\\"x\"\n,\"\\\\\"\n").unwrap(), (2, false));
+    // An unquoted backslash is one in both.
+    assert_eq!(read(Dialect::A, "a,b\n,\\\\\n").unwrap(), (1, true));
+
+    for (dialect, csv) in [
+        (Dialect::B, "a,b\n,\"x\"\n,\"\\\\server\"\n,\"\"\"\"\n"),
+        (Dialect::D, "a,b\n,\"x\"\n,\"\\\\server\"\n,\"\\\"x\"\n"),
+        (Dialect::B, "a,b\n,\"x\"\n,\"trailing\\\"\n"),
+    ] {
+        let error = read(dialect, csv).unwrap_err();
+        assert!(matches!(error.kind, RecordErrorKind::Ambiguous), "{error}");
+        assert_eq!((error.record, error.start), (2, 9));
+    }
+    let error = read(Dialect::B, "a\n\"\\\\\"\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "record 1, byte 2: this record reads differently as B: quotes \", doubled inside, every value quoted and as \
+         D: quotes \", escaped by a backslash, every value quoted, and nothing before it told which one the file is; \
+         name it with --dialect"
+    );
+}
+
+#[test]
+fn a_stream_without_a_header_starts_at_its_first_record() {
+    let header = Header::new(vec!["a".into(), "b".into()]);
+    let mut records =
+        Records::resume(&b"1;2\n"[..], semicolons(), header, Position::default(), RecordOptions::default());
+    let record = records.next_record().unwrap().unwrap();
+    assert_eq!((record.number(), record.offset(), record.field(1).unwrap().raw()), (1, 0, &b"2"[..]));
+}
+
+#[test]
+fn copy_text_takes_columns_from_where_it_is_told() {
+    let csv = b"a,b,c\n\"1\",\"\\\\N\",\n\"\",\"x\\\"\t\\\\\n\r\x08\x0b\x0c\",\"\xc3\xa9\"\n";
+    let columns =
+        [Source::Field(2), Source::Constant(b"k\\\n".to_vec()), Source::Field(1), Source::Null, Source::Field(0)];
+    let encoder = CopyText::new(&columns, 3).unwrap();
+    let mut records = Records::new(&csv[..], Dialect::D, RecordOptions::default()).unwrap();
+    let mut rows = Vec::new();
+    while let Some(record) = records.next_record().unwrap() {
+        encoder.append(&record, &mut rows);
+    }
+    let expected = "\\N\tk\\\\\\n\t\\\\N\t\\N\t1\né\tk\\\\\\n\tx\"\\t\\\\\\n\\r\\b\\v\\f\t\\N\t\n";
+    assert_eq!(String::from_utf8(rows).unwrap(), expected);
+
+    assert_eq!(CopyText::new(&[Source::Field(3)], 3).unwrap_err(), NoSuchField { index: 3, fields: 3 });
+}
+
+#[test]
+fn pythons_csv_module_writes_what_is_read() {
+    let atoms: Vec<&str> = ATOMS.into_iter().filter(|atom| !atom.contains('\r')).collect();
+    let mut seed = 7;
+    let mut random = |below: usize| next_random(&mut seed) as usize % below;
+    let rows: Vec<Vec<String>> = (0..2000)
+        .map(|_| (0..3).map(|_| (0..random(6)).map(|_| atoms[random(atoms.len())]).collect()).collect())
+        .collect();
+    // One value a line in, in hexadecimal; Python knows no NULL, so all are strings.
+    let hex: String = rows.iter().flatten().map(|value| format!("{}\n", hex(value.as_bytes()))).collect();
+    for (dialect, arguments) in [
+        (Dialect::A, "quoting=csv.QUOTE_MINIMAL"),
+        (Dialect::A, "quoting=csv.QUOTE_ALL"),
+        (Dialect::B, "quoting=csv.QUOTE_ALL"),
+        (Dialect::C, "quoting=csv.QUOTE_ALL, quotechar='`'"),
+        (Dialect::D, "quoting=csv.QUOTE_ALL, doublequote=False, escapechar='\\\\'"),
+    ] {
+        let script = format!(
+            "import csv, io, sys\n\
+             values = [bytes.fromhex(line).decode() for line in sys.stdin]\n\
+             out = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8', newline='')\n\
+             out.write('a,b,c\\n')\n\
+             rows = csv.writer(out, lineterminator='\\n', {arguments})\n\
+             rows.writerows(values[at:at + 3] for at in range(0, len(values), 3))\n\
+             out.flush()\n"
+        );
+        let csv = run("python3", &["-c", &script], hex.as_bytes());
+        let (_, read) = read_all(Trickle::new(&csv, 999), dialect, options(4096)).unwrap();
+        let text: Vec<Vec<String>> = read
+            .into_iter()
+            .map(|row| row.into_iter().map(|value| String::from_utf8(value.unwrap_or_default()).unwrap()).collect())
+            .collect();
+        assert!(text == rows, "{dialect}");
+    }
+}
+
+/// What is likely to go wrong.
+const ATOMS: [&str; 27] = [
+    "\"",
+    "\"\"",
+    "\\",
+    "\\\\",
+    "\\\"",
+    "\\.",
+    "\n\\.\n",
+    "\\N",
+    "\n",
+    "\r\n",
+    "\r",
+    "\t",
+    ",",
+    ";",
+    "`",
+    "``",
+    "é",
+    "😀",
+    "\u{8}",
+    "\u{b}",
+    "\u{c}",
+    "\u{1}",
+    " ",
+    "a",
+    "1",
+    "a long stretch of plain text, longer than any word or block that is looked at in one piece; and then some more of it",
+    "0123456789abcdef0123456789abcde",
+];
+
+fn value() -> impl Strategy<Value = Value> {
+    let nasty = vec(prop::sample::select(&ATOMS[..]), 0..5).prop_map(|atoms| Some(atoms.concat().into_bytes()));
+    let any = "[^\0]{0,20}".prop_map(|text| Some(text.into_bytes()));
+    prop_oneof![1 => Just(None), 6 => nasty, 2 => any]
+}
+
+fn table() -> impl Strategy<Value = Vec<Row>> {
+    (1usize..5).prop_flat_map(|width| vec(vec(value(), width), 0..20))
+}
+
+fn semicolons() -> Dialect {
+    Dialect::new(b';', b'\'', b'~', Quoting::AsNeeded).unwrap()
+}
+
+fn any_dialect() -> impl Strategy<Value = Dialect> {
+    prop::sample::select(vec![Dialect::A, Dialect::B, Dialect::C, Dialect::D, semicolons()])
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn what_is_written_is_read(
+        rows in table(),
+        dialect in any_dialect(),
+        newline in prop::sample::select(vec!["\n", "\r", "\r\n"]),
+        buffer_size in 1usize..200,
+        read_size in 1usize..50,
+        last_line_end in any::<bool>(),
+    ) {
+        let names = &NAMES[..rows.first().map_or(1, Vec::len)];
+        let mut csv = write(dialect, names, &rows, newline);
+        // Without its line end a last line of one NULL would be no line.
+        if !last_line_end && rows.last() != Some(&vec![None]) {
+            csv.truncate(csv.len() - newline.len());
+        }
+        for grammar in [Grammar::Strict, Grammar::Server] {
+            let mut options = options(buffer_size);
+            options.grammar = grammar;
+            let mut records = Records::new(Trickle::new(&csv, read_size), dialect, options).unwrap();
+            let mut offset = records.header().end();
+            let mut read = Vec::new();
+            while let Some(record) = records.next_record().unwrap() {
+                prop_assert_eq!(record.number(), read.len() as u64 + 1);
+                prop_assert_eq!(record.offset(), offset);
+                prop_assert_eq!(record.raw(), &csv[offset as usize..][..record.raw().len()]);
+                offset += record.raw().len() as u64;
+                read.push(record.fields().map(|field| field.value().map(|value| value.into_owned())).collect::<Row>());
+            }
+            prop_assert_eq!(offset, csv.len() as u64);
+            prop_assert_eq!(&read, &rows);
+        }
+    }
+
+    #[test]
+    fn copy_text_holds_the_values(rows in table(), dialect in any_dialect(), server in any::<bool>()) {
+        let width = rows.first().map_or(1, Vec::len);
+        let csv = write(dialect, &NAMES[..width], &rows, "\n");
+        let mut options = options(100);
+        options.grammar = if server { Grammar::Server } else { Grammar::Strict };
+        let columns: Vec<Source> = (0..width).rev().map(Source::Field).chain([Source::Null]).collect();
+        let encoder = CopyText::new(&columns, width).unwrap();
+        let mut records = Records::new(&csv[..], dialect, options).unwrap();
+        let mut text = Vec::new();
+        while let Some(record) = records.next_record().unwrap() {
+            encoder.append(&record, &mut text);
+        }
+        let expected: Vec<Row> = rows.iter().map(|row| row.iter().rev().cloned().chain([None]).collect()).collect();
+        prop_assert_eq!(decode_copy_text(&text), expected);
+    }
+
+    #[test]
+    fn chunks_depend_on_the_bytes_alone(
+        rows in table(),
+        dialect in any_dialect(),
+        chunk_size in 0u64..100,
+        buffer_size in 1usize..200,
+        read_size in 1usize..50,
+    ) {
+        let csv = write(dialect, &NAMES[..rows.first().map_or(1, Vec::len)], &rows, "\r\n");
+        let mut whole = options(1 << 20);
+        whole.chunk_size = chunk_size;
+        let mut records = Records::new(&csv[..], dialect, whole.clone()).unwrap();
+        let header = records.header().clone();
+        let mut starts = vec![records.position()];
+        let mut all = Vec::new();
+        let mut chunk_start = header.end();
+        while let Some(record) = records.next_record().unwrap() {
+            let end = record.offset() + record.raw().len() as u64;
+            prop_assert_eq!(record.ends_chunk(), end >= chunk_start + chunk_size);
+            prop_assert_eq!(record.chunk(), starts.len() as u64 - 1);
+            all.push((record.number(), record.offset(), record.chunk(), record.ends_chunk(), record.raw().to_vec()));
+            if record.ends_chunk() {
+                chunk_start = end;
+                starts.push(Position { offset: end, record: all.len() as u64, chunk: starts.len() as u64 });
+                prop_assert_eq!(records.position(), *starts.last().unwrap());
+            }
+        }
+        let mut small = options(buffer_size);
+        small.chunk_size = chunk_size;
+        for start in starts {
+            let input = Trickle::new(&csv[start.offset as usize..], read_size);
+            let mut records = Records::resume(input, dialect, header.clone(), start, small.clone());
+            let mut rest = Vec::new();
+            while let Some(record) = records.next_record().unwrap() {
+                rest.push((record.number(), record.offset(), record.chunk(), record.ends_chunk(), record.raw().to_vec()));
+            }
+            prop_assert_eq!(&rest[..], &all[start.record as usize..]);
+        }
+    }
+
+    #[test]
+    fn bad_text_is_found_where_it_stands(
+        rows in table(),
+        dialect in any_dialect(),
+        bad in prop::sample::select(vec![&b"\0"[..], b"\xff", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\x80"]),
+        place in any::<prop::sample::Index>(),
+        buffer_size in 1usize..200,
+        read_size in 1usize..50,
+    ) {
+        // Into a value, so that the records stay what they are.
+        let mut rows = rows;
+        let width = rows.first().map_or(0, Vec::len);
+        let places: Vec<usize> = (0..rows.len() * width).filter(|at| rows[at / width][at % width].is_some()).collect();
+        prop_assume!(!places.is_empty());
+        let at = places[place.index(places.len())];
+        let (row, column) = (at / width, at % width);
+        rows[row][column].as_mut().unwrap().extend_from_slice(bad);
+        let names = &NAMES[..rows[0].len()];
+        let csv = write(dialect, names, &rows, "\n");
+        let expected = match std::str::from_utf8(&csv) {
+            Ok(text) => text.find('\0').unwrap(),
+            Err(error) => error.valid_up_to(),
+        };
+        let mut records = Records::new(Trickle::new(&csv, read_size), dialect, options(buffer_size)).unwrap();
+        let mut good = 0;
+        let mut errors = Vec::new();
+        loop {
+            match records.next_record() {
+                Ok(Some(_)) => good += 1,
+                Ok(None) => break,
+                Err(error) => errors.push(error),
+            }
+        }
+        prop_assert_eq!((errors.len(), good), (1, rows.len() - 1));
+        let error = &errors[0];
+        prop_assert!(error.is_reject());
+        prop_assert_eq!(matches!(error.kind, RecordErrorKind::Nul), bad == b"\0");
+        prop_assert_eq!((error.record, error.offset), (row as u64 + 1, expected as u64));
+        prop_assert_eq!(error.column.as_deref(), Some(names[column]));
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused_and_never_twice(
+        noise in vec(prop::sample::select(&b"\"\"\"\\\\,,\n\n\r`a\0\xff\xc3\xa9"[..]), 0..60),
+        dialect in any_dialect(),
+        server in any::<bool>(),
+        guard in any::<bool>(),
+        buffer_size in 1usize..80,
+        read_size in 1usize..20,
+    ) {
+        let run = |input: &mut dyn Read, buffer_size| {
+            let mut options = options(buffer_size);
+            options.grammar = if server { Grammar::Server } else { Grammar::Strict };
+            options.guard = guard;
+            let mut log = Vec::new();
+            let mut records = match Records::new(input, dialect, options) {
+                Ok(records) => records,
+                Err(error) => return vec![error.to_string()],
+            };
+            let mut offset = records.header().end();
+            loop {
+                match records.next_record() {
+                    Ok(Some(record)) => {
+                        assert_eq!(record.offset(), offset);
+                        offset += record.raw().len() as u64;
+                        let values: Vec<_> = record.fields().map(|field| field.value()).collect();
+                        log.push(format!("{values:?}"));
+                    }
+                    Ok(None) => return log,
+                    Err(error) => {
+                        log.push(error.to_string());
+                        if !error.is_reject() {
+                            return log;
+                        }
+                        offset += records.rejected().len() as u64;
+                    }
+                }
+            }
+        };
+        let whole = run(&mut &noise[..], 1 << 16);
+        prop_assert_eq!(run(&mut Trickle::new(&noise, read_size), buffer_size), whole);
+    }
+}
+
+fn options(buffer_size: usize) -> RecordOptions {
+    let mut options = RecordOptions::default();
+    options.buffer_size = buffer_size;
+    options
+}
+
+fn row<const N: usize>(values: [&str; N]) -> Row {
+    values.map(|value| Some(value.into())).into()
+}
+
+fn read_all(input: impl Read, dialect: Dialect, options: RecordOptions) -> Result<(Header, Vec<Row>), RecordError> {
+    let mut records = Records::new(input, dialect, options)?;
+    let mut rows = Vec::new();
+    while let Some(record) = records.next_record()? {
+        rows.push(record.fields().map(|field| field.value().map(|value| value.into_owned())).collect());
+    }
+    Ok((records.header().clone(), rows))
+}
+
+/// Writes CSV as `COPY TO` does.
+fn write(dialect: Dialect, names: &[&str], rows: &[Row], newline: &str) -> Vec<u8> {
+    let delimiter = [dialect.delimiter()];
+    let mut csv = names.join(std::str::from_utf8(&delimiter).unwrap()).into_bytes();
+    csv.extend_from_slice(newline.as_bytes());
+    for row in rows {
+        for (index, value) in row.iter().enumerate() {
+            if index > 0 {
+                csv.push(dialect.delimiter());
+            }
+            let Some(value) = value else { continue };
+            let special = |byte: &u8| [dialect.delimiter(), dialect.quote(), b'\n', b'\r'].contains(byte);
+            if dialect.quoting() == Quoting::AsNeeded && !value.is_empty() && !value.iter().any(special) {
+                csv.extend_from_slice(value);
+                continue;
+            }
+            csv.push(dialect.quote());
+            for &byte in value {
+                if byte == dialect.quote() || byte == dialect.escape() {
+                    csv.push(dialect.escape());
+                }
+                csv.push(byte);
+            }
+            csv.push(dialect.quote());
+        }
+        csv.extend_from_slice(newline.as_bytes());
+    }
+    csv
+}
+
+/// Reads COPY's text format.
+fn decode_copy_text(text: &[u8]) -> Vec<Row> {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").unwrap());
+    let decode = |column: &[u8]| {
+        if column == b"\\N" {
+            return None;
+        }
+        let mut value = Vec::new();
+        let mut bytes = column.iter();
+        while let Some(&byte) = bytes.next() {
+            value.push(match byte {
+                b'\\' => match bytes.next().unwrap() {
+                    b'b' => 8,
+                    b't' => 9,
+                    b'n' => 10,
+                    b'v' => 11,
+                    b'f' => 12,
+                    b'r' => 13,
+                    b'\\' => b'\\',
+                    other => panic!("\\{}", *other as char),
+                },
+                8..=13 => panic!("a raw control character"),
+                byte => byte,
+            });
+        }
+        Some(value)
+    };
+    lines.map(|line| line.split(|byte| *byte == b'\t').map(decode).collect()).collect()
+}
+
+/// Gives between one and `most` bytes a read.
+struct Trickle<'a> {
+    rest: &'a [u8],
+    most: usize,
+    seed: u64,
+}
+
+impl<'a> Trickle<'a> {
+    fn new(rest: &'a [u8], most: usize) -> Self {
+        Self { rest, most, seed: 1 }
+    }
+}
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let random = next_random(&mut self.seed) as usize;
+        if random.is_multiple_of(7) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let len = (1 + random % self.most).min(buffer.len());
+        self.rest.read(&mut buffer[..len])
+    }
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("the disk is gone"))
+    }
+}
+
+/// A linear congruential generator's upper bits.
+fn next_random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+    *seed >> 33
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).unwrap());
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{program} failed: {}", output.status);
+    output.stdout
+}

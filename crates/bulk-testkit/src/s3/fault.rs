@@ -1,0 +1,318 @@
+//! Which requests suffer what.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Method;
+
+use super::object::Object;
+
+/// What a server, or the way to it, can do to a request. Offsets and lengths are in bytes.
+///
+/// Faults of the body act on answers that have one (to HEAD there is none), listings and errors included, and only if
+/// the body is longer than they say.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Waits this long before it looks at the request. Several add up.
+    Latency(Duration),
+    /// Sends the body no faster than this many bytes a second; so the fault holds for each connection by itself. Of
+    /// several the slowest counts. 0 sends nothing.
+    Bandwidth(u64),
+    /// Answers with an S3 error instead. Of several, the rule given first counts; the same is true of
+    /// [`HtmlInsteadOfXml`](Self::HtmlInsteadOfXml) and [`Hang`](Self::Hang).
+    Status {
+        /// The HTTP status, such as 503.
+        code: u16,
+        /// The `Code` of the XML body, such as `SlowDown`.
+        error: String,
+        /// The `Retry-After` header in seconds, if there is to be one.
+        retry_after: Option<u64>,
+    },
+    /// Resets the connection (RST) after this many bytes of the body. No more than these reach the client; fewer do
+    /// if it has not taken them yet, as a reset discards what is still under way.
+    ResetAfter(u64),
+    /// Closes the connection in an orderly way (FIN) after this many bytes of the body, though `Content-Length`
+    /// promised more. Exactly these reach the client.
+    Truncate(u64),
+    /// Inverts all bits of the byte at this offset of the object, wherever it is part of an answer.
+    CorruptByte(u64),
+    /// Answers a range with `200` and the whole object, as servers do that know no ranges.
+    NoRange,
+    /// Answers a range with the right bytes under a `Content-Range` that names those one further on.
+    WrongContentRange,
+    /// Once this many bytes of the body are sent, replaces the object and closes the connection, so that a resumed
+    /// request meets another version.
+    ReplaceMidway {
+        /// How many bytes of the body are sent before.
+        after_bytes: u64,
+        /// What stands under the key from then on.
+        with: Object,
+    },
+    /// Answers `200` with a page of HTML instead, as captive portals and proxies do.
+    HtmlInsteadOfXml,
+    /// Takes the request and never answers. Ends with the connection or the server.
+    Hang,
+}
+
+impl Fault {
+    /// `503 SlowDown`, without `Retry-After`: how S3 throttles.
+    pub fn slow_down() -> Self {
+        Self::Status { code: 503, error: "SlowDown".to_owned(), retry_after: None }
+    }
+
+    /// `500 InternalError`.
+    pub fn internal_error() -> Self {
+        Self::Status { code: 500, error: "InternalError".to_owned(), retry_after: None }
+    }
+
+    /// `429 TooManyRequests` with `Retry-After` in seconds.
+    pub fn too_many_requests(retry_after: u64) -> Self {
+        Self::Status { code: 429, error: "TooManyRequests".to_owned(), retry_after: Some(retry_after) }
+    }
+}
+
+/// A fault and the requests it happens to: all of them, unless narrowed down. Narrowings add up.
+#[derive(Clone, Debug)]
+#[must_use = "a rule acts once it is given to `Server::fault`"]
+pub struct Rule {
+    fault: Fault,
+    method: Option<Method>,
+    target: Target,
+    containing: Option<u64>,
+    occurrence: Occurrence,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Any,
+    List,
+    Key(String),
+    Prefix(String),
+    Suffix(String),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Occurrence {
+    Every,
+    First(u64),
+    Nth(u64),
+}
+
+impl Rule {
+    /// `fault` happens to every request.
+    pub fn new(fault: Fault) -> Self {
+        Self { fault, method: None, target: Target::Any, containing: None, occurrence: Occurrence::Every }
+    }
+
+    /// Only to requests of this method.
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// Only to requests for this object, in any bucket. Of this and the three below, the last one given counts.
+    pub fn key(mut self, key: &str) -> Self {
+        self.target = Target::Key(key.to_owned());
+        self
+    }
+
+    /// Only to requests for objects whose keys start with this.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.target = Target::Prefix(prefix.to_owned());
+        self
+    }
+
+    /// Only to requests for objects whose keys end with this.
+    pub fn suffix(mut self, suffix: &str) -> Self {
+        self.target = Target::Suffix(suffix.to_owned());
+        self
+    }
+
+    /// Only to listings.
+    pub fn list(mut self) -> Self {
+        self.target = Target::List;
+        self
+    }
+
+    /// Only to requests for an object that ask for the byte at this offset, among others or all: what singles out one
+    /// of many ranged requests, whatever their order.
+    pub fn containing(mut self, offset: u64) -> Self {
+        self.containing = Some(offset);
+        self
+    }
+
+    /// Only to the first `n` of the requests that the rule is about. Of this and [`nth`](Self::nth), the last one
+    /// given counts.
+    pub fn first(mut self, n: u64) -> Self {
+        self.occurrence = Occurrence::First(n);
+        self
+    }
+
+    /// Only to one of the requests that the rule is about; the first is 1.
+    pub fn nth(mut self, n: u64) -> Self {
+        self.occurrence = Occurrence::Nth(n);
+        self
+    }
+
+    fn is_about(&self, asked: &Asked<'_>) -> bool {
+        let target = match (&self.target, asked.key) {
+            (Target::Any, _) => true,
+            (Target::List, key) => key.is_none() && asked.is_list,
+            (Target::Key(wanted), Some(key)) => key == wanted,
+            (Target::Prefix(prefix), Some(key)) => key.starts_with(prefix.as_str()),
+            (Target::Suffix(suffix), Some(key)) => key.ends_with(suffix.as_str()),
+            (_, None) => false,
+        };
+        target
+            && self.method.as_ref().is_none_or(|method| method == asked.method)
+            && self.containing.is_none_or(|offset| asked.key.is_some() && asks_for_byte(asked.range, offset))
+    }
+}
+
+/// Judged without the object's size, which the server knows only later: a suffix range is taken to miss.
+fn asks_for_byte(range: Option<&str>, offset: u64) -> bool {
+    match super::range::parse(range.filter(|range| !range.contains("=-")), u64::MAX) {
+        super::range::Ranged::Whole => range.is_none_or(|range| !range.contains("=-")),
+        super::range::Ranged::Part(part) => part.contains(&offset),
+        super::range::Ranged::Unsatisfiable => false,
+    }
+}
+
+/// What a rule may look at.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) key: Option<&'a str>,
+    pub(super) is_list: bool,
+    pub(super) range: Option<&'a str>,
+}
+
+/// A rule that a server obeys. Dropping this changes nothing: the rule holds until it is [removed](Self::remove) or
+/// the server ends.
+#[derive(Clone, Debug)]
+pub struct FaultHandle {
+    active: Arc<Active>,
+    faults: Weak<Faults>,
+}
+
+impl FaultHandle {
+    /// To how many requests the fault happened. Counted when the request arrives.
+    pub fn hits(&self) -> u64 {
+        self.active.hits.load(Ordering::Relaxed)
+    }
+
+    /// Ends the rule for requests that arrive from now on.
+    pub fn remove(&self) {
+        if let Some(faults) = self.faults.upgrade() {
+            faults.lock().retain(|other| !Arc::ptr_eq(other, &self.active));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Active {
+    rule: Rule,
+    seen: AtomicU64,
+    hits: AtomicU64,
+}
+
+/// The rules of a server.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Mutex<Vec<Arc<Active>>>);
+
+impl Faults {
+    pub(super) fn add(self: &Arc<Self>, rule: Rule) -> FaultHandle {
+        let active = Arc::new(Active { rule, seen: AtomicU64::new(0), hits: AtomicU64::new(0) });
+        self.lock().push(Arc::clone(&active));
+        FaultHandle { active, faults: Arc::downgrade(self) }
+    }
+
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// What happens to this request, which counts as one occurrence for each rule that is about it.
+    pub(super) fn strike(&self, asked: &Asked<'_>) -> Effects {
+        let mut effects = Effects::default();
+        for active in self.lock().iter().filter(|active| active.rule.is_about(asked)) {
+            let occurrence = active.seen.fetch_add(1, Ordering::Relaxed) + 1;
+            let struck = match active.rule.occurrence {
+                Occurrence::Every => true,
+                Occurrence::First(n) => occurrence <= n,
+                Occurrence::Nth(n) => occurrence == n,
+            };
+            if struck {
+                active.hits.fetch_add(1, Ordering::Relaxed);
+                effects.add(active.rule.fault.clone());
+            }
+        }
+        effects
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Active>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All that happens to one request.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) latency: Duration,
+    pub(super) instead: Option<Instead>,
+    pub(super) no_range: bool,
+    pub(super) wrong_content_range: bool,
+    pub(super) body: BodyEffects,
+}
+
+/// What is done instead of answering.
+#[derive(Debug)]
+pub(super) enum Instead {
+    Status { code: u16, error: String, retry_after: Option<u64> },
+    Html,
+    Hang,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct BodyEffects {
+    pub(super) bytes_per_second: Option<u64>,
+    pub(super) reset_after: Option<u64>,
+    pub(super) close_after: Option<u64>,
+    pub(super) corrupt: Vec<u64>,
+    pub(super) replace: Option<(u64, Object)>,
+}
+
+impl Effects {
+    fn add(&mut self, fault: Fault) {
+        let body = &mut self.body;
+        match fault {
+            Fault::Latency(latency) => self.latency += latency,
+            Fault::Bandwidth(rate) => lower(&mut body.bytes_per_second, rate),
+            Fault::Status { code, error, retry_after } => {
+                self.instead.get_or_insert(Instead::Status { code, error, retry_after });
+            }
+            Fault::HtmlInsteadOfXml => {
+                self.instead.get_or_insert(Instead::Html);
+            }
+            Fault::Hang => {
+                self.instead.get_or_insert(Instead::Hang);
+            }
+            Fault::ResetAfter(bytes) => lower(&mut body.reset_after, bytes),
+            Fault::Truncate(bytes) => lower(&mut body.close_after, bytes),
+            Fault::CorruptByte(offset) => body.corrupt.push(offset),
+            Fault::NoRange => self.no_range = true,
+            Fault::WrongContentRange => self.wrong_content_range = true,
+            Fault::ReplaceMidway { after_bytes, with } => {
+                body.replace.get_or_insert((after_bytes, with));
+            }
+        }
+    }
+}
+
+fn lower(value: &mut Option<u64>, new: u64) {
+    *value = Some(value.map_or(new, |old| old.min(new)));
+}

@@ -1,0 +1,330 @@
+//! From a request to its answer.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::pending,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{
+    HeaderMap, HeaderName, Method, Request, Response, StatusCode,
+    header::{
+        ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+        LAST_MODIFIED, RANGE,
+    },
+    request::Parts,
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use md5::{Digest, Md5};
+use sha2::Sha256;
+
+use super::{
+    answer::{Answer, S3Error},
+    body::Body,
+    fault::{Asked, Effects, Faults, Instead},
+    listing::Query,
+    object::{Content, Object, whole_seconds},
+    range::{self, Ranged},
+    record::{Log, RequestRecord},
+    sigv4::{self, Credentials, Payload, Signed},
+    store::Store,
+    target::Target,
+    upload::Upload,
+    wire::CutSwitch,
+    xml::hex,
+};
+
+/// What all connections of a server share.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) buckets: HashMap<String, Arc<Store>>,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) require_credentials: bool,
+    pub(super) max_keys_cap: usize,
+    pub(super) writable: bool,
+    pub(super) faults: Arc<Faults>,
+    pub(super) log: Log,
+    pub(super) request_ids: AtomicU64,
+}
+
+/// What the requests of one connection share.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) number: u64,
+    pub(super) switch: Arc<CutSwitch>,
+}
+
+pub(super) async fn handle(
+    site: Arc<Site>,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, incoming) = request.into_parts();
+    let request_id = format!("{:016X}", site.request_ids.fetch_add(1, Ordering::Relaxed) + 1);
+    let target = Target::parse(&parts.uri);
+    let named = target.as_ref();
+    let entry = site.log.add(RequestRecord {
+        connection: connection.number,
+        arrived: Instant::now(),
+        finished: None,
+        method: parts.method.clone(),
+        bucket: named.map_or_else(String::new, |target| target.bucket.clone()),
+        key: named.and_then(|target| target.key.clone()),
+        query: named.map_or_else(Vec::new, |target| target.query.clone()),
+        range: text(&parts.headers, RANGE).map(str::to_owned),
+        if_match: text(&parts.headers, IF_MATCH).map(str::to_owned),
+        status: None,
+        bytes_sent: 0,
+    });
+    let effects = site.faults.strike(&Asked {
+        method: &parts.method,
+        key: named.and_then(|target| target.key.as_deref()),
+        is_list: named.is_some_and(is_list),
+        range: text(&parts.headers, RANGE),
+    });
+    if !effects.latency.is_zero() {
+        tokio::time::sleep(effects.latency).await;
+    }
+    let answer = match &effects.instead {
+        Some(Instead::Hang) => pending().await,
+        Some(Instead::Status { code, error, retry_after }) => {
+            let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            Err(S3Error::new(status, error, "This error was asked for.").retry_after(*retry_after))
+        }
+        Some(Instead::Html) => {
+            let page = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Please log in.</body></html>\n";
+            Ok(Answer::text(StatusCode::OK, "text/html; charset=utf-8", page.to_owned()))
+        }
+        None => match &target {
+            Some(target) => site.answer(&parts, target, incoming, &effects).await,
+            None => Err(S3Error::bad_request("InvalidURI", "Couldn't parse the specified URI.")),
+        },
+    };
+    let mut answer = answer.unwrap_or_else(|error| error.into_answer(&request_id));
+    answer.set(HeaderName::from_static("x-amz-request-id"), &request_id);
+    let status = answer.status;
+    if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+        answer.set(CONTENT_LENGTH, &answer.len.to_string());
+    }
+    if parts.method == Method::HEAD {
+        answer.len = 0;
+    }
+    entry.answered(status.as_u16());
+
+    let replace = {
+        let (site, target) = (Arc::clone(&site), target);
+        move |object| {
+            let Some(Target { bucket, key: Some(key), .. }) = target else { return };
+            // If a folder refuses it, the connection still breaks, and the test sees the old version.
+            let _ = site.buckets.get(&bucket).map(|store| store.put(&key, object));
+        }
+    };
+    let Answer { headers, content, position, len, .. } = answer;
+    let body = Body::new(content, position, len, effects.body, replace, connection.switch, entry);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+impl Site {
+    async fn answer(
+        &self,
+        parts: &Parts,
+        target: &Target,
+        incoming: Incoming,
+        effects: &Effects,
+    ) -> Result<Answer, S3Error> {
+        let payload = self.authorize(parts)?;
+        if target.bucket.is_empty() {
+            return Err(S3Error::not_implemented());
+        }
+        let store = self.buckets.get(&target.bucket).ok_or_else(|| S3Error::no_such_bucket(&target.bucket))?;
+        match (&parts.method, target.key.as_deref()) {
+            (&Method::HEAD, None) => Ok(Answer::empty(StatusCode::OK)),
+            (&Method::GET, None) if is_list(target) => self.list(store, target),
+            (&Method::GET | &Method::HEAD, Some(key)) if !has_subresource(target) => {
+                get(store, key, &parts.headers, effects)
+            }
+            (&Method::PUT, Some(key)) if !has_subresource(target) => {
+                self.check_writable()?;
+                put(store, key, &parts.headers, incoming, &payload).await
+            }
+            (&Method::DELETE, Some(key)) if !has_subresource(target) => {
+                self.check_writable()?;
+                store.remove(key).map_err(|error| S3Error::internal(&error))?;
+                Ok(Answer::empty(StatusCode::NO_CONTENT))
+            }
+            (&Method::GET | &Method::HEAD | &Method::PUT | &Method::DELETE | &Method::POST, _) => {
+                Err(S3Error::not_implemented())
+            }
+            (method, _) => Err(S3Error::method_not_allowed(method.as_str())),
+        }
+    }
+
+    /// Without credentials of its own the server takes every request for an anonymous one.
+    fn authorize(&self, parts: &Parts) -> Result<Payload, S3Error> {
+        let Some(credentials) = &self.credentials else { return Ok(Payload::Unsigned) };
+        if !parts.headers.contains_key("authorization") {
+            return if self.require_credentials { Err(S3Error::access_denied()) } else { Ok(Payload::Unsigned) };
+        }
+        let request = Signed {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &parts.headers,
+        };
+        sigv4::verify(request, credentials, Timestamp::now())
+    }
+
+    fn check_writable(&self) -> Result<(), S3Error> {
+        if self.writable { Ok(()) } else { Err(S3Error::access_denied()) }
+    }
+
+    fn list(&self, store: &Store, target: &Target) -> Result<Answer, S3Error> {
+        let query = Query::parse(target, self.max_keys_cap)?;
+        let page = store.page(&query).map_err(|error| S3Error::internal(&error))?;
+        Ok(Answer::text(StatusCode::OK, "application/xml", query.render(&target.bucket, &page)))
+    }
+}
+
+fn is_list(target: &Target) -> bool {
+    target.key.is_none() && target.param("list-type") == Some("2")
+}
+
+/// Parameters that make an operation on an object another one, which this server does not know.
+fn has_subresource(target: &Target) -> bool {
+    const SUBRESOURCES: [&str; 13] = [
+        "X-Amz-Signature",
+        "acl",
+        "attributes",
+        "legal-hold",
+        "partNumber",
+        "restore",
+        "retention",
+        "select",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versionId",
+    ];
+    target.query.iter().any(|(name, _)| SUBRESOURCES.contains(&name.as_str()))
+}
+
+fn get(store: &Store, key: &str, headers: &HeaderMap, effects: &Effects) -> Result<Answer, S3Error> {
+    let Object { meta, content, content_type } = match store.open(key) {
+        Ok(Some(object)) => object,
+        Ok(None) => return Err(S3Error::no_such_key(key)),
+        Err(error) => return Err(S3Error::internal(&error)),
+    };
+    let last_modified = http_date(meta.last_modified);
+    let mut answer = Answer::empty(StatusCode::OK);
+    answer.set(ETAG, &format!("\"{}\"", meta.etag));
+    answer.set(LAST_MODIFIED, &last_modified);
+    answer.set(ACCEPT_RANGES, "bytes");
+
+    if text(headers, IF_MATCH).is_some_and(|wanted| !lists_etag(wanted, &meta.etag)) {
+        return Err(S3Error::precondition_failed("If-Match"));
+    }
+    if text(headers, IF_NONE_MATCH).is_some_and(|known| lists_etag(known, &meta.etag)) {
+        answer.status = StatusCode::NOT_MODIFIED;
+        return Ok(answer);
+    }
+    let asked = text(headers, RANGE).filter(|_| {
+        let same = |validator: &str| lists_etag(validator, &meta.etag) || validator == last_modified;
+        !effects.no_range && text(headers, IF_RANGE).is_none_or(same)
+    });
+    answer.content = content;
+    answer.set(CONTENT_TYPE, &content_type);
+    match range::parse(asked, meta.size) {
+        Ranged::Unsatisfiable => return Err(S3Error::invalid_range(asked.unwrap_or_default(), meta.size)),
+        Ranged::Whole => answer.len = meta.size,
+        Ranged::Part(part) => {
+            answer.status = StatusCode::PARTIAL_CONTENT;
+            (answer.position, answer.len) = (part.start, part.end - part.start);
+            let shift = u64::from(effects.wrong_content_range);
+            let (first, last) = (part.start + shift, part.end - 1 + shift);
+            answer.set(CONTENT_RANGE, &format!("bytes {first}-{last}/{}", meta.size));
+        }
+    }
+    Ok(answer)
+}
+
+async fn put(
+    store: &Store,
+    key: &str,
+    headers: &HeaderMap,
+    mut incoming: Incoming,
+    payload: &Payload,
+) -> Result<Answer, S3Error> {
+    let chunked = |name| text(headers, name).is_some_and(|value| value.contains("aws-chunked"));
+    if chunked(http::header::CONTENT_ENCODING) || headers.contains_key("x-amz-copy-source") {
+        return Err(S3Error::not_implemented());
+    }
+    let internal = |error| S3Error::internal(&error);
+    if text(headers, IF_NONE_MATCH).is_some() && store.open(key).map_err(internal)?.is_some() {
+        return Err(S3Error::precondition_failed("If-None-Match"));
+    }
+    if let Some(wanted) = text(headers, IF_MATCH) {
+        let object = store.open(key).map_err(internal)?.ok_or_else(|| S3Error::no_such_key(key))?;
+        if !lists_etag(wanted, &object.meta.etag) {
+            return Err(S3Error::precondition_failed("If-Match"));
+        }
+    }
+    let mut upload = store.upload(key).map_err(internal)?;
+    let (mut md5, mut sha256, mut size) = (Md5::new(), Sha256::new(), 0);
+    while let Some(frame) = incoming.frame().await {
+        let incomplete = |_| {
+            let message = "You did not provide the number of bytes specified by the Content-Length HTTP header";
+            S3Error::bad_request("IncompleteBody", message)
+        };
+        let Ok(chunk) = frame.map_err(incomplete)?.into_data() else { continue };
+        md5.update(&chunk);
+        if matches!(payload, Payload::Sha256(_)) {
+            sha256.update(&chunk);
+        }
+        size += chunk.len() as u64;
+        store.blocking(|| upload.write_all(&chunk)).map_err(internal)?;
+    }
+    if matches!(payload, Payload::Sha256(signed) if *signed != hex(&sha256.finalize())) {
+        let message = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+        return Err(S3Error::bad_request("XAmzContentSHA256Mismatch", message));
+    }
+    let etag = hex(&md5.finalize());
+    match upload {
+        Upload::Memory(bytes) => {
+            let content = Content::Bytes(bytes.into());
+            let mut object = Object::with_content(size, etag.clone(), content).last_modified(Timestamp::now());
+            if let Some(content_type) = text(headers, CONTENT_TYPE) {
+                object = object.content_type(content_type);
+            }
+            store.put(key, object).map_err(internal)?;
+        }
+        upload @ Upload::File { .. } => store.blocking(|| upload.persist()).map_err(internal)?,
+    }
+    let mut answer = Answer::empty(StatusCode::OK);
+    answer.set(ETAG, &format!("\"{etag}\""));
+    Ok(answer)
+}
+
+/// Whether a list of entity tags has this one, by strong comparison. S3 takes them with or without quotes.
+fn lists_etag(list: &str, etag: &str) -> bool {
+    list.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_matches('"') == etag)
+}
+
+fn http_date(at: Timestamp) -> String {
+    whole_seconds(at).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

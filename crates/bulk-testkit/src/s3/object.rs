@@ -1,0 +1,250 @@
+//! What stands under a key.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Write},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use md5::{Digest, Md5};
+
+use super::xml::hex;
+
+/// The size of the pieces in which bodies are made and sent.
+pub(super) const CHUNK: usize = 256 * 1024;
+
+/// 2024-01-01T00:00:00Z
+const DEFAULT_LAST_MODIFIED: i64 = 1_704_067_200;
+
+/// One object: its bytes, or how to make them, and what a listing says of it.
+///
+/// Cheap to clone: the bytes are shared.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub(super) meta: Meta,
+    pub(super) content: Content,
+    pub(super) content_type: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Meta {
+    pub(super) size: u64,
+    /// Without quotes.
+    pub(super) etag: Arc<str>,
+    pub(super) last_modified: Timestamp,
+}
+
+#[derive(Clone)]
+pub(super) enum Content {
+    Bytes(Bytes),
+    /// `tile` repeats with the period and is longer than a chunk by a period less one byte at least, so that every chunk
+    /// is a slice of it.
+    Repeating {
+        tile: Bytes,
+        period: usize,
+    },
+    Generated(Fill),
+    File(Arc<File>),
+}
+
+type Fill = Arc<dyn Fn(u64, &mut [u8]) + Send + Sync>;
+
+impl Object {
+    /// An object with these bytes. Its ETag is their MD5, as S3 makes it for a plain PUT; it was last modified at
+    /// 2024-01-01T00:00:00Z, so that two runs list the same; its type is `binary/octet-stream`.
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let etag = hex(&Md5::digest(&bytes));
+        Self::with_content(bytes.len() as u64, etag, Content::Bytes(bytes))
+    }
+
+    /// `size` zero bytes that occupy no memory.
+    ///
+    /// The ETag has the form of a multipart upload's, which is no MD5 of the content.
+    pub fn zeros(size: u64) -> Self {
+        static ZEROS: [u8; CHUNK] = [0; CHUNK];
+        let content = Content::Repeating { tile: Bytes::from_static(&ZEROS), period: 1 };
+        Self::with_content(size, made_up_etag(size, &[0]), content)
+    }
+
+    /// `pattern` over and over, cut at `size` bytes. Costs no CPU when served, and up to 256 KiB of memory beside the
+    /// pattern, as the pieces that are sent are cut from one stretch.
+    ///
+    /// The ETag has the form of a multipart upload's and follows from size and pattern. An empty pattern counts as a
+    /// zero byte.
+    pub fn repeating(size: u64, pattern: &[u8]) -> Self {
+        let pattern = if pattern.is_empty() { &[0] } else { pattern };
+        let etag = made_up_etag(size, pattern);
+        let longest = usize::try_from(size).map_or(CHUNK, |size| size.min(CHUNK));
+        let tile = pattern.repeat(longest.div_ceil(pattern.len()) + 1);
+        Self::with_content(size, etag, Content::Repeating { tile: tile.into(), period: pattern.len() })
+    }
+
+    /// `size` bytes that `fill` makes whenever they are asked for: it is given the offset in the object and a zeroed
+    /// buffer to fill from there. The same offset must always give the same bytes.
+    ///
+    /// The ETag has the form of a multipart upload's and follows from the size alone: give another with
+    /// [`etag`](Self::etag) where two versions must differ.
+    pub fn generated(size: u64, fill: impl Fn(u64, &mut [u8]) + Send + Sync + 'static) -> Self {
+        Self::with_content(size, made_up_etag(size, b"generated"), Content::Generated(Arc::new(fill)))
+    }
+
+    /// Gives the object this ETag, without quotes.
+    #[must_use]
+    pub fn etag(mut self, etag: &str) -> Self {
+        self.meta.etag = etag.into();
+        self
+    }
+
+    /// Gives the object an ETag in the form of a multipart upload of `parts` parts: `HEX-parts`, which is not the MD5
+    /// of the content.
+    #[must_use]
+    pub fn multipart(mut self, parts: u32) -> Self {
+        let digest = hex(&Md5::digest(self.meta.etag.as_bytes()));
+        self.meta.etag = format!("{digest}-{parts}").into();
+        self
+    }
+
+    /// Says when the object was last modified. S3 keeps whole seconds, and so does this.
+    #[must_use]
+    pub fn last_modified(mut self, at: Timestamp) -> Self {
+        self.meta.last_modified = whole_seconds(at);
+        self
+    }
+
+    /// Says what `Content-Type` is answered.
+    #[must_use]
+    pub fn content_type(mut self, content_type: &str) -> Self {
+        self.content_type = content_type.into();
+        self
+    }
+
+    pub(super) fn with_content(size: u64, etag: String, content: Content) -> Self {
+        let last_modified = Timestamp::new(DEFAULT_LAST_MODIFIED, 0).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self {
+            meta: Meta { size, etag: etag.into(), last_modified },
+            content,
+            content_type: "binary/octet-stream".into(),
+        }
+    }
+
+    /// Writes all bytes to `out`.
+    pub(super) fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut position = 0;
+        while position < self.meta.size {
+            let chunk = self.content.read(position, self.meta.size - position)?;
+            out.write_all(&chunk)?;
+            position += chunk.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    /// Up to [`CHUNK`] bytes from `position` on, at least one; `left` is how many there are, and is not zero.
+    pub(super) fn read(&self, position: u64, left: u64) -> io::Result<Bytes> {
+        let len = left.min(CHUNK as u64) as usize;
+        match self {
+            Self::Bytes(bytes) => {
+                let start = position as usize;
+                Ok(bytes.slice(start..start + len))
+            }
+            Self::Repeating { tile, period } => {
+                let start = (position % *period as u64) as usize;
+                Ok(tile.slice(start..start + len))
+            }
+            Self::Generated(fill) => {
+                let mut chunk = vec![0; len];
+                fill(position, &mut chunk);
+                Ok(chunk.into())
+            }
+            Self::File(file) => read_at(file, position, len),
+        }
+    }
+
+    pub(super) fn is_blocking(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, position: u64, len: usize) -> io::Result<Bytes> {
+    use std::os::unix::fs::FileExt;
+    let mut chunk = vec![0; len];
+    file.read_exact_at(&mut chunk, position)?;
+    Ok(chunk.into())
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, position: u64, len: usize) -> io::Result<Bytes> {
+    use std::os::windows::fs::FileExt;
+    let mut chunk = vec![0; len];
+    match file.seek_read(&mut chunk, position)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => {
+            chunk.truncate(read);
+            Ok(chunk.into())
+        }
+    }
+}
+
+pub(super) fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::new(at.as_second(), 0).unwrap_or(at)
+}
+
+/// S3 allows 10,000 parts; 8 MiB is the part size of the AWS tools.
+pub(super) fn made_up_etag(size: u64, seed: &[u8]) -> String {
+    let part = (8 * 1024 * 1024).max(size.div_ceil(10_000));
+    let digest = Md5::new().chain_update(size.to_le_bytes()).chain_update(seed).finalize();
+    format!("{}-{}", hex(&digest), size.div_ceil(part).max(1))
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bytes(_) => "Bytes",
+            Self::Repeating { .. } => "Repeating",
+            Self::Generated(_) => "Generated",
+            Self::File(_) => "File",
+        })
+    }
+}
+
+impl From<Bytes> for Object {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Object {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl From<String> for Object {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<&'static str> for Object {
+    fn from(text: &'static str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<&'static [u8]> for Object {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Object {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Self::new(bytes.as_slice())
+    }
+}

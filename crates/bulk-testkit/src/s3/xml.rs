@@ -1,0 +1,93 @@
+//! Text as S3 writes it: XML, URL-encoded keys, hexadecimal.
+
+use std::fmt::Write;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+pub(super) const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+
+/// Appends `<name>text</name>`.
+pub(super) fn element(out: &mut String, name: &str, text: &str) {
+    let _ = write!(out, "<{name}>");
+    escape(out, text);
+    let _ = write!(out, "</{name}>");
+}
+
+/// Appends `text` as character data.
+///
+/// Control characters become character references. For most of them that is not well-formed XML 1.0, and parsers
+/// refuse it, as they refuse what S3 sends: that is why `encoding-type=url` exists.
+pub(super) fn escape(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| matches!(c, '&' | '<' | '>' | '"' | '\u{fffe}' | '\u{ffff}') || c < ' ') {
+        let (clean, special) = rest.split_at(at);
+        out.push_str(clean);
+        let mut chars = special.chars();
+        match chars.next() {
+            Some('&') => out.push_str("&amp;"),
+            Some('<') => out.push_str("&lt;"),
+            Some('>') => out.push_str("&gt;"),
+            Some('"') => out.push_str("&quot;"),
+            Some(other) => {
+                let _ = write!(out, "&#x{:x};", u32::from(other));
+            }
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+}
+
+/// `text` as `encoding-type=url` writes it: like a form, a space as `+`, but with `/` left alone.
+pub(super) fn form_encode(text: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
+    percent_encode(text.as_bytes(), KEPT).to_string().replace(' ', "+")
+}
+
+/// `bytes` with all but the unreserved characters of RFC 3986 escaped, which is what SigV4 calls `UriEncode`.
+pub(super) fn uri_encode(bytes: &[u8]) -> String {
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encode(bytes, UNRESERVED).to_string()
+}
+
+/// Like [`uri_encode`], with `/` left alone: a key in a URL.
+pub(super) fn uri_encode_path(bytes: &[u8]) -> String {
+    const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    percent_encode(bytes, PATH).to_string()
+}
+
+/// Lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// The bytes of hexadecimal digits, if they are such.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() % 2 != 0 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings() {
+        assert_eq!(form_encode("a b+c/d*e~é\u{1}&.-_"), "a+b%2Bc/d*e%7E%C3%A9%01%26.-_");
+        assert_eq!(uri_encode("a b+c/d*e~é".as_bytes()), "a%20b%2Bc%2Fd%2Ae~%C3%A9");
+        assert_eq!(uri_encode_path(b"/a b/c"), "/a%20b/c");
+        let mut out = String::new();
+        escape(&mut out, "a&b<c>\"d\"\u{1}é\r\n");
+        assert_eq!(out, "a&amp;b&lt;c&gt;&quot;d&quot;&#x1;é&#xd;&#xa;");
+        assert_eq!(hex(&[0, 0xab, 0xff]), "00abff");
+        assert_eq!(unhex("00abFF"), Some(vec![0, 0xab, 0xff]));
+        assert_eq!(unhex("0"), None);
+        assert_eq!(unhex("0g"), None);
+        assert_eq!(unhex("éa"), None);
+    }
+}
