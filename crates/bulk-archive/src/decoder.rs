@@ -64,7 +64,7 @@ pub struct Decoder {
 enum Source {
     Plain(Input),
     #[cfg(feature = "gzip")]
-    Gzip(crate::gzip::Reader),
+    Gzip(Box<crate::gzip::Reader>),
     #[cfg(feature = "bzip2")]
     Bzip2(Box<crate::bzip2::Reader>),
     #[cfg(feature = "zstd")]
@@ -138,7 +138,7 @@ impl Source {
         match codec {
             Codec::Plain => Ok(Source::Plain(input)),
             #[cfg(feature = "gzip")]
-            Codec::Gzip => Ok(Source::Gzip(crate::gzip::Reader::new(input))),
+            Codec::Gzip => Ok(Source::Gzip(Box::new(crate::gzip::Reader::new(input)))),
             #[cfg(feature = "bzip2")]
             Codec::Bzip2 => Ok(Source::Bzip2(Box::new(crate::bzip2::Reader::new(input, options.threads.max(1))?))),
             #[cfg(feature = "zstd")]

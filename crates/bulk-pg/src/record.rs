@@ -443,21 +443,37 @@ impl fmt::Debug for Record<'_> {
 }
 
 /// One field of a [`Record`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Field<'a> {
-    raw: &'a [u8],
+    /// The field's bytes, and those after them to the end of the record.
+    from: &'a [u8],
+    len: usize,
     form: Form,
     dialect: Dialect,
 }
 
 impl<'a> Field<'a> {
     fn new(record: &'a [u8], span: Span, dialect: Dialect) -> Self {
-        Self { raw: &record[span.start as usize..span.end as usize], form: span.form, dialect }
+        let len = (span.end - span.start) as usize;
+        Self { from: &record[span.start as usize..], len, form: span.form, dialect }
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The raw bytes with those after them to the end of the record, and how many the former are.
+    pub(crate) fn raw_and_after(&self) -> (&'a [u8], usize) {
+        (self.from, self.len)
     }
 
     /// Whether it is NULL: empty and not quoted.
     pub fn is_null(&self) -> bool {
-        self.form == Form::Bare && self.raw.is_empty()
+        self.form == Form::Bare && self.len == 0
     }
 
     /// Whether it is quoted.
@@ -473,7 +489,7 @@ impl<'a> Field<'a> {
     /// Its bytes as they stand in the stream, without the quotes around them. (Under [`Grammar::Server`] a field that
     /// is quoted in part keeps them.)
     pub fn raw(&self) -> &'a [u8] {
-        self.raw
+        &self.from[..self.len]
     }
 
     /// Its value, or `None` for NULL. It allocates only if the field [needs it](Self::needs_unescape).
@@ -481,11 +497,11 @@ impl<'a> Field<'a> {
         if self.is_null() {
             None
         } else if self.needs_unescape() {
-            let mut value = Vec::with_capacity(self.raw.len());
+            let mut value = Vec::with_capacity(self.len);
             self.append_value(&mut value);
             Some(Cow::Owned(value))
         } else {
-            Some(Cow::Borrowed(self.raw))
+            Some(Cow::Borrowed(self.raw()))
         }
     }
 
@@ -498,12 +514,12 @@ impl<'a> Field<'a> {
     #[inline(always)]
     pub(crate) fn for_each_piece(&self, mut piece: impl FnMut(&'a [u8])) {
         match self.form {
-            Form::Bare | Form::Quoted => piece(self.raw),
+            Form::Bare | Form::Quoted => piece(self.raw()),
             Form::Escaped => {
-                unescape(self.raw, self.dialect, &mut piece);
+                unescape(self.raw(), self.dialect, &mut piece);
             }
             Form::Mixed => {
-                let (mut rest, quote) = (self.raw, self.dialect.quote());
+                let (mut rest, quote) = (self.raw(), self.dialect.quote());
                 while let Some(open) = memchr(quote, rest) {
                     piece(&rest[..open]);
                     let quoted = &rest[open + 1..];
@@ -512,6 +528,12 @@ impl<'a> Field<'a> {
                 piece(rest);
             }
         }
+    }
+}
+
+impl fmt::Debug for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Field({:?}, {})", self.form, self.raw().escape_ascii())
     }
 }
 

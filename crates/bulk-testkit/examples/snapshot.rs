@@ -2,7 +2,7 @@
 //! [--compress bz2|bz2-one|none] [--nasty] [--orphans N] [--schema clean|published] [--tables a,b] [--threads N] [--truth]`
 //!
 //! With `--table NAME --bytes N` and no `--out` it writes that much plain CSV of one table to standard output.
-//! Scale 1, the default, is about 200 MB of CSV. `--truth` adds truth.json and truth.sql.
+//! Scale 1, the default, is about 190 MB of CSV. `--truth` adds truth.json and truth.sql.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

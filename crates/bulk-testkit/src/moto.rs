@@ -285,10 +285,6 @@ fn run(command: &mut Command) -> Result<(), Error> {
     Err(Error::Install {
         command: words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         status: output.status,
-        output: format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        ),
+        output: format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
     })
 }

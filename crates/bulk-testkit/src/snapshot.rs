@@ -57,7 +57,7 @@ pub use self::row::Row;
 
 use self::layout::Layout;
 use self::pen::Pen;
-use self::world::{MAX_SCALE, T, World};
+use self::world::{MAX_SCALE, TableId, World};
 
 /// The whole file that a failed export leaves: bzip2 of nothing, 14 bytes.
 pub const PLACEHOLDER: &[u8; 14] = b"BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00";
@@ -67,7 +67,7 @@ pub const PLACEHOLDER: &[u8; 14] = b"BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x0
 pub struct Spec {
     /// Another seed gives other rows, of the same number and shape. Default 1.
     pub seed: u64,
-    /// 1.0, the default, is about 200 MB of CSV, three quarters of it opinions (a 1750th of the real rows). Tables grow in
+    /// 1.0, the default, is about 190 MB of CSV, four fifths of it opinions (a 1750th of the real rows). Tables grow in
     /// proportion; those of courts, races, courthouses and appeals stay small. From 0, which gives files of headers alone,
     /// to 5000. Below about 0.2 small tables keep at least 12 rows.
     pub scale: f64,
@@ -112,8 +112,8 @@ impl Default for Spec {
 pub enum Compression {
     /// Not at all; names end in `.csv`.
     None,
-    /// bzip2 of a level from 1 to 9, one stream for each 2 MB of CSV, one after another, made on all threads: small files
-    /// have one stream, large ones many. A stream may end inside a record.
+    /// bzip2 of a level from 1 to 9 in streams of at most 2 MB of CSV, one after another, made on all threads: files of
+    /// less than some megabytes have one stream, large ones many. A stream may end inside a record.
     Bzip2 {
         /// Hundreds of kilobytes in a block.
         level: u32,
@@ -260,7 +260,7 @@ pub fn generate(spec: &Spec, dir: &Path) -> Result<Snapshot, Error> {
 /// Writes the header and the first rows of one table (by table or base name) to `out`, as plain CSV, until
 /// `target_bytes` are reached or passed by less than a record. The table is that of a scale at which it is larger, so
 /// that ids are unique and constraints hold, and the scale, `orphans`, `tables` and `compression` of the spec do not
-/// matter. Uses one thread and a few kilobytes beyond the largest row. Returns rows and bytes written.
+/// matter. Uses one thread, and less than a megabyte beyond the largest row. Returns rows and bytes written.
 ///
 /// # Errors
 /// Where the table has a fixed number of rows, would be too large, or `out` fails.
@@ -401,29 +401,30 @@ fn world(spec: &Spec) -> Result<World, Error> {
 }
 
 /// The table called so.
-fn find(name: &str) -> Result<T, Error> {
+fn find(name: &str) -> Result<TableId, Error> {
     let at = TABLES.iter().position(|table| table.name == name || table.base == name);
-    at.map(|at| T::ALL[at]).ok_or_else(|| Error::UnknownTable { name: name.to_owned() })
+    at.map(|at| TableId::ALL[at]).ok_or_else(|| Error::UnknownTable { name: name.to_owned() })
 }
 
 /// The layouts of the tables to write, in the order of [`TABLES`].
 fn layouts(spec: &Spec, world: &World) -> Result<Vec<Layout>, Error> {
-    let wanted: Vec<T> = spec.tables.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
-    let is_wanted = |table: T| wanted.is_empty() || wanted.contains(&table);
+    let wanted: Vec<TableId> = spec.tables.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
+    let is_wanted = |table: TableId| wanted.is_empty() || wanted.contains(&table);
     let orphans = u64::from(spec.orphans);
-    let in_citations = match [T::Cited, T::Citation].map(|table| is_wanted(table) && world.rows(table) > 0) {
+    let in_citations = match [TableId::Cited, TableId::Citation].map(|table| is_wanted(table) && world.rows(table) > 0)
+    {
         [true, true] => orphans / 8,
         [true, false] => 0,
         [false, true] => orphans,
         [false, false] if orphans > 0 => return Err(Error::NoPlaceForOrphans),
         [false, false] => 0,
     };
-    let share = |table: T| match table {
-        T::Cited => 0..orphans - in_citations,
-        T::Citation => orphans - in_citations..orphans,
+    let share = |table: TableId| match table {
+        TableId::Cited => 0..orphans - in_citations,
+        TableId::Citation => orphans - in_citations..orphans,
         _ => 0..0,
     };
-    Ok((T::ALL.into_iter().filter(|table| is_wanted(*table)))
+    Ok((TableId::ALL.into_iter().filter(|table| is_wanted(*table)))
         .map(|table| Layout::new(world, table, share(table), spec.nasty))
         .collect())
 }

@@ -127,7 +127,8 @@ print(json.dumps([
     refusal(broken.put_object, Bucket="data", Key="broken", Body=b"hello"),
 ]))
 "#;
-    let seen: serde_json::Value = serde_json::from_str(&run(&python()?, script, &server.url(), "ASIAEXAMPLE", "secret")?)?;
+    let seen: serde_json::Value =
+        serde_json::from_str(&run(&python()?, script, &server.url(), "ASIAEXAMPLE", "secret")?)?;
     assert_eq!(
         seen,
         serde_json::json!([

@@ -335,8 +335,8 @@ async fn a_password_is_asked_for() {
     let mut config: Config = database.url().parse().unwrap();
     let refused = config.password("wrong").connect(NoTls).await.err().unwrap();
     assert_eq!(refused.code(), Some(&SqlState::INVALID_PASSWORD));
-    let anonymous = database.url().replace(|c: char| c == '%', "");
-    let refused = server.psql(&anonymous, "select 1").unwrap_err();
+    let wrong = database.url().replace('%', "");
+    let refused = server.psql(&wrong, "select 1").unwrap_err();
     assert!(
         matches!(&refused, Error::Psql { message } if message.contains("password authentication failed")),
         "{refused}"

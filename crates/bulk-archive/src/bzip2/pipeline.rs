@@ -34,12 +34,18 @@ pub(super) struct Pipeline {
 
 /// What the reader gets, in the order of the file.
 pub(super) enum Item {
-    /// A segment, with what a worker makes of it if it looks like a block.
-    Segment(Arc<Segment>, Option<Receiver<Part>>),
+    /// A segment.
+    Segment(Offer),
     /// The input has ended.
     End,
     /// The input has failed, or no thread could be started.
     Failed(io::Error),
+}
+
+/// A segment, with what a worker makes of it if it looks like a block.
+pub(super) struct Offer {
+    pub(super) segment: Arc<Segment>,
+    pub(super) parts: Option<Receiver<Part>>,
 }
 
 /// What comes of a block, in order. A channel that ends without one of the last three belongs to a worker that is gone.
@@ -113,8 +119,8 @@ impl Cutter {
                 }
             };
             let job = (segment.opening == Opening::Magic(Magic::Block)).then(|| bounded(PIECES_AHEAD + 1));
-            let (parts, outcome) = job.unzip();
-            if parts.is_some() && workers < self.threads {
+            let (to_offer, parts) = job.unzip();
+            if to_offer.is_some() && workers < self.threads {
                 match self.start_worker(&waiting) {
                     Ok(()) => workers += 1,
                     // Fewer threads do the same work.
@@ -125,10 +131,11 @@ impl Cutter {
                     }
                 }
             }
-            if to_reader.send(Item::Segment(Arc::clone(&segment), outcome)).is_err() {
+            let offer = Offer { segment: Arc::clone(&segment), parts };
+            if to_reader.send(Item::Segment(offer)).is_err() {
                 return;
             }
-            if let Some(parts) = parts
+            if let Some(parts) = to_offer
                 && jobs.send(Job { segment, parts }).is_err()
             {
                 return;

@@ -5,7 +5,7 @@ use crossbeam_channel::Receiver;
 use super::{
     bits::{Bits, bits_at},
     block::{BlockDecoder, Fault, PIECE_LEN, Step},
-    pipeline::{Item, Part, Pipeline},
+    pipeline::{Item, Offer, Part, Pipeline},
     scan::{Close, MAX_BLOCK_BITS, Magic, Opening, Segment, level, trailer_end},
 };
 use crate::{Codec, Error, input::Input};
@@ -53,8 +53,11 @@ struct Joined {
 impl Reader {
     pub(crate) fn new(input: Input, threads: usize) -> Result<Reader, Error> {
         let file = Arc::clone(input.file());
-        let pipeline = Pipeline::start(input, threads)
-            .map_err(|source| Error::Io { file: file.to_string(), offset: Some(0), source })?;
+        let pipeline = Pipeline::start(input, threads).map_err(|source| Error::Io {
+            file: file.to_string(),
+            offset: Some(0),
+            source,
+        })?;
         let (piece, state) = (Vec::new(), State::Next(0));
         Ok(Reader { file, pipeline, piece, taken: 0, state, at_end: false, level: 9, crc: 0 })
     }
@@ -125,12 +128,12 @@ impl Reader {
     }
 
     /// The next segment, or none at the end of the file.
-    fn segment(&mut self) -> Result<Option<(Arc<Segment>, Option<Receiver<Part>>)>, Error> {
+    fn segment(&mut self) -> Result<Option<Offer>, Error> {
         if self.at_end {
             return Ok(None);
         }
         match self.pipeline.next() {
-            Item::Segment(segment, parts) => Ok(Some((segment, parts))),
+            Item::Segment(offer) => Ok(Some(offer)),
             Item::End => {
                 self.at_end = true;
                 Ok(None)
@@ -144,7 +147,7 @@ impl Reader {
 
     /// Begins with what stands at bit `at`: the file, a block or a trailer.
     fn open(&mut self, at: u64) -> Result<(), Error> {
-        let Some((segment, parts)) = self.segment()? else {
+        let Some(Offer { segment, parts }) = self.segment()? else {
             return Err(self.truncated(at));
         };
         match (segment.opening, parts) {
@@ -179,7 +182,7 @@ impl Reader {
     /// Goes on with a block that does not end at the magic after its last segment, which is therefore a false one.
     fn join(&mut self, mut joined: Joined) -> Result<(), Error> {
         let Joined { start, ref mut block, ref mut last } = joined;
-        let Some((segment, _)) = self.segment()? else {
+        let Some(Offer { segment, .. }) = self.segment()? else {
             // Where a whole trailer stands at the very end, nothing is missing.
             let whole = last.opening == Opening::Magic(Magic::End)
                 && (TRAILER_BITS..TRAILER_BITS + 8).contains(&(last.len() as u64));
@@ -253,7 +256,7 @@ impl Reader {
             }
             at += rest.len() as u64;
             match self.segment()? {
-                Some((segment, _)) => rest = Span::new(&segment).bytes_from(at),
+                Some(Offer { segment, .. }) => rest = Span::new(&segment).bytes_from(at),
                 None => {
                     self.state = State::Ended;
                     return Ok(());
@@ -265,7 +268,7 @@ impl Reader {
     /// Adds segments to `span` until it reaches bit `end`, or the file ends.
     fn lengthen(&mut self, span: &mut Span, end: u64) -> Result<(), Error> {
         while span.end() < end
-            && let Some((segment, _)) = self.segment()?
+            && let Some(Offer { segment, .. }) = self.segment()?
         {
             span.push(&segment);
         }
@@ -275,8 +278,10 @@ impl Reader {
     fn fault(&self, start: u64, fault: Fault) -> Error {
         match fault {
             Fault::Data => self.corrupt(start / 8, "not the data of a block"),
-            Fault::Check => self
-                .corrupt(start / 8, "the checksum of the block does not match, or no block and no stream end follow it"),
+            Fault::Check => self.corrupt(
+                start / 8,
+                "the checksum of the block does not match, or no block and no stream end follow it",
+            ),
             Fault::Memory => self.io(start, io::ErrorKind::OutOfMemory.into()),
         }
     }

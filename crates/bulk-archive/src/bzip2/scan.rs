@@ -281,7 +281,9 @@ impl Finder {
     fn pattern(&self, bytes: &[u8], from: usize) -> Option<(usize, usize)> {
         let found = match &self.search {
             Search::Vector(searcher) => searcher.find_in(bytes, (from..bytes.len()).into()),
-            Search::Automaton(automaton) => automaton.find(aho_corasick::Input::new(bytes).range(from.min(bytes.len())..)),
+            Search::Automaton(automaton) => {
+                automaton.find(aho_corasick::Input::new(bytes).range(from.min(bytes.len())..))
+            }
         };
         found.map(|found| (found.start(), found.pattern().as_usize()))
     }

@@ -1,4 +1,4 @@
-use std::{ffi::OsStr, io, os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{env, ffi::OsStr, io, os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 use nix::unistd::{Uid, User, geteuid};
 
@@ -42,15 +42,21 @@ impl Account {
     /// starts in the root folder, because the account may have no right to the owner's.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.current_dir("/").env("LC_ALL", "C");
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PG") {
-                command.env_remove(name);
-            }
-        }
+        command.current_dir("/");
+        neutral(&mut command);
         if let Some((uid, gid)) = self.ids {
             command.uid(uid).gid(gid);
         }
         command
+    }
+}
+
+/// Has a command speak English and see none of the `PG...` variables, which change what PostgreSQL's programs do.
+pub(super) fn neutral(command: &mut Command) {
+    command.env("LC_ALL", "C");
+    for (name, _) in env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"PG") {
+            command.env_remove(name);
+        }
     }
 }

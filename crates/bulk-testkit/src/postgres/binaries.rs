@@ -1,5 +1,6 @@
 use std::{
-    env, fs,
+    collections::HashSet,
+    env, fs, iter,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -64,7 +65,7 @@ fn downloaded(_: &Account, rejected: Vec<String>) -> Result<Installation, Error>
 }
 
 /// The first folder with a server that will do, or why those with parts of one will not.
-fn first(places: Vec<PathBuf>, account: &Account) -> Result<Installation, Vec<String>> {
+fn first(places: impl IntoIterator<Item = PathBuf>, account: &Account) -> Result<Installation, Vec<String>> {
     let mut rejected = Vec::new();
     for place in places {
         if PROGRAMS.iter().any(|program| place.join(program).exists()) {
@@ -98,30 +99,27 @@ pub(super) fn inspect(folder: &Path, account: &Account) -> Result<Installation, 
     Ok(Installation { bin_dir: folder.to_owned(), version })
 }
 
-/// Folders to look in, best first, each once.
-fn usual_places() -> Vec<PathBuf> {
+/// Folders to look in, best first, each once; looked for only as far as they are taken.
+fn usual_places() -> impl Iterator<Item = PathBuf> {
     let linked = search_path().flat_map(|folder| {
         ["postgres", "initdb"]
             .into_iter()
             .filter_map(move |program| Some(folder.join(program).canonicalize().ok()?.parent()?.to_owned()))
     });
-    let configured = Command::new("pg_config")
-        .arg("--bindir")
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let configured = || {
+        let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+        output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+    };
     let versioned = VERSIONED
         .iter()
         .flat_map(|&(parent, prefix, below)| newest_first(Path::new(parent), prefix).map(move |dir| dir.join(below)));
 
-    let mut places = Vec::new();
-    for place in linked.chain(configured).chain(versioned).chain(FIXED.iter().map(PathBuf::from)) {
-        if !places.contains(&place) {
-            places.push(place);
-        }
-    }
-    places
+    let mut seen = HashSet::new();
+    linked
+        .chain(iter::once_with(configured).flatten())
+        .chain(versioned)
+        .chain(FIXED.iter().map(PathBuf::from))
+        .filter(move |place| seen.insert(place.clone()))
 }
 
 fn search_path() -> impl Iterator<Item = PathBuf> {
@@ -191,13 +189,13 @@ mod tests {
         programs(&at("good"), &["postgres", "initdb", "pg_ctl"], "postgres (PostgreSQL) 16.4");
         programs(&at("later"), &["postgres", "initdb", "pg_ctl"], "postgres (PostgreSQL) 17.5");
 
-        let all = ["missing", "client", "half", "old", "strange", "good", "later"].map(at).to_vec();
+        let all = ["missing", "client", "half", "old", "strange", "good", "later"].map(at);
         let found = first(all, &own_account()).unwrap();
         assert_eq!(found.bin_dir, at("good"));
         assert_eq!(found.version, Version { major: 16, minor: 4 });
 
         let root = root.path().display();
-        let rejected = first(["missing", "client", "half", "old", "strange"].map(at).to_vec(), &own_account());
+        let rejected = first(["missing", "client", "half", "old", "strange"].map(at), &own_account());
         assert_eq!(
             rejected.unwrap_err(),
             [

@@ -2,7 +2,7 @@ use std::{panic, path::Path, process::Command, thread, time::Duration};
 
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
-use super::{Error, binaries, connection_url};
+use super::{Error, account, binaries, connection_url};
 
 /// How long a statement of this module may take, the connection included.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,10 +43,10 @@ pub(super) fn execute(url: &str, sql: &str, doing: &str) -> Result<Option<String
 pub(super) fn psql(bin_dir: Option<&Path>, url: &str, sql: &str) -> Result<String, Error> {
     let program = binaries::find_psql(bin_dir)?;
     let mut command = Command::new(&program);
+    account::neutral(&mut command);
     command
         .args(["-XqAtw", "-v", "ON_ERROR_STOP=1", "-c", sql, "-d"])
         .arg(connection_url::without_password(url))
-        .env("LC_ALL", "C")
         .env("PGCLIENTENCODING", "UTF8");
     if let Some(password) = url.parse::<Config>().ok().as_ref().and_then(Config::get_password) {
         command.env("PGPASSWORD", String::from_utf8_lossy(password).as_ref());

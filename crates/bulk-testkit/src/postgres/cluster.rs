@@ -418,8 +418,7 @@ mod tests {
     #[test]
     fn what_cannot_be_a_setting_is_refused() {
         for name in ["", "a b", "a = b\nc", "1a", "é"] {
-            let mut options = Options::default();
-            options.settings = vec![(name.to_owned(), String::new())];
+            let options = Options { settings: vec![(name.to_owned(), String::new())], ..Options::default() };
             assert!(matches!(configuration(&options), Err(Error::Setting { name: refused }) if refused == name));
         }
     }

@@ -51,18 +51,12 @@ pub(super) struct S3Error {
     code: String,
     message: String,
     details: Vec<(&'static str, String)>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl S3Error {
     pub(super) fn new(status: StatusCode, code: &str, message: &str) -> Self {
-        Self {
-            status,
-            code: code.to_owned(),
-            message: message.to_owned(),
-            details: Vec::new(),
-            headers: HeaderMap::new(),
-        }
+        Self { status, code: code.to_owned(), message: message.to_owned(), details: Vec::new(), headers: Vec::new() }
     }
 
     pub(super) fn bad_request(code: &str, message: &str) -> Self {

@@ -163,7 +163,10 @@ impl Query {
         let mut page = Page { contents: Vec::new(), common_prefixes: Vec::new(), next: None };
         let mut from = self.start();
         let mut last = None;
-        while self.max_keys > 0 {
+        if self.max_keys == 0 {
+            return page;
+        }
+        loop {
             let mut rolled_up = None;
             for (key, meta) in keys.range(from.as_ref().map(Vec::as_slice)) {
                 if !key.starts_with(&self.prefix) {
@@ -180,12 +183,11 @@ impl Query {
                 page.contents.push((Arc::clone(key), meta.clone()));
                 last = Some(Resume::After(Arc::clone(key)));
             }
-            let Some(prefix) = rolled_up else { break };
+            let Some(prefix) = rolled_up else { return page };
             from = past(&prefix);
             last = Some(Resume::PastPrefix(prefix.clone()));
             page.common_prefixes.push(prefix);
         }
-        page
     }
 
     pub(super) fn render(&self, bucket: &str, page: &Page<Meta>) -> String {
@@ -219,11 +221,8 @@ impl Query {
             escape(&mut out, &encode(key));
             let _ = write!(out, "</Key><LastModified>{}</LastModified><ETag>&quot;", time.of(meta.last_modified));
             escape(&mut out, &meta.etag);
-            let _ = write!(
-                out,
-                "&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
-                meta.size
-            );
+            let _ =
+                write!(out, "&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>", meta.size);
         }
         for prefix in &page.common_prefixes {
             out.push_str("<CommonPrefixes>");

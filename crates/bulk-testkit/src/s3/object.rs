@@ -4,6 +4,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Write},
+    os::unix::fs::FileExt,
     sync::Arc,
 };
 
@@ -161,33 +162,16 @@ impl Content {
                 fill(position, &mut chunk);
                 Ok(chunk.into())
             }
-            Self::File(file) => read_at(file, position, len),
+            Self::File(file) => {
+                let mut chunk = vec![0; len];
+                file.read_exact_at(&mut chunk, position)?;
+                Ok(chunk.into())
+            }
         }
     }
 
     pub(super) fn is_blocking(&self) -> bool {
         matches!(self, Self::File(_))
-    }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, position: u64, len: usize) -> io::Result<Bytes> {
-    use std::os::unix::fs::FileExt;
-    let mut chunk = vec![0; len];
-    file.read_exact_at(&mut chunk, position)?;
-    Ok(chunk.into())
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, position: u64, len: usize) -> io::Result<Bytes> {
-    use std::os::windows::fs::FileExt;
-    let mut chunk = vec![0; len];
-    match file.seek_read(&mut chunk, position)? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        read => {
-            chunk.truncate(read);
-            Ok(chunk.into())
-        }
     }
 }
 

@@ -176,8 +176,11 @@ fn canonical_request(request: Signed<'_>, signed_headers: &BTreeSet<&str>, paylo
     let _ = writeln!(out, "{}", pairs.join("&"));
     for name in signed_headers {
         let values = request.headers.get_all(*name).iter();
-        let values: Vec<_> =
-            values.map(|value| String::from_utf8_lossy(value.as_bytes()).split_ascii_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let values: Vec<_> = values
+            .map(|value| {
+                String::from_utf8_lossy(value.as_bytes()).split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+            })
+            .collect();
         let _ = writeln!(out, "{name}:{}", values.join(","));
     }
     let names: Vec<_> = signed_headers.iter().copied().collect();
@@ -247,7 +250,13 @@ mod tests {
         common.iter().chain(pairs).map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
-    fn check(method: &str, path: &str, query: &str, headers: &HeaderMap, credentials: &Credentials) -> Result<Payload, S3Error> {
+    fn check(
+        method: &str,
+        path: &str,
+        query: &str,
+        headers: &HeaderMap,
+        credentials: &Credentials,
+    ) -> Result<Payload, S3Error> {
         let now = "2013-05-24T00:00:00Z".parse().unwrap();
         verify(Signed { method, path, query, headers }, credentials, now)
     }

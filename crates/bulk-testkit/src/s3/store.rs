@@ -122,9 +122,7 @@ impl Store {
     /// Runs what may wait for a disk, without holding up the other tasks of the server's runtime.
     pub(super) fn blocking<T>(&self, work: impl FnOnce() -> T) -> T {
         match (&self.kind, tokio::runtime::Handle::try_current()) {
-            (Kind::Folder(_), Ok(handle))
-                if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread =>
-            {
+            (Kind::Folder(_), Ok(handle)) if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => {
                 tokio::task::block_in_place(work)
             }
             _ => work(),

@@ -69,9 +69,13 @@ impl Dump {
         self.put("--\n-- PostgreSQL database dump\n--\n\n");
         if self.is_published() {
             self.put(format!("\\restrict {RESTRICT_KEY}\n\n"));
-            self.put("-- Dumped from database version 14.17\n-- Dumped by pg_dump version 18.1 (imitated: test data)\n\n");
+            self.put(
+                "-- Dumped from database version 14.17\n-- Dumped by pg_dump version 18.1 (imitated: test data)\n\n",
+            );
         } else {
-            self.put("-- Dumped from database version 15.18\n-- Dumped by pg_dump version 15.18 (imitated: test data)\n\n");
+            self.put(
+                "-- Dumped from database version 15.18\n-- Dumped by pg_dump version 15.18 (imitated: test data)\n\n",
+            );
         }
         self.settings();
         self.entry(
@@ -82,9 +86,7 @@ impl Dump {
         );
         self.owner("DATABASE", "courtlistener");
         if self.is_published() {
-            self.put(format!(
-                "\\unrestrict {RESTRICT_KEY}\n\\connect courtlistener\n\\restrict {RESTRICT_KEY}\n\n"
-            ));
+            self.put(format!("\\unrestrict {RESTRICT_KEY}\n\\connect courtlistener\n\\restrict {RESTRICT_KEY}\n\n"));
         } else {
             self.put("\\connect courtlistener\n");
         }
@@ -242,8 +244,7 @@ impl Dump {
 
     fn sequence(&mut self, table: &str, column: &str, key: Key) {
         let sequence = format!("{table}_{column}_seq");
-        const RANGE: &str =
-            "    START WITH 1\n    INCREMENT BY 1\n    NO MINVALUE\n    NO MAXVALUE\n    CACHE 1";
+        const RANGE: &str = "    START WITH 1\n    INCREMENT BY 1\n    NO MINVALUE\n    NO MAXVALUE\n    CACHE 1";
         match key {
             Key::Natural => {}
             Key::Identity => self.entry(
@@ -347,10 +348,8 @@ fn table_foreign_keys(table: &Table) -> Vec<(String, String)> {
                 identifier(table.name, &[column], &tail)
             }
         };
-        let sql = format!(
-            "FOREIGN KEY ({}) REFERENCES public.{parent}(id) DEFERRABLE INITIALLY DEFERRED",
-            quoted(column)
-        );
+        let sql =
+            format!("FOREIGN KEY ({}) REFERENCES public.{parent}(id) DEFERRABLE INITIALLY DEFERRED", quoted(column));
         (name, sql)
     })
     .collect()

@@ -94,10 +94,7 @@ mod tests {
 
         let odd = [Some("x\n\\.\ny"), Some("\\N"), Some("\\\""), Some("\"\""), Some("back`tick"), Some(" ")];
         assert_eq!(encoded(Dialect::A, &odd), "\"x\n\\.\ny\",\\N,\"\\\"\"\",\"\"\"\"\"\",back`tick, \n");
-        assert_eq!(
-            encoded(Dialect::B, &odd),
-            "\"x\n\\.\ny\",\"\\N\",\"\\\"\"\",\"\"\"\"\"\",\"back`tick\",\" \"\n"
-        );
+        assert_eq!(encoded(Dialect::B, &odd), "\"x\n\\.\ny\",\"\\N\",\"\\\"\"\",\"\"\"\"\"\",\"back`tick\",\" \"\n");
         assert_eq!(encoded(Dialect::C, &odd), "`x\n\\.\ny`,`\\N`,`\\\"`,`\"\"`,`back``tick`,` `\n");
         assert_eq!(
             encoded(Dialect::D, &odd),

@@ -1,10 +1,12 @@
 //! The order of rows in a file, and how it is cut into units that can be made independently.
 
+use std::ops::Range;
+
 use super::dialect::Dialect;
 use super::pen::Pen;
 use super::rng::mix;
 use super::truth::RowSum;
-use super::world::{T, World};
+use super::world::{TableId, World};
 use super::{Orphan, TABLES, nasty};
 use super::{disclosures, people, search};
 
@@ -12,7 +14,7 @@ use super::{disclosures, people, search};
 /// moved to the end of the heap; orphans and nasty rows are spread evenly among the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    pub(super) table: T,
+    pub(super) table: TableId,
     seed: u64,
     ordinary: u64,
     orphans: u64,
@@ -24,16 +26,15 @@ pub(super) struct Layout {
 /// One in so many rows stands at the end of the file.
 const MOVED: u64 = 64;
 
-/// A stretch of places, and whether it yields the rows that stayed or those that moved to the end.
-#[derive(Clone, Copy, Debug)]
+/// Places whose rows stayed, then places whose rows moved to the end.
+#[derive(Clone, Debug)]
 pub(super) struct Unit {
-    pub(super) first: u64,
-    end: u64,
-    moved: bool,
+    stayed: Range<u64>,
+    moved: Range<u64>,
 }
 
 impl Layout {
-    pub(super) fn new(world: &World, table: T, orphans: std::ops::Range<u64>, with_nasty: bool) -> Self {
+    pub(super) fn new(world: &World, table: TableId, orphans: Range<u64>, with_nasty: bool) -> Self {
         let ordinary = world.rows(table);
         let nasty = if with_nasty && ordinary > 0 { nasty::rows(table) } else { 0 };
         Self {
@@ -57,27 +58,29 @@ impl Layout {
     /// Rows in one unit: some megabytes of CSV.
     fn rows_per_unit(&self) -> u64 {
         match self.table {
-            T::Opinion => 128,
-            T::Audio => 64,
-            T::Cluster => 2_048,
-            T::Docket => 6_144,
+            TableId::Opinion => 128,
+            TableId::Audio => 64,
+            TableId::Cluster => 2_048,
+            TableId::Docket => 6_144,
             _ => 24_576,
         }
     }
 
-    /// The units whose rows, one after another, are the table; at least one.
+    /// The units whose rows, one after another, are the table; at least one, and one alone where the table is small.
     pub(super) fn units(&self) -> impl Iterator<Item = Unit> + use<> {
         let (rows, each) = (self.rows(), self.rows_per_unit());
-        let cut = move |each: u64, moved| {
-            (0..rows.div_ceil(each).max(1))
-                .map(move |at| Unit { first: at * each, end: ((at + 1) * each).min(rows), moved })
-        };
-        cut(each, false).chain(cut(each * MOVED, true))
+        let cut = move |each: u64| (0..rows.div_ceil(each)).map(move |at| at * each..((at + 1) * each).min(rows));
+        let whole = (rows <= each).then_some(Unit { stayed: 0..rows, moved: 0..rows });
+        let is_cut = whole.is_none();
+        let stayed = cut(each).map(|stayed| Unit { stayed, moved: 0..0 });
+        let moved = cut(each * MOVED).map(|moved| Unit { stayed: 0..0, moved });
+        whole.into_iter().chain(stayed.chain(moved).filter(move |_| is_cut))
     }
 
     /// The rows of a unit, each written with `pen` and then given to `take`, which says whether to go on.
     pub(super) fn make(&self, unit: Unit, pen: &mut Pen<'_>, mut take: impl FnMut(&mut Pen<'_>) -> bool) {
-        for place in (unit.first..unit.end).filter(|place| self.is_moved(*place) == unit.moved) {
+        let stayed = unit.stayed.filter(|place| !self.is_moved(*place));
+        for place in stayed.chain(unit.moved.filter(|place| self.is_moved(*place))) {
             self.write(place, pen);
             if !take(pen) {
                 return;
@@ -110,7 +113,7 @@ impl Layout {
         let index = self.ordinary + ordinal;
         pen.start(self.table, index);
         let column = match self.table {
-            T::Citation => {
+            TableId::Citation => {
                 search::citation_of(pen, index, Some(missing));
                 "cluster_id"
             }
@@ -131,8 +134,15 @@ impl Layout {
     }
 
     /// The CSV of a unit, appended to `csv`: the header before the first, and its rows.
-    pub(super) fn print(&self, unit: Unit, pen: &mut Pen<'_>, dialect: Dialect, sum: &mut RowSum, csv: &mut Vec<u8>) -> u64 {
-        if unit.first == 0 && !unit.moved {
+    pub(super) fn print(
+        &self,
+        unit: Unit,
+        pen: &mut Pen<'_>,
+        dialect: Dialect,
+        sum: &mut RowSum,
+        csv: &mut Vec<u8>,
+    ) -> u64 {
+        if unit.begins() {
             csv.extend_from_slice(self.header().as_bytes());
         }
         let mut rows = 0;
@@ -151,41 +161,48 @@ impl Layout {
     }
 }
 
-fn ordinary(table: T, pen: &mut Pen<'_>, index: u64) {
+impl Unit {
+    /// Whether it is the first of its file. Only it has rows that stayed from place 0 on, if there are any.
+    fn begins(&self) -> bool {
+        self.stayed.start == 0 && (self.stayed.end > 0 || self.moved.end == 0)
+    }
+}
+
+fn ordinary(table: TableId, pen: &mut Pen<'_>, index: u64) {
     let write = match table {
-        T::Person => people::person,
-        T::Race => people::race,
-        T::School => people::school,
-        T::Court => search::court,
-        T::Position => people::position,
-        T::Fjc => search::fjc,
-        T::Originating => search::originating,
-        T::Docket => search::docket,
-        T::Cluster => search::cluster,
-        T::Panel => search::panel,
-        T::NonParticipating => search::non_participating,
-        T::Opinion => search::opinion,
-        T::JoinedBy => search::joined_by,
-        T::Courthouse => search::courthouse,
-        T::AppealsTo => search::appeals_to,
-        T::Cited => search::cited,
-        T::Citation => search::citation,
-        T::Parenthetical => search::parenthetical,
-        T::Audio => search::audio,
-        T::Retention => people::retention,
-        T::Education => people::education,
-        T::Affiliation => people::affiliation,
-        T::PersonRace => people::person_race,
-        T::Disclosure => disclosures::disclosure,
-        T::Investment => disclosures::investment,
-        T::DisclosedPosition => disclosures::position,
-        T::Agreement => disclosures::agreement,
-        T::NonInvestmentIncome => disclosures::non_investment_income,
-        T::SpouseIncome => disclosures::spouse_income,
-        T::Reimbursement => disclosures::reimbursement,
-        T::Gift => disclosures::gift,
-        T::Debt => disclosures::debt,
-        T::Unmatched => search::unmatched,
+        TableId::Person => people::person,
+        TableId::Race => people::race,
+        TableId::School => people::school,
+        TableId::Court => search::court,
+        TableId::Position => people::position,
+        TableId::Fjc => search::fjc,
+        TableId::Originating => search::originating,
+        TableId::Docket => search::docket,
+        TableId::Cluster => search::cluster,
+        TableId::Panel => search::panel,
+        TableId::NonParticipating => search::non_participating,
+        TableId::Opinion => search::opinion,
+        TableId::JoinedBy => search::joined_by,
+        TableId::Courthouse => search::courthouse,
+        TableId::AppealsTo => search::appeals_to,
+        TableId::Cited => search::cited,
+        TableId::Citation => search::citation,
+        TableId::Parenthetical => search::parenthetical,
+        TableId::Audio => search::audio,
+        TableId::Retention => people::retention,
+        TableId::Education => people::education,
+        TableId::Affiliation => people::affiliation,
+        TableId::PersonRace => people::person_race,
+        TableId::Disclosure => disclosures::disclosure,
+        TableId::Investment => disclosures::investment,
+        TableId::DisclosedPosition => disclosures::position,
+        TableId::Agreement => disclosures::agreement,
+        TableId::NonInvestmentIncome => disclosures::non_investment_income,
+        TableId::SpouseIncome => disclosures::spouse_income,
+        TableId::Reimbursement => disclosures::reimbursement,
+        TableId::Gift => disclosures::gift,
+        TableId::Debt => disclosures::debt,
+        TableId::Unmatched => search::unmatched,
     };
     write(pen, index);
 }

@@ -3,47 +3,47 @@
 use super::prose::{PROSE, Prose, Text, letter};
 use super::rng::{Rng, mix};
 use super::row::{Row, new_year};
-use super::world::{T, World};
+use super::world::{TableId, World};
 
 /// What a row is written with. Its methods each write one cell, or a few that belong together.
 pub(super) struct Pen<'a> {
     pub(super) world: &'a World,
     pub(super) rng: Rng,
     pub(super) row: Row,
-    pub(super) text: Text,
+    pub(super) scratch: Text,
 }
 
 const MICROS_A_DAY: u64 = 86_400_000_000;
 
 impl<'a> Pen<'a> {
     pub(super) fn new(world: &'a World) -> Self {
-        Self { world, rng: Rng::new(0), row: Row::default(), text: Text::default() }
+        Self { world, rng: Rng::new(0), row: Row::default(), scratch: Text::default() }
     }
 
     /// Begins the row `index` of `table`: what follows depends on the seed, the table and the index alone.
-    pub(super) fn start(&mut self, table: T, index: u64) {
+    pub(super) fn start(&mut self, table: TableId, index: u64) {
         self.rng = Rng::new(mix(self.world.seed, table as u64, index));
         self.row.clear();
     }
 
-    pub(super) fn id(&mut self, table: T, index: u64) -> &mut Self {
+    pub(super) fn id(&mut self, table: TableId, index: u64) -> &mut Self {
         let id = self.world.id(table, index);
         self.int(id)
     }
 
     /// The id of some row of `table`.
-    pub(super) fn pick(&mut self, table: T) -> &mut Self {
+    pub(super) fn pick(&mut self, table: TableId) -> &mut Self {
         let id = self.world.pick(table, &mut self.rng);
         self.int(id)
     }
 
     /// The id of some row of `table` in `permille` of a thousand cases, else NULL.
-    pub(super) fn maybe_pick(&mut self, permille: u64, table: T) -> &mut Self {
+    pub(super) fn maybe_pick(&mut self, permille: u64, table: TableId) -> &mut Self {
         if self.rng.chance(permille) { self.pick(table) } else { self.null() }
     }
 
     /// The id of an earlier row of the same table in `permille` of a thousand cases, else NULL.
-    pub(super) fn maybe_earlier(&mut self, permille: u64, table: T, index: u64) -> &mut Self {
+    pub(super) fn maybe_earlier(&mut self, permille: u64, table: TableId, index: u64) -> &mut Self {
         let earlier = index.min(self.world.rows(table));
         if earlier > 0 && self.rng.chance(permille) {
             let earlier = self.rng.below(earlier);
@@ -58,13 +58,13 @@ impl<'a> Pen<'a> {
         self
     }
 
-    pub(super) fn t(&mut self, text: &str) -> &mut Self {
+    pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.row.text(text);
         self
     }
 
     pub(super) fn empty(&mut self) -> &mut Self {
-        self.t("")
+        self.text("")
     }
 
     pub(super) fn maybe(&mut self, text: Option<&str>) -> &mut Self {
@@ -113,7 +113,7 @@ impl<'a> Pen<'a> {
 
     pub(super) fn of(&mut self, choices: &[&str]) -> &mut Self {
         let choice = self.rng.of(choices);
-        self.t(choice)
+        self.text(choice)
     }
 
     pub(super) fn maybe_of(&mut self, permille: u64, choices: &[&str]) -> &mut Self {
@@ -129,7 +129,7 @@ impl<'a> Pen<'a> {
     pub(super) fn or_empty(&mut self, permille: u64, write: impl FnOnce(&mut Rng) -> String) -> &mut Self {
         if self.rng.chance(permille) {
             let text = write(&mut self.rng);
-            self.t(&text)
+            self.text(&text)
         } else {
             self.empty()
         }
@@ -203,7 +203,7 @@ impl<'a> Pen<'a> {
 
     pub(super) fn court(&mut self) -> &mut Self {
         let court = self.world.court(&mut self.rng);
-        self.t(&court.id)
+        self.text(&court.id)
     }
 
     pub(super) fn maybe_court(&mut self, permille: u64) -> &mut Self {
@@ -212,17 +212,17 @@ impl<'a> Pen<'a> {
 
     pub(super) fn city(&mut self) -> &mut Self {
         let city = PROSE.city(&mut self.rng);
-        self.t(city)
+        self.text(city)
     }
 
     pub(super) fn state(&mut self) -> &mut Self {
         let state = PROSE.state(&mut self.rng);
-        self.t(state)
+        self.text(state)
     }
 
     pub(super) fn company(&mut self) -> &mut Self {
         let company = PROSE.company(&mut self.rng);
-        self.t(&company)
+        self.text(&company)
     }
 
     /// The short, the usual and the full name of a case; the last is often empty.

@@ -29,7 +29,12 @@ struct Piece {
 }
 
 /// Writes the files of `layouts` to `dir`, in order. What is written does not depend on the number of threads.
-pub(super) fn write_files(spec: &Spec, world: &World, layouts: &[Layout], dir: &Path) -> Result<Vec<SnapshotFile>, Error> {
+pub(super) fn write_files(
+    spec: &Spec,
+    world: &World,
+    layouts: &[Layout],
+    dir: &Path,
+) -> Result<Vec<SnapshotFile>, Error> {
     let threads = match spec.threads {
         Some(threads) => threads.get(),
         None => thread::available_parallelism().map_or(1, usize::from),

@@ -36,19 +36,71 @@ enum Token {
 
 /// A reporter of decisions: its abbreviation, and the number CourtListener gives to its kind.
 pub(super) const REPORTERS: &[(&str, u64)] = &[
-    ("F.2d", 1), ("U.S.", 1), ("F. Supp.", 1), ("F.3d", 1), ("S. Ct.", 1), ("S.W.2d", 3), ("N.E.2d", 3), ("So. 2d", 3),
-    ("P.2d", 3), ("A.2d", 3), ("N.W.2d", 3), ("S.E.2d", 3), ("F. Supp. 2d", 1), ("L. Ed. 2d", 4), ("Cal. App. 3d", 2),
-    ("Ill. App. 3d", 2), ("A.D.2d", 2), ("Mass.", 2), ("U.S. LEXIS", 6), ("WL", 7), ("F.4th", 1), ("S.W.3d", 3),
-    ("P.3d", 3), ("B.R.", 1), ("F.R.D.", 1), ("T.C.", 4), ("Ct. Cl.", 4), ("Wheat.", 5), ("Cranch", 5), ("How.", 5),
+    ("F.2d", 1),
+    ("U.S.", 1),
+    ("F. Supp.", 1),
+    ("F.3d", 1),
+    ("S. Ct.", 1),
+    ("S.W.2d", 3),
+    ("N.E.2d", 3),
+    ("So. 2d", 3),
+    ("P.2d", 3),
+    ("A.2d", 3),
+    ("N.W.2d", 3),
+    ("S.E.2d", 3),
+    ("F. Supp. 2d", 1),
+    ("L. Ed. 2d", 4),
+    ("Cal. App. 3d", 2),
+    ("Ill. App. 3d", 2),
+    ("A.D.2d", 2),
+    ("Mass.", 2),
+    ("U.S. LEXIS", 6),
+    ("WL", 7),
+    ("F.4th", 1),
+    ("S.W.3d", 3),
+    ("P.3d", 3),
+    ("B.R.", 1),
+    ("F.R.D.", 1),
+    ("T.C.", 4),
+    ("Ct. Cl.", 4),
+    ("Wheat.", 5),
+    ("Cranch", 5),
+    ("How.", 5),
 ];
 
 const COURTS_CITED: &[&str] = &[
-    "9th Cir.", "2d Cir.", "5th Cir.", "7th Cir.", "3d Cir.", "8th Cir.", "6th Cir.", "4th Cir.", "1st Cir.", "11th Cir.",
-    "10th Cir.", "D.C. Cir.", "Fed. Cir.", "S.D.N.Y.", "N.D. Cal.", "E.D. Pa.", "D. Mass.", "N.D. Ill.",
+    "9th Cir.",
+    "2d Cir.",
+    "5th Cir.",
+    "7th Cir.",
+    "3d Cir.",
+    "8th Cir.",
+    "6th Cir.",
+    "4th Cir.",
+    "1st Cir.",
+    "11th Cir.",
+    "10th Cir.",
+    "D.C. Cir.",
+    "Fed. Cir.",
+    "S.D.N.Y.",
+    "N.D. Cal.",
+    "E.D. Pa.",
+    "D. Mass.",
+    "N.D. Ill.",
 ];
 
 const MONTHS: &[&str] = &[
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -63,6 +115,17 @@ impl Text {
     fn put(&mut self, text: &str) {
         self.plain.push_str(text);
         self.linked.push_str(text);
+    }
+
+    /// Adds a word, and turns an "a" before it into "an" where it begins with a vowel.
+    fn word(&mut self, word: &str) {
+        if begins_with_vowel(word) && ends_in_article(&self.plain) {
+            for form in [&mut self.plain, &mut self.linked] {
+                form.pop();
+                form.push_str("n ");
+            }
+        }
+        self.put(word);
     }
 
     fn clear(&mut self) {
@@ -147,7 +210,9 @@ impl Prose {
         match rng.below(10) {
             0..=4 => self.surname(rng).to_owned(),
             5..=7 => self.company(rng),
-            8 => rng.of(&["United States", "State", "Commonwealth", "People", "Commissioner of Social Security"]).to_owned(),
+            8 => rng
+                .of(&["United States", "State", "Commonwealth", "People", "Commissioner of Social Security"])
+                .to_owned(),
             _ => format!("City of {}", self.city(rng)),
         }
     }
@@ -206,14 +271,14 @@ impl Prose {
                     text.put(chars.as_str());
                 }
                 Token::Literal(literal) => text.put(literal),
-                Token::Slot(b'n') => text.put(Self::word(&self.nouns, rng)),
-                Token::Slot(b'p') => text.put(Self::word(&self.plurals, rng)),
-                Token::Slot(b'a') => text.put(Self::word(&self.adjectives, rng)),
-                Token::Slot(b'l') => text.put(Self::word(&self.adverbs, rng)),
-                Token::Slot(b'v') => text.put(Self::word(&self.verbs, rng)),
-                Token::Slot(b'd') => text.put(Self::word(&self.past, rng)),
-                Token::Slot(b'z') => text.put(Self::word(&self.third, rng)),
-                Token::Slot(b'g') => text.put(Self::word(&self.participles, rng)),
+                Token::Slot(b'n') => text.word(Self::word(&self.nouns, rng)),
+                Token::Slot(b'p') => text.word(Self::word(&self.plurals, rng)),
+                Token::Slot(b'a') => text.word(Self::word(&self.adjectives, rng)),
+                Token::Slot(b'l') => text.word(Self::word(&self.adverbs, rng)),
+                Token::Slot(b'v') => text.word(Self::word(&self.verbs, rng)),
+                Token::Slot(b'd') => text.word(Self::word(&self.past, rng)),
+                Token::Slot(b'z') => text.word(Self::word(&self.third, rng)),
+                Token::Slot(b'g') => text.word(Self::word(&self.participles, rng)),
                 Token::Slot(b'S') => text.put(self.surname(rng)),
                 Token::Slot(b'A') => text.put(&capital(Self::word(&self.adjectives, rng))),
                 Token::Slot(b'N') => text.put(&capital(Self::word(&self.nouns, rng))),
@@ -360,6 +425,20 @@ fn tokens(clause: &str) -> Vec<Token> {
     out
 }
 
+/// Whether the last word is "a" or "A", with a space after it.
+fn ends_in_article(text: &str) -> bool {
+    let mut bytes = text.bytes().rev();
+    bytes.next() == Some(b' ')
+        && bytes.next().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'a'))
+        && bytes.next().is_none_or(|byte| !byte.is_ascii_alphanumeric())
+}
+
+/// Whether a word begins with the sound of a vowel: "union" and "use" do not.
+fn begins_with_vowel(word: &str) -> bool {
+    let long_u = ["uni", "unan", "us", "ut"].iter().any(|start| word.starts_with(start));
+    word.starts_with(['a', 'e', 'i', 'o', 'u']) && !long_u
+}
+
 /// Whether a word ends in a consonant and y.
 fn ends_in_y(word: &str) -> bool {
     let mut letters = word.chars().rev();
@@ -378,11 +457,29 @@ fn with_s(word: &str) -> String {
 
 /// The irregular verbs of the list, and those that double their last letter.
 const PAST: &[(&str, &str)] = &[
-    ("hold", "held"), ("find", "found"), ("show", "shown"), ("leave", "left"), ("pay", "paid"), ("strike", "struck"),
-    ("plead", "pled"), ("withdraw", "withdrawn"), ("bar", "barred"), ("admit", "admitted"), ("submit", "submitted"),
-    ("permit", "permitted"), ("transfer", "transferred"), ("refer", "referred"), ("compel", "compelled"),
-    ("infer", "inferred"), ("confer", "conferred"), ("occur", "occurred"), ("commit", "committed"),
-    ("transmit", "transmitted"), ("annul", "annulled"), ("control", "controlled"), ("prove", "proven"),
+    ("hold", "held"),
+    ("find", "found"),
+    ("show", "shown"),
+    ("leave", "left"),
+    ("pay", "paid"),
+    ("strike", "struck"),
+    ("plead", "pled"),
+    ("withdraw", "withdrawn"),
+    ("bar", "barred"),
+    ("admit", "admitted"),
+    ("submit", "submitted"),
+    ("permit", "permitted"),
+    ("transfer", "transferred"),
+    ("refer", "referred"),
+    ("compel", "compelled"),
+    ("infer", "inferred"),
+    ("confer", "conferred"),
+    ("occur", "occurred"),
+    ("commit", "committed"),
+    ("transmit", "transmitted"),
+    ("annul", "annulled"),
+    ("control", "controlled"),
+    ("prove", "proven"),
 ];
 
 fn past(verb: &str) -> String {
@@ -399,7 +496,9 @@ fn past(verb: &str) -> String {
 
 fn participle(verb: &str) -> String {
     match PAST.iter().find(|(base, _)| *base == verb) {
-        Some((_, past)) if past.ends_with("ed") && past.len() == verb.len() + 3 => format!("{}ing", &past[..past.len() - 2]),
+        Some((_, past)) if past.ends_with("ed") && past.len() == verb.len() + 3 => {
+            format!("{}ing", &past[..past.len() - 2])
+        }
         _ if verb.ends_with('e') && !verb.ends_with("ee") => format!("{}ing", &verb[..verb.len() - 1]),
         _ => format!("{verb}ing"),
     }
@@ -411,12 +510,33 @@ mod tests {
 
     #[test]
     fn forms_are_those_of_english() {
-        assert_eq!(["policy", "waste", "tax", "breach", "day"].map(with_s), ["policies", "wastes", "taxes", "breaches", "days"]);
-        assert_eq!(["deny", "vacate", "affirm", "refer", "hold"].map(past), ["denied", "vacated", "affirmed", "referred", "held"]);
+        assert_eq!(
+            ["policy", "waste", "tax", "breach", "day"].map(with_s),
+            ["policies", "wastes", "taxes", "breaches", "days"]
+        );
+        assert_eq!(
+            ["deny", "vacate", "affirm", "refer", "hold"].map(past),
+            ["denied", "vacated", "affirmed", "referred", "held"]
+        );
         assert_eq!(
             ["deny", "vacate", "agree", "refer", "hold"].map(participle),
             ["denying", "vacating", "agreeing", "referring", "holding"]
         );
+    }
+
+    #[test]
+    fn articles_agree_with_the_word_after_them() {
+        let after = |start: &str, word: &str| {
+            let mut text = Text::default();
+            text.put(start);
+            text.word(word);
+            assert_eq!(text.plain, text.linked);
+            text.plain
+        };
+        assert_eq!(after("that a ", "injury"), "that an injury");
+        assert_eq!(after("A ", "action"), "An action");
+        assert_eq!(after("that a ", "union"), "that a union");
+        assert_eq!(after("data ", "are"), "data are");
     }
 
     #[test]

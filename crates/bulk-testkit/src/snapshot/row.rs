@@ -187,21 +187,24 @@ mod tests {
         row.null().text("").int(0).int(120).bool(true).decimal(1000, 4).decimal(12_340, 4).decimal(25, 2);
         row.put_day(0).end().put_day(-719_162).end().time(18_438, 62_033_973_300).time(1, 0).maybe_day(None);
         let cells: Vec<_> = row.iter().collect();
-        assert_eq!(cells, [
-            None,
-            Some(""),
-            Some("0"),
-            Some("120"),
-            Some("t"),
-            Some("0.1"),
-            Some("1.234"),
-            Some("0.25"),
-            Some("1970-01-01"),
-            Some("0001-01-01"),
-            Some("2020-06-25 17:13:53.9733+00"),
-            Some("1970-01-02 00:00:00+00"),
-            None,
-        ]);
+        assert_eq!(
+            cells,
+            [
+                None,
+                Some(""),
+                Some("0"),
+                Some("120"),
+                Some("t"),
+                Some("0.1"),
+                Some("1.234"),
+                Some("0.25"),
+                Some("1970-01-01"),
+                Some("0001-01-01"),
+                Some("2020-06-25 17:13:53.9733+00"),
+                Some("1970-01-02 00:00:00+00"),
+                None,
+            ]
+        );
     }
 
     #[test]

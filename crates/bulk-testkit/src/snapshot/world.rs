@@ -7,7 +7,7 @@ use super::rng::{Rng, mix};
 
 /// The published tables, in the order of [`TABLES`](super::TABLES).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum T {
+pub(super) enum TableId {
     Person,
     Race,
     School,
@@ -43,13 +43,40 @@ pub(super) enum T {
     Unmatched,
 }
 
-impl T {
+impl TableId {
     pub(super) const ALL: [Self; 33] = [
-        Self::Person, Self::Race, Self::School, Self::Court, Self::Position, Self::Fjc, Self::Originating, Self::Docket,
-        Self::Cluster, Self::Panel, Self::NonParticipating, Self::Opinion, Self::JoinedBy, Self::Courthouse,
-        Self::AppealsTo, Self::Cited, Self::Citation, Self::Parenthetical, Self::Audio, Self::Retention, Self::Education,
-        Self::Affiliation, Self::PersonRace, Self::Disclosure, Self::Investment, Self::DisclosedPosition,
-        Self::Agreement, Self::NonInvestmentIncome, Self::SpouseIncome, Self::Reimbursement, Self::Gift, Self::Debt,
+        Self::Person,
+        Self::Race,
+        Self::School,
+        Self::Court,
+        Self::Position,
+        Self::Fjc,
+        Self::Originating,
+        Self::Docket,
+        Self::Cluster,
+        Self::Panel,
+        Self::NonParticipating,
+        Self::Opinion,
+        Self::JoinedBy,
+        Self::Courthouse,
+        Self::AppealsTo,
+        Self::Cited,
+        Self::Citation,
+        Self::Parenthetical,
+        Self::Audio,
+        Self::Retention,
+        Self::Education,
+        Self::Affiliation,
+        Self::PersonRace,
+        Self::Disclosure,
+        Self::Investment,
+        Self::DisclosedPosition,
+        Self::Agreement,
+        Self::NonInvestmentIncome,
+        Self::SpouseIncome,
+        Self::Reimbursement,
+        Self::Gift,
+        Self::Debt,
         Self::Unmatched,
     ];
 
@@ -122,15 +149,15 @@ const FIRST_MISSING: u64 = 1_900_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct World {
     pub(super) seed: u64,
-    rows: [u64; T::ALL.len()],
+    rows: [u64; TableId::ALL.len()],
 }
 
 impl World {
     pub(super) fn new(seed: u64, scale: f64) -> Self {
-        let rows = T::ALL.map(|table| {
+        let rows = TableId::ALL.map(|table| {
             let rows = match table {
                 _ if scale == 0.0 => 0,
-                T::Race | T::Court => u64::MAX,
+                TableId::Race | TableId::Court => u64::MAX,
                 _ => ((table.size().0 as f64 * scale).round() as u64).max(LEAST),
             };
             rows.min(table.most())
@@ -138,29 +165,29 @@ impl World {
         Self { seed, rows }
     }
 
-    pub(super) fn rows(&self, table: T) -> u64 {
+    pub(super) fn rows(&self, table: TableId) -> u64 {
         self.rows[table as usize]
     }
 
     /// The id of row `index`. Ids rise with the index, with gaps.
-    pub(super) fn id(&self, table: T, index: u64) -> u64 {
+    pub(super) fn id(&self, table: TableId, index: u64) -> u64 {
         let (_, first, stride) = table.size();
         first + index * stride + mix(table as u64, index, 0) % stride
     }
 
     /// The id of some row.
-    pub(super) fn pick(&self, table: T, rng: &mut Rng) -> u64 {
+    pub(super) fn pick(&self, table: TableId, rng: &mut Rng) -> u64 {
         self.id(table, rng.below(self.rows(table)))
     }
 
     /// The index of the row that a child belongs to, where children are spread over all parents in order.
-    pub(super) fn spread(&self, child: T, index: u64, parent: T, rng: &mut Rng) -> u64 {
+    pub(super) fn spread(&self, child: TableId, index: u64, parent: TableId, rng: &mut Rng) -> u64 {
         let (children, parents) = (self.rows(child), self.rows(parent));
         if index < children { index * parents / children } else { rng.below(parents) }
     }
 
     /// The index of the row that `index` alone refers to, if it does: no two rows get the same.
-    pub(super) fn one_to_one(&self, child: T, index: u64, parent: T) -> Option<u64> {
+    pub(super) fn one_to_one(&self, child: TableId, index: u64, parent: TableId) -> Option<u64> {
         let (children, parents) = (self.rows(child), self.rows(parent).min(self.rows(child)));
         let at = |index: u64| index * parents / children;
         (index < children && (index + 1 == children || at(index + 1) != at(index))).then(|| at(index))
@@ -215,7 +242,13 @@ pub(super) static COURTS: LazyLock<Vec<Court>> = LazyLock::new(|| {
         let circuit = format!("ca{}", index % 11 + 1);
         add(format!("{low}d"), format!("District Court, D. {state}"), format!("D. {state}"), "FD", Some(circuit));
         let parent = Some(format!("{low}d"));
-        add(format!("{low}b"), format!("United States Bankruptcy Court, D. {state}"), format!("Bankr. {state}"), "FB", parent);
+        add(
+            format!("{low}b"),
+            format!("United States Bankruptcy Court, D. {state}"),
+            format!("Bankr. {state}"),
+            "FB",
+            parent,
+        );
         add(low.clone(), format!("Supreme Court of {state}"), format!("{state} Supreme Court"), "S", None);
         let name = format!("Court of Appeals of {state}");
         add(format!("{low}ctapp"), name, format!("{state} Ct. App."), "SA", Some(low));
@@ -229,17 +262,17 @@ mod tests {
 
     #[test]
     fn the_enum_follows_the_catalog() {
-        let indexes: Vec<usize> = T::ALL.iter().map(|table| *table as usize).collect();
+        let indexes: Vec<usize> = TableId::ALL.iter().map(|table| *table as usize).collect();
         assert_eq!(indexes, (0..super::super::TABLES.len()).collect::<Vec<_>>());
-        assert_eq!(super::super::TABLES[T::Cluster as usize].name, "search_opinioncluster");
-        assert_eq!(super::super::TABLES[T::PersonRace as usize].name, "people_db_person_race");
-        assert_eq!(super::super::TABLES[T::Unmatched as usize].name, "citations_unmatchedcitation");
+        assert_eq!(super::super::TABLES[TableId::Cluster as usize].name, "search_opinioncluster");
+        assert_eq!(super::super::TABLES[TableId::PersonRace as usize].name, "people_db_person_race");
+        assert_eq!(super::super::TABLES[TableId::Unmatched as usize].name, "citations_unmatchedcitation");
     }
 
     #[test]
     fn ids_fit_an_integer_at_the_largest_scale() {
         let world = World::new(1, MAX_SCALE);
-        for table in T::ALL {
+        for table in TableId::ALL {
             assert!(world.id(table, world.rows(table)) < FIRST_MISSING, "{table:?}");
         }
     }
@@ -248,10 +281,10 @@ mod tests {
     fn one_to_one_is_what_it_says() {
         for scale in [0.001, 0.02, 1.0] {
             let world = World::new(1, scale);
-            let taken: Vec<u64> = (0..world.rows(T::Docket))
-                .filter_map(|index| world.one_to_one(T::Docket, index, T::Originating))
+            let taken: Vec<u64> = (0..world.rows(TableId::Docket))
+                .filter_map(|index| world.one_to_one(TableId::Docket, index, TableId::Originating))
                 .collect();
-            assert_eq!(taken, (0..world.rows(T::Originating)).collect::<Vec<_>>());
+            assert_eq!(taken, (0..world.rows(TableId::Originating)).collect::<Vec<_>>());
         }
     }
 }

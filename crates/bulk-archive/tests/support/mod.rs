@@ -1,0 +1,102 @@
+//! What the tests share. Each uses a part of it.
+#![allow(dead_code)]
+
+use std::{
+    fmt::Write,
+    io::{self, Cursor, Read},
+};
+
+use bulk_archive::{DecodeOptions, Decoder, Error};
+
+/// The text in the files of `tests/data`, which were written by the programs they are named for.
+pub(crate) fn sample() -> Vec<u8> {
+    (0..12_000u64)
+        .fold(String::new(), |mut text, i| {
+            writeln!(text, "{i},{},court-{}", i * 7919 % 1009, i * 31 % 17).expect("a string takes everything");
+            text
+        })
+        .into_bytes()
+}
+
+/// Text of which nothing repeats, so that it compresses to about half.
+pub(crate) fn hex(len: usize, seed: u64) -> Vec<u8> {
+    noise(len.div_ceil(2), seed).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).take(len).collect()
+}
+
+/// Bytes that do not compress (xorshift64*).
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+        })
+        .collect()
+}
+
+pub(crate) fn options(threads: usize) -> DecodeOptions {
+    let mut options = DecodeOptions::default();
+    options.threads = threads;
+    options
+}
+
+/// Decodes the whole of `bytes`.
+pub(crate) fn decode(bytes: &[u8], name: &str) -> Result<Vec<u8>, Error> {
+    decode_from(Cursor::new(bytes.to_vec()), name, 2).1
+}
+
+/// Decodes the whole of `input`. Gives how many bytes came before the end or the error, too.
+pub(crate) fn decode_from(
+    input: impl Read + Send + 'static,
+    name: &str,
+    threads: usize,
+) -> (usize, Result<Vec<u8>, Error>) {
+    let mut plain = Vec::new();
+    let outcome = Decoder::new(input, name, &options(threads)).and_then(|mut decoder| {
+        decoder.read_to_end(&mut plain).map_err(|error| error.downcast::<Error>().expect("every error is the crate's"))
+    });
+    (plain.len(), outcome.map(|_| plain))
+}
+
+/// Gives 1 to `most` bytes at a time, and now and then an interruption.
+pub(crate) struct Trickle<R> {
+    inner: R,
+    most: usize,
+    turn: u64,
+}
+
+impl<R> Trickle<R> {
+    pub(crate) fn new(inner: R, most: usize) -> Trickle<R> {
+        Trickle { inner, most, turn: 0 }
+    }
+}
+
+impl<R: Read> Read for Trickle<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.turn = self.turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let random = (self.turn >> 33) as usize;
+        if random % 11 == 10 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let most = into.len().min(1 + random % self.most);
+        self.inner.read(&mut into[..most])
+    }
+}
+
+/// Says whether an error is [`Error::Truncated`], and at which byte.
+pub(crate) fn truncated_at(outcome: Result<Vec<u8>, Error>) -> Option<u64> {
+    match outcome {
+        Err(Error::Truncated { offset, .. }) => Some(offset),
+        _ => None,
+    }
+}
+
+/// Says whether an error is [`Error::Corrupt`], and at which byte.
+pub(crate) fn corrupt_at(outcome: Result<Vec<u8>, Error>) -> Option<u64> {
+    match outcome {
+        Err(Error::Corrupt { offset, .. }) => Some(offset),
+        _ => None,
+    }
+}

@@ -1,0 +1,79 @@
+use bulk_pg::Session;
+use futures::TryStreamExt;
+
+use crate::arguments::Doctor;
+use crate::dataset::Dataset;
+use crate::exit::{Exit, Failure};
+use crate::report::{Report, size};
+use crate::source::Place;
+
+/// Oldest server that loads are tested with.
+const OLDEST_SERVER: i32 = 13;
+
+pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failure> {
+    let dataset = Dataset::find(&doctor.dataset)?;
+    let mut exit = Exit::Done;
+    let mut check = |name: &str, result: Result<String, (Failure, &str)>| match result {
+        Ok(text) => report.event("check", &format!("ok    {name}: {text}"), serde_json::json!({"check": name, "ok": true})),
+        Err((failure, mend)) => {
+            report.warn(format!("fails {name}: {:#}\n      mend: {mend}", failure.error));
+            exit = exit.max(failure.exit);
+        }
+    };
+    match &doctor.db {
+        Some(url) => check("database", database(url).await),
+        None => report.note("      database: not checked; give --db URL"),
+    }
+    check("bucket", bucket(&dataset, doctor, report).await);
+    check("disk", disk(doctor).await);
+    Ok(exit)
+}
+
+async fn database(url: &str) -> Result<String, (Failure, &'static str)> {
+    let session = Session::connect(url)
+        .await
+        .map_err(|error| (error.into(), "check host, port, user and password in --db, and that the server runs"))?;
+    let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
+                      has_database_privilege(current_database(), 'CREATE')";
+    let failed = |error| (Failure::new(Exit::Failed, error), "see the server's log");
+    let row = session.client().query_one(sql, &[]).await.map_err(failed)?;
+    let (version, number): (String, i32) = (row.get(0), row.get(1));
+    if number / 10_000 < OLDEST_SERVER {
+        let what = anyhow::anyhow!("the server is PostgreSQL {version}");
+        return Err((Failure::new(Exit::Failed, what), "use PostgreSQL 13 or newer"));
+    }
+    if !row.get::<_, bool>(2) {
+        let what = anyhow::anyhow!("the role may not create schemas in {}", session.target());
+        return Err((Failure::new(Exit::Denied, what), "GRANT CREATE ON DATABASE … TO the role"));
+    }
+    let compression = if session.uses_lz4() { "lz4" } else { "pglz, because the server was built without lz4" };
+    Ok(format!("{}, PostgreSQL {version}, wide columns compressed by {compression}", session.target()))
+}
+
+async fn bucket(dataset: &Dataset, doctor: &Doctor, report: &Report) -> Result<String, (Failure, &'static str)> {
+    let mend = "check the network, --endpoint and --region, and the proxy variables";
+    let arguments = dataset.bucket_arguments(&doctor.bucket);
+    let place = Place::open(&dataset.source, &arguments, report).map_err(|failure| (failure, mend))?;
+    let first = match &place {
+        Place::Bucket { bucket, prefix } => {
+            std::pin::pin!(bucket.list(prefix)).try_next().await.map_err(|error| (error.into(), mend))?
+        }
+        Place::Folder(_) => place.list().await.map_err(|failure| (failure, mend))?.into_iter().next(),
+    };
+    match first {
+        Some(object) => Ok(format!("{} answers; its first object is {}", place.location(), object.key)),
+        None => {
+            let what = anyhow::anyhow!("{} is empty", place.location());
+            Err((Failure::new(Exit::Failed, what), "check the prefix"))
+        }
+    }
+}
+
+async fn disk(doctor: &Doctor) -> Result<String, (Failure, &'static str)> {
+    let failed = |error: rustix::io::Errno| {
+        let what = anyhow::anyhow!("cannot look at {}: {error}", doctor.dir.display());
+        (Failure::new(Exit::Failed, what), "give a folder that exists with --dir")
+    };
+    let stat = rustix::fs::statvfs(&doctor.dir).map_err(failed)?;
+    Ok(format!("{} free in {}", size(stat.f_bavail.saturating_mul(stat.f_frsize)), doctor.dir.display()))
+}

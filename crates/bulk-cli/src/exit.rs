@@ -1,0 +1,72 @@
+use std::process::ExitCode;
+
+/// Why the program ends, as its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Incomplete = 3,
+    Remote = 4,
+    Disk = 5,
+    Denied = 6,
+    Differs = 7,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error on its way to the user, with the exit status that it means.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) error: anyhow::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self { exit, error: error.into() }
+    }
+
+    pub(crate) fn usage(what: impl std::fmt::Display) -> Self {
+        Self::new(Exit::Usage, anyhow::anyhow!("{what}"))
+    }
+}
+
+impl From<bulk_core::Error> for Failure {
+    fn from(error: bulk_core::Error) -> Self {
+        let exit = match () {
+            () if error.is_denied() => Exit::Denied,
+            () if error.is_disk_full() => Exit::Disk,
+            () if error.is_remote() => Exit::Remote,
+            () => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<bulk_s3::Error> for Failure {
+    fn from(error: bulk_s3::Error) -> Self {
+        let exit = match () {
+            () if error.is_denied() => Exit::Denied,
+            () if error.is_remote() => Exit::Remote,
+            () => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<bulk_pg::Error> for Failure {
+    fn from(error: bulk_pg::Error) -> Self {
+        let exit = match () {
+            () if error.is_denied() => Exit::Denied,
+            () if error.is_remote() => Exit::Remote,
+            () => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}

@@ -1,0 +1,185 @@
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program prints")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+
+/// Says what happens: lines for people on stderr, or one JSON event a line on stdout.
+#[derive(Clone)]
+pub(crate) struct Report {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    totals: Arc<Totals>,
+}
+
+#[derive(Default)]
+struct Totals {
+    fetched: AtomicU64,
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Report {
+    pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
+        Self { json, quiet, verbose, totals: Arc::default() }
+    }
+
+    /// A line that `-q` leaves out.
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+        self.say("note", &text.to_string(), json!({}), self.quiet);
+    }
+
+    /// A line that only `-v` shows.
+    pub(crate) fn detail(&self, text: impl std::fmt::Display) {
+        self.say("detail", &text.to_string(), json!({}), !self.verbose);
+    }
+
+    /// A line that is always shown.
+    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
+        self.say("warning", &text.to_string(), json!({}), false);
+    }
+
+    /// A step with its figures, for machines as fields, for people as `text`.
+    pub(crate) fn event(&self, event: &str, text: &str, fields: Value) {
+        self.say(event, text, fields, self.quiet);
+    }
+
+    pub(crate) fn failure(&self, failure: &Failure) {
+        // Each error of the chain says one thing: what failed, then why.
+        self.say("error", &format!("error: {:#}", failure.error), json!({"exit": failure.exit as u8}), false);
+    }
+
+    /// What the user asked for, on stdout.
+    pub(crate) fn result(&self, text: &str) {
+        if !self.json {
+            println!("{text}");
+        }
+    }
+
+    fn say(&self, event: &str, text: &str, mut fields: Value, hidden: bool) {
+        if self.json {
+            if let Value::Object(map) = &mut fields {
+                map.insert("event".to_owned(), event.into());
+                map.entry("message").or_insert_with(|| text.into());
+            }
+            println!("{fields}");
+        } else if !hidden {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Prints the totals every few seconds until the guard is dropped.
+    pub(crate) fn ticker(&self) -> Ticker {
+        let report = self.clone();
+        Ticker(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                let load = |total: &AtomicU64| total.load(Ordering::Relaxed);
+                let totals = &report.totals;
+                let (fetched, records, bytes) = (load(&totals.fetched), load(&totals.records), load(&totals.bytes));
+                let text = format!("  … {} fetched, {records} rows ({}) loaded", size(fetched), size(bytes));
+                report.event("progress", &text, json!({"fetched": fetched, "records": records, "bytes": bytes}));
+            }
+        }))
+    }
+
+    pub(crate) fn on_download(&self, event: &bulk_core::Event<'_>) {
+        use bulk_core::Event;
+        match event {
+            Event::Progress { bytes, .. } => {
+                self.totals.fetched.fetch_add(*bytes, Ordering::Relaxed);
+            }
+            Event::Started { name, resumed: resumed @ 1.., .. } => {
+                self.note(format!("{name}: {} are there already", size(*resumed)));
+            }
+            Event::Retry { name, attempt, delay, error } => self.note(format!(
+                "{name}: {:#}; attempt {} follows in {:.1} s",
+                Chain(*error),
+                attempt + 1,
+                delay.as_secs_f64()
+            )),
+            Event::Restarted { name, reason, discarded } => {
+                self.note(format!("{name}: begun anew, because {reason} ({} thrown away)", size(*discarded)));
+            }
+            Event::Finished { name, size: bytes, elapsed, .. } => {
+                self.detail(format!("{name}: {} fetched in {:.1} s", size(*bytes), elapsed.as_secs_f64()));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_load(&self, event: &bulk_pg::Event<'_>) {
+        use bulk_pg::Event;
+        match event {
+            Event::Opened { file, verdict, drift, resumed, .. } => {
+                self.detail(format!("{file}: dialect {} ({})", verdict.dialect, verdict.evidence));
+                for line in *drift {
+                    self.note(format!("{file}: {line}"));
+                }
+                if *resumed > 0 {
+                    self.note(format!("{file}: goes on behind record {resumed}"));
+                }
+            }
+            Event::Committed { records, bytes, .. } => {
+                self.totals.records.fetch_add(*records, Ordering::Relaxed);
+                self.totals.bytes.fetch_add(*bytes, Ordering::Relaxed);
+            }
+            Event::Loaded { file, table, records } => {
+                let fields = json!({"file": file, "table": format!("{table:#}"), "records": records});
+                self.event("loaded", &format!("{table:#}: {records} rows"), fields);
+            }
+            Event::Step { what } => self.detail(what),
+            _ => {}
+        }
+    }
+}
+
+/// An error with its causes on one line.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+/// Stops the progress lines when it is dropped.
+pub(crate) struct Ticker(tokio::task::JoinHandle<()>);
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_are_readable() {
+        let sizes = [0, 1023, 1024, 55 << 30, u64::MAX].map(super::size);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "55.0 GiB", "16777216.0 TiB"]);
+    }
+}

@@ -1,0 +1,80 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulk_core::{FileSource, Source};
+use bulk_s3::{Bucket, BucketOptions, Credentials, Object};
+use futures::TryStreamExt;
+
+use crate::arguments::BucketArguments;
+use crate::exit::{Exit, Failure};
+use crate::report::Report;
+
+/// A place with files: it lists them, and is the source that fetches them.
+pub(crate) enum Place {
+    Bucket { bucket: Bucket, prefix: String },
+    Folder(PathBuf),
+}
+
+impl Place {
+    /// `s3://bucket/prefix` or `file:///folder`.
+    pub(crate) fn open(source: &str, arguments: &BucketArguments, report: &Report) -> Result<Self, Failure> {
+        if let Some(path) = source.strip_prefix("file://") {
+            return Ok(Self::Folder(PathBuf::from(path)));
+        }
+        let Some(rest) = source.strip_prefix("s3://") else {
+            return Err(Failure::usage(format!("{source:?} is neither s3://bucket/prefix nor file:///folder")));
+        };
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let mut options = BucketOptions::default();
+        options.endpoint.clone_from(&arguments.endpoint);
+        options.region.clone_from(&arguments.region);
+        if !arguments.anonymous {
+            options.credentials = Credentials::Environment;
+        }
+        let report = report.clone();
+        options.observer = Arc::new(move |event: &bulk_core::Event<'_>| report.on_download(event));
+        Ok(Self::Bucket { bucket: Bucket::new(name, options)?, prefix: prefix.to_owned() })
+    }
+
+    /// All objects.
+    pub(crate) async fn list(&self) -> Result<Vec<Object>, Failure> {
+        match self {
+            Self::Bucket { bucket, prefix } => Ok(bucket.list(prefix).try_collect().await?),
+            Self::Folder(folder) => list_folder(folder),
+        }
+    }
+
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        match self {
+            Self::Bucket { bucket, .. } => Arc::new(bucket.clone()),
+            Self::Folder(folder) => Arc::new(FileSource::new(folder)),
+        }
+    }
+
+    pub(crate) fn location(&self) -> String {
+        match self {
+            Self::Bucket { bucket, prefix } => format!("s3://{}/{prefix}", bucket.name()),
+            Self::Folder(folder) => folder.display().to_string(),
+        }
+    }
+}
+
+/// The files of a folder, in the order of their names. A file's identity is its size and its time.
+fn list_folder(folder: &Path) -> Result<Vec<Object>, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Failed, anyhow::anyhow!("cannot list {}: {error}", folder.display()))
+    };
+    let mut objects = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let metadata = entry.metadata().map_err(failed)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if metadata.is_file() {
+            let mut object = Object::new(name, metadata.len());
+            object.last_modified = metadata.modified().ok().and_then(|time| time.try_into().ok());
+            objects.push(object);
+        }
+    }
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(objects)
+}

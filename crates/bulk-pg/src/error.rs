@@ -1,0 +1,201 @@
+use std::io;
+
+use tokio_postgres::error::SqlState;
+
+use crate::{Dialect, RecordError, SchemaError, TableName, Undetected};
+
+/// What can go wrong with a load.
+///
+/// `Display` names the file, table or object and what was tried; `source()` carries the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No session: an unusable connection string, no server there, or one that refuses us.
+    #[error("cannot connect to {target}")]
+    Connect {
+        /// Host, port and database, without the password.
+        target: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A statement of ours failed.
+    #[error("cannot {action}")]
+    Database {
+        /// What was tried.
+        action: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// The server refused rows.
+    #[error("{file}: the server refuses {} for {table:#}{}", records(*first, *last), column.as_deref().map(|c| format!(", column {c}")).unwrap_or_default())]
+    Copy {
+        /// The file.
+        file: String,
+        /// Where the rows go.
+        table: TableName,
+        /// The record that the server complains of, or the first of the chunk.
+        first: u64,
+        /// The same, or the last record that had been sent.
+        last: u64,
+        /// The column that the server names.
+        column: Option<String>,
+        /// The cause.
+        source: Cause,
+    },
+    /// The server counted other rows than were sent.
+    #[error("{file}: {sent} rows were sent to {table:#} and the server took {taken}; nothing of that chunk is kept")]
+    RowCount {
+        /// The file.
+        file: String,
+        /// Where the rows went.
+        table: TableName,
+        /// Rows sent.
+        sent: u64,
+        /// Rows in the server's answer.
+        taken: u64,
+    },
+    /// A record cannot be read.
+    #[error("{file}")]
+    Record {
+        /// The file.
+        file: String,
+        /// Record, byte and reason.
+        source: RecordError,
+    },
+    /// The file cannot be read or decoded.
+    #[error("cannot read {file}")]
+    Read {
+        /// The file.
+        file: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No dialect reads the file.
+    #[error("{file}")]
+    Undetected {
+        /// The file.
+        file: String,
+        /// Where each dialect failed.
+        source: Undetected,
+    },
+    /// The file is of another dialect than the one asked for.
+    #[error("{file}: it was to be read as dialect {asked} and is {found} ({evidence}); leave --dialect out")]
+    Dialect {
+        /// The file.
+        file: String,
+        /// The dialect asked for.
+        asked: Dialect,
+        /// What it is.
+        found: Dialect,
+        /// Why.
+        evidence: String,
+    },
+    /// The target table does not exist.
+    #[error("table {table:#} does not exist in the database; create it, or give a schema file that does")]
+    NoTable {
+        /// The table.
+        table: TableName,
+    },
+    /// The file's columns do not fit the table.
+    #[error("{file}: {what}")]
+    Columns {
+        /// The file.
+        file: String,
+        /// What does not fit, and what to do.
+        what: String,
+    },
+    /// The table holds rows that are not this file's.
+    #[error("table {table:#} {what}")]
+    Occupied {
+        /// The table.
+        table: TableName,
+        /// Whose rows, and what to do.
+        what: String,
+    },
+    /// The schema file cannot be used.
+    #[error("schema file {file}")]
+    Schema {
+        /// The file.
+        file: String,
+        /// The cause.
+        source: SchemaError,
+    },
+    /// A thread of ours ended early.
+    #[error("{file}: the thread that reads it was lost")]
+    Interrupted {
+        /// The file.
+        file: String,
+    },
+}
+
+/// What PostgreSQL or the connection to it says: message, detail, hint and SQLSTATE on one line.
+#[derive(Debug)]
+pub struct Cause(pub(crate) tokio_postgres::Error);
+
+impl Cause {
+    /// The SQLSTATE, if the server answered at all.
+    pub fn code(&self) -> Option<&SqlState> {
+        self.0.code()
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(error) = self.0.as_db_error() else {
+            write!(f, "{}", self.0)?;
+            let mut source = std::error::Error::source(&self.0);
+            while let Some(cause) = source {
+                write!(f, ": {cause}")?;
+                source = cause.source();
+            }
+            return Ok(());
+        };
+        write!(f, "{}", error.message())?;
+        if let Some(detail) = error.detail() {
+            write!(f, " ({detail})")?;
+        }
+        if let Some(hint) = error.hint() {
+            write!(f, "; {hint}")?;
+        }
+        write!(f, " [SQLSTATE {}]", error.code().code())
+    }
+}
+
+impl std::error::Error for Cause {}
+
+impl Error {
+    /// Makes a [`Error::Database`] out of what a statement answered.
+    pub(crate) fn database(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Database { action, source: Cause(source) }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Connect { source, .. } | Self::Database { source, .. } | Self::Copy { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Whether the role, its password or its privileges are to blame (SQLSTATE class 28, and 42501).
+    pub fn is_denied(&self) -> bool {
+        let code = self.cause().and_then(Cause::code);
+        code.is_some_and(|code| code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
+    /// Whether the server or the way to it is to blame, and a later run may do better: no answer, or SQLSTATE classes 08,
+    /// 53 and 57.
+    pub fn is_remote(&self) -> bool {
+        match self.cause() {
+            Some(Cause(error)) => match error.code() {
+                Some(code) => ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)),
+                None => error.is_closed() || error.to_string().starts_with("error co"),
+            },
+            None => false,
+        }
+    }
+}
+
+fn records(first: u64, last: u64) -> String {
+    if first == last { format!("record {first}") } else { format!("records {first} to {last}") }
+}

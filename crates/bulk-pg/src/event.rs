@@ -1,0 +1,62 @@
+use crate::{TableName, Verdict};
+
+/// What happens during a load, as it happens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The dialect of a file is known, and how its columns meet the table's.
+    Opened {
+        /// The file.
+        file: &'a str,
+        /// Where its rows go.
+        table: &'a TableName,
+        /// The dialect and why.
+        verdict: &'a Verdict,
+        /// Differences between header and table, one sentence each.
+        drift: &'a [String],
+        /// Records that earlier runs committed, and that are skipped.
+        resumed: u64,
+    },
+    /// A chunk is committed.
+    Committed {
+        /// The file.
+        file: &'a str,
+        /// Where its rows went.
+        table: &'a TableName,
+        /// Its records.
+        records: u64,
+        /// Its decoded bytes.
+        bytes: u64,
+    },
+    /// A file is loaded whole.
+    Loaded {
+        /// The file.
+        file: &'a str,
+        /// Where its rows went.
+        table: &'a TableName,
+        /// Records of the whole file.
+        records: u64,
+    },
+    /// A step after the data begins: an index, a constraint, a trigger.
+    Step {
+        /// What it makes.
+        what: &'a str,
+    },
+}
+
+/// Takes [`Event`]s. It should return soon; it cannot steer.
+pub trait Observer: Send + Sync + 'static {
+    /// Called once for each event.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// Observes nothing.
+impl Observer for () {
+    fn event(&self, _: &Event<'_>) {}
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+    fn event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}

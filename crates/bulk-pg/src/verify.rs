@@ -1,0 +1,40 @@
+use crate::{Error, Session, TableName};
+
+/// Rows of a table, and what the ledger says that they should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Count {
+    /// The table.
+    pub table: TableName,
+    /// Records of the files that were loaded into it.
+    pub records: u64,
+    /// Rows that it has.
+    pub rows: u64,
+}
+
+impl Count {
+    /// Whether the two are equal.
+    pub fn matches(&self) -> bool {
+        self.records == self.rows
+    }
+}
+
+/// Counts the rows of a table and the records of the files that were loaded into it.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, Error> {
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM {table}),
+                (SELECT coalesce(sum(records), 0)::bigint FROM bulk.load
+                 WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL)"
+    );
+    let row = session
+        .client()
+        .query_one(&sql, &[&table.schema.as_str(), &table.name.as_str()])
+        .await
+        .map_err(Error::database(format!("count the rows of {table:#}")))?;
+    let unsigned = |place| u64::try_from(row.get::<_, i64>(place)).unwrap_or(0);
+    Ok(Count { table: table.clone(), records: unsigned(1), rows: unsigned(0) })
+}
