@@ -234,7 +234,10 @@ fn list_left_out(left_out: &[bulk_pg::LeftOut], refused: &[bulk_pg::Refused], re
     let mut counted: BTreeMap<String, usize> = BTreeMap::new();
     for item in left_out {
         match &item.reason {
-            LeftOutReason::Missing(_) => *counted.entry(format!("{}", item.reason)).or_default() += 1,
+            LeftOutReason::Missing(_) => {
+                let reason = "needs a function or table that is neither in the file nor in the database";
+                *counted.entry(reason.to_owned()).or_default() += 1;
+            }
             reason => *counted.entry(reason.to_string()).or_default() += 1,
         }
         report.detail(format!("left out: {item}"));

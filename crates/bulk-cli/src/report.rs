@@ -94,8 +94,8 @@ impl Report {
             Event::Progress { bytes, .. } => {
                 self.totals.fetched.fetch_add(*bytes, Ordering::Relaxed);
             }
-            Event::Started { name, resumed: resumed @ 1.., .. } => {
-                self.note(format!("{name}: {} are there already", size(*resumed)));
+            Event::Started { name, size: total, resumed: resumed @ 1.. } if *total != Some(*resumed) => {
+                self.note(format!("{name}: goes on behind its first {}", size(*resumed)));
             }
             Event::Retry { name, attempt, delay, error } => self.note(format!(
                 "{name}: {:#}; attempt {} follows in {:.1} s",
@@ -118,8 +118,8 @@ impl Report {
         match event {
             Event::Opened { file, verdict, drift, resumed, .. } => {
                 self.detail(format!("{file}: dialect {} ({})", verdict.dialect, verdict.evidence));
-                for line in *drift {
-                    self.note(format!("{file}: {line}"));
+                if !drift.is_empty() {
+                    self.note(format!("{file}: {}", drift.join("; ")));
                 }
                 if *resumed > 0 {
                     self.note(format!("{file}: goes on behind record {resumed}"));
