@@ -1,1 +1,1 @@
-//! .
+//! Examples of embedding the libraries, one runnable file each.

@@ -88,6 +88,7 @@ fn a_file_is_opened_by_its_path() {
     let mut plain = Vec::new();
     decoder.read_to_end(&mut plain).unwrap();
     assert_eq!(plain, sample());
+    assert_eq!(decoder.read(&mut [0; 8]).unwrap(), 0, "and goes on to be at its end");
     assert_eq!(decoder.compressed_bytes(), 41_510);
     drop(decoder);
     assert_eq!(progress.load(std::sync::atomic::Ordering::Relaxed), 41_510);

@@ -99,7 +99,8 @@ mod tests {
         assert_eq!(dataset.tables().unwrap().len(), 33);
         let hint = |date: &str| dataset.dialect_hint(date.parse().unwrap()).unwrap().map(|dialect| dialect.name());
         assert_eq!(
-            ["2022-07-31", "2022-08-31", "2023-12-04", "2024-07-31", "2024-12-31", "2025-01-23", "2026-06-30"].map(hint),
+            ["2022-07-31", "2022-08-31", "2023-12-04", "2024-07-31", "2024-12-31", "2025-01-23", "2026-06-30"]
+                .map(hint),
             [None, Some("A"), Some("B"), Some("C"), Some("C"), Some("D"), Some("D")]
         );
     }

@@ -44,10 +44,12 @@ pub(crate) async fn run(demo: &Demo, report: &Report) -> Result<Exit, Failure> {
     report.note(format!("PostgreSQL {} runs", server.version()));
 
     let files = folder.path().join("bucket").join(PREFIX);
-    let mut spec = snapshot::Spec::default();
-    spec.scale = demo.scale;
-    spec.orphans = 20;
-    spec.schema = snapshot::SchemaFlavour::Published;
+    let spec = snapshot::Spec {
+        scale: demo.scale,
+        orphans: 20,
+        schema: snapshot::SchemaFlavour::Published,
+        ..snapshot::Spec::default()
+    };
     std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
     let made = blocking(move || snapshot::generate(&spec, &files)).await?;
     report.note(format!(

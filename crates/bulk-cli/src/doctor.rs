@@ -14,7 +14,9 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
     let dataset = Dataset::find(&doctor.dataset)?;
     let mut exit = Exit::Done;
     let mut check = |name: &str, result: Result<String, (Failure, &str)>| match result {
-        Ok(text) => report.event("check", &format!("ok    {name}: {text}"), serde_json::json!({"check": name, "ok": true})),
+        Ok(text) => {
+            report.event("check", &format!("ok    {name}: {text}"), serde_json::json!({"check": name, "ok": true}))
+        }
         Err((failure, mend)) => {
             report.warn(format!("fails {name}: {:#}\n      mend: {mend}", failure.error));
             exit = exit.max(failure.exit);

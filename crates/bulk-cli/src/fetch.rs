@@ -18,7 +18,11 @@ pub(crate) async fn run(fetch: &Fetch, common: &Common, report: &Report) -> Resu
     report.note(format!("{} files, {}", plan.len(), size(total)));
     if common.dry_run {
         for request in &plan {
-            report.result(&format!("{}\t{}", request.size.map_or("?".to_owned(), |size| size.to_string()), request.key));
+            report.result(&format!(
+                "{}\t{}",
+                request.size.map_or("?".to_owned(), |size| size.to_string()),
+                request.key
+            ));
         }
         return Ok(Exit::Done);
     }

@@ -58,11 +58,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let schema = read_schema(&place, &snapshot, mirror, common, report).await?;
     let mut plan = schema.plan();
     let pre_data = apply_pre_data(&mut session, &mut plan, &wanted).await?;
-    report.note(format!(
-        "schema: {} tables made, {} were there",
-        pre_data.created.len(),
-        pre_data.existing.len()
-    ));
+    report.note(format!("schema: {} tables made, {} were there", pre_data.created.len(), pre_data.existing.len()));
     list_left_out(&plan.left_out, &pre_data.refused, report);
 
     let mut jobs = Vec::new();
@@ -221,8 +217,8 @@ async fn read_schema(
     };
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display())))?;
-    let schema = Schema::parse(&text)
-        .map_err(|source| bulk_pg::Error::Schema { file: path.display().to_string(), source })?;
+    let schema =
+        Schema::parse(&text).map_err(|source| bulk_pg::Error::Schema { file: path.display().to_string(), source })?;
     if mirror.schema.is_none() && !mirror.keep_files {
         remove(&path, report);
     }
@@ -344,22 +340,20 @@ async fn load_all(
     let connections = sessions.len();
     let free = Arc::new(Mutex::new(sessions));
     let mut loads: JoinSet<(Job, PathBuf, Result<Loaded, Failure>)> = JoinSet::new();
-    let settle = |totals: &mut Totals, (job, path, result): (Job, PathBuf, Result<Loaded, Failure>)| {
-        match result {
-            Ok(loaded) => {
-                totals.files += 1;
-                totals.rows += loaded.sent;
-                totals.bytes += loaded.bytes;
-                if !run.mirror.keep_files {
-                    remove(&path, report);
-                }
+    let settle = |totals: &mut Totals, (job, path, result): (Job, PathBuf, Result<Loaded, Failure>)| match result {
+        Ok(loaded) => {
+            totals.files += 1;
+            totals.rows += loaded.sent;
+            totals.bytes += loaded.bytes;
+            if !run.mirror.keep_files {
+                remove(&path, report);
             }
-            Err(failure) => {
-                totals.failed += 1;
-                totals.exit = totals.exit.max(failure.exit);
-                let error = failure.error.context(job.base);
-                report.failure(&Failure { error, ..failure });
-            }
+        }
+        Err(failure) => {
+            totals.failed += 1;
+            totals.exit = totals.exit.max(failure.exit);
+            let error = failure.error.context(job.base);
+            report.failure(&Failure { error, ..failure });
         }
     };
     let mut jobs = jobs.into_iter();
@@ -412,13 +406,7 @@ fn remove(path: &Path, report: &Report) {
     }
 }
 
-fn summarise(
-    snapshot: &Snapshot,
-    totals: &Totals,
-    times: &[(&str, Duration)],
-    elapsed: Duration,
-    report: &Report,
-) {
+fn summarise(snapshot: &Snapshot, totals: &Totals, times: &[(&str, Duration)], elapsed: Duration, report: &Report) {
     let stages: Vec<_> = times.iter().map(|(stage, time)| format!("{stage} {:.1} s", time.as_secs_f64())).collect();
     let text = format!(
         "snapshot {}: {} files, {} fetched, {} rows, {} of CSV in {:.1} s ({})",

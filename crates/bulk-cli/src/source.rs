@@ -11,7 +11,7 @@ use crate::report::Report;
 
 /// A place with files: it lists them, and is the source that fetches them.
 pub(crate) enum Place {
-    Bucket { bucket: Bucket, prefix: String },
+    Bucket { bucket: Box<Bucket>, prefix: String },
     Folder(PathBuf),
 }
 
@@ -33,7 +33,7 @@ impl Place {
         }
         let report = report.clone();
         options.observer = Arc::new(move |event: &bulk_core::Event<'_>| report.on_download(event));
-        Ok(Self::Bucket { bucket: Bucket::new(name, options)?, prefix: prefix.to_owned() })
+        Ok(Self::Bucket { bucket: Box::new(Bucket::new(name, options)?), prefix: prefix.to_owned() })
     }
 
     /// All objects.
@@ -46,7 +46,7 @@ impl Place {
 
     pub(crate) fn source(&self) -> Arc<dyn Source> {
         match self {
-            Self::Bucket { bucket, .. } => Arc::new(bucket.clone()),
+            Self::Bucket { bucket, .. } => Arc::new(Bucket::clone(bucket)),
             Self::Folder(folder) => Arc::new(FileSource::new(folder)),
         }
     }

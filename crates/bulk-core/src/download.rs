@@ -84,12 +84,7 @@ pub struct Delivery {
 /// # Panics
 ///
 /// Outside a tokio runtime.
-pub fn download<P>(
-    source: Arc<dyn Source>,
-    plan: P,
-    folder: impl Into<PathBuf>,
-    options: DownloadOptions,
-) -> Download
+pub fn download<P>(source: Arc<dyn Source>, plan: P, folder: impl Into<PathBuf>, options: DownloadOptions) -> Download
 where
     P: IntoIterator<Item = Request>,
     P::IntoIter: Send + 'static,
@@ -167,9 +162,10 @@ async fn schedule(shared: Arc<Shared>, plan: impl Iterator<Item = Request>, deli
         tasks.spawn(async move {
             let outcome = match Claim::new(&running, &task_request.name) {
                 Some(_claim) => fetch(&shared, &task_request).await,
-                None => {
-                    Err(Error::Name { name: task_request.name.clone(), reason: "another file of the plan has that name" })
-                }
+                None => Err(Error::Name {
+                    name: task_request.name.clone(),
+                    reason: "another file of the plan has that name",
+                }),
             };
             if let Err(error) = &outcome {
                 shared.options.observer.event(&Event::Failed { name: &task_request.name, error });
@@ -225,18 +221,12 @@ async fn fetch(shared: &Shared, request: &Request) -> Result<StagedFile, Error> 
     if let Some((reason, discarded)) = discarded {
         observer.event(&Event::Restarted { name, reason, discarded });
     }
-    let transfer = Transfer {
-        source: &*shared.source,
-        observer,
-        request,
-        part: Mutex::new(part),
-        fetched: AtomicU64::new(0),
-    };
+    let transfer =
+        Transfer { source: &*shared.source, observer, request, part: Mutex::new(part), fetched: AtomicU64::new(0) };
     let mut restarts = 0;
     let mut expected = request.etag.as_ref();
     loop {
-        let on_retry =
-            |attempt, delay, error: &Error| observer.event(&Event::Retry { name, attempt, delay, error });
+        let on_retry = |attempt, delay, error: &Error| observer.event(&Event::Retry { name, attempt, delay, error });
         match retry(&shared.options.retry, on_retry, || transfer.attempt(expected)).await {
             Ok(()) => break,
             Err(Error::Changed { what, .. }) if restarts < MAX_RESTARTS => {
@@ -320,12 +310,11 @@ impl Transfer<'_> {
                 version.size = Some(part.len);
             }
         }
-        if result.is_ok()
-            && let Some(version) = &part.version
-        {
-            part.write_sidecar(version)?;
+        // Also after a failure: it may be the last attempt of this run, and the next one resumes behind it.
+        match &part.version {
+            Some(version) => result.and(part.write_sidecar(version)),
+            None => result,
         }
-        result
     }
 
     /// Appends the body to the part. `part.len` counts what reached the file, also when the body breaks off.

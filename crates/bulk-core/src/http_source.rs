@@ -67,9 +67,8 @@ impl HttpClient {
         let (start, size) = match (response.status(), found.get(CONTENT_RANGE)) {
             (StatusCode::PARTIAL_CONTENT, range) => {
                 let text = range.and_then(|value| value.to_str().ok()).unwrap_or_default();
-                let (start, size) = content_range(text)
-                    .filter(|(start, _)| *start == get.start)
-                    .ok_or_else(|| Error::Protocol {
+                let (start, size) =
+                    content_range(text).filter(|(start, _)| *start == get.start).ok_or_else(|| Error::Protocol {
                         location: location.clone(),
                         what: format!("asked for bytes from {}, the server sent Content-Range {text:?}", get.start),
                     })?;
@@ -300,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_reason_is_text_on_one_line() {
-        let body = "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code>\n<Message>Reduce your rate.</Message></Error>";
+        let body =
+            "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code>\n<Message>Reduce your rate.</Message></Error>";
         assert_eq!(reason(body).as_deref(), Some("SlowDown Reduce your rate."));
         assert_eq!(reason(" \n"), None);
     }

@@ -170,8 +170,7 @@ impl Part {
     /// Opens the part for writing at its end; what stands after it is cut off.
     pub(crate) fn open(&self) -> Result<File, Error> {
         let failed = |error| Error::io("write", &self.part, error);
-        let mut file =
-            File::options().create(true).write(true).truncate(false).open(&self.part).map_err(failed)?;
+        let mut file = File::options().create(true).write(true).truncate(false).open(&self.part).map_err(failed)?;
         file.set_len(self.len).map_err(failed)?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(self.len)).map_err(failed)?;
         Ok(file)
@@ -192,7 +191,9 @@ impl Part {
     /// Syncs the part and gives it its final name. The sidecar stays, as the record of what the file is.
     pub(crate) fn persist(&self) -> Result<PathBuf, Error> {
         let target = self.target();
-        File::open(&self.part).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", &self.part, error))?;
+        File::open(&self.part)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| Error::io("sync", &self.part, error))?;
         let parent = target.parent().unwrap_or(&self.folder);
         fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
         fs::rename(&self.part, &target).map_err(|error| Error::io("rename", &self.part, error))?;
@@ -212,7 +213,7 @@ impl Part {
 
 fn len(path: &Path) -> Result<Option<u64>, Error> {
     match fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file().then(|| metadata.len())),
+        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path, error)),
     }

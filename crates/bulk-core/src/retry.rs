@@ -108,12 +108,16 @@ mod tests {
     #[tokio::test]
     async fn gives_up_after_the_attempts_without_progress() {
         let calls = Cell::new(0);
-        let error = retry(&instant(), |_, _, _| {}, || {
-            calls.set(calls.get() + 1);
-            // The second of the attempts made progress, so three more follow it.
-            let progressed = calls.get() == 2;
-            async move { (Err::<(), _>(unavailable(None)), progressed) }
-        })
+        let error = retry(
+            &instant(),
+            |_, _, _| {},
+            || {
+                calls.set(calls.get() + 1);
+                // The second of the attempts made progress, so three more follow it.
+                let progressed = calls.get() == 2;
+                async move { (Err::<(), _>(unavailable(None)), progressed) }
+            },
+        )
         .await
         .unwrap_err();
         assert_eq!(calls.get(), 4);
@@ -124,10 +128,14 @@ mod tests {
     #[tokio::test]
     async fn what_a_retry_cannot_mend_ends_at_once() {
         let calls = Cell::new(0);
-        let error = retry(&instant(), |_, _, _| {}, || {
-            calls.set(calls.get() + 1);
-            async { (Err::<(), _>(Error::NotFound { location: "x".into() }), true) }
-        })
+        let error = retry(
+            &instant(),
+            |_, _, _| {},
+            || {
+                calls.set(calls.get() + 1);
+                async { (Err::<(), _>(Error::NotFound { location: "x".into() }), true) }
+            },
+        )
         .await
         .unwrap_err();
         assert_eq!((calls.get(), error.to_string()), (1, "x does not exist".to_owned()));

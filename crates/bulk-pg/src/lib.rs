@@ -1,4 +1,52 @@
-//! .
+//! Exactly-once bulk loading of CSV into PostgreSQL.
+//!
+//! A [`Session`] is a connection set up for loading; [`load`] streams a file's decoded bytes through [`Records`] and
+//! [`CopyText`] into COPY, and commits each chunk of rows together with its mark in the ledger ([`prepare_ledger`]), so
+//! that a rerun goes on where the last one stopped. Around the data, a [`Schema`] is cut into a [`Plan`] of phases:
+//! [`apply_pre_data`] makes tables before it, [`apply_post_data`] indexes, constraints, foreign keys, triggers and
+//! sequences after it. [`Event`]s leave sideways to an [`Observer`].
+//!
+//! - *Load a file*: [`load()`], with [`LoadOptions`]; ask before fetching it with [`find_loaded`]; begin anew with
+//!   [`restart`]; compare counts with [`count_rows`].
+//! - *Tell a file's dialect*: [`detect`].
+//! - *Read records without a database*: [`Records`].
+//! - *Read a `pg_dump` schema*: [`Schema`].
+//! - *Quote a name*: [`Ident`], [`TableName`]; nothing else does.
+//!
+//! # Example
+//!
+//! ```
+//! use std::io::Read;
+//! use bulk_pg::{FileIdentity, LoadOptions, Session, count_rows, load, prepare_ledger};
+//!
+//! # let server = bulk_testkit::postgres::shared().unwrap();
+//! # let database = server.create_database("doc").unwrap();
+//! # let url = database.url();
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let mut session = Session::connect(url).await?;
+//! session.client().batch_execute("CREATE TABLE court (id text PRIMARY KEY, name text)").await.unwrap();
+//! prepare_ledger(&session).await?;
+//!
+//! let csv = &b"name,id\n\"Supreme Court\",\"scotus\"\n"[..];
+//! let file = FileIdentity::new("courts.csv", Some("v1".to_owned()), csv.len() as u64);
+//! let table = "court".parse().unwrap();
+//! let open = move || Ok(Box::new(csv) as Box<dyn Read + Send>);
+//! let loaded = load(&mut session, &table, &file, open, &LoadOptions::default()).await?;
+//! assert_eq!((loaded.records, loaded.sent), (1, 1));
+//!
+//! // A second call finds it loaded, and does not read the file.
+//! let loaded = load(&mut session, &table, &file, || unreachable!(), &LoadOptions::default()).await?;
+//! assert_eq!((loaded.records, loaded.sent), (1, 0));
+//! assert!(count_rows(&session, &table).await?.matches());
+//! # Ok::<(), bulk_pg::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Guarantees
+//!
+//! Rows of a chunk and its mark commit in one transaction, and chunk borders depend on the decoded bytes alone: after any
+//! crash the same call gives the table that an undisturbed one would have given. No privilege beyond those of the
+//! tables' owner is needed. Memory does not grow with the file.
 
 mod buffer;
 mod column;

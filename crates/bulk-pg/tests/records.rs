@@ -344,6 +344,27 @@ fn the_guard_stops_at_the_first_record_that_the_other_dialect_reads_differently(
 }
 
 #[test]
+fn skipping_does_not_look_at_what_it_skips_and_stays_in_the_stream() {
+    let csv = b"a,b\n1,\xff\n\"\0\"x\n3,4\n";
+    for size in [1, 100] {
+        let mut records = Records::new(&csv[..], Dialect::A, options(size)).unwrap();
+        // The bad byte becomes known, and is then skipped.
+        assert!(records.next_record().unwrap_err().is_reject());
+        records.skip_to(Position { offset: 13, record: 2, chunk: 1 }).unwrap();
+        let record = records.next_record().unwrap().unwrap();
+        assert_eq!((record.number(), record.offset(), record.chunk(), record.raw()), (3, 13, 1, &b"3,4\n"[..]));
+
+        let error = records.skip_to(Position { offset: 13, record: 2, chunk: 1 }).unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "already beyond the position to skip to");
+        let error = records.skip_to(Position { offset: 18, record: 4, chunk: 2 }).unwrap_err();
+        assert_eq!(
+            std::error::Error::source(&error).unwrap().to_string(),
+            "the stream ends before the position to skip to"
+        );
+    }
+}
+
+#[test]
 fn a_stream_without_a_header_starts_at_its_first_record() {
     let header = Header::new(vec!["a".into(), "b".into()]);
     let mut records =
@@ -367,6 +388,40 @@ fn copy_text_takes_columns_from_where_it_is_told() {
     assert_eq!(String::from_utf8(rows).unwrap(), expected);
 
     assert_eq!(CopyText::new(&[Source::Field(3)], 3).unwrap_err(), NoSuchField { index: 3, fields: 3 });
+}
+
+/// Long values are encoded in stretches, and no escape may be torn at their borders.
+#[test]
+fn copy_text_of_long_values() {
+    for dialect in [Dialect::A, Dialect::D, semicolons()] {
+        let quote = char::from(dialect.quote());
+        let texts =
+            (4070..4110).map(|len| format!("{}\\{quote}{quote}\n\\\\~{}{quote}é", "x".repeat(len), "y\t".repeat(len)));
+        let rows: Vec<Row> = texts.map(|text| row([&text, "1", &text])).collect();
+        let csv = write(dialect, &NAMES[..3], &rows, "\n");
+        for grammar in [Grammar::Strict, Grammar::Server] {
+            let mut options = options(100);
+            options.grammar = grammar;
+            let mut records = Records::new(&csv[..], dialect, options).unwrap();
+            let encoder = CopyText::new(&[0, 1, 2].map(Source::Field), 3).unwrap();
+            let mut text = b"before\n".to_vec();
+            while let Some(record) = records.next_record().unwrap() {
+                encoder.append(&record, &mut text);
+            }
+            let decoded = decode_copy_text(&text);
+            assert_eq!(decoded[0], row(["before"]));
+            assert!(decoded[1..] == rows, "{dialect}");
+        }
+    }
+}
+
+#[test]
+fn a_table_without_columns_has_empty_rows() {
+    let encoder = CopyText::new(&[], 1).unwrap();
+    let mut records = Records::new(&b"a\n1\n"[..], Dialect::A, RecordOptions::default()).unwrap();
+    let mut text = Vec::new();
+    encoder.append(&records.next_record().unwrap().unwrap(), &mut text);
+    assert_eq!(text, b"\n");
 }
 
 #[test]
@@ -529,7 +584,8 @@ proptest! {
             let end = record.offset() + record.raw().len() as u64;
             prop_assert_eq!(record.ends_chunk(), end >= chunk_start + chunk_size);
             prop_assert_eq!(record.chunk(), starts.len() as u64 - 1);
-            all.push((record.number(), record.offset(), record.chunk(), record.ends_chunk(), record.raw().to_vec()));
+            let place = (record.number(), record.offset(), record.chunk(), record.ends_chunk());
+            all.push((place, record.raw().to_vec()));
             if record.ends_chunk() {
                 chunk_start = end;
                 starts.push(Position { offset: end, record: all.len() as u64, chunk: starts.len() as u64 });
@@ -540,12 +596,17 @@ proptest! {
         small.chunk_size = chunk_size;
         for start in starts {
             let input = Trickle::new(&csv[start.offset as usize..], read_size);
-            let mut records = Records::resume(input, dialect, header.clone(), start, small.clone());
-            let mut rest = Vec::new();
-            while let Some(record) = records.next_record().unwrap() {
-                rest.push((record.number(), record.offset(), record.chunk(), record.ends_chunk(), record.raw().to_vec()));
+            let resumed = Records::resume(input, dialect, header.clone(), start, small.clone());
+            let mut skipped = Records::new(Trickle::new(&csv, read_size), dialect, small.clone()).unwrap();
+            skipped.skip_to(start).unwrap();
+            for mut records in [resumed, skipped] {
+                let mut rest = Vec::new();
+                while let Some(record) = records.next_record().unwrap() {
+                    let place = (record.number(), record.offset(), record.chunk(), record.ends_chunk());
+                    rest.push((place, record.raw().to_vec()));
+                }
+                prop_assert_eq!(&rest[..], &all[start.record as usize..]);
             }
-            prop_assert_eq!(&rest[..], &all[start.record as usize..]);
         }
     }
 

@@ -18,10 +18,7 @@ fn published(name: &str) -> Option<String> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),
         Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{}: {error}", path.display()),
-        Err(error) => {
-            eprintln!("not tested: {}: {error}", path.display());
-            None
-        }
+        Err(_) => None,
     }
 }
 

@@ -173,10 +173,7 @@ impl Source for Bucket {
 }
 
 /// The provider of credentials, and the region that the environment names.
-fn provider(
-    bucket: &str,
-    options: &BucketOptions,
-) -> Result<(Option<AwsCredentialProvider>, Option<String>), Error> {
+fn provider(bucket: &str, options: &BucketOptions) -> Result<(Option<AwsCredentialProvider>, Option<String>), Error> {
     let builder = match &options.credentials {
         Credentials::Anonymous => return Ok((None, None)),
         Credentials::Static { key_id, secret, token } => {

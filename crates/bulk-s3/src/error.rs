@@ -22,7 +22,9 @@ pub enum Error {
         what: String,
     },
     /// No credentials were found, or they could not be used.
-    #[error("no usable credentials for bucket {bucket:?}: {what} (a public bucket needs none: ask for anonymous access)")]
+    #[error(
+        "no usable credentials for bucket {bucket:?}: {what} (a public bucket needs none: ask for anonymous access)"
+    )]
     Credentials {
         /// The bucket.
         bucket: String,

@@ -22,9 +22,8 @@ impl Bucket {
     /// An item that is an error is the last one: a request that failed for good, an answer that is no listing, or one
     /// that would never end (a page token given twice, or a page that says that more follows without one).
     pub fn list(&self, prefix: &str) -> impl Stream<Item = Result<Object, Error>> + Send + use<> {
-        let pages = futures::stream::try_unfold(
-            Some((self.clone(), prefix.to_owned(), None::<String>)),
-            |state| async move {
+        let pages =
+            futures::stream::try_unfold(Some((self.clone(), prefix.to_owned(), None::<String>)), |state| async move {
                 let Some((bucket, prefix, token)) = state else { return Ok(None) };
                 let page = bucket.page(&prefix, token.as_deref()).await?;
                 let unusable = |what: &str| Error::Listing {
@@ -39,8 +38,7 @@ impl Bucket {
                 };
                 let objects = futures::stream::iter(page.objects.into_iter().map(Ok));
                 Ok::<_, Error>(Some((objects, next)))
-            },
-        );
+            });
         pages.try_flatten()
     }
 
@@ -158,8 +156,7 @@ fn set_field(object: &mut Object, field: &[u8], text: &str) -> Result<(), String
 
 /// S3 encodes keys as HTML forms do: a space is `+`, a plus is `%2B`.
 fn decode_key(encoded: &str) -> Result<String, String> {
-    let spaced: Cow<'_, str> =
-        if encoded.contains('+') { encoded.replace('+', " ").into() } else { encoded.into() };
+    let spaced: Cow<'_, str> = if encoded.contains('+') { encoded.replace('+', " ").into() } else { encoded.into() };
     percent_encoding::percent_decode_str(&spaced)
         .decode_utf8()
         .map(Cow::into_owned)

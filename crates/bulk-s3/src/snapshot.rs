@@ -136,9 +136,7 @@ pub fn choose_snapshot(listing: impl IntoIterator<Item = Object>, wanted: &Wante
         let Some(name) = DatedName::parse(object.file_name()) else { continue };
         if name.base == "schema" && name.extension == "sql" {
             schemas.insert(name.date, object);
-        } else if is_data(name.extension)
-            && (wanted.bases.contains(name.base) || wanted.optional.contains(name.base))
-        {
+        } else if is_data(name.extension) && (wanted.bases.contains(name.base) || wanted.optional.contains(name.base)) {
             let (date, base) = (name.date, name.base.to_owned());
             let files = dates.entry(date).or_default();
             match files.get(&base) {
@@ -155,8 +153,9 @@ pub fn choose_snapshot(listing: impl IntoIterator<Item = Object>, wanted: &Wante
     }
     let lack = |files: &BTreeMap<String, Object>, base: &String| match files.get(base) {
         None => Some((base.clone(), Lack::Absent)),
-        Some(object) => is_placeholder(object.file_name(), object.size)
-            .then(|| (base.clone(), Lack::Placeholder(object.size))),
+        Some(object) => {
+            is_placeholder(object.file_name(), object.size).then(|| (base.clone(), Lack::Placeholder(object.size)))
+        }
     };
     let mut passed_over = Vec::new();
     for (date, mut files) in dates.into_iter().rev() {
@@ -192,9 +191,8 @@ pub fn newest_of_each(listing: impl IntoIterator<Item = Object>) -> Vec<Object> 
             continue;
         }
         let folder = object.key.strip_suffix(object.file_name()).unwrap_or_default();
-        let entry = newest
-            .entry((format!("{folder}{}", name.base), name.extension.to_owned()))
-            .or_insert((name.date, place));
+        let entry =
+            newest.entry((format!("{folder}{}", name.base), name.extension.to_owned())).or_insert((name.date, place));
         if name.date > entry.0 {
             *entry = (name.date, place);
         }
@@ -228,7 +226,9 @@ mod tests {
     fn names_come_apart_at_the_date() {
         let name = DatedName::parse("people-db-people-2026-06-30.csv.bz2").unwrap();
         assert_eq!((name.base, name.date, name.extension), ("people-db-people", date("2026-06-30"), "csv.bz2"));
-        for none in ["courts.csv", "2026-06-30.csv", "-2026-06-30.csv", "courts-2026-13-30.csv", "courts-2026-06-30", "é"] {
+        for none in
+            ["courts.csv", "2026-06-30.csv", "-2026-06-30.csv", "courts-2026-13-30.csv", "courts-2026-06-30", "é"]
+        {
             assert_eq!(DatedName::parse(none), None, "{none}");
         }
     }

@@ -52,7 +52,7 @@ impl Layout {
     }
 
     fn is_moved(&self, place: u64) -> bool {
-        mix(self.seed, !(self.table as u64), place) % MOVED == 0
+        mix(self.seed, !(self.table as u64), place).is_multiple_of(MOVED)
     }
 
     /// Rows in one unit: some megabytes of CSV.

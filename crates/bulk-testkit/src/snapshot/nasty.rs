@@ -197,7 +197,7 @@ pub(super) fn spoil(pen: &mut Pen<'_>, table: TableId, ordinal: u64) {
             Some("double precision") => FLOATS,
             _ => continue,
         };
-        if (ordinal + at) % 3 == 0 {
+        if (ordinal + at).is_multiple_of(3) {
             pen.row.replace(at, Some(odd[(ordinal / 3 + at) % odd.len()]));
         }
     }

@@ -354,7 +354,7 @@ impl Prose {
             } else {
                 wrap(&paragraph.plain, &mut text.plain);
                 wrap(&paragraph.linked, &mut text.linked);
-                if number % 6 == 0 {
+                if number.is_multiple_of(6) {
                     text.put(&format!("\n\n                                   - {} -\n\u{c}", number / 6));
                 }
             }
@@ -546,7 +546,7 @@ mod tests {
         assert_eq!(thousands(1_234_567), "1,234,567");
         let mut out = String::new();
         wrap(&"word ".repeat(40), &mut out);
-        assert_eq!(out.lines().map(str::len).max(), Some(64));
+        assert_eq!(out.lines().map(str::len).collect::<Vec<_>>(), [64, 64, 70]);
         assert_eq!(out.replace('\n', " "), "word ".repeat(40));
     }
 

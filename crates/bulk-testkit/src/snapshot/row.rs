@@ -210,8 +210,8 @@ mod tests {
     #[test]
     fn days_agree_with_a_calendar() {
         for year in [1700, 1899, 1900, 2000, 2023, 2024] {
-            let day = jiff::civil::date(1970, 1, 1).until(jiff::civil::date(year, 1, 1)).map(|s| s.get_days().into());
-            assert_eq!(new_year(year.into()), day.expect("both are dates"));
+            let day = jiff::civil::date(1970, 1, 1).until(jiff::civil::date(year, 1, 1));
+            assert_eq!(new_year(year.into()), i64::from(day.expect("both are dates").get_days()));
         }
         let mut date = jiff::civil::date(1895, 12, 25);
         for day in -27_035.. {

@@ -177,7 +177,7 @@ pub(super) fn cluster(pen: &mut Pen<'_>, index: u64) {
     pen.or_empty(600, |rng| (0..rng.range(1..5)).map(|_| PROSE.surname(rng)).collect::<Vec<_>>().join(", "));
     pen.day(1880, 2024)
         .bool(50)
-        .maybe(Some(slug(&name).as_str()).filter(|_| index % 97 != 0))
+        .maybe(Some(slug(&name).as_str()).filter(|_| !index.is_multiple_of(97)))
         .text(&short)
         .text(&name)
         .text(&full);
@@ -187,7 +187,11 @@ pub(super) fn cluster(pen: &mut Pen<'_>, index: u64) {
     } else {
         pen.empty().null().null().null();
     }
-    pen.of(&["C", "U", "CU", "LU", "Z", "ZCU"]).prose(50, 300).text(if index % 2 == 0 { &attorneys } else { "" });
+    pen.of(&["C", "U", "CU", "LU", "Z", "ZCU"]).prose(50, 300).text(if index.is_multiple_of(2) {
+        &attorneys
+    } else {
+        ""
+    });
     pen.of(&["", "", "", "Civil", "Criminal appeal"]).prose(50, 200).prose(150, 600).prose(50, 900).prose(200, 500);
     pen.of(&["", "", "Affirmed.", "Reversed and remanded."]).prose(20, 150).of(&["", "", "", "Argued\tMay 5, 1954"]);
     pen.empty().prose(10, 100);
@@ -196,7 +200,11 @@ pub(super) fn cluster(pen: &mut Pen<'_>, index: u64) {
     pen.maybe_day(10, 2010, 2024).bool(10);
     if harvard {
         pen.text(&format!("law.free.cap.{}/{}.json", slug(&cite), 4_000_000 + index));
-        pen.text(&if index % 3 == 0 { format!("harvard_pdf/{}.pdf", 4_000_000 + index) } else { String::new() });
+        pen.text(&if index.is_multiple_of(3) {
+            format!("harvard_pdf/{}.pdf", 4_000_000 + index)
+        } else {
+            String::new()
+        });
     } else {
         pen.empty().empty();
     }
@@ -318,7 +326,7 @@ fn citing_and_cited(pen: &mut Pen<'_>, index: u64) -> (u64, u64) {
 pub(super) fn orphan_cited(pen: &mut Pen<'_>, index: u64, missing: u64) -> &'static str {
     let depth = 1 + pen.rng.zipf(12) as u64;
     pen.id(TableId::Cited, index).int(depth);
-    if missing % 2 == 0 {
+    if missing.is_multiple_of(2) {
         pen.int(missing).pick(TableId::Opinion);
         "cited_opinion_id"
     } else {

@@ -77,7 +77,6 @@ mod tests {
         row.int(1).text("x");
         let mut sum = RowSum::default();
         sum.add(&row);
-        let first = format!("{:x}", Md5::digest("(1,x)"));
-        assert_eq!(sum.total(), u128::from_str_radix(&first[..15], 16).expect("15 hexadecimal digits"));
+        assert_eq!(sum.total(), 449_931_072_553_602_885);
     }
 }
