@@ -452,7 +452,7 @@ fn a_file_made_by_hand_is_understood() {
     assert_eq!(
         listing(&schema).lines().collect::<Vec<_>>(),
         [
-            "1 PreData: create table if not exists A (id int primary key, \"b\" Text references B on delete cascade not … \
+            "1 PreData: create table if not exists A (id int primary key, \"b\" Text references B on delete cascade not null … \
              [needs table other.d]",
             "3 PreData: CREATE TABLE b (id text, PRIMARY KEY (id))",
             "4 Indexes: CREATE INDEX ON a (id)",
