@@ -189,7 +189,9 @@ impl Error {
         match self.cause() {
             Some(Cause(error)) => match error.code() {
                 Some(code) => ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)),
-                None => error.is_closed() || error.to_string().starts_with("error co"),
+                None => {
+                    error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>())
+                }
             },
             None => false,
         }
