@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::part::{Part, Prepared, Version};
 use crate::{ETag, Error, Event, Get, Observer, Request, RetryPolicy, Source, retry};
@@ -38,11 +39,21 @@ pub struct DownloadOptions {
     pub retry: RetryPolicy,
     /// Who is told of what happens. Default nobody.
     pub observer: Arc<dyn Observer>,
+    /// Cancel it to stop with nothing lost: no file is begun any more, what arrived of those under way is synced, so
+    /// that the next run resumes at the very byte, and each of them is delivered as [`Error::Interrupted`]. Then the
+    /// stream ends. Default a token of its own.
+    pub stop: CancellationToken,
 }
 
 impl Default for DownloadOptions {
     fn default() -> Self {
-        Self { concurrency: 8, window: 64 << 30, retry: RetryPolicy::default(), observer: Arc::new(()) }
+        Self {
+            concurrency: 8,
+            window: 64 << 30,
+            retry: RetryPolicy::default(),
+            observer: Arc::new(()),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -79,7 +90,8 @@ pub struct Delivery {
 /// is delivered without being fetched; a part that an earlier run left is resumed, under `If-Match`, and begun anew if
 /// the object changed. Names must be unique within the plan.
 ///
-/// Dropping the [`Download`] stops all work at once; parts stay for the next run.
+/// Dropping the [`Download`] stops all work at once; parts stay for the next run, which fetches at most the last 32 MiB of
+/// each again. [`DownloadOptions::stop`] is the gentle way.
 ///
 /// # Panics
 ///
@@ -151,11 +163,18 @@ async fn schedule(shared: Arc<Shared>, plan: impl Iterator<Item = Request>, deli
     let running = Arc::new(std::sync::Mutex::new(HashSet::new()));
     // Aborting this task drops the set, and that aborts the downloads.
     let mut tasks = JoinSet::new();
+    let stop = shared.options.stop.clone();
     for request in plan {
         let share = u32::try_from(request.size.unwrap_or(0).div_ceil(WINDOW_UNIT)).unwrap_or(u32::MAX).clamp(1, units);
-        // Neither semaphore is ever closed.
-        let Ok(window) = window.clone().acquire_many_owned(share).await else { return };
-        let Ok(connection) = connections.clone().acquire_owned().await else { return };
+        let admitted = async {
+            let window = window.clone().acquire_many_owned(share).await;
+            (window, connections.clone().acquire_owned().await)
+        };
+        let (window, connection) = match stop.run_until_cancelled(admitted).await {
+            Some((Ok(window), Ok(connection))) => (window, connection),
+            // Neither semaphore is ever closed.
+            _ => break,
+        };
         while tasks.try_join_next().is_some() {}
         let (sender, outcome) = oneshot::channel();
         let (shared, running, task_request) = (shared.clone(), running.clone(), request.clone());
@@ -167,8 +186,9 @@ async fn schedule(shared: Arc<Shared>, plan: impl Iterator<Item = Request>, deli
                     reason: "another file of the plan has that name",
                 }),
             };
-            if let Err(error) = &outcome {
-                shared.options.observer.event(&Event::Failed { name: &task_request.name, error });
+            match &outcome {
+                Ok(_) | Err(Error::Interrupted { .. }) => {}
+                Err(error) => shared.options.observer.event(&Event::Failed { name: &task_request.name, error }),
             }
             drop(connection);
             // The reader may be gone.
@@ -221,13 +241,31 @@ async fn fetch(shared: &Shared, request: &Request) -> Result<StagedFile, Error> 
     if let Some((reason, discarded)) = discarded {
         observer.event(&Event::Restarted { name, reason, discarded });
     }
-    let transfer =
-        Transfer { source: &*shared.source, observer, request, part: Mutex::new(part), fetched: AtomicU64::new(0) };
+    let stop = &shared.options.stop;
+    let transfer = Transfer {
+        source: &*shared.source,
+        observer,
+        request,
+        stop,
+        part: Mutex::new(part),
+        fetched: AtomicU64::new(0),
+    };
     let mut restarts = 0;
     let mut expected = request.etag.as_ref();
     loop {
         let on_retry = |attempt, delay, error: &Error| observer.event(&Event::Retry { name, attempt, delay, error });
-        match retry(&shared.options.retry, on_retry, || transfer.attempt(expected)).await {
+        let attempts = retry(&shared.options.retry, on_retry, || transfer.attempt(expected));
+        // An attempt sees for itself that it is to stop, and holds the part as long. This ends the waiting between two.
+        let stopped = async {
+            stop.cancelled().await;
+            drop(transfer.part.lock().await);
+        };
+        let result = tokio::select! {
+            biased;
+            result = attempts => result,
+            () = stopped => Err(transfer.interrupted()),
+        };
+        match result {
             Ok(()) => break,
             Err(Error::Changed { what, .. }) if restarts < MAX_RESTARTS => {
                 restarts += 1;
@@ -252,11 +290,16 @@ struct Transfer<'a> {
     source: &'a dyn Source,
     observer: &'a dyn Observer,
     request: &'a Request,
+    stop: &'a CancellationToken,
     part: Mutex<Part>,
     fetched: AtomicU64,
 }
 
 impl Transfer<'_> {
+    fn interrupted(&self) -> Error {
+        Error::Interrupted { location: self.source.location(&self.request.key) }
+    }
+
     /// One request, from the part's end to the object's end; tells whether any byte of it was kept.
     async fn attempt(&self, expected: Option<&ETag>) -> (Result<(), Error>, bool) {
         let mut part = self.part.lock().await;
@@ -273,7 +316,7 @@ impl Transfer<'_> {
         let mut get = Get::new(&self.request.key);
         get.start = part.len;
         get.if_match = known.and_then(|version| version.etag.clone()).or_else(|| expected.cloned());
-        let body = self.source.get(&get).await?;
+        let body = self.stop.run_until_cancelled(self.source.get(&get)).await.ok_or_else(|| self.interrupted())??;
         let location = self.source.location(&self.request.key);
         let changed = |what: String| Error::Changed { location: location.clone(), what };
 
@@ -325,10 +368,11 @@ impl Transfer<'_> {
         let mut received = part.len;
         let mut bytes = body.bytes;
         let result = loop {
-            let chunk = match bytes.next().await {
-                None => break Ok(()),
-                Some(Ok(chunk)) => chunk,
-                Some(Err(error)) => break Err(error),
+            let chunk = match self.stop.run_until_cancelled(bytes.next()).await {
+                None => break Err(self.interrupted()),
+                Some(None) => break Ok(()),
+                Some(Some(Ok(chunk))) => chunk,
+                Some(Some(Err(error))) => break Err(error),
             };
             if version.size.is_some_and(|size| received + chunk.len() as u64 > size) {
                 let what = "it sends more bytes than it announced".to_owned();

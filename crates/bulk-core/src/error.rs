@@ -106,7 +106,7 @@ pub enum Error {
         /// The last failure.
         source: Box<Error>,
     },
-    /// A task of ours ended early, by a panic or because its runtime stopped.
+    /// The download was told to stop, or a task of ours ended early, by a panic or because its runtime stopped.
     #[error("the download of {location} was interrupted")]
     Interrupted {
         /// The object.

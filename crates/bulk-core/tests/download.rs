@@ -92,8 +92,8 @@ async fn order_holds_and_bytes_are_equal_under_every_fault() {
                 let server = serve(&objects);
                 // Interrupted once, so that the second attempt is a ranged one and the fault meets it.
                 server.fault(Rule::new(Fault::Truncate(1000)).key("a").first(1));
-                server.fault(Rule::new(fault()).nth(2));
-                server.fault(Rule::new(fault()).nth(4));
+                let ranged = server.fault(Rule::new(fault()).key("a").nth(2));
+                let other = server.fault(Rule::new(fault()).nth(4));
                 let folder = tempfile::tempdir().unwrap();
                 let (_, mut options) = recorded();
                 options.concurrency = concurrency;
@@ -108,6 +108,7 @@ async fn order_holds_and_bytes_are_equal_under_every_fault() {
                     assert!(std::fs::read(&staged.path).unwrap() == *bytes, "{name}: {key} differs");
                 }
                 assert_no_parts(folder.path());
+                assert_eq!((ranged.hits(), other.hits()), (1, 1), "{name}");
                 assert!(server.requests().len() <= 12, "{name}: {} requests", server.requests().len());
             }
         }
@@ -201,6 +202,66 @@ async fn a_dropped_download_is_resumed_under_if_match() {
     let deliveries = run(&server, plan(&objects), folder.path(), options).await;
     assert_eq!(deliveries[0].outcome.as_ref().unwrap().fetched, 0);
     assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_stopped_download_keeps_every_byte_that_arrived() {
+    let objects = [("a", content(1, 9 << 20)), ("b", content(2, 1000))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut options) = recorded();
+    options.concurrency = 1;
+    let arrived = Arc::new(Mutex::new(0));
+    let (sum, stop) = (arrived.clone(), options.stop.clone());
+    options.observer = Arc::new(move |event: &Event<'_>| {
+        if let Event::Progress { bytes, .. } = event {
+            let mut sum = sum.lock().unwrap();
+            *sum += bytes;
+            if *sum >= 2 << 20 {
+                stop.cancel();
+            }
+        }
+    });
+    let deliveries = run(&server, plan(&objects), folder.path(), options).await;
+    assert!(deliveries.iter().all(|delivery| matches!(delivery.outcome, Err(Error::Interrupted { .. }))));
+    assert_eq!(deliveries.len(), 1, "no file is begun after the stop");
+    let arrived = *arrived.lock().unwrap();
+    assert!((2 << 20..9 << 20).contains(&arrived), "{arrived}");
+
+    server.clear_requests();
+    let (_, options) = recorded();
+    let deliveries = run(&server, plan(&objects), folder.path(), options).await;
+    for (delivery, (key, bytes)) in deliveries.iter().zip(&objects) {
+        let staged = delivery.outcome.as_ref().unwrap();
+        assert!(std::fs::read(&staged.path).unwrap() == *bytes, "{key} differs");
+    }
+    let requests = server.requests();
+    let range = requests.iter().find(|request| request.key.as_deref() == Some("a")).unwrap().range.clone();
+    assert_eq!(range, Some(format!("bytes={arrived}-")));
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_wait_for_the_next_attempt_and_for_an_answer() {
+    for fault in [Fault::internal_error(), Fault::Hang] {
+        let objects = [("a", content(1, 10))];
+        let server = serve(&objects);
+        let handle = server.fault(Rule::new(fault));
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = DownloadOptions::default();
+        let mut retry = RetryPolicy::default();
+        retry.initial = Duration::from_secs(3600);
+        retry.max = Duration::from_secs(3600);
+        retry.timeout = Duration::from_secs(36000);
+        options.retry = retry;
+        let stop = options.stop.clone();
+        let running = tokio::spawn(download(source(&server), plan(&objects), folder.path(), options).collect::<Vec<_>>());
+        while handle.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        let deliveries = running.await.unwrap();
+        assert!(matches!(deliveries[0].outcome, Err(Error::Interrupted { .. })), "{deliveries:?}");
+    }
 }
 
 #[tokio::test]
