@@ -7,12 +7,23 @@
 //! block must begin and takes a guess only where it fits, else it decodes the block itself, over the false cut. Whatever
 //! the scan does, the outcome is thus that of reading the bits one after another.
 //!
-//! The block format itself is left to the `bzip2` crate ([`block`]).
+//! A block is decoded by [`block`], which is fast: [`column`](mod@column) undoes its prefix codes ([`huffman`]), move-to-front
+//! ([`move_to_front`]) and runs of zeros, [`inverse`] the Burrows–Wheeler transform, [`runs`] the runs of bytes. It
+//! vouches for nothing but a whole block with the right CRC. All else, be it damage or a rarity, goes to the
+//! `bzip2` crate ([`trusted`]), which alone says what is an error.
 
+mod bit_reader;
 mod bits;
 mod block;
+mod column;
+mod crc;
+mod huffman;
+mod inverse;
+mod move_to_front;
 mod pipeline;
 mod reader;
+mod runs;
 mod scan;
+mod trusted;
 
 pub(crate) use reader::Reader;

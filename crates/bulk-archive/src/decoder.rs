@@ -16,9 +16,9 @@ use crate::{Codec, Error, input::Input};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DecodeOptions {
-    /// How many threads decode bzip2 blocks; 0 is taken as 1. One more thread reads the input. Each needs about 5 MB,
-    /// and two to three blocks for each thread (of up to 900 kB before and 1.3 MB after decoding) wait for their turn.
-    /// The other codecs decode in the thread that reads from the decoder.
+    /// How many threads decode bzip2 blocks; 0 is taken as 1. One more thread reads the input. Each needs about 6 MB,
+    /// 17 MB with blocks made to need most, and two to three blocks for each thread (of up to 900 kB before and 1.3 MB
+    /// after decoding) wait for their turn. The other codecs decode in the thread that reads from the decoder.
     ///
     /// Default: the number of processors that the process may use.
     pub threads: usize,

@@ -6,23 +6,16 @@ mod support;
 use std::io::{Cursor, Read, Write};
 
 use bulk_archive::{Codec, Decoder, Error};
-use bzip2::{Compression, read::MultiBzDecoder, write::BzEncoder};
+use bzip2::{Compression, write::BzEncoder};
 use proptest::prelude::*;
-use support::{Trickle, corrupt_at, decode, decode_from, hex, noise, options, sample, truncated_at};
+use support::{
+    Trickle,
+    bzip2::{compress, serial},
+    corrupt_at, decode, decode_from, flip, hex, noise, options, sample, truncated_at,
+};
 
 const BLOCK: u64 = 0x3141_5926_5359;
 const END: u64 = 0x1772_4538_5090;
-
-fn compress(plain: &[u8], level: u32) -> Vec<u8> {
-    let mut encoder = BzEncoder::new(Vec::new(), Compression::new(level));
-    encoder.write_all(plain).expect("a vector takes everything");
-    encoder.finish().expect("a vector takes everything")
-}
-
-fn serial(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut plain = Vec::new();
-    MultiBzDecoder::new(bytes).read_to_end(&mut plain).ok().map(|_| plain)
-}
 
 /// The bits at which a magic stands.
 fn magics(bytes: &[u8], magic: u64) -> Vec<usize> {
@@ -35,12 +28,6 @@ fn magics(bytes: &[u8], magic: u64) -> Vec<usize> {
         }
     }
     found
-}
-
-fn flip(bytes: &[u8], bit: usize) -> Vec<u8> {
-    let mut flipped = bytes.to_vec();
-    flipped[bit / 8] ^= 0x80 >> (bit % 8);
-    flipped
 }
 
 /// Five blocks of 100 kB.

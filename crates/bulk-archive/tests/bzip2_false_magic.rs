@@ -6,11 +6,14 @@
 
 mod support;
 
-use std::io::{Cursor, Read, Write};
+use std::io::Cursor;
 
 use bulk_archive::Error;
-use bzip2::{Compression, read::MultiBzDecoder, write::BzEncoder};
-use support::{Trickle, corrupt_at, decode, decode_from, hex, truncated_at};
+use support::{
+    Trickle,
+    bzip2::{compress, serial},
+    corrupt_at, decode, decode_from, hex, truncated_at,
+};
 
 const BLOCK: &str = "001100010100000101011001001001100101001101011001";
 const END: &str = "000101110111001001000101001110000101000010010000";
@@ -22,17 +25,6 @@ fn to_text(bytes: &[u8]) -> String {
 fn to_bytes(text: &str) -> Vec<u8> {
     let byte = |bits: &[u8]| (0..8).fold(0, |byte, i| byte << 1 | u8::from(bits.get(i) == Some(&b'1')));
     text.as_bytes().chunks(8).map(byte).collect()
-}
-
-fn compress(plain: &[u8], level: u32) -> Vec<u8> {
-    let mut encoder = BzEncoder::new(Vec::new(), Compression::new(level));
-    encoder.write_all(plain).expect("a vector takes everything");
-    encoder.finish().expect("a vector takes everything")
-}
-
-fn serial(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut plain = Vec::new();
-    MultiBzDecoder::new(bytes).read_to_end(&mut plain).ok().map(|_| plain)
 }
 
 /// Where a block's selectors are counted and where they end, given the bit at which it begins.

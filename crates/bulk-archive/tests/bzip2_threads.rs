@@ -3,19 +3,12 @@
 mod support;
 
 use std::{
-    io::{self, Cursor, Read, Write},
+    io::{self, Cursor, Read},
     sync::mpsc::{self, Receiver, Sender},
 };
 
 use bulk_archive::{Decoder, Error};
-use bzip2::{Compression, write::BzEncoder};
-use support::{decode_from, hex, options};
-
-fn compress(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = BzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(plain).expect("a vector takes everything");
-    encoder.finish().expect("a vector takes everything")
-}
+use support::{bzip2::compress, decode_from, hex, options};
 
 /// Gives its bytes, then blocks until its other end is dropped. Tells when it is dropped itself.
 struct Pipe {
@@ -46,7 +39,7 @@ impl Read for Pipe {
 #[test]
 fn blocks_are_handed_out_while_the_input_goes_on() {
     let plain = hex(350_000, 1);
-    let bytes = compress(&plain);
+    let bytes = compress(&plain, 1);
     let (pipe, open, dropped) = Pipe::new(bytes[..bytes.len() / 2].to_vec());
     let mut decoder = Decoder::new(pipe, "a.bz2", &options(2)).unwrap();
     let mut first = vec![0; 90_000];
@@ -60,7 +53,7 @@ fn blocks_are_handed_out_while_the_input_goes_on() {
 
 #[test]
 fn a_drop_does_not_wait_for_a_blocked_input() {
-    let bytes = compress(&hex(350_000, 2));
+    let bytes = compress(&hex(350_000, 2), 1);
     let (pipe, open, dropped) = Pipe::new(bytes[..bytes.len() / 2].to_vec());
     let mut decoder = Decoder::new(pipe, "a.bz2", &options(2)).unwrap();
     decoder.read_exact(&mut [0; 10]).unwrap();
@@ -74,7 +67,7 @@ fn a_drop_does_not_wait_for_a_blocked_input() {
 
 #[test]
 fn a_drop_lets_go_of_an_input_that_nobody_reads_on() {
-    let bytes = compress(&hex(1_500_000, 3));
+    let bytes = compress(&hex(1_500_000, 3), 1);
     for threads in [1, 2, 8] {
         for read in [0, 1, 100_000, 1_000_000] {
             let (pipe, open, dropped) = Pipe::new(bytes.clone());
@@ -90,7 +83,7 @@ fn a_drop_lets_go_of_an_input_that_nobody_reads_on() {
 #[test]
 fn reading_ahead_is_bounded() {
     // 60 blocks of about 51 kB.
-    let bytes = compress(&hex(6_000_000, 4));
+    let bytes = compress(&hex(6_000_000, 4), 1);
     for threads in [1u64, 2] {
         let mut decoder = Decoder::new(Cursor::new(bytes.clone()), "a.bz2", &options(threads as usize)).unwrap();
         let mut plain = vec![0; 50_000];
@@ -118,7 +111,7 @@ impl Read for Failing {
 
 #[test]
 fn an_input_that_fails() {
-    let bytes = compress(&hex(350_000, 5));
+    let bytes = compress(&hex(350_000, 5), 1);
     let half = bytes.len() / 2;
     let input = Failing(Cursor::new(bytes[..half].to_vec()), || Err(io::ErrorKind::ConnectionReset.into()));
     let (length, outcome) = decode_from(input, "a.bz2", 2);
@@ -139,7 +132,7 @@ fn an_input_that_fails() {
 
 #[test]
 fn an_input_that_panics() {
-    let bytes = compress(&hex(350_000, 6));
+    let bytes = compress(&hex(350_000, 6), 1);
     let input = Failing(Cursor::new(bytes[..bytes.len() / 2].to_vec()), || panic!("of the test's own making"));
     let (_, outcome) = decode_from(input, "a.bz2", 2);
     match outcome {

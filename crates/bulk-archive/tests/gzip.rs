@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::io::{Cursor, Write};
+use std::io::Write;
 
-use bulk_archive::{Codec, Error};
+use bulk_archive::Codec;
 use flate2::{Compression, write::GzEncoder};
-use support::{Trickle, corrupt_at, decode, decode_from, hex, sample, truncated_at};
+use support::{check_every_bit, check_every_length, check_mismatch, check_parts, check_sample, corrupt_at, decode};
 
 const FILE: &[u8] = include_bytes!("data/gzip.csv.gz");
 
@@ -18,51 +18,23 @@ fn compress(plain: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_file_of_gzip() {
-    assert_eq!(decode(FILE, "a.csv.gz").unwrap(), sample());
-    assert_eq!(decode(FILE, "-").unwrap(), sample());
-    for most in [1, 9, 70_000] {
-        assert_eq!(decode_from(Trickle::new(FILE, most), "a.gz", 1).1.unwrap(), sample());
-    }
+    check_sample(FILE, "a.csv.gz");
 }
 
 #[test]
 fn many_members() {
-    let parts = [b"".to_vec(), hex(300_000, 1), b"".to_vec(), b"".to_vec(), b"a".to_vec(), sample()];
-    let bytes: Vec<u8> = parts.iter().flat_map(|part| compress(part)).collect();
-    assert_eq!(decode(&bytes, "a.gz").unwrap(), parts.concat());
-    assert_eq!(decode_from(Trickle::new(Cursor::new(bytes), 3), "a.gz", 1).1.unwrap(), parts.concat());
+    check_parts(compress, b"", "a.gz");
 }
 
 #[test]
 fn every_length() {
-    let first = compress(b"id,name\n");
-    let bytes = [first.as_slice(), &compress(&hex(400, 2))].concat();
-    for length in 1..bytes.len() {
-        let outcome = decode(&bytes[..length], "a.gz");
-        if length == first.len() {
-            assert_eq!(outcome.unwrap(), b"id,name\n");
-        } else {
-            assert_eq!(truncated_at(outcome), Some(length as u64), "{length}");
-        }
-    }
+    check_every_length(compress, "a.gz");
 }
 
 #[test]
 fn every_bit() {
-    let plain = hex(200, 3);
-    let bytes = compress(&plain);
-    for bit in 0..bytes.len() * 8 {
-        let mut flipped = bytes.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        match decode(&flipped, "a.gz") {
-            Ok(decoded) => {
-                assert_eq!(decoded, plain);
-                // The time stamp, the flags that only inform, the system; what fills up the last byte of the data.
-                assert!((3..10).contains(&(bit / 8)) || bit / 8 == bytes.len() - 9, "{bit}");
-            }
-            Err(error) => assert!(!matches!(error, Error::Io { .. } | Error::CodecDisabled { .. })),
-        }
-    }
+    // The time stamp, the flags that only inform, the system; what fills up the last byte of the data.
+    check_every_bit(compress, "a.gz", |byte, len| (3..10).contains(&byte) || byte == len - 9);
 }
 
 #[test]
@@ -83,9 +55,6 @@ fn what_follows_the_last_member() {
 #[test]
 fn what_is_no_gzip() {
     for bytes in [b"".as_slice(), b"id\n", b"\x1f\x8b\x07"] {
-        match decode(bytes, "a.gz") {
-            Err(Error::CodecMismatch { named: Codec::Gzip, found: Codec::Plain, .. }) => {}
-            other => panic!("{other:?}"),
-        }
+        check_mismatch(Codec::Gzip, "a.gz", bytes);
     }
 }

@@ -1,122 +1,106 @@
-use ::bzip2::{Decompress, Error, Status};
+use super::{
+    bit_reader::BitReader,
+    column::{Column, Rejected},
+    crc::Crc,
+    inverse::InverseBwt,
+    runs::Runs,
+    scan::{Close, Segment},
+};
 
-use super::{bits::Bits, scan::Segment};
-
-/// How much output is handed over at once: a block of run-length coded zeros grows to 46 MB.
-pub(super) const PIECE_LEN: usize = 256 * 1024;
-
-/// Before a block's own bits, its decoder gets a stream header and, as the first of them, the magic.
-const HEADER_BITS: usize = 32;
 const MAGIC_BITS: usize = 48;
 
-/// The decoder of one block.
+/// A decoder of blocks, one after the other.
 ///
-/// The trusted decoder of a whole stream is given a header, the block's bits shifted to follow it, and the magic that
-/// stands in the file after the block. It gets nothing that is not in the file, in two steps: first the bits to the
-/// end of the block's segments (and up to 7 more, to fill a byte), which either let it come to the block's end, the only
-/// point at which it writes anything, or show that the block does not end there. Then the rest of the magic. Once it has
-/// swallowed that without complaint, it has checked the block's CRC and found the block to end at the very bit where the
-/// magic begins: a magic does not overlap another by more than 3 bits, so it is not found at any bit close by.
+/// It makes of a segment what the [trusted](super::trusted) decoder makes of it, sooner, or nothing: it only takes a
+/// block that is all of a segment, ends where the next magic begins, and has the CRC with which it is stored. Of
+/// anything else it gives nothing, not even a reason, and leaves it to the trusted decoder.
 pub(super) struct BlockDecoder {
-    decoder: Decompress,
-    bits: Bits,
-    /// The bit of the file that `bits` reach to.
-    reach: u64,
-    /// How many of `bits` are of the segments, the rest being of the magic after them.
-    own: usize,
-    /// How many bytes of `bits` the decoder has taken.
-    fed: usize,
-    written: bool,
+    column: Column,
+    inverse: InverseBwt,
 }
 
-/// What a step of a block's decoding came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// The output is full and there may be more.
-    Full,
-    /// The block does not end with the segments it was given.
-    Unfinished,
-    /// The block has ended and its CRC was right. Where its last segment is closed by a magic, it ends right there.
-    Done,
-}
-
-/// Why a block cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Its bits are no bzip2 block.
-    Data,
-    /// Its CRC is wrong, or what follows it is no magic.
-    Check,
-    /// No memory for it.
-    Memory,
+/// A block whose CRC was right.
+pub(super) struct Block<'a> {
+    /// The CRC that it is stored with.
+    pub(super) crc: u32,
+    runs: Runs<'a>,
+    /// What is to be written next: some bytes, the last of them repeated.
+    literal: &'a [u8],
+    repeated: u8,
+    count: usize,
 }
 
 impl BlockDecoder {
-    /// A decoder for a block of a stream of this level, which begins with `segment`.
-    pub(super) fn new(level: u8, segment: &Segment) -> BlockDecoder {
-        let mut bits = Bits::default();
-        bits.push(&[b'B', b'Z', b'h', b'0' + level], 0, HEADER_BITS);
-        let decoder = Decompress::new(false);
-        let mut block = BlockDecoder { decoder, bits, reach: segment.start, own: 0, fed: 0, written: false };
-        block.extend(segment);
-        block
+    pub(super) fn new() -> BlockDecoder {
+        BlockDecoder { column: Column::new(), inverse: InverseBwt::new() }
     }
 
-    /// Adds the segment that follows those given so far.
-    pub(super) fn extend(&mut self, segment: &Segment) {
-        self.push(segment.start, segment.bytes(), segment.skip(), segment.len());
-        // The magic's first bits may have been pushed as those after the segment before.
-        self.own = self.bits.len() - (self.reach - segment.end()) as usize;
-        if let Some(magic) = segment.next() {
-            self.push(segment.end(), &magic.bytes(), 0, MAGIC_BITS);
+    /// The block that is this segment.
+    pub(super) fn decode(&mut self, segment: &Segment) -> Result<Block<'_>, Rejected> {
+        let crc = self.restore(segment)?;
+        if crc != self.column.crc {
+            return Err(Rejected);
         }
+        Ok(Block { crc, runs: Runs::new(self.column.bytes()), literal: &[], repeated: 0, count: 0 })
     }
 
-    /// Adds those of `len` bits of `source`, from its bit `from`, that are new. The first stands at bit `start` of the
-    /// file.
-    fn push(&mut self, start: u64, source: &[u8], from: usize, len: usize) {
-        let known = ((self.reach - start) as usize).min(len);
-        self.bits.push(source, from + known, len - known);
-        self.reach += (len - known) as u64;
+    /// Restores the block up to its runs, in place of the column. Gives the CRC that it ought to be stored with.
+    fn restore(&mut self, segment: &Segment) -> Result<u32, Rejected> {
+        if !matches!(segment.close, Close::Magic(_)) {
+            return Err(Rejected);
+        }
+        let mut bits = BitReader::new(segment.bytes(), segment.skip() + MAGIC_BITS);
+        self.column.read(&mut bits, segment.level)?;
+        if bits.position() != segment.skip() + segment.len() {
+            return Err(Rejected);
+        }
+        let Column { origin, counts, .. } = self.column;
+        let text = self.column.bytes();
+        self.inverse.run(text, &counts, origin);
+        checksum(text)
     }
+}
 
-    /// How many bits the block's segments have.
-    pub(super) fn len(&self) -> usize {
-        self.own - HEADER_BITS
-    }
-
-    /// The CRC that the block is stored with; of meaning once the block is done.
-    pub(super) fn crc(&self) -> u32 {
-        super::bits::bits_at(self.bits.bytes(), HEADER_BITS + MAGIC_BITS, 32).unwrap_or(0)
-    }
-
-    /// Decodes into the free capacity of `into`, of which there must be some.
-    pub(super) fn step(&mut self, into: &mut Vec<u8>) -> Result<Step, Fault> {
-        let whole = self.bits.len() / 8;
+impl Block<'_> {
+    /// Writes to the free capacity of `into`. Says whether there may be more.
+    pub(super) fn write(&mut self, into: &mut Vec<u8>) -> bool {
         loop {
-            let limit = if self.written { whole } else { self.own.div_ceil(8).min(whole) };
-            let (taken, given) = (self.decoder.total_in(), into.len());
-            let status = self.decoder.decompress_vec(&self.bits.bytes()[self.fed..limit], into);
-            let taken = (self.decoder.total_in() - taken) as usize;
-            self.fed += taken;
-            self.written |= into.len() > given;
-            match status {
-                Ok(Status::Ok) => {}
-                Ok(Status::MemNeeded) => return Err(Fault::Memory),
-                Err(Error::Data | Error::DataMagic) if !self.written => return Err(Fault::Data),
-                _ => return Err(Fault::Check),
-            }
+            let room = into.capacity() - into.len();
+            let (now, later) = self.literal.split_at(self.literal.len().min(room));
+            into.extend_from_slice(now);
+            self.literal = later;
+            let repeats = self.count.min(into.capacity() - into.len());
+            into.resize(into.len() + repeats, self.repeated);
+            self.count -= repeats;
             if into.len() == into.capacity() {
-                return Ok(Step::Full);
-            } else if self.fed < limit {
-                if taken == 0 && into.len() == given {
-                    return Err(Fault::Data);
+                return true;
+            }
+            match self.runs.next() {
+                Ok(Some((literal, count))) => {
+                    self.literal = literal;
+                    self.repeated = literal.last().copied().unwrap_or_default();
+                    self.count = usize::from(count);
                 }
-            } else if !self.written {
-                return Ok(Step::Unfinished);
-            } else if limit == whole {
-                return Ok(Step::Done);
+                // A missing count has been met when the CRC was made.
+                Ok(None) | Err(_) => return false,
             }
         }
     }
 }
+
+/// The CRC of the bytes that a block stands for.
+fn checksum(text: &[u8]) -> Result<u32, Rejected> {
+    let (mut crc, mut runs) = (Crc::new(), Runs::new(text));
+    while let Some((literal, count)) = runs.next().map_err(|_| Rejected)? {
+        crc.update(literal);
+        if count > 0
+            && let Some(&byte) = literal.last()
+        {
+            crc.update(&[byte; 255][..usize::from(count)]);
+        }
+    }
+    Ok(crc.value())
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,15 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
-    block::{BlockDecoder, Fault, PIECE_LEN, Step},
+    block::{Block, BlockDecoder},
+    column::Rejected,
     scan::{Magic, Opening, Scanner, Segment},
+    trusted::{Fault, Step, TrustedDecoder},
 };
 use crate::input::Input;
+
+/// How much output is handed over at once: a block of run-length coded zeros grows to 46 MB.
+pub(super) const PIECE_LEN: usize = 256 * 1024;
 
 /// How many pieces of a block may wait for the reader. An ordinary block of 900 kB fits in whole, so that its worker
 /// can go on to the next.
@@ -55,7 +60,7 @@ pub(super) enum Part {
     /// It has ended where its segment does; this is its CRC.
     Done(u32),
     /// It has not ended with its segment.
-    Unfinished(Box<BlockDecoder>),
+    Unfinished(Box<TrustedDecoder>),
     /// It cannot be decoded.
     Fault(Fault),
 }
@@ -146,11 +151,12 @@ impl Cutter {
     fn start_worker(&self, jobs: &Receiver<Job>) -> io::Result<()> {
         let (jobs, pieces, stopped) = (jobs.clone(), self.pieces.clone(), Arc::clone(&self.stopped));
         let work = move || {
+            let mut decoder = BlockDecoder::new();
             for job in jobs {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                job.run(&pieces);
+                job.run(&mut decoder, &pieces);
             }
         };
         thread::Builder::new().name("bzip2-block".to_owned()).spawn(work).map(drop)
@@ -159,27 +165,50 @@ impl Cutter {
 
 impl Job {
     /// Decodes the block, until it ends or nobody wants it any longer.
-    fn run(self, pieces: &Pieces) {
-        let mut block = BlockDecoder::new(self.segment.level, &self.segment);
-        drop(self.segment);
-        loop {
-            let mut piece = pieces.take();
-            let step = block.step(&mut piece);
-            if piece.is_empty() {
-                pieces.give_back(piece);
-            } else if self.parts.send(Part::Piece(piece)).is_err() {
-                return;
+    fn run(self, decoder: &mut BlockDecoder, pieces: &Pieces) {
+        let Job { segment, parts } = self;
+        let last = match decoder.decode(&segment) {
+            Ok(block) => {
+                drop(segment);
+                hand_out(block, &parts, pieces)
             }
-            let last = match step {
-                Ok(Step::Full) => continue,
-                Ok(Step::Done) => Part::Done(block.crc()),
-                Ok(Step::Unfinished) => Part::Unfinished(Box::new(block)),
-                Err(fault) => Part::Fault(fault),
-            };
+            Err(Rejected) => {
+                let block = TrustedDecoder::new(segment.level, &segment);
+                drop(segment);
+                hand_out_trusted(block, &parts, pieces)
+            }
+        };
+        if let Some(last) = last {
             // A block that turned out to be none has no receiver.
-            let _ = self.parts.send(last);
-            return;
+            let _ = parts.send(last);
         }
+    }
+}
+
+/// Hands over the pieces of a block that has been decoded. Gives the last part, or none where nobody wants it.
+fn hand_out(mut block: Block, parts: &Sender<Part>, pieces: &Pieces) -> Option<Part> {
+    loop {
+        let mut piece = pieces.take();
+        let more = block.write(&mut piece);
+        pieces.hand_over(piece, parts)?;
+        if !more {
+            return Some(Part::Done(block.crc));
+        }
+    }
+}
+
+/// Like [`hand_out`], with a block that is decoded in the course of it.
+fn hand_out_trusted(mut block: TrustedDecoder, parts: &Sender<Part>, pieces: &Pieces) -> Option<Part> {
+    loop {
+        let mut piece = pieces.take();
+        let step = block.step(&mut piece);
+        pieces.hand_over(piece, parts)?;
+        return Some(match step {
+            Ok(Step::Full) => continue,
+            Ok(Step::Done) => Part::Done(block.crc()),
+            Ok(Step::Unfinished) => Part::Unfinished(Box::new(block)),
+            Err(fault) => Part::Fault(fault),
+        });
     }
 }
 
@@ -199,6 +228,15 @@ impl Pieces {
     /// An empty buffer with room for a piece.
     pub(super) fn take(&self) -> Vec<u8> {
         self.free.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_LEN))
+    }
+
+    /// Hands a piece over unless it is empty. None where nobody wants it.
+    fn hand_over(&self, piece: Vec<u8>, parts: &Sender<Part>) -> Option<()> {
+        if piece.is_empty() {
+            self.give_back(piece);
+            return Some(());
+        }
+        parts.send(Part::Piece(piece)).ok()
     }
 
     pub(super) fn give_back(&self, mut piece: Vec<u8>) {

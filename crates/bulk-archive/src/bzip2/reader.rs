@@ -4,9 +4,9 @@ use crossbeam_channel::Receiver;
 
 use super::{
     bits::{Bits, bits_at},
-    block::{BlockDecoder, Fault, PIECE_LEN, Step},
-    pipeline::{Item, Offer, Part, Pipeline},
+    pipeline::{Item, Offer, PIECE_LEN, Part, Pipeline},
     scan::{Close, MAX_BLOCK_BITS, Magic, Opening, Segment, level, trailer_end},
+    trusted::{Fault, Step, TrustedDecoder},
 };
 use crate::{Codec, Error, input::Input};
 
@@ -46,7 +46,7 @@ enum State {
 /// A block that may have false magics in it.
 struct Joined {
     start: u64,
-    block: BlockDecoder,
+    block: TrustedDecoder,
     last: Arc<Segment>,
 }
 
@@ -158,7 +158,7 @@ impl Reader {
                 Ok(())
             }
             (Opening::Magic(Magic::Block), _) => {
-                let block = BlockDecoder::new(self.level, &segment);
+                let block = TrustedDecoder::new(self.level, &segment);
                 self.state = State::Here(Box::new(Joined { start: at, block, last: segment }));
                 Ok(())
             }

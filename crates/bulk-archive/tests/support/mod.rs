@@ -1,12 +1,15 @@
 //! What the tests share. Each uses a part of it.
 #![allow(dead_code)]
 
+#[cfg(feature = "bzip2")]
+pub(crate) mod bzip2;
+
 use std::{
     fmt::Write,
     io::{self, Cursor, Read},
 };
 
-use bulk_archive::{DecodeOptions, Decoder, Error};
+use bulk_archive::{Codec, DecodeOptions, Decoder, Error};
 
 /// The text in the files of `tests/data`, which were written by the programs they are named for.
 pub(crate) fn sample() -> Vec<u8> {
@@ -34,6 +37,13 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
             (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
         })
         .collect()
+}
+
+/// The bytes with one bit changed; bit 0 is the highest of the first byte.
+pub(crate) fn flip(bytes: &[u8], bit: usize) -> Vec<u8> {
+    let mut flipped = bytes.to_vec();
+    flipped[bit / 8] ^= 0x80 >> (bit % 8);
+    flipped
 }
 
 pub(crate) fn options(threads: usize) -> DecodeOptions {
@@ -98,5 +108,65 @@ pub(crate) fn corrupt_at(outcome: Result<Vec<u8>, Error>) -> Option<u64> {
     match outcome {
         Err(Error::Corrupt { offset, .. }) => Some(offset),
         _ => None,
+    }
+}
+
+/// The file that a program made of [`sample`] is decoded, whatever it is called and however it is read.
+#[track_caller]
+pub(crate) fn check_sample(file: &'static [u8], name: &str) {
+    assert_eq!(decode(file, name).unwrap(), sample());
+    assert_eq!(decode(file, "-").unwrap(), sample());
+    for most in [1, 9, 70_000] {
+        assert_eq!(decode_from(Trickle::new(file, most), name, 1).1.unwrap(), sample());
+    }
+}
+
+/// What is compressed in parts is decoded as a whole. Each part comes after `between`, of which nothing comes.
+#[track_caller]
+pub(crate) fn check_parts(compress: fn(&[u8]) -> Vec<u8>, between: &[u8], name: &str) {
+    let parts = [b"".to_vec(), hex(300_000, 1), b"".to_vec(), b"".to_vec(), b"a".to_vec(), sample()];
+    let bytes: Vec<u8> = parts.iter().flat_map(|part| [between, &compress(part)].concat()).collect();
+    assert_eq!(decode(&bytes, name).unwrap(), parts.concat());
+    assert_eq!(decode_from(Trickle::new(Cursor::new(bytes), 3), name, 1).1.unwrap(), parts.concat());
+}
+
+/// A file of two parts that is cut anywhere but between them is known to be truncated, and where.
+#[track_caller]
+pub(crate) fn check_every_length(compress: fn(&[u8]) -> Vec<u8>, name: &str) {
+    let first = compress(b"id,name\n");
+    let bytes = [first.as_slice(), &compress(&hex(400, 2))].concat();
+    for length in 1..bytes.len() {
+        let outcome = decode(&bytes[..length], name);
+        if length == first.len() {
+            assert_eq!(outcome.unwrap(), b"id,name\n");
+        } else {
+            assert_eq!(truncated_at(outcome), Some(length as u64), "{length}");
+        }
+    }
+}
+
+/// A file with a bit changed is decoded to the same, which may only be if `harmless` says so of the bit's byte and the
+/// file's length, or is known to be damaged.
+#[track_caller]
+pub(crate) fn check_every_bit(compress: fn(&[u8]) -> Vec<u8>, name: &str, harmless: impl Fn(usize, usize) -> bool) {
+    let plain = hex(200, 3);
+    let bytes = compress(&plain);
+    for bit in 0..bytes.len() * 8 {
+        match decode(&flip(&bytes, bit), name) {
+            Ok(decoded) => {
+                assert_eq!(decoded, plain, "{bit}");
+                assert!(harmless(bit / 8, bytes.len()), "{bit}");
+            }
+            Err(error) => assert!(!matches!(error, Error::Io { .. } | Error::CodecDisabled { .. }), "{error}"),
+        }
+    }
+}
+
+/// A file that has only its name in common with the codec is refused.
+#[track_caller]
+pub(crate) fn check_mismatch(codec: Codec, name: &str, bytes: &[u8]) {
+    match decode(bytes, name) {
+        Err(Error::CodecMismatch { named, found: Codec::Plain, .. }) => assert_eq!(named, codec),
+        other => panic!("{other:?}"),
     }
 }
