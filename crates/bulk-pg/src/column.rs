@@ -93,7 +93,7 @@ impl Mapping {
                     sources.push(Source::Constant(value.clone().into_bytes()));
                 }
                 (None, None) if column.required => {
-                    lacking.push(format!("{} ({})", column.name, column.type_name));
+                    lacking.push(column);
                     continue;
                 }
                 (None, None) => {
@@ -106,9 +106,18 @@ impl Mapping {
             names.push(Ident::new(&column.name).map_err(|error| misfit(error.to_string()))?.to_string());
         }
         if !lacking.is_empty() {
-            let flags = lacking.iter().filter_map(|text| text.split(' ').next()).collect::<Vec<_>>();
-            let flags =
-                flags.iter().map(|name| format!("--fill {}.{name}=VALUE", table.name.as_str())).collect::<Vec<_>>();
+            let flag = |column: &&Column| {
+                let argument = format!("{}.{}=VALUE", table.name.as_str(), column.name);
+                let plain = argument.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.=".contains(&byte));
+                if plain {
+                    format!("--fill {argument}")
+                } else {
+                    format!("--fill '{}'", argument.replace('\'', r"'\''"))
+                }
+            };
+            let flags: Vec<_> = lacking.iter().map(flag).collect();
+            let lacking: Vec<_> =
+                lacking.iter().map(|column| format!("{} ({})", column.name, column.type_name)).collect();
             return Err(misfit(format!(
                 "it has no column for {} of {table:#}, which may not be NULL and has no default; give every row a value with {}",
                 lacking.join(", "),
@@ -120,6 +129,10 @@ impl Mapping {
         }
         if !taken.is_sorted() {
             drift.push("the columns stand in another order in the file; they are matched by name".to_owned());
+        }
+        for name in fill.keys().filter(|name| !target.columns.iter().any(|column| column.name == **name)) {
+            drift
+                .push(format!("a value is given for the column {name}, which {table:#} does not have; it is not used"));
         }
         let mut extra: Vec<_> = places.into_iter().collect();
         extra.sort_by_key(|(_, place)| *place);

@@ -2,9 +2,8 @@
 
 use thiserror::Error;
 
-use crate::dialect::Dialect;
-use crate::record::{Field, Record};
 use crate::scan::Form;
+use crate::{Dialect, Field, Record};
 
 /// Where a target column's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,8 @@ use std::fmt;
 use memchr::{memchr2, memchr3};
 use thiserror::Error;
 
-use crate::dialect::Dialect;
-use crate::record::{Grammar, RecordErrorKind};
 use crate::scan::{Fault, Form, Rules, Scan, Span};
+use crate::{Dialect, Grammar, RecordErrorKind};
 
 /// How sure a [`Verdict`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,12 +154,20 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
             let paired = escaping.pairs > 0 && escaping.escaped_quotes == 0 && doubling.escaped_quotes == 0;
             let evidence = if paired {
                 format!(
-                    "{}, {} backslashes inside quotes, all in pairs, and no quotes inside quotes",
+                    "{}, {} backslashes inside quotes, all in pairs, and no quotes inside quotes; {} reads a pair as \
+                     one, {} would keep both",
                     escaping.seen(),
-                    2 * escaping.pairs
+                    2 * escaping.pairs,
+                    escaping.dialect.name(),
+                    doubling.dialect.name(),
                 )
             } else if escaping.pairs + escaping.escaped_quotes + doubling.escaped_quotes > 0 {
-                format!("{}, which {} and {} read differently", escaping.seen(), doubling.dialect, escaping.dialect)
+                format!(
+                    "{}, which {} and {} read differently",
+                    escaping.seen(),
+                    doubling.dialect.name(),
+                    escaping.dialect.name()
+                )
             } else {
                 format!("{}, with neither a backslash nor a quote inside quotes", escaping.seen())
             };
@@ -311,6 +318,7 @@ impl Trial {
         let reason = match RecordErrorKind::from(fault.kind) {
             RecordErrorKind::Contradiction(what) => what.to_string(),
             RecordErrorKind::Unterminated => "the input ends inside quotes".to_owned(),
+            RecordErrorKind::TooManyFields { limit } => format!("more than {limit} fields"),
             _ => "the line ends in another way than the first line".to_owned(),
         };
         self.attempt_at(record, start + fault.at, reason)

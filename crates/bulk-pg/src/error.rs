@@ -10,7 +10,19 @@ use crate::{Dialect, RecordError, SchemaError, TableName, Undetected};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No session: an unusable connection string, no server there, or one that refuses us.
+    /// It was told to stop. What had been committed stays, and the next run goes on behind it.
+    #[error("{what} was stopped; what is done is kept")]
+    Stopped {
+        /// What was going on.
+        what: String,
+    },
+    /// The connection string cannot be used. Nothing of it is shown.
+    #[error("the database URL cannot be used: {what}")]
+    Url {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// No session: no server there, or one that refuses us.
     #[error("cannot connect to {target}")]
     Connect {
         /// Host, port and database, without the password.
@@ -27,18 +39,21 @@ pub enum Error {
         source: Cause,
     },
     /// The server refused rows.
-    #[error("{file}: the server refuses {} for {table:#}{}", records(*first, *last), column.as_deref().map(|c| format!(", column {c}")).unwrap_or_default())]
+    #[error("{file}: the server refuses {}{}{} for {table:#}", records(*first, *last), at_byte(*first == *last, *offset), column.as_deref().map(|c| format!(", column {c}")).unwrap_or_default())]
     Copy {
         /// The file.
         file: String,
         /// Where the rows go.
-        table: TableName,
+        table: Box<TableName>,
         /// The record that the server complains of, or the first of the chunk.
         first: u64,
         /// The same, or the last record that had been sent.
         last: u64,
+        /// Where the first of them starts, in decoded bytes of the file. Not known far behind the start of a chunk that is
+        /// much larger than the default.
+        offset: Option<u64>,
         /// The column that the server names.
-        column: Option<String>,
+        column: Option<Box<str>>,
         /// The cause.
         source: Cause,
     },
@@ -62,11 +77,23 @@ pub enum Error {
         /// Record, byte and reason.
         source: RecordError,
     },
+    /// The file has no byte, not even a header.
+    #[error(
+        "{file}: there is nothing in it, not even a header; it may be a placeholder, or its writer failed: get it anew, or leave it out"
+    )]
+    Empty {
+        /// The file.
+        file: String,
+    },
     /// The file cannot be read or decoded.
-    #[error("cannot read {file}")]
+    #[error("cannot read {file}{}", behind(*records, *offset))]
     Read {
         /// The file.
         file: String,
+        /// Its records that were read whole, those of earlier runs included.
+        records: u64,
+        /// Its decoded bytes that were read; 0 if the first megabyte could not be read.
+        offset: u64,
         /// The cause.
         source: io::Error,
     },
@@ -199,5 +226,17 @@ impl Error {
 }
 
 fn records(first: u64, last: u64) -> String {
-    if first == last { format!("record {first}") } else { format!("records {first} to {last}") }
+    if first == last { format!("record {first}") } else { format!("one of the records {first} to {last}") }
+}
+
+fn at_byte(alone: bool, offset: Option<u64>) -> String {
+    match offset {
+        Some(offset) if alone => format!(", byte {offset}"),
+        Some(offset) => format!(", from byte {offset} on"),
+        None => String::new(),
+    }
+}
+
+fn behind(records: u64, offset: u64) -> String {
+    if offset == 0 { String::new() } else { format!(" behind record {records}, decoded byte {offset}") }
 }

@@ -2,7 +2,8 @@
 
 use tokio_postgres::types::Oid;
 
-use crate::{Dialect, Error, Position, Session, TableName};
+use crate::table_lock::LOCK_CLASS;
+use crate::{Dialect, Error, Position, Quoting, Session, TableName};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ const TABLES: &str = "
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) id: i64,
+    /// The table that the rows went to: another one may have its name by now.
+    pub(crate) oid: Oid,
     pub(crate) file: FileIdentity,
     pub(crate) dialect: Option<Dialect>,
     /// Records of the whole file, once it is loaded.
@@ -80,59 +83,32 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         return Ok(());
     }
     // Two first runs at once would both find nothing, so one waits for the other.
-    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LEDGER_LOCK}); {TABLES} COMMIT");
+    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} COMMIT");
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
 
-/// A number of our own; advisory locks are shared by all users of a database.
-const LEDGER_LOCK: i64 = 0x6275_6c6b;
-
-/// Takes the table for this session, until it ends.
-pub(crate) async fn lock(session: &Session, table: &TableName, oid: Oid) -> Result<(), Error> {
-    let row = session
-        .client()
-        .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&(LEDGER_LOCK as i32), &(oid as i32)])
-        .await
-        .map_err(Error::database(format!("lock {table:#}")))?;
-    if row.get(0) {
-        Ok(())
-    } else {
-        let what = "is being loaded by another session; wait for it, or stop it".to_owned();
-        Err(Error::Occupied { table: table.clone(), what })
-    }
-}
-
-/// The loads into a table. Marks of a table of that name that has since been dropped are removed.
-pub(crate) async fn loads(session: &Session, table: &TableName, oid: Oid) -> Result<Vec<Load>, Error> {
-    let action = || format!("read the marks of {table:#}");
-    let (schema, name) = (table.schema.as_str(), table.name.as_str());
-    session
-        .client()
-        .execute(
-            "DELETE FROM bulk.load WHERE target_schema = $1 AND target_table = $2 AND target_oid <> $3",
-            &[&schema, &name, &oid],
-        )
-        .await
-        .map_err(Error::database(action()))?;
+/// The loads into all tables that have or had this name, the oldest first.
+pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Load>, Error> {
     let rows = session
         .client()
         .query(
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
-                    c.chunk, c.first_record, c.records, c.first_byte, c.bytes, c.guarded
+                    c.chunk, c.first_record, c.records, c.first_byte, c.bytes, c.guarded, l.target_oid
              FROM bulk.load l
              LEFT JOIN LATERAL
                  (SELECT * FROM bulk.chunk WHERE load_id = l.id ORDER BY chunk DESC LIMIT 1) c ON true
              WHERE l.target_schema = $1 AND l.target_table = $2
              ORDER BY l.id",
-            &[&schema, &name],
+            &[&table.schema.as_str(), &table.name.as_str()],
         )
         .await
-        .map_err(Error::database(action()))?;
+        .map_err(Error::database(format!("read the marks of {table:#}")))?;
     let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
     let load = |row: &tokio_postgres::Row| Load {
         id: row.get(0),
+        oid: row.get(13),
         file: FileIdentity { key: row.get(1), etag: row.get(2), size: unsigned(row.get(3)) },
-        dialect: row.get::<_, Option<String>>(4).and_then(|name| name.parse().ok()),
+        dialect: row.get::<_, Option<String>>(4).and_then(|text| read_dialect(&text)),
         finished: row.get::<_, bool>(6).then(|| unsigned(row.get::<_, Option<i64>>(5).unwrap_or(0))),
         committed: row.get::<_, Option<i64>>(7).map(|chunk| {
             let sum = |a, b| unsigned(row.get(a)) + unsigned(row.get(b));
@@ -153,14 +129,14 @@ pub(crate) async fn begin(session: &Session, table: &TableName, oid: Oid, file: 
         )
         .await
         .map_err(Error::database(format!("note the load of {}", file.key)))?;
-    Ok(Load { id: row.get(0), file: file.clone(), dialect: None, finished: None, committed: None })
+    Ok(Load { id: row.get(0), oid, file: file.clone(), dialect: None, finished: None, committed: None })
 }
 
 /// Notes by which dialect the file is read, so that a rerun reads it alike.
 pub(crate) async fn set_dialect(session: &Session, load: &Load, dialect: Dialect) -> Result<(), Error> {
     session
         .client()
-        .execute("UPDATE bulk.load SET dialect = $2 WHERE id = $1", &[&load.id, &dialect.name()])
+        .execute("UPDATE bulk.load SET dialect = $2 WHERE id = $1", &[&load.id, &write_dialect(dialect)])
         .await
         .map_err(Error::database(format!("note the dialect of {}", load.file.key)))?;
     Ok(())
@@ -179,15 +155,54 @@ pub(crate) async fn finish(session: &Session, load: &Load, records: u64) -> Resu
         .map_err(Error::database(format!("note that {} is loaded", load.file.key)))
 }
 
-/// Forgets the loads into a table.
-pub(crate) async fn forget(session: &Session, table: &TableName) -> Result<(), Error> {
+/// Forgets loads, with their chunks.
+pub(crate) async fn forget(session: &Session, table: &TableName, loads: &[i64]) -> Result<(), Error> {
     session
         .client()
-        .execute(
-            "DELETE FROM bulk.load WHERE target_schema = $1 AND target_table = $2",
-            &[&table.schema.as_str(), &table.name.as_str()],
-        )
+        .execute("DELETE FROM bulk.load WHERE id = ANY ($1)", &[&loads])
         .await
         .map_err(Error::database(format!("forget the marks of {table:#}")))?;
     Ok(())
+}
+
+/// A name, or for a dialect without one its bytes: `custom ,"~ always`.
+fn write_dialect(dialect: Dialect) -> String {
+    if Dialect::ERAS.contains(&dialect) {
+        return dialect.name().to_owned();
+    }
+    let [delimiter, quote, escape] = [dialect.delimiter(), dialect.quote(), dialect.escape()].map(char::from);
+    let quoting = match dialect.quoting() {
+        Quoting::AsNeeded => "as needed",
+        Quoting::Always => "always",
+    };
+    format!("{CUSTOM}{delimiter}{quote}{escape} {quoting}")
+}
+
+const CUSTOM: &str = "custom ";
+
+fn read_dialect(text: &str) -> Option<Dialect> {
+    let Some(custom) = text.strip_prefix(CUSTOM) else { return text.parse().ok() };
+    let (&[delimiter, quote, escape], quoting) = custom.as_bytes().split_first_chunk()?;
+    let quoting = match quoting {
+        b" as needed" => Quoting::AsNeeded,
+        b" always" => Quoting::Always,
+        _ => return None,
+    };
+    Dialect::new(delimiter, quote, escape, quoting).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_comes_back_from_the_ledger() {
+        let custom = Dialect::new(b' ', b'\'', b'~', Quoting::AsNeeded).unwrap();
+        let tabs = Dialect::new(b'\t', b'"', b'"', Quoting::Always).unwrap();
+        for dialect in Dialect::ERAS.into_iter().chain([custom, tabs]) {
+            assert_eq!(read_dialect(&write_dialect(dialect)), Some(dialect));
+        }
+        assert_eq!(write_dialect(custom), "custom  '~ as needed");
+        assert_eq!(read_dialect("custom"), None);
+    }
 }

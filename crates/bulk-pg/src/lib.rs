@@ -49,23 +49,34 @@
 //! tables' owner is needed. Memory does not grow with the file.
 
 mod buffer;
+mod chunk;
 mod column;
 mod copy_text;
 mod detect;
 mod dialect;
+mod encode;
 mod error;
 mod event;
+mod field;
+mod foreign_key;
+mod header;
 mod ident;
 mod ledger;
 mod load;
+mod position;
 mod post_data;
 mod pre_data;
 mod record;
+mod record_error;
+mod record_options;
+mod records;
 mod restart;
 mod scan;
 mod schema;
+mod sequences;
 mod session;
 mod statement;
+mod table_lock;
 mod verify;
 
 pub use copy_text::{CopyText, NoSuchField, Source};
@@ -73,14 +84,19 @@ pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};
 pub use dialect::{Dialect, InvalidDialect, Quoting, UnknownDialect};
 pub use error::{Cause, Error};
 pub use event::{Event, Observer};
+pub use field::Field;
+pub use foreign_key::Orphans;
+pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
 pub use ledger::{FileIdentity, prepare_ledger};
 pub use load::{LoadOptions, Loaded, find_loaded, load};
-pub use post_data::{Orphans, PostData, apply_post_data};
+pub use position::Position;
+pub use post_data::{PostData, apply_post_data};
 pub use pre_data::{PreData, Refused, apply_pre_data};
-pub use record::{
-    Contradiction, Field, Grammar, Header, Position, Record, RecordError, RecordErrorKind, RecordOptions, Records,
-};
+pub use record::Record;
+pub use record_error::{Contradiction, RecordError, RecordErrorKind};
+pub use record_options::{Grammar, RecordOptions};
+pub use records::Records;
 pub use restart::restart;
 pub use schema::{
     ColumnDefinition, Constraint, ConstraintKind, Definition, DefinitionKind, ForeignKey, IdentityKind, LeftOut,

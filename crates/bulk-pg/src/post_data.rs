@@ -1,34 +1,16 @@
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, PoisonError};
 
-use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Cause;
+use crate::foreign_key::{self, Checked};
 use crate::pre_data::is_duplicate;
+use crate::sequences::raise_sequences;
 use crate::{
-    Definition, DefinitionKind, Error, Event, ForeignKey, Observer, Plan, Refused, Session, TableName, quote_literal,
+    Definition, DefinitionKind, Error, Event, ForeignKey, Observer, Orphans, Plan, Refused, Session, TableName,
 };
-
-/// How many orphans of one foreign key are shown.
-const EXAMPLES: usize = 5;
-/// How the comment on a violated foreign key starts.
-const COMMENT: &str = "NOT VALID: ";
-
-/// A foreign key that the rows violate. It is there, NOT VALID: the server checks new rows against it, and not the old.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Orphans {
-    /// The constraint.
-    pub constraint: String,
-    /// The table that refers.
-    pub table: TableName,
-    /// The table that lacks the rows.
-    pub references: TableName,
-    /// How many rows refer to nothing.
-    pub rows: u64,
-    /// The keys that some of them refer to.
-    pub examples: Vec<String>,
-}
 
 /// What [`apply_post_data`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,32 +22,43 @@ pub struct PostData {
     pub existing: usize,
     /// Foreign keys that the rows violate, as found in this run.
     pub orphans: Vec<Orphans>,
-    /// Foreign keys that an earlier run found violated, with what it found; no table of theirs was loaded since.
+    /// Foreign keys that an earlier run found violated, with what it found. They are so still: an orphan that it named is
+    /// there. Their rows were not looked at again, so the figures may be old.
     pub known_orphans: Vec<(String, String)>,
+    /// Foreign keys that an earlier run found violated, and that are valid now.
+    pub repaired: Vec<String>,
     /// Statements that the server refused.
     pub refused: Vec<Refused>,
-    /// Sequences that were set behind the largest value in their column.
+    /// Sequences that were raised to the largest value in their column.
     pub sequences: usize,
 }
 
-/// Runs the phases after the data on all of `sessions` side by side: indexes and constraints, what needs them, foreign
-/// keys, triggers, sequences, ANALYZE of `loaded`.
+/// Runs the phases after the data on all of `sessions` side by side: indexes and constraints, ANALYZE of `loaded`, what
+/// needs indexes, foreign keys, triggers, sequences.
 ///
 /// Whatever exists is skipped, so an interrupted run goes on at the statement that it had reached. Foreign keys are added
-/// NOT VALID and then validated; one that the rows violate stays NOT VALID and is listed with its orphans.
+/// NOT VALID and then validated; one that the rows violate stays NOT VALID and is listed with its orphans, and a comment
+/// on it says so. A later run tries again as soon as the orphan that the comment names is gone, or a row was loaded into
+/// one of the two tables.
+///
+/// Sequences are never lowered.
+///
+/// Dropping the future leaves the statements that run to the server, which completes them.
 ///
 /// # Errors
 ///
-/// [`Error::Database`] if the session breaks. A statement that the server refuses is listed and the others go on.
+/// [`Error::Database`] if a session breaks. A statement that the server refuses is listed and the others go on.
+/// [`Error::Stopped`] once `stop` is cancelled and the statements that were running have ended.
 pub async fn apply_post_data(
     sessions: &mut [Session],
     plan: &Plan<'_>,
     loaded: &[TableName],
     observer: &dyn Observer,
+    stop: &CancellationToken,
 ) -> Result<PostData, Error> {
     let mut done = PostData::default();
     let Some(first) = sessions.first() else { return Ok(done) };
-    let existing = Existing::find(first).await?;
+    let run = Run { sessions, existing: Existing::find(first).await?, observer, stop };
     for session in sessions.iter() {
         // Half of the default of a small server's memory for one index, at most; a fixed figure that people can read.
         session
@@ -74,28 +67,66 @@ pub async fn apply_post_data(
             .await
             .map_err(Error::database("set maintenance_work_mem"))?;
     }
-    run_side_by_side(sessions, &plan.indexes, &existing, &mut done, observer).await?;
+    let mut tables: Vec<(Option<&TableName>, Work<'_>)> =
+        loaded.iter().map(|table| (Some(table), Work { analyze: Some(table), ..Work::default() })).collect();
+    for definition in &plan.indexes {
+        of_table(&mut tables, definition.table()).statements.push(definition);
+    }
+    let sizes = sizes(first).await?;
+    let size = |table: Option<&TableName>| table.and_then(|table| sizes.get(table)).copied().unwrap_or(0);
+    tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.statements.len() as i64)));
+    run.side_by_side(tables, &mut done).await?;
     for definition in &plan.after_indexes {
-        run(&sessions[0], definition, &definition.sql, &existing, &mut done, observer).await?;
+        run.statement(first, definition, &definition.sql, &mut done).await?;
     }
+
+    // Adding a key locks both tables, but takes no time; validating locks little, and reads both.
+    let mut tables = Vec::new();
     for definition in &plan.foreign_keys {
-        let DefinitionKind::ForeignKey(key) = &definition.kind else { continue };
+        let DefinitionKind::ForeignKey(key) = &definition.kind else {
+            done.refused.push(Refused {
+                line: definition.line,
+                what: definition.summary(),
+                reason: "a foreign key without a name, of which a second run could not tell that it is there"
+                    .to_owned(),
+            });
+            continue;
+        };
         let is_loaded = loaded.contains(&key.table) || loaded.contains(&key.references);
-        add_foreign_key(&sessions[0], definition, key, is_loaded, &existing, &mut done, observer).await?;
+        if run.add_foreign_key(first, definition, key, is_loaded, &mut done).await? {
+            of_table(&mut tables, Some(&key.table)).keys.push((definition, key));
+        }
     }
+    tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.keys.len() as i64)));
+    run.side_by_side(tables, &mut done).await?;
+
     for definition in &plan.triggers {
-        run(&sessions[0], definition, &definition.sql, &existing, &mut done, observer).await?;
+        run.statement(first, definition, &definition.sql, &mut done).await?;
     }
     for table in loaded {
-        done.sequences += set_sequences(&sessions[0], table).await?;
+        done.sequences += raise_sequences(first, table).await?;
     }
-    for table in loaded {
-        let sql = format!("ANALYZE {table}");
-        observer.event(&Event::Step { what: &sql });
-        sessions[0].client().batch_execute(&sql).await.map_err(Error::database(format!("analyze {table:#}")))?;
-    }
-    sessions[0].flush().await?;
+    first.flush().await?;
+    done.refused.sort_by_key(|refused| refused.line);
     Ok(done)
+}
+
+/// What is to be done with one table, by one session, so that no two wait for one lock.
+#[derive(Default)]
+struct Work<'a> {
+    statements: Vec<&'a Definition>,
+    analyze: Option<&'a TableName>,
+    keys: Vec<(&'a Definition, &'a ForeignKey)>,
+}
+
+type Tables<'a> = Vec<(Option<&'a TableName>, Work<'a>)>;
+
+fn of_table<'a, 't>(tables: &'t mut Tables<'a>, table: Option<&'a TableName>) -> &'t mut Work<'a> {
+    let at = tables.iter().position(|(known, _)| *known == table).unwrap_or_else(|| {
+        tables.push((table, Work::default()));
+        tables.len() - 1
+    });
+    &mut tables[at].1
 }
 
 /// Names of indexes, constraints and triggers in the database.
@@ -145,6 +176,16 @@ impl Existing {
         })
     }
 
+    fn foreign_key(&self, key: &ForeignKey) -> Option<&(bool, Option<String>)> {
+        self.constraints.get(&(key.table.clone(), key.name.as_str().to_owned()))
+    }
+
+    /// What an earlier run noted of a foreign key that was violated.
+    fn note(&self, key: &ForeignKey) -> Option<&str> {
+        let (_, comment) = self.foreign_key(key)?;
+        comment.as_deref().filter(|comment| foreign_key::is_note(comment))
+    }
+
     fn has(&self, definition: &Definition) -> bool {
         let on = |table: &TableName, name: &str| (table.clone(), name.to_owned());
         let relation = |schema: &str, name: &str| self.relations.contains(&(schema.to_owned(), name.to_owned()));
@@ -161,67 +202,137 @@ impl Existing {
     }
 }
 
-async fn run(
-    session: &Session,
-    definition: &Definition,
-    sql: &str,
-    existing: &Existing,
-    done: &mut PostData,
-    observer: &dyn Observer,
-) -> Result<(), Error> {
-    if existing.has(definition) {
-        done.existing += 1;
-        return Ok(());
-    }
-    observer.event(&Event::Step { what: &definition.summary() });
-    match session.client().batch_execute(sql).await {
-        Ok(()) => done.applied += 1,
-        Err(error) if error.is_closed() => return Err(Error::database(definition.summary())(error)),
-        Err(error) if error.code().is_some_and(is_duplicate) => done.existing += 1,
-        Err(error) => done.refused.push(Refused::new(definition, &Cause(error))),
-    }
-    Ok(())
+struct Run<'a> {
+    sessions: &'a [Session],
+    existing: Existing,
+    observer: &'a dyn Observer,
+    stop: &'a CancellationToken,
 }
 
-/// Each session takes the next table, the one with the most statements first, so that no two wait for one lock.
-async fn run_side_by_side(
-    sessions: &[Session],
-    definitions: &[&Definition],
-    existing: &Existing,
-    done: &mut PostData,
-    observer: &dyn Observer,
-) -> Result<(), Error> {
-    let mut tables: Vec<(Option<&TableName>, Vec<&Definition>)> = Vec::new();
-    for definition in definitions {
-        match tables.iter_mut().find(|(table, _)| *table == definition.table()) {
-            Some((_, of_table)) => of_table.push(definition),
-            None => tables.push((definition.table(), vec![definition])),
-        }
-    }
-    let sizes = sizes(&sessions[0]).await?;
-    let size = |table: Option<&TableName>| table.and_then(|table| sizes.get(table)).copied().unwrap_or(0);
-    tables.sort_by_key(|(table, of_table)| std::cmp::Reverse(size(*table).saturating_mul(of_table.len() as i64)));
-    let queue = Arc::new(Mutex::new(VecDeque::from(tables)));
-    let work = sessions.iter().map(|session| {
-        let queue = queue.clone();
-        async move {
+impl Run<'_> {
+    /// Each session takes the next table of the list as it gets free.
+    async fn side_by_side(&self, tables: Tables<'_>, done: &mut PostData) -> Result<(), Error> {
+        let queue = &Mutex::new(VecDeque::from(tables));
+        let work = self.sessions.iter().map(|session| async move {
             let mut part = PostData::default();
             loop {
-                let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop_front();
-                let Some((_, of_table)) = next else { return Ok::<_, Error>(part) };
-                for definition in of_table {
-                    run(session, definition, &definition.sql, existing, &mut part, observer).await?;
-                }
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some((_, work)) = next else { return Ok::<_, Error>(part) };
+                self.table(session, work, &mut part).await?;
             }
+        });
+        // Each ends by itself, so that what one has begun is not dropped because another one failed.
+        for part in futures::future::join_all(work).await {
+            let part = part?;
+            done.applied += part.applied;
+            done.existing += part.existing;
+            done.refused.extend(part.refused);
+            done.orphans.extend(part.orphans);
+            done.repaired.extend(part.repaired);
         }
-    });
-    for part in futures::future::try_join_all(work).await? {
-        done.applied += part.applied;
-        done.existing += part.existing;
-        done.refused.extend(part.refused);
+        done.orphans.sort_by(|a, b| (&a.table, &a.constraint).cmp(&(&b.table, &b.constraint)));
+        Ok(())
     }
-    done.refused.sort_by_key(|refused| refused.line);
-    Ok(())
+
+    async fn table(&self, session: &Session, work: Work<'_>, done: &mut PostData) -> Result<(), Error> {
+        for definition in work.statements {
+            self.statement(session, definition, &definition.sql, done).await?;
+        }
+        if let Some(table) = work.analyze {
+            self.step(&format!("ANALYZE {table}"))?;
+            let sql = format!("ANALYZE {table}");
+            session.client().batch_execute(&sql).await.map_err(Error::database(format!("analyze {table:#}")))?;
+        }
+        for (definition, key) in work.keys {
+            self.validate(session, definition, key, done).await?;
+        }
+        Ok(())
+    }
+
+    /// Says what comes next, unless it shall not come.
+    fn step(&self, what: &str) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            return Err(Error::Stopped { what: "making indexes and constraints".to_owned() });
+        }
+        self.observer.event(&Event::Step { what });
+        Ok(())
+    }
+
+    /// Whether it was run.
+    async fn statement(
+        &self,
+        session: &Session,
+        definition: &Definition,
+        sql: &str,
+        done: &mut PostData,
+    ) -> Result<bool, Error> {
+        if self.existing.has(definition) {
+            done.existing += 1;
+            return Ok(false);
+        }
+        self.step(&definition.summary())?;
+        match session.client().batch_execute(sql).await {
+            Ok(()) => {
+                done.applied += 1;
+                return Ok(true);
+            }
+            Err(error) if error.is_closed() => return Err(Error::database(definition.summary())(error)),
+            Err(error) if error.code().is_some_and(is_duplicate) => done.existing += 1,
+            Err(error) => done.refused.push(Refused::new(definition, &Cause(error))),
+        }
+        Ok(false)
+    }
+
+    /// Adds a foreign key without looking at the rows; tells whether they are to be looked at.
+    async fn add_foreign_key(
+        &self,
+        session: &Session,
+        definition: &Definition,
+        key: &ForeignKey,
+        is_loaded: bool,
+        done: &mut PostData,
+    ) -> Result<bool, Error> {
+        let found = self.existing.foreign_key(key);
+        let Some((is_valid, _)) = found else {
+            let sql = key.not_valid_sql().unwrap_or_else(|| definition.sql.clone());
+            return self.statement(session, definition, &sql, done).await;
+        };
+        done.existing += 1;
+        match self.existing.note(key) {
+            None => Ok(!is_valid),
+            Some(_) if *is_valid => {
+                foreign_key::remove_note(session, key).await?;
+                done.repaired.push(key.name.as_str().to_owned());
+                Ok(false)
+            }
+            Some(note) if !is_loaded && foreign_key::is_still_violated(session, key, note).await? => {
+                done.known_orphans.push((key.name.as_str().to_owned(), note.to_owned()));
+                Ok(false)
+            }
+            Some(_) => Ok(true),
+        }
+    }
+
+    async fn validate(
+        &self,
+        session: &Session,
+        definition: &Definition,
+        key: &ForeignKey,
+        done: &mut PostData,
+    ) -> Result<(), Error> {
+        let Some(sql) = key.validate_sql() else { return Ok(()) };
+        self.step(&sql)?;
+        match foreign_key::validate(session, key, &sql).await? {
+            Checked::Valid if self.existing.note(key).is_some() => {
+                foreign_key::remove_note(session, key).await?;
+                done.repaired.push(key.name.as_str().to_owned());
+            }
+            Checked::Valid => {}
+            Checked::Violated(orphans) => done.orphans.push(orphans),
+            Checked::Refused(cause) => done.refused.push(Refused::new(definition, &cause)),
+        }
+        Ok(())
+    }
 }
 
 async fn sizes(session: &Session) -> Result<HashMap<TableName, i64>, Error> {
@@ -240,136 +351,4 @@ async fn sizes(session: &Session) -> Result<HashMap<TableName, i64>, Error> {
         Some((TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)).ok()?, row.get::<_, Option<i64>>(2)?))
     };
     Ok(rows.iter().filter_map(size).collect())
-}
-
-async fn add_foreign_key(
-    session: &Session,
-    definition: &Definition,
-    key: &ForeignKey,
-    is_loaded: bool,
-    existing: &Existing,
-    done: &mut PostData,
-    observer: &dyn Observer,
-) -> Result<(), Error> {
-    let name = (key.table.clone(), key.name.as_str().to_owned());
-    match existing.constraints.get(&name) {
-        Some((true, _)) => {
-            done.existing += 1;
-            return Ok(());
-        }
-        Some((false, Some(comment))) if comment.starts_with(COMMENT) && !is_loaded => {
-            done.existing += 1;
-            done.known_orphans.push((key.name.as_str().to_owned(), comment.clone()));
-            return Ok(());
-        }
-        Some((false, _)) => done.existing += 1,
-        None => {
-            let sql = key.not_valid_sql().unwrap_or_else(|| definition.sql.clone());
-            let (applied, refused) = (done.applied, done.refused.len());
-            run(session, definition, &sql, existing, done, observer).await?;
-            if done.refused.len() > refused || done.applied == applied {
-                return Ok(());
-            }
-        }
-    }
-    let Some(sql) = key.validate_sql() else { return Ok(()) };
-    match session.client().batch_execute(&sql).await {
-        Ok(()) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
-            let orphans = find_orphans(session, key).await?;
-            note(session, key, &orphans).await?;
-            done.orphans.push(orphans);
-            Ok(())
-        }
-        Err(error) if error.is_closed() => Err(Error::database(definition.summary())(error)),
-        Err(error) => {
-            done.refused.push(Refused::new(definition, &Cause(error)));
-            Ok(())
-        }
-    }
-}
-
-/// Leaves word at the constraint, for people who look at the table and for the next run.
-async fn note(session: &Session, key: &ForeignKey, orphans: &Orphans) -> Result<(), Error> {
-    let text = format!("{COMMENT}{} rows refer to nothing in {:#}", orphans.rows, key.references);
-    let sql = format!(
-        "COMMENT ON CONSTRAINT {} ON {} IS {}",
-        key.name,
-        key.table,
-        quote_literal(&text).unwrap_or_else(|_| "NULL".to_owned())
-    );
-    session.client().batch_execute(&sql).await.map_err(Error::database(format!("comment on {:#}", key.name)))
-}
-
-async fn find_orphans(session: &Session, key: &ForeignKey) -> Result<Orphans, Error> {
-    let action = || format!("list the orphans of {:#}", key.name);
-    let parent_columns = if key.ref_columns.is_empty() {
-        let sql = "SELECT a.attname::text FROM pg_catalog.pg_constraint k
-                   JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                   CROSS JOIN LATERAL pg_catalog.unnest(k.confkey) WITH ORDINALITY u(attnum, place)
-                   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum
-                   WHERE n.nspname = $1 AND c.relname = $2 AND k.conname = $3 ORDER BY u.place";
-        let names: [&str; 3] = [key.table.schema.as_str(), key.table.name.as_str(), key.name.as_str()];
-        let rows = session.client().query(sql, &[&names[0], &names[1], &names[2]]).await;
-        let rows = rows.map_err(Error::database(action()))?;
-        rows.iter().filter_map(|row| crate::Ident::new(row.get::<_, String>(0)).ok()).collect()
-    } else {
-        key.ref_columns.clone()
-    };
-    let pairs = || key.columns.iter().zip(&parent_columns);
-    let not_null: Vec<_> = key.columns.iter().map(|column| format!("c.{column} IS NOT NULL")).collect();
-    let equal: Vec<_> = pairs().map(|(child, parent)| format!("p.{parent} = c.{child}")).collect();
-    let shown: Vec<_> = key.columns.iter().map(|column| format!("c.{column}::text")).collect();
-    let from = format!(
-        "FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})",
-        key.table,
-        not_null.join(" AND "),
-        key.references,
-        equal.join(" AND ")
-    );
-    let separator = quote_literal(", ").unwrap_or_default();
-    let sql = format!(
-        "SELECT count(*), (SELECT pg_catalog.array_agg(v) FROM
-             (SELECT DISTINCT pg_catalog.concat_ws({separator}, {}) AS v {from} ORDER BY v LIMIT {EXAMPLES}) e) {from}",
-        shown.join(", ")
-    );
-    let row = session.client().query_one(&sql, &[]).await.map_err(Error::database(action()))?;
-    Ok(Orphans {
-        constraint: key.name.as_str().to_owned(),
-        table: key.table.clone(),
-        references: key.references.clone(),
-        rows: u64::try_from(row.get::<_, i64>(0)).unwrap_or(0),
-        examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default(),
-    })
-}
-
-/// Sets the sequences that a table's columns own, of `serial` and of identity columns, to the largest value loaded.
-async fn set_sequences(session: &Session, table: &TableName) -> Result<usize, Error> {
-    let action = || format!("set the sequences of {table:#}");
-    let rows = session
-        .client()
-        .query(
-            "SELECT a.attname::text, s.oid::pg_catalog.regclass::text
-             FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             JOIN pg_catalog.pg_depend d ON d.refobjid = c.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
-                  AND d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
-             JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-             WHERE n.nspname = $1 AND c.relname = $2",
-            &[&table.schema.as_str(), &table.name.as_str()],
-        )
-        .await
-        .map_err(Error::database(action()))?;
-    for row in &rows {
-        let column = crate::Ident::new(row.get::<_, String>(0))
-            .map_err(|error| Error::Columns { file: table.to_string(), what: error.to_string() })?;
-        let sql = format!(
-            "SELECT pg_catalog.setval($1::text::regclass, m) FROM (SELECT max({column})::bigint AS m FROM {table}) x \
-             WHERE m > 0"
-        );
-        session.client().query(&sql, &[&row.get::<_, String>(1)]).await.map_err(Error::database(action()))?;
-    }
-    Ok(rows.len())
 }

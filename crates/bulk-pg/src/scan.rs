@@ -5,8 +5,7 @@
 
 use memchr::{memchr, memchr2, memchr3};
 
-use crate::dialect::{Dialect, Quoting};
-use crate::record::{Contradiction, Grammar};
+use crate::{Contradiction, Dialect, Grammar, Quoting};
 
 /// How a record ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +62,13 @@ pub(crate) enum FaultKind {
     Unterminated,
     /// A line end of another style than the first.
     MixedNewlines,
+    /// More than [`MAX_FIELDS`].
+    TooManyFields,
 }
+
+/// The most fields of a record. A table has at most 1,600 columns (PostgreSQL manual, "PostgreSQL Limits"); a file may have
+/// more, but a line of delimiters must not fill the memory with the places of its fields.
+pub(crate) const MAX_FIELDS: usize = 1 << 16;
 
 /// The rules by which records are scanned.
 #[derive(Clone, Copy, Debug)]
@@ -147,12 +152,12 @@ impl Rules {
             let span = Span { start: inner.0 as u32, end: inner.1 as u32, form };
             match input.get(at).copied() {
                 Some(byte) if byte == delimiter => {
-                    spans.push(span);
+                    push(spans, span, at)?;
                     start = at + 1;
                 }
                 Some(byte) => match self.line_end(input, at, byte, last)? {
                     Some(end) => {
-                        spans.push(span);
+                        push(spans, span, at)?;
                         return Ok(Scan::Record(end));
                     }
                     None => return Ok(Scan::More { open: start }),
@@ -161,7 +166,7 @@ impl Rules {
                     if always && form == Form::Bare && at > start {
                         return Err(contradiction(start, Contradiction::BareValue));
                     }
-                    spans.push(span);
+                    push(spans, span, at)?;
                     return Ok(Scan::Record(at));
                 }
                 None => return Ok(Scan::More { open: start }),
@@ -183,6 +188,22 @@ impl Rules {
         Ok(Some(at + if found == Newline::CrLf { 2 } else { 1 }))
     }
 }
+
+/// Looks at the limit only where the list has to grow.
+#[inline(always)]
+fn push(spans: &mut Vec<Span>, span: Span, at: usize) -> Result<(), Fault> {
+    if spans.len() == spans.capacity() {
+        if spans.len() >= MAX_FIELDS {
+            return Err(Fault { at, kind: FaultKind::TooManyFields });
+        }
+        spans.reserve_exact(spans.len().max(SPANS));
+    }
+    spans.push(span);
+    Ok(())
+}
+
+/// Room for so many fields is made at first, and twice as many each time after that: [`MAX_FIELDS`] is met exactly.
+const SPANS: usize = 16;
 
 fn contradiction(at: usize, what: Contradiction) -> Fault {
     Fault { at, kind: FaultKind::Contradiction(what) }

@@ -42,10 +42,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`]; [`Error::is_denied`] tells a wrong password from an absent server.
+    /// [`Error::Url`] and [`Error::Connect`]; [`Error::is_denied`] tells a wrong password from an absent server.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let mut config = Config::from_str(url)
-            .map_err(|error| Error::Connect { target: "the database".to_owned(), source: Cause(error) })?;
+        let mut config = parse(url)?;
         if config.get_application_name().is_none() {
             config.application_name("bulk");
         }
@@ -57,6 +56,8 @@ impl Session {
             let _ = connection.await;
         });
         client.batch_execute(SETTINGS).await.map_err(failed)?;
+        // From version 14 on, so that a statement does not run on for hours when its program has been killed.
+        let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
         // An unknown setting or a server without the library: the default compression it is.
         let lz4 = client.batch_execute("SET default_toast_compression = lz4").await.is_ok();
         Ok(Self { client, connection, target, lz4 })
@@ -102,6 +103,31 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+/// Reads a connection string. What is wrong with it is said without quoting any of it: it may hold a password.
+fn parse(url: &str) -> Result<Config, Error> {
+    let unusable = |what: &str| Error::Url { what: what.to_owned() };
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    // The rest of a password would be taken for the host, and shown as such.
+    if is_url && url.matches('@').count() > 1 {
+        return Err(unusable(
+            "it has more than one @; write one that is a part of the user, password or an option as %40",
+        ));
+    }
+    Config::from_str(url).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        // These name an option of libpq's, and no others of its messages are without the text around the fault.
+        match cause.strip_prefix("invalid value for option ") {
+            Some(option) => unusable(&format!("the value of its option {option} is not valid")),
+            None if is_url => {
+                unusable("it is not of the form postgres://user:password@host:port/database?option=value")
+            }
+            None => unusable(
+                "it is neither postgres://user:password@host:port/database nor host=... port=... dbname=... user=...",
+            ),
+        }
+    })
 }
 
 fn describe(config: &Config) -> String {

@@ -28,11 +28,12 @@ pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, E
     let sql = format!(
         "SELECT (SELECT count(*) FROM {table}),
                 (SELECT coalesce(sum(records), 0)::bigint FROM bulk.load
-                 WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL)"
+                 WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL
+                   AND target_oid = $3::text::pg_catalog.regclass)"
     );
     let row = session
         .client()
-        .query_one(&sql, &[&table.schema.as_str(), &table.name.as_str()])
+        .query_one(&sql, &[&table.schema.as_str(), &table.name.as_str(), &table.to_string()])
         .await
         .map_err(Error::database(format!("count the rows of {table:#}")))?;
     let unsigned = |place| u64::try_from(row.get::<_, i64>(place)).unwrap_or(0);

@@ -150,7 +150,11 @@ fn each_trap_alone_is_found() {
 fn evidence_tells_likely_from_ambiguous() {
     let verdict = detect(b"a,b\n\"1\",\"x\\\\y\"\n\"2\",\"\\\\\\\\\"\n", true, None).unwrap();
     assert_eq!((verdict.dialect, verdict.certainty), (Dialect::D, Certainty::Likely));
-    assert_eq!(verdict.evidence, "2 records, 6 backslashes inside quotes, all in pairs, and no quotes inside quotes");
+    assert_eq!(
+        verdict.evidence,
+        "2 records, 6 backslashes inside quotes, all in pairs, and no quotes inside quotes; D reads a pair as one, B would \
+         keep both"
+    );
     let verdict = detect(b"a,b\n\"1\",\"x\"\n", true, None).unwrap();
     assert_eq!((verdict.dialect, verdict.certainty), (Dialect::B, Certainty::Ambiguous));
     assert_eq!(verdict.evidence, "1 record, with neither a backslash nor a quote inside quotes");

@@ -1,0 +1,109 @@
+//! Marks of rows that are not there any more.
+
+mod support;
+
+use bulk_pg::{LoadOptions, count_rows, find_loaded, prepare_ledger};
+use support::{Bench, chain, file, load_t, table};
+
+const CSV: &[u8] = b"id,text\n1,a\n2,b\n";
+
+async fn found(session: &bulk_pg::Session) -> Option<u64> {
+    find_loaded(session, &table("t"), &file("t.csv", CSV), &LoadOptions::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_file_is_found_when_all_of_it_is_loaded() {
+    let bench = Bench::new("found", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    assert_eq!(found(&session).await, None);
+    load_t(&mut session, b"id,text\n1,a\nnone,b\n", &LoadOptions::default()).await.unwrap_err();
+    let mut each = LoadOptions::default();
+    each.chunk_size = 0;
+    let broken = b"id,text\n1,a\nx,b\n";
+    load_t(&mut session, broken, &each).await.unwrap_err();
+    // A part is not all.
+    let part = find_loaded(&session, &table("t"), &file("t.csv", broken), &each).await.unwrap();
+    assert_eq!((part, bench.psql("SELECT count(*) FROM t")), (None, "1".to_owned()));
+    bench.psql("TRUNCATE t");
+    load_t(&mut session, CSV, &each).await.unwrap();
+    assert_eq!(found(&session).await, Some(2));
+}
+
+#[tokio::test]
+async fn a_table_emptied_by_somebody_has_nothing_and_is_loaded_anew() {
+    for empty in ["TRUNCATE t", "DELETE FROM t", "DROP TABLE t; CREATE TABLE t (id integer, text text)"] {
+        let bench = Bench::new("emptied", "CREATE TABLE t (id integer, text text)");
+        let mut session = bench.session().await;
+        load_t(&mut session, CSV, &LoadOptions::default()).await.unwrap();
+        bench.psql(empty);
+        assert_eq!(found(&session).await, None, "{empty}");
+        // Only asked: the marks are there until the next load.
+        assert_eq!(bench.psql("SELECT (SELECT count(*) FROM bulk.load), (SELECT count(*) FROM bulk.chunk)"), "1|1");
+        let id = bench.psql("SELECT id FROM bulk.load");
+        let loaded = load_t(&mut session, CSV, &LoadOptions::default()).await.unwrap();
+        assert_eq!((loaded.records, loaded.sent), (2, 2), "{empty}");
+        assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "1|a\n2|b");
+        assert_eq!(bench.psql("SELECT count(*), min(id) > 0 FROM bulk.load"), "1|t");
+        assert_ne!(bench.psql("SELECT id FROM bulk.load"), id);
+        assert!(count_rows(&session, &table("t")).await.unwrap().matches());
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_left_nothing_is_in_nobodys_way() {
+    let bench = Bench::new("nothing", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    load_t(&mut session, b"id,text\nnone,a\n", &LoadOptions::default()).await.unwrap_err();
+    assert_eq!(bench.psql("SELECT count(*) FROM bulk.load"), "1");
+    // The file is mended, and so it is another version; or it is another file.
+    assert_eq!(load_t(&mut session, CSV, &LoadOptions::default()).await.unwrap().sent, 2);
+    assert_eq!(bench.psql("SELECT file_size, records FROM bulk.load"), "16|2");
+}
+
+#[tokio::test]
+async fn marks_of_a_dropped_table_do_not_count_for_its_namesake() {
+    let bench = Bench::new("namesake", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    load_t(&mut session, CSV, &LoadOptions::default()).await.unwrap();
+    bench.psql("DROP TABLE t; CREATE TABLE t (id integer, text text); INSERT INTO t VALUES (7, 'theirs')");
+    let count = count_rows(&session, &table("t")).await.unwrap();
+    assert_eq!((count.rows, count.records), (1, 0));
+    let error = find_loaded(&session, &table("t"), &file("t.csv", CSV), &LoadOptions::default()).await.unwrap_err();
+    assert!(chain(&error).starts_with("table public.t has rows that this program did not load;"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_load_of_no_rows_stays_loaded_in_an_empty_table() {
+    let bench = Bench::new("none", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    load_t(&mut session, b"id,text\n", &LoadOptions::default()).await.unwrap();
+    let identity = file("t.csv", b"id,text\n");
+    let found = find_loaded(&session, &table("t"), &identity, &LoadOptions::default()).await.unwrap();
+    assert_eq!(found, Some(0));
+}
+
+#[tokio::test]
+async fn an_unknown_table_is_named() {
+    let bench = Bench::new("unknown", "CREATE VIEW t AS SELECT 1 AS id");
+    let mut session = bench.session().await;
+    let expected = "table public.t does not exist in the database; create it, or give a schema file that does";
+    let error = load_t(&mut session, CSV, &LoadOptions::default()).await.unwrap_err();
+    assert_eq!(chain(&error), expected);
+    let error = find_loaded(&session, &table("t"), &file("t.csv", CSV), &LoadOptions::default()).await.unwrap_err();
+    assert_eq!(chain(&error), expected);
+}
+
+#[tokio::test]
+async fn the_ledger_is_made_once_by_many() {
+    let bench = Bench::new("ledgers", "");
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(bulk_pg::Session::connect(bench.database.url()).await.unwrap());
+    }
+    let all = futures::future::join_all(sessions.iter().map(prepare_ledger)).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(
+        bench.psql("SELECT count(*) FROM pg_class WHERE relnamespace = 'bulk'::regnamespace AND relkind = 'r'"),
+        "2"
+    );
+}
