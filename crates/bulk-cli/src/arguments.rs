@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 /// Mirrors huge public data sets into PostgreSQL.
 #[derive(Debug, Parser)]
@@ -19,7 +20,7 @@ Exit status:
   2  wrong usage or configuration      7  verification found a difference
   3  finished, but some items failed, are missing, or violate the schema
   4  the remote end failed; a later try may work
-  130  stopped by Ctrl-C
+  130  stopped by Ctrl-C or SIGTERM: the first finishes what is in hand, the second stops at once
 
 A second run of the same command goes on where the first one stopped.";
 
@@ -34,12 +35,22 @@ pub(crate) struct Common {
     /// Files fetched at once, each over one connection.
     #[arg(long, global = true, value_name = "N", default_value_t = 8, env = "BULK_JOBS")]
     pub(crate) jobs: usize,
+    /// Write a report of the run to this file, as JSON: what was done, when, and how it ended.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Take settings from this TOML file: long flags as keys, at its top or in a table named as a command. Flags win
+    /// over the environment (BULK_…), and that wins over the file.
+    #[arg(long, global = true, value_name = "FILE", env = "BULK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// Print only warnings and errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Print each step.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// Cancelled by the first Ctrl-C: finish what is in hand, and begin nothing.
+    #[arg(skip)]
+    pub(crate) stop: CancellationToken,
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +65,23 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
     Doctor(Doctor),
+}
+
+impl Command {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Mirror(_) => "mirror",
+            Self::Fetch(_) => "fetch",
+            Self::Load(_) => "load",
+            Self::Demo(_) => "demo",
+            Self::Doctor(_) => "doctor",
+        }
+    }
+
+    /// Whether it heeds [`Common::stop`]; the others have nothing to keep.
+    pub(crate) fn is_resumable(&self) -> bool {
+        matches!(self, Self::Mirror(_) | Self::Fetch(_) | Self::Load(_))
+    }
 }
 
 /// Where a bucket is and who asks.

@@ -1,5 +1,7 @@
+use bulk_core::RetryPolicy;
 use bulk_pg::Session;
 use futures::TryStreamExt;
+use serde_json::json;
 
 use crate::arguments::Doctor;
 use crate::dataset::Dataset;
@@ -15,10 +17,13 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
     let mut exit = Exit::Done;
     let mut check = |name: &str, result: Result<String, (Failure, &str)>| match result {
         Ok(text) => {
-            report.event("check", &format!("ok    {name}: {text}"), serde_json::json!({"check": name, "ok": true}))
+            report.event("check", &format!("ok    {name}: {text}"), json!({"check": name, "ok": true}));
         }
         Err((failure, mend)) => {
-            report.warn(format!("fails {name}: {:#}\n      mend: {mend}", failure.error));
+            let error = format!("{:#}", failure.error);
+            let text = format!("fails {name}: {error}\n      mend: {mend}");
+            let fields = json!({"check": name, "ok": false, "error": error, "mend": mend});
+            report.found(&text, fields);
             exit = exit.max(failure.exit);
         }
     };
@@ -53,9 +58,16 @@ async fn database(url: &str) -> Result<String, (Failure, &'static str)> {
 }
 
 async fn bucket(dataset: &Dataset, doctor: &Doctor, report: &Report) -> Result<String, (Failure, &'static str)> {
-    let mend = "check the network, --endpoint and --region, and the proxy variables";
+    let is_folder = dataset.source.starts_with("file://");
+    let mend = match is_folder {
+        true => "make the folder, or name another one as the data set's source",
+        false => "check the network, --endpoint and --region, and the proxy variables",
+    };
     let arguments = dataset.bucket_arguments(&doctor.bucket);
-    let place = Place::open(&dataset.source, &arguments, report).map_err(|failure| (failure, mend))?;
+    // Who asks what is wrong wants to hear it, rather than that it passes.
+    let mut retry = RetryPolicy::default();
+    retry.attempts = 2;
+    let place = Place::open_with(&dataset.source, &arguments, retry, report).map_err(|failure| (failure, mend))?;
     let first = match &place {
         Place::Bucket { bucket, prefix } => {
             std::pin::pin!(bucket.list(prefix)).try_next().await.map_err(|error| (error.into(), mend))?

@@ -35,6 +35,41 @@ impl Failure {
     pub(crate) fn usage(what: impl std::fmt::Display) -> Self {
         Self::new(Exit::Usage, anyhow::anyhow!("{what}"))
     }
+
+    /// Whether it is no failure, but the answer to a stop.
+    pub(crate) fn is_stop(&self) -> bool {
+        self.exit == Exit::Interrupted
+    }
+}
+
+/// The exit status of work on several items of which each may fail for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    is_any_done: bool,
+    is_disk_full: bool,
+    worst: Option<Exit>,
+}
+
+impl Tally {
+    pub(crate) fn done(&mut self) {
+        self.is_any_done = true;
+    }
+
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        self.is_disk_full |= failure.exit == Exit::Disk;
+        self.worst = self.worst.max(Some(failure.exit));
+    }
+
+    /// Where all failed it says why; where some did, that the whole is incomplete. A full disk is the cause of whatever
+    /// else failed.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.worst {
+            None => Exit::Done,
+            Some(_) if self.is_disk_full => Exit::Disk,
+            Some(_) if self.is_any_done => Exit::Incomplete,
+            Some(exit) => exit,
+        }
+    }
 }
 
 impl From<bulk_core::Error> for Failure {
@@ -63,6 +98,8 @@ impl From<bulk_s3::Error> for Failure {
 impl From<bulk_pg::Error> for Failure {
     fn from(error: bulk_pg::Error) -> Self {
         let exit = match () {
+            () if matches!(error, bulk_pg::Error::Stopped { .. }) => Exit::Interrupted,
+            () if matches!(error, bulk_pg::Error::Url { .. }) => Exit::Usage,
             () if error.is_denied() => Exit::Denied,
             () if error.is_remote() => Exit::Remote,
             () => Exit::Failed,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bulk_archive::{DecodeOptions, Decoder};
 use bulk_pg::{FileIdentity, LoadOptions, Session, TableName, count_rows, prepare_ledger, restart};
@@ -8,21 +8,28 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::arguments::{Common, Load};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Tally};
+use crate::progress::Progress;
 use crate::report::Report;
 
 pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let mut options = LoadOptions::default();
     options.dialect = load.dialect;
-    options.append = load.append || load.files.len() > 1;
-    options.fill = fills(&load.fill)?;
+    let own = |(column, value): (String, String)| (own_column(&load.table, column), value);
+    options.fill = fills(&load.fill)?.into_iter().map(own).collect();
     let observer = report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
-    let mut session = Session::connect(&load.db).await?;
+    options.stop = common.stop.clone();
+    let Some(session) = common.stop.run_until_cancelled(Session::connect(&load.db)).await else {
+        return Ok(Exit::Interrupted);
+    };
+    let mut session = session?;
     if common.dry_run {
         for file in &load.files {
             let identity = identity(file)?;
-            report.result(&format!("{} ({} bytes) into {:#}", identity.key, identity.size, load.table));
+            let text = format!("{} ({} bytes) into {:#}", identity.key, identity.size, load.table);
+            let table = format!("{:#}", load.table);
+            report.planned(&text, json!({"file": identity.key, "size": identity.size, "table": table}));
         }
         return Ok(Exit::Done);
     }
@@ -30,25 +37,41 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.restart {
         restart(&mut session, std::slice::from_ref(&load.table)).await?;
     }
-    let ticker = report.ticker();
-    for file in &load.files {
-        let loaded = load_path(&mut session, &load.table, file, &identity(file)?, &options).await?;
-        if loaded.sent == 0 {
-            report.note(format!("{}: all of its {} rows had been loaded", file.display(), loaded.records));
+    let identities = load.files.iter().map(|file| identity(file)).collect::<Result<Vec<_>, _>>()?;
+    let progress = Progress::start(report, 0, identities.iter().map(|identity| identity.size).sum());
+    let mut tally = Tally::default();
+    for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
+        // The first one is not mixed with rows that somebody else put there; the others come to it.
+        options.append = load.append || place > 0;
+        match load_path(&mut session, &load.table, file, identity, &options, report).await {
+            Ok(loaded) => {
+                tally.done();
+                if loaded.sent == 0 {
+                    report.note(format!("{}: all of its {} rows had been loaded", file.display(), loaded.records));
+                }
+            }
+            Err(failure) if failure.is_stop() => return Ok(Exit::Interrupted),
+            // Without the first, or without a database, there is nothing that the others could come to.
+            Err(failure) if place == 0 || matches!(failure.exit, Exit::Remote | Exit::Denied) => return Err(failure),
+            Err(failure) => {
+                report.failure(&failure);
+                tally.failed(&failure);
+            }
         }
     }
-    drop(ticker);
+    drop(progress);
     session.flush().await?;
-    verify(&session, &load.table, load.append, report).await
+    verify(&session, &load.table, load.append, report).await?;
+    Ok(tally.exit())
 }
 
 /// Compares the table's rows with the ledger's records. A table that had rows before has more.
-async fn verify(session: &Session, table: &TableName, append: bool, report: &Report) -> Result<Exit, Failure> {
+async fn verify(session: &Session, table: &TableName, append: bool, report: &Report) -> Result<(), Failure> {
     let count = count_rows(session, table).await?;
     let fields = json!({"table": format!("{table:#}"), "rows": count.rows, "records": count.records});
     report.event("verified", &format!("{table:#} has {} rows", count.rows), fields);
     if count.matches() || (append && count.rows > count.records) {
-        return Ok(Exit::Done);
+        return Ok(());
     }
     let what = anyhow::anyhow!("{table:#} has {} rows, and {} were loaded into it", count.rows, count.records);
     Err(Failure::new(Exit::Differs, what))
@@ -61,13 +84,21 @@ pub(crate) async fn load_path(
     path: &Path,
     identity: &FileIdentity,
     options: &LoadOptions,
+    report: &Report,
 ) -> Result<bulk_pg::Loaded, Failure> {
     let path = path.to_owned();
+    let counter = Arc::new(OnceLock::new());
+    let (begun, totals) = (counter.clone(), report.totals().clone());
     let open = move || {
         let decoder = Decoder::open(&path, &DecodeOptions::default()).map_err(std::io::Error::other)?;
+        totals.begin_reading(begun.get_or_init(|| decoder.progress()).clone());
         Ok(Box::new(decoder) as Box<dyn std::io::Read + Send>)
     };
-    Ok(bulk_pg::load(session, table, identity, open, options).await?)
+    let loaded = bulk_pg::load(session, table, identity, open, options).await;
+    if let Some(counter) = counter.get() {
+        report.totals().end_reading(counter);
+    }
+    Ok(loaded?)
 }
 
 /// A local file is the same as long as its size and its time of change are.
@@ -77,6 +108,14 @@ fn identity(path: &Path) -> Result<FileIdentity, Failure> {
     let absolute = std::path::absolute(path).map_err(failed)?;
     let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
     Ok(FileIdentity::new(absolute.to_string_lossy(), modified.map(|time| time.to_string()), metadata.len()))
+}
+
+/// The column of `TABLE.COLUMN`, as messages write it, where the table is the one that is loaded.
+fn own_column(table: &TableName, column: String) -> String {
+    match column.split_once('.') {
+        Some((name, column)) if name == table.name.as_str() => column.to_owned(),
+        _ => column,
+    }
 }
 
 /// `column=value`, each.

@@ -1,6 +1,7 @@
 //! The `bulk` program: arguments, wiring, reports and exit codes. Everything an embedder would want is in the libraries.
 
 mod arguments;
+mod config;
 mod dataset;
 mod demo;
 mod doctor;
@@ -8,36 +9,30 @@ mod exit;
 mod fetch;
 mod load;
 mod mirror;
+mod progress;
+mod record;
 mod report;
 mod source;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command};
 use crate::exit::{Exit, Failure};
+use crate::record::Record;
 use crate::report::Report;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match config::arguments() {
+        Ok(arguments) => arguments,
+        Err(failure) => {
+            Report::new(false, false, false).failure(&failure);
+            return failure.exit.into();
+        }
+    };
     let report = Report::new(arguments.common.json, arguments.common.quiet, arguments.common.verbose);
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failed, error))
-        .and_then(|runtime| {
-            let result = runtime.block_on(async {
-                tokio::select! {
-                    result = run(&arguments, &report) => result,
-                    _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
-                }
-            });
-            // What still runs is rolled back or kept for the next run; nothing is waited for.
-            runtime.shutdown_background();
-            result
-        });
-    let exit = match result {
+    let mut exit = match execute(&arguments, &report) {
         Ok(exit) => exit,
         Err(failure) => {
             report.failure(&failure);
@@ -47,7 +42,30 @@ fn main() -> ExitCode {
     if exit == Exit::Interrupted {
         report.note("interrupted; run the same command again to go on");
     }
+    if let Err(failure) = report.write_record(arguments.command.name(), exit) {
+        report.failure(&failure);
+        exit = exit.max(failure.exit);
+    }
     exit.into()
+}
+
+fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
+    if let Some(path) = &arguments.common.report {
+        report.keep(Record::create(path)?);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = run(arguments, report) => result,
+            () = interrupted(arguments.command.is_resumable(), &arguments.common.stop, report) => Ok(Exit::Interrupted),
+        }
+    });
+    // What still runs is rolled back or kept for the next run; nothing is waited for.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
@@ -57,5 +75,32 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Load(load) => load::run(load, &arguments.common, report).await,
         Command::Demo(demo) => demo::run(demo, report).await,
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
+    }
+}
+
+/// Ends when the program has to. The first signal asks `is_resumable` work to finish what is in hand; the second does not
+/// wait for it.
+async fn interrupted(is_resumable: bool, stop: &CancellationToken, report: &Report) {
+    signalled().await;
+    if is_resumable {
+        report.note("stopping: what is in hand is finished and kept; once more to stop at once");
+        stop.cancel();
+        signalled().await;
+    }
+}
+
+/// Ctrl-C, or the signal by which service managers stop a program.
+async fn signalled() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    // A program that cannot listen to signals is ended by them.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

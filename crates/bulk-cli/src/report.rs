@@ -1,12 +1,14 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program prints")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
+use bulk_pg::Certainty;
+use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
+use crate::progress::{self, Totals};
+use crate::record::Record;
 
 /// Says what happens: lines for people on stderr, or one JSON event a line on stdout.
 #[derive(Clone)]
@@ -15,18 +17,34 @@ pub(crate) struct Report {
     quiet: bool,
     verbose: bool,
     totals: Arc<Totals>,
-}
-
-#[derive(Default)]
-struct Totals {
-    fetched: AtomicU64,
-    records: AtomicU64,
-    bytes: AtomicU64,
+    screen: Option<MultiProgress>,
+    record: Arc<OnceLock<Record>>,
 }
 
 impl Report {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
-        Self { json, quiet, verbose, totals: Arc::default() }
+        let screen = if json || quiet { None } else { progress::screen() };
+        Self { json, quiet, verbose, totals: Arc::default(), screen, record: Arc::default() }
+    }
+
+    /// Keeps the events of the run from here on.
+    pub(crate) fn keep(&self, record: Record) {
+        // There is one report a run.
+        let _ = self.record.set(record);
+    }
+
+    /// Writes what was kept, if anybody asked for it.
+    pub(crate) fn write_record(&self, command: &str, exit: Exit) -> Result<(), Failure> {
+        self.record.get().map_or(Ok(()), |record| record.write(command, exit))
+    }
+
+    pub(crate) fn totals(&self) -> &Arc<Totals> {
+        &self.totals
+    }
+
+    /// The terminal to draw on, if there is one.
+    pub(crate) fn screen(&self) -> Option<&MultiProgress> {
+        self.screen.as_ref()
     }
 
     /// A line that `-q` leaves out.
@@ -37,6 +55,11 @@ impl Report {
     /// A line that only `-v` shows.
     pub(crate) fn detail(&self, text: impl std::fmt::Display) {
         self.say("detail", &text.to_string(), json!({}), !self.verbose);
+    }
+
+    /// A check that failed.
+    pub(crate) fn found(&self, text: &str, fields: Value) {
+        self.say("check", text, fields, false);
     }
 
     /// A line that is always shown.
@@ -51,7 +74,14 @@ impl Report {
 
     pub(crate) fn failure(&self, failure: &Failure) {
         // Each error of the chain says one thing: what failed, then why.
-        self.say("error", &format!("error: {:#}", failure.error), json!({"exit": failure.exit as u8}), false);
+        let message = format!("{:#}", failure.error);
+        self.say("error", &format!("error: {message}"), json!({"exit": failure.exit as u8, "message": message}), false);
+    }
+
+    /// What a run without `--dry-run` would do: a line on stdout.
+    pub(crate) fn planned(&self, text: &str, fields: Value) {
+        self.result(text);
+        self.say("planned", text, fields, true);
     }
 
     /// What the user asked for, on stdout.
@@ -62,40 +92,34 @@ impl Report {
     }
 
     fn say(&self, event: &str, text: &str, mut fields: Value, hidden: bool) {
+        if let Value::Object(map) = &mut fields {
+            map.insert("event".to_owned(), event.into());
+            map.entry("message").or_insert_with(|| text.trim().into());
+        }
+        if let Some(record) = self.record.get().filter(|_| !matches!(event, "progress" | "detail")) {
+            record.add(&fields);
+        }
         if self.json {
-            if let Value::Object(map) = &mut fields {
-                map.insert("event".to_owned(), event.into());
-                map.entry("message").or_insert_with(|| text.into());
-            }
             println!("{fields}");
         } else if !hidden {
-            eprintln!("{text}");
-        }
-    }
-
-    /// Prints the totals every few seconds until the guard is dropped.
-    pub(crate) fn ticker(&self) -> Ticker {
-        let report = self.clone();
-        Ticker(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                let load = |total: &AtomicU64| total.load(Ordering::Relaxed);
-                let totals = &report.totals;
-                let (fetched, records, bytes) = (load(&totals.fetched), load(&totals.records), load(&totals.bytes));
-                let text = format!("  … {} fetched, {records} rows ({}) loaded", size(fetched), size(bytes));
-                report.event("progress", &text, json!({"fetched": fetched, "records": records, "bytes": bytes}));
+            match &self.screen {
+                Some(screen) => screen.suspend(|| eprintln!("{text}")),
+                None => eprintln!("{text}"),
             }
-        }))
+        }
     }
 
     pub(crate) fn on_download(&self, event: &bulk_core::Event<'_>) {
         use bulk_core::Event;
         match event {
             Event::Progress { bytes, .. } => {
-                self.totals.fetched.fetch_add(*bytes, Ordering::Relaxed);
+                self.totals.add_fetched(*bytes);
             }
-            Event::Started { name, size: total, resumed: resumed @ 1.. } if *total != Some(*resumed) => {
-                self.note(format!("{name}: goes on behind its first {}", size(*resumed)));
+            Event::Started { name, size: total, resumed: resumed @ 1.. } => {
+                self.totals.add_fetched(*resumed);
+                if *total != Some(*resumed) {
+                    self.note(format!("{name}: goes on behind its first {}", size(*resumed)));
+                }
             }
             Event::Retry { name, attempt, delay, error } => self.note(format!(
                 "{name}: {:#}; attempt {} follows in {:.1} s",
@@ -117,7 +141,11 @@ impl Report {
         use bulk_pg::Event;
         match event {
             Event::Opened { file, verdict, drift, resumed, .. } => {
-                self.detail(format!("{file}: dialect {} ({})", verdict.dialect, verdict.evidence));
+                let text = format!("{file}: dialect {} ({})", verdict.dialect, verdict.evidence);
+                match verdict.certainty {
+                    Certainty::Likely => self.warn(format!("{text}; likely, not certain: --dialect settles it")),
+                    _ => self.detail(text),
+                }
                 if !drift.is_empty() {
                     self.note(format!("{file}: {}", drift.join("; ")));
                 }
@@ -126,8 +154,7 @@ impl Report {
                 }
             }
             Event::Committed { records, bytes, .. } => {
-                self.totals.records.fetch_add(*records, Ordering::Relaxed);
-                self.totals.bytes.fetch_add(*bytes, Ordering::Relaxed);
+                self.totals.add_loaded(*records, *bytes);
             }
             Event::Loaded { file, table, records } => {
                 let fields = json!({"file": file, "table": format!("{table:#}"), "records": records});
@@ -151,15 +178,6 @@ impl std::fmt::Display for Chain<'_> {
             source = cause.source();
         }
         Ok(())
-    }
-}
-
-/// Stops the progress lines when it is dropped.
-pub(crate) struct Ticker(tokio::task::JoinHandle<()>);
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

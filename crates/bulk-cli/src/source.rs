@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulk_core::{FileSource, Source};
+use bulk_core::{FileSource, RetryPolicy, Source};
 use bulk_s3::{Bucket, BucketOptions, Credentials, Object};
 use futures::TryStreamExt;
 
@@ -18,11 +18,25 @@ pub(crate) enum Place {
 impl Place {
     /// `s3://bucket/prefix` or `file:///folder`.
     pub(crate) fn open(source: &str, arguments: &BucketArguments, report: &Report) -> Result<Self, Failure> {
+        Self::open_with(source, arguments, RetryPolicy::default(), report)
+    }
+
+    /// As [`open`](Self::open), with other patience.
+    pub(crate) fn open_with(
+        source: &str,
+        arguments: &BucketArguments,
+        retry: RetryPolicy,
+        report: &Report,
+    ) -> Result<Self, Failure> {
         if let Some(path) = source.strip_prefix("file://") {
             return Ok(Self::Folder(PathBuf::from(path)));
         }
         let Some(rest) = source.strip_prefix("s3://") else {
-            return Err(Failure::usage(format!("{source:?} is neither s3://bucket/prefix nor file:///folder")));
+            // The rest of it may hold a password.
+            let scheme = source.split("://").next().unwrap_or_default();
+            return Err(Failure::usage(format!(
+                "a source is s3://bucket/prefix or file:///folder, and not {scheme}://…"
+            )));
         };
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let mut options = BucketOptions::default();
@@ -31,6 +45,7 @@ impl Place {
         if !arguments.anonymous {
             options.credentials = Credentials::Environment;
         }
+        options.retry = retry;
         let report = report.clone();
         options.observer = Arc::new(move |event: &bulk_core::Event<'_>| report.on_download(event));
         Ok(Self::Bucket { bucket: Box::new(Bucket::new(name, options)?), prefix: prefix.to_owned() })
@@ -42,6 +57,13 @@ impl Place {
             Self::Bucket { bucket, prefix } => Ok(bucket.list(prefix).try_collect().await?),
             Self::Folder(folder) => list_folder(folder),
         }
+    }
+
+    /// The part of a key below the prefix's last `/`.
+    pub(crate) fn name<'a>(&self, key: &'a str) -> &'a str {
+        let Self::Bucket { prefix, .. } = self else { return key };
+        let folder = prefix.rfind('/').map_or("", |at| &prefix[..=at]);
+        key.strip_prefix(folder).unwrap_or(key)
     }
 
     pub(crate) fn source(&self) -> Arc<dyn Source> {

@@ -127,7 +127,8 @@ pub struct HttpSource {
 }
 
 impl HttpSource {
-    /// A source of the objects below `base`; a missing `/` at its end is added.
+    /// A source of the objects below `base`; a missing `/` at its path's end is added. A query of `base`, such as a
+    /// signature, goes with every request, and is never shown.
     ///
     /// # Errors
     ///
@@ -137,6 +138,9 @@ impl HttpSource {
         let mut base: Url = base.parse().map_err(|error: url::ParseError| unusable(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             return Err(unusable("it is not http:// or https://"));
+        }
+        if base.query() == Some("") {
+            base.set_query(None);
         }
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));

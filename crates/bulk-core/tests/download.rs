@@ -254,7 +254,8 @@ async fn a_stop_ends_the_wait_for_the_next_attempt_and_for_an_answer() {
         retry.timeout = Duration::from_secs(36000);
         options.retry = retry;
         let stop = options.stop.clone();
-        let running = tokio::spawn(download(source(&server), plan(&objects), folder.path(), options).collect::<Vec<_>>());
+        let running =
+            tokio::spawn(download(source(&server), plan(&objects), folder.path(), options).collect::<Vec<_>>());
         while handle.hits() == 0 {
             tokio::task::yield_now().await;
         }

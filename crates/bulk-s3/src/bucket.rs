@@ -144,7 +144,9 @@ impl Bucket {
         let Some(provider) = &self.credentials else { return Ok(HeaderMap::new()) };
         let denied =
             |what: String| bulk_core::Error::Denied { location: self.location_of_bucket(), reason: Some(what) };
-        let credential = provider.get_credential().await.map_err(|error| denied(error.to_string()))?;
+        let credential = provider.get_credential().await.map_err(|error| {
+            denied(format!("no usable credentials were found; a public bucket needs anonymous access: {error}"))
+        })?;
         let mut request = http::Request::get(url.as_str())
             .body(HttpRequestBody::empty())
             .map_err(|error| denied(error.to_string()))?;

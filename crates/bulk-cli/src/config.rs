@@ -1,0 +1,203 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use toml::{Table, Value};
+
+use crate::arguments::Arguments;
+use crate::exit::Failure;
+
+/// Flags that each run has to be asked for anew.
+const NOT_IN_FILES: [&str; 4] = ["config", "restart", "help", "version"];
+
+/// Reads the command line. Where it and the environment say nothing, the file of `--config` (or `BULK_CONFIG`) speaks.
+///
+/// Its keys are the long flags: those at the top are for every command that has them, those in a table named as a
+/// command for that one, and these win.
+///
+/// Ends the program for `--help`, `--version` and wrong usage, as clap does.
+pub(crate) fn arguments() -> Result<Arguments, Failure> {
+    let mut line: Vec<OsString> = std::env::args_os().collect();
+    let command = Arguments::command();
+    let Some(file) = File::find(&line, &command)? else {
+        return Ok(parsed(command.get_matches_from(line)));
+    };
+    let matches = file.without_requirements(command.clone()).get_matches_from(&line);
+    let more = file.flags(&command, &matches);
+    let at = line.iter().position(|argument| argument == "--").unwrap_or(line.len());
+    line.splice(at..at, more);
+    let matches = command.try_get_matches_from(line).map_err(|error| {
+        Failure::usage(format!("with the settings of {}: {}", file.path.display(), error.to_string().trim_end()))
+    })?;
+    Ok(parsed(matches))
+}
+
+fn parsed(matches: ArgMatches) -> Arguments {
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+struct File {
+    path: PathBuf,
+    settings: Table,
+}
+
+impl File {
+    /// The file that the command line names, else that of the environment, with keys that exist.
+    fn find(line: &[OsString], command: &Command) -> Result<Option<Self>, Failure> {
+        let mut path = std::env::var_os("BULK_CONFIG").filter(|path| !path.is_empty());
+        let mut rest = line.iter().skip(1).take_while(|argument| *argument != "--");
+        while let Some(argument) = rest.next() {
+            if argument == "--config" {
+                path = rest.next().cloned();
+            } else if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--config=")) {
+                path = Some(value.into());
+            }
+        }
+        let Some(path) = path.map(PathBuf::from) else { return Ok(None) };
+        let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
+        let settings: Table = text.parse().map_err(|error| failed(&error))?;
+        check(&settings, command).map_err(|error| failed(&error))?;
+        Ok(Some(Self { path, settings }))
+    }
+
+    /// The setting for a flag of the command in use.
+    fn get(&self, command: &str, flag: &str) -> Option<&Value> {
+        let own = self.settings.get(command).and_then(Value::as_table).and_then(|table| table.get(flag));
+        own.or_else(|| self.settings.get(flag)).filter(|value| !value.is_table())
+    }
+
+    /// The command, with nothing required that the file says.
+    fn without_requirements(&self, mut command: Command) -> Command {
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names {
+            command = command.mut_subcommand(&name, |sub| {
+                sub.mut_args(|arg| {
+                    let is_set = arg.get_long().is_some_and(|flag| self.get(&name, flag).is_some());
+                    let required = arg.is_required_set() && !is_set;
+                    arg.required(required)
+                })
+            });
+        }
+        command
+    }
+
+    /// What to add to a command line that `matches`, as flags.
+    fn flags(&self, command: &Command, matches: &ArgMatches) -> Vec<OsString> {
+        let Some((name, given)) = matches.subcommand() else { return Vec::new() };
+        let Some(sub) = command.find_subcommand(name) else { return Vec::new() };
+        let mut flags = Vec::new();
+        for arg in sub.get_arguments().chain(command.get_arguments()) {
+            let Some(flag) = arg.get_long() else { continue };
+            let Some(value) = self.get(name, flag) else { continue };
+            let said = given.value_source(arg.get_id().as_str());
+            if matches!(said, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+                continue;
+            }
+            if matches!(arg.get_action(), ArgAction::SetTrue) {
+                if value.as_bool() == Some(true) {
+                    flags.push(format!("--{flag}").into());
+                }
+                continue;
+            }
+            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            flags.extend(values.iter().filter_map(text).map(|text| format!("--{flag}={text}").into()));
+        }
+        flags
+    }
+}
+
+/// Says what in a file is no setting, or cannot be the value of one.
+fn check(settings: &Table, command: &Command) -> Result<(), String> {
+    for (key, value) in settings {
+        match (command.find_subcommand(key), value) {
+            (Some(sub), Value::Table(table)) => {
+                for (key, value) in table {
+                    let arg = flag(sub, key).or_else(|| flag(command, key));
+                    check_value(key, value, arg.ok_or_else(|| format!("{} has no flag --{key}", sub.get_name()))?)?;
+                }
+            }
+            _ => {
+                let arg = flag(command, key).or_else(|| command.get_subcommands().find_map(|sub| flag(sub, key)));
+                check_value(key, value, arg.ok_or_else(|| format!("no command has a flag --{key}"))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn flag<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    command.get_arguments().find(|arg| arg.get_long() == Some(long))
+}
+
+fn check_value(key: &str, value: &Value, arg: &Arg) -> Result<(), String> {
+    if NOT_IN_FILES.contains(&key) {
+        return Err(format!("{key} cannot stand in a file; give it as a flag"));
+    }
+    match (arg.get_action(), value) {
+        (ArgAction::SetTrue, Value::Boolean(_)) => Ok(()),
+        (ArgAction::SetTrue, _) => Err(format!("{key} is true or false")),
+        (ArgAction::Append, Value::Array(values)) if values.iter().all(|value| text(value).is_some()) => Ok(()),
+        (_, value) if text(value).is_some() => Ok(()),
+        _ => Err(format!("{key} takes one value")),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(_) | Value::Table(_) => None,
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(text: &str) -> Option<String> {
+        check(&text.parse().unwrap(), &Arguments::command()).err()
+    }
+
+    /// The flags that the settings add to a line.
+    fn added(text: &str, line: &[&str]) -> Vec<OsString> {
+        let file = File { path: "bulk.toml".into(), settings: text.parse().unwrap() };
+        let command = Arguments::command();
+        let matches = file.without_requirements(command.clone()).try_get_matches_from(line).unwrap();
+        file.flags(&command, &matches)
+    }
+
+    #[test]
+    fn what_is_no_setting_is_named() {
+        assert_eq!(errors("db = 'x'\njobs = 3\n[mirror]\ntables = ['a', 'b']\ndate = 2026-06-30\njobs = 4"), None);
+        let said = [
+            ("tabels = 'x'", "no command has a flag --tabels"),
+            ("[mirror]\nout = 'x'", "mirror has no flag --out"),
+            ("[mirrors]\ndb = 'x'", "no command has a flag --mirrors"),
+            ("[mirror]\nrestart = true", "restart cannot stand in a file; give it as a flag"),
+            ("json = 'yes'", "json is true or false"),
+            ("jobs = [1]", "jobs takes one value"),
+            ("db = { host = 'x' }", "db takes one value"),
+        ];
+        for (text, error) in said {
+            assert_eq!(errors(text).as_deref(), Some(error));
+        }
+    }
+
+    #[test]
+    fn a_file_speaks_where_the_command_line_does_not() {
+        let settings =
+            "db = 'all'\njobs = 3\njson = true\n[mirror]\ndb = 'own'\ntables = ['a', 'b']\n[load]\nappend = false";
+        assert_eq!(
+            added(settings, &["bulk", "mirror", "courtlistener"]),
+            ["--db=own", "--tables=a", "--tables=b", "--json", "--jobs=3"]
+        );
+        assert_eq!(
+            added(settings, &["bulk", "--jobs", "8", "mirror", "courtlistener", "--db", "x", "--tables", "c"]),
+            ["--json"]
+        );
+        assert_eq!(added(settings, &["bulk", "load", "f", "--table", "t", "--json"]), ["--db=all", "--jobs=3"]);
+        assert_eq!(added(settings, &["bulk", "fetch", "s3://b", "--out", "o"]), ["--json", "--jobs=3"]);
+    }
+}

@@ -1,0 +1,92 @@
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bulk_pg::{LeftOutReason, PostData};
+use bulk_s3::Snapshot;
+use serde_json::json;
+
+use super::files::Totals;
+use crate::exit::Exit;
+use crate::report::{Report, size};
+
+/// What the schema file holds and the database does not get. Settings and owners are in every dump; they are only counted.
+pub(super) fn list_left_out(left_out: &[bulk_pg::LeftOut], refused: &[bulk_pg::Refused], report: &Report) {
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for item in left_out {
+        match &item.reason {
+            LeftOutReason::Missing(_) => {
+                let reason = "needs a function or table that is neither in the file nor in the database";
+                *counted.entry(reason.to_owned()).or_default() += 1;
+            }
+            reason => *counted.entry(reason.to_string()).or_default() += 1,
+        }
+        report.detail(format!("left out: {item}"));
+    }
+    if !counted.is_empty() {
+        report.note(format!("schema: {} statements left out (-v lists them):", left_out.len()));
+    }
+    const SHOWN: usize = 8;
+    let mut counted: Vec<_> = counted.into_iter().collect();
+    counted.sort_by_key(|(_, count)| Reverse(*count));
+    for (reason, count) in counted.iter().take(SHOWN) {
+        report.note(format!("  {count:4} × {reason}"));
+    }
+    if let Some(more @ 1..) = counted.len().checked_sub(SHOWN) {
+        report.note(format!("  and {more} other reasons"));
+    }
+    for item in refused {
+        report.warn(format!("schema line {}: {}: {}", item.line, item.what, item.reason));
+    }
+}
+
+pub(super) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
+    for orphans in &post_data.orphans {
+        report.warn(format!(
+            "{} of {:#} stays NOT VALID: {} rows refer to nothing in {:#} (such as {})",
+            orphans.constraint,
+            orphans.table,
+            orphans.rows,
+            orphans.references,
+            orphans.examples.join("; ")
+        ));
+    }
+    for constraint in &post_data.repaired {
+        report.note(format!("{constraint}: valid now"));
+    }
+    for (constraint, comment) in &post_data.known_orphans {
+        report.note(format!("{constraint}: {comment}"));
+    }
+    for item in &post_data.refused {
+        report.warn(format!("schema line {}: {}: {}", item.line, item.what, item.reason));
+    }
+    let is_clean = post_data.orphans.is_empty() && post_data.known_orphans.is_empty() && post_data.refused.is_empty();
+    if is_clean { Exit::Done } else { Exit::Incomplete }
+}
+
+pub(super) fn summarise(
+    snapshot: &Snapshot,
+    totals: &Totals,
+    times: &[(&str, Duration)],
+    elapsed: Duration,
+    report: &Report,
+) {
+    let stages: Vec<_> = times.iter().map(|(stage, time)| format!("{stage} {:.1} s", time.as_secs_f64())).collect();
+    let text = format!(
+        "snapshot {}: {} files, {} fetched, {} rows, {} of CSV in {:.1} s ({})",
+        snapshot.date,
+        totals.files,
+        size(totals.fetched),
+        totals.rows,
+        size(totals.bytes),
+        elapsed.as_secs_f64(),
+        stages.join(", ")
+    );
+    let stages: serde_json::Map<_, _> =
+        times.iter().map(|(stage, time)| ((*stage).to_owned(), json!(time.as_secs_f64()))).collect();
+    let fields = json!({
+        "date": snapshot.date.to_string(), "files": totals.files, "fetched": totals.fetched, "rows": totals.rows,
+        "bytes": totals.bytes, "seconds": elapsed.as_secs_f64(), "stages": stages,
+    });
+    report.event("summary", &text, fields);
+}

@@ -1,0 +1,440 @@
+//! `bulk fetch` on a real S3 protocol server with faults, from the outside.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, RwLock};
+
+use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
+use bulk_testkit::snapshot::PLACEHOLDER;
+use support::{BUCKET, NOWHERE, Ran, bulk, files, gets, kill_when};
+
+/// A server, and a folder to fetch into.
+struct Fetch {
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Fetch {
+    fn from(store: Store) -> Self {
+        let server = Server::builder().bucket(BUCKET, store).start().unwrap();
+        Self { server, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
+    /// `bulk fetch SOURCE`, anonymously.
+    fn command(&self, source: &str, more: &[&str]) -> Command {
+        let mut command = bulk(["fetch", source, "--anonymous", "--endpoint", &self.server.url(), "--out"]);
+        command.arg(self.out()).args(more);
+        command
+    }
+
+    #[track_caller]
+    fn fetch(&self, source: &str, more: &[&str]) -> Ran {
+        Ran::of(self.command(source, more))
+    }
+
+    /// Fetches the prefix `data/` of the bucket.
+    #[track_caller]
+    fn data(&self, more: &[&str]) -> Ran {
+        self.fetch(&data(), more)
+    }
+
+    /// The names of the files that are there, with their bytes as text.
+    fn files(&self) -> Vec<(String, String)> {
+        files(&self.out()).into_iter().map(|(name, bytes)| (name, String::from_utf8(bytes).unwrap())).collect()
+    }
+}
+
+fn data() -> String {
+    format!("s3://{BUCKET}/data/")
+}
+
+fn named<const N: usize>(files: [(&str, &str); N]) -> Vec<(String, String)> {
+    files.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
+}
+
+/// The bytes from `offset` on of a file in which no two stretches of some length are alike.
+fn fill(offset: u64, chunk: &mut [u8]) {
+    for (at, byte) in (offset..).zip(chunk) {
+        *byte = (at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[(at % 8) as usize];
+    }
+}
+
+fn bytes(size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    fill(0, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_prefix_is_fetched_largest_first_and_a_second_run_fetches_nothing() {
+    let fetch = Fetch::from(
+        Store::memory()
+            .with("data/small.csv", "id\n1\n")
+            .with("data/large.csv", "id\n1\n2\n3\n4\n")
+            .with("data/middle.csv", "id\n1\n2\n")
+            .with("data/", "")
+            .with("other/x.csv", "id\n"),
+    );
+    fetch.data(&["--jobs", "1"]).assert(0, &[]);
+    let all = named([("large.csv", "id\n1\n2\n3\n4\n"), ("middle.csv", "id\n1\n2\n"), ("small.csv", "id\n1\n")]);
+    assert_eq!(fetch.files(), all);
+    assert_eq!(gets(&fetch.server), ["data/large.csv", "data/middle.csv", "data/small.csv"]);
+
+    fetch.server.clear_requests();
+    let second = fetch.data(&["--json"]);
+    second.assert(0, &[]);
+    assert_eq!(gets(&fetch.server), [""; 0]);
+    let fetched: Vec<_> = second.events_of("fetched").iter().map(|event| event["fetched"].clone()).collect();
+    assert_eq!(fetched, [0, 0, 0]);
+
+    // Of a file that is another version now, the new one is fetched, and nothing else.
+    fetch.server.put(BUCKET, "data/middle.csv", "id\n7\n8\n").unwrap();
+    std::fs::remove_file(fetch.out().join("small.csv")).unwrap();
+    fetch.data(&["--jobs", "1"]).assert(0, &[]);
+    assert_eq!(gets(&fetch.server), ["data/middle.csv", "data/small.csv"]);
+    let changed = named([("large.csv", "id\n1\n2\n3\n4\n"), ("middle.csv", "id\n7\n8\n"), ("small.csv", "id\n1\n")]);
+    assert_eq!(fetch.files(), changed);
+}
+
+#[test]
+fn only_the_newest_of_each_dated_file_is_fetched() {
+    let fetch = Fetch::from(
+        Store::memory()
+            .with("bulk-data/courts-2026-03-31.csv", "id\nold\n")
+            .with("bulk-data/courts-2026-06-30.csv", "id\nnew\n")
+            .with("bulk-data/dockets-2026-03-31.csv.bz2", "fifteen bytes..")
+            .with("bulk-data/dockets-2026-06-30.csv.bz2", PLACEHOLDER.as_slice())
+            .with("bulk-data/dockets-2026-06-30.csv.bz2.delta", "delta")
+            .with("bulk-data/readme.txt", "undated"),
+    );
+    // The catalogue knows bucket and prefix.
+    fetch.fetch("courtlistener", &[]).assert(0, &[]);
+    let newest = named([
+        ("courts-2026-06-30.csv", "id\nnew\n"),
+        ("dockets-2026-03-31.csv.bz2", "fifteen bytes.."),
+        ("readme.txt", "undated"),
+    ]);
+    assert_eq!(fetch.files(), newest);
+}
+
+#[test]
+fn a_url_and_a_folder_are_sources_too() {
+    let fetch = Fetch::from(Store::memory().with("data/big file+1.csv", "id\n1\n"));
+    let url = fetch.server.object_url(BUCKET, "data/big file+1.csv");
+    assert!(url.ends_with("/data/big%20file%2B1.csv"), "{url}");
+    for requests in [1, 0] {
+        fetch.server.clear_requests();
+        fetch.fetch(&url, &[]).assert(0, &[]);
+        let bytes: u64 = fetch.server.requests().iter().map(|request| request.bytes_sent).sum();
+        assert_eq!(bytes, requests * 5);
+    }
+    assert_eq!(fetch.files(), named([("big file+1.csv", "id\n1\n")]));
+
+    let folder = fetch.folder.path().join("from");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, text) in [("a.csv", "id\n1\n"), ("b-2026-03-31.csv", "old\n"), ("b-2026-06-30.csv", "new\n")] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    std::fs::remove_dir_all(fetch.out()).unwrap();
+    for fetched in [[5, 4], [0, 0]] {
+        let ran = fetch.fetch(&format!("file://{}", folder.display()), &["--json"]);
+        ran.assert(0, &[]);
+        let bytes: Vec<_> = ran.events_of("fetched").iter().map(|event| event["fetched"].clone()).collect();
+        assert_eq!(bytes, fetched);
+    }
+    assert_eq!(fetch.files(), named([("a.csv", "id\n1\n"), ("b-2026-06-30.csv", "new\n")]));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_does_nothing() {
+    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n1\n"));
+    let ran = fetch.data(&["--dry-run"]);
+    ran.assert(0, &[]);
+    assert_eq!(ran.stdout, "5\tdata/b.csv\n3\tdata/a.csv\n");
+    assert_eq!(gets(&fetch.server), [""; 0]);
+    assert!(!fetch.out().exists());
+}
+
+#[test]
+fn all_pages_of_a_listing_are_read() {
+    for keys in [1_000, 1_001, 2_500] {
+        let store: Store = (0..keys).map(|n| (format!("data/{n:04}.csv"), "id\n")).collect();
+        let fetch = Fetch::from(store);
+        let ran = fetch.data(&["--dry-run"]);
+        ran.assert(0, &[]);
+        let expected: String = (0..keys).map(|n| format!("3\tdata/{n:04}.csv\n")).collect();
+        assert_eq!(ran.stdout, expected);
+        assert_eq!(fetch.server.requests().len(), usize::div_ceil(keys, 1_000), "{keys} keys");
+    }
+}
+
+#[test]
+fn with_json_every_line_is_an_event_and_there_is_nothing_else() {
+    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n1\n"));
+    fetch.server.fault(Rule::new(Fault::slow_down()).key("data/a.csv").first(1));
+    fetch
+        .server
+        .fault(Rule::new(Fault::Status { code: 404, error: "NoSuchKey".into(), retry_after: None }).key("data/b.csv"));
+    let ran = fetch.data(&["--json"]);
+    ran.assert(3, &[]);
+    let [fetched] = &ran.events_of("fetched")[..] else { panic!("{}", ran.stdout) };
+    assert_eq!((&fetched["file"], &fetched["size"], &fetched["fetched"]), (&"a.csv".into(), &3.into(), &3.into()));
+    let [error] = &ran.events_of("error")[..] else { panic!("{}", ran.stdout) };
+    assert_eq!(error["exit"], 1);
+    assert!(error["message"].as_str().unwrap().contains("data/b.csv does not exist"), "{error}");
+}
+
+#[test]
+fn killed_in_the_middle_it_goes_on_behind_what_is_on_disk() {
+    const SIZE: u64 = 96 << 20;
+    // What a kill may cost: a part is synced, and noted as such, after each of these.
+    const SYNCED: u64 = 32 << 20;
+    let gate = Arc::new(RwLock::new(()));
+    let closed = gate.write().unwrap();
+    let behind = gate.clone();
+    let object = Object::generated(SIZE, move |offset, chunk| {
+        // The server sends so much, and waits for the gate.
+        if offset >= 5 * SYNCED / 2 {
+            drop(behind.read().unwrap());
+        }
+        fill(offset, chunk);
+    });
+    let fetch = Fetch::from(Store::memory().with("data/huge.csv", object));
+    kill_when(fetch.command(&data(), &[]), || on_disk(&fetch.out()) >= 2 * SYNCED);
+    drop(closed);
+    assert_eq!(fetch.files(), [], "half a file is under no final name");
+
+    fetch.server.clear_requests();
+    fetch.data(&[]).assert(0, &["huge.csv"]);
+    let requests = fetch.server.requests();
+    let [request] = &requests.iter().filter(|request| request.key.is_some()).collect::<Vec<_>>()[..] else {
+        panic!("{requests:?}")
+    };
+    let start =
+        request.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
+    let start = start.unwrap_or_else(|| panic!("{request:?}"));
+    assert!((SYNCED..SIZE).contains(&start), "{request:?}");
+    assert_eq!((request.status, request.bytes_sent), (Some(206), SIZE - start));
+    assert!(request.if_match.is_some(), "{request:?}");
+
+    let mut expected = vec![0; SIZE as usize];
+    fill(0, &mut expected);
+    assert!(std::fs::read(fetch.out().join("huge.csv")).unwrap() == expected);
+}
+
+/// Bytes of all files below the folder, of whatever name.
+fn on_disk(folder: &Path) -> u64 {
+    // A file may be renamed or removed while this looks.
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => on_disk(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+#[test]
+fn what_passes_is_tried_again_and_the_bytes_are_the_same() {
+    let size = 1_000_000;
+    let other = bytes(size).into_iter().rev().collect::<Vec<_>>();
+    let ends = |start: &str| Some(format!("bytes={start}-"));
+    let (none, half) = (None, ends("500000"));
+    // Fault, how often, the Range of each request that follows.
+    let cases: Vec<(Fault, u64, Vec<Option<String>>)> = vec![
+        (Fault::slow_down(), 2, vec![none.clone(); 3]),
+        (Fault::internal_error(), 1, vec![none.clone(); 2]),
+        (Fault::too_many_requests(1), 1, vec![none.clone(); 2]),
+        (Fault::Truncate(500_000), 1, vec![none.clone(), half.clone()]),
+        (Fault::Truncate(250_000), 4, vec![none.clone(), ends("250000"), half.clone(), ends("750000")]),
+        (
+            Fault::ReplaceMidway { after_bytes: 500_000, with: Object::new(other.clone()) },
+            1,
+            vec![none.clone(), half.clone(), none.clone()],
+        ),
+    ];
+    for (fault, times, ranges) in cases {
+        let expected = if matches!(fault, Fault::ReplaceMidway { .. }) { other.clone() } else { bytes(size) };
+        let what = format!("{fault:.40?}");
+        let fetch = Fetch::from(Store::memory().with("data/a.csv", bytes(size)));
+        fetch.server.fault(Rule::new(fault).key("data/a.csv").first(times));
+        fetch.data(&[]).assert(0, &["a.csv"]);
+        let asked: Vec<_> = fetch
+            .server
+            .requests()
+            .into_iter()
+            .filter(|request| request.key.is_some())
+            .map(|request| request.range)
+            .collect();
+        assert_eq!(asked, ranges, "{what}");
+        assert!(files(&fetch.out())["a.csv"] == expected, "{what}");
+    }
+}
+
+#[test]
+fn without_ranges_a_broken_body_begins_anew() {
+    let fetch = Fetch::from(Store::memory().with("data/a.csv", bytes(1_000_000)));
+    fetch.server.fault(Rule::new(Fault::NoRange));
+    fetch.server.fault(Rule::new(Fault::Truncate(500_000)).key("data/a.csv").first(1));
+    fetch.data(&[]).assert(0, &["a.csv: begun anew, because the server sends no ranges"]);
+    let sent: Vec<_> = fetch
+        .server
+        .requests()
+        .iter()
+        .filter(|request| request.key.is_some())
+        .map(|request| request.bytes_sent)
+        .collect();
+    assert_eq!(sent, [500_000, 1_000_000]);
+    assert!(files(&fetch.out())["a.csv"] == bytes(1_000_000));
+}
+
+#[test]
+fn what_fails_says_so_with_its_own_status() {
+    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n").with("denied/a.csv", "id\n"));
+    let status = |code, error: &str| Fault::Status { code, error: error.into(), retry_after: None };
+    fetch.server.fault(Rule::new(status(403, "AccessDenied")).prefix("denied/"));
+    let bucket = |prefix: &str| format!("s3://{BUCKET}/{prefix}");
+    let missing = fetch.folder.path().join("missing");
+    let cases: Vec<(String, i32, String)> = vec![
+        (bucket("nothing/"), 1, format!("there is nothing at s3://{BUCKET}/nothing/")),
+        ("s3://absent/data/".into(), 1, "/absent/ does not exist".into()),
+        (fetch.server.object_url(BUCKET, "data/b.csv"), 1, "data/b.csv does not exist".into()),
+        (format!("file://{}", missing.display()), 1, format!("cannot list {}", missing.display())),
+        (bucket("denied/"), 6, "denied/a.csv is denied (AccessDenied".into()),
+        (fetch.server.object_url(BUCKET, "denied/a.csv"), 6, "denied/a.csv is denied (AccessDenied".into()),
+        ("nonsense".into(), 2, "there is no data set \"nonsense\"".into()),
+        ("ftp://host/a.csv".into(), 2, "s3://bucket/prefix or file:///folder".into()),
+        (fetch.server.url() + "/", 2, "names no file".into()),
+    ];
+    for (source, exit, said) in cases {
+        fetch.fetch(&source, &[]).assert(exit, &[&said]);
+        assert_eq!(fetch.files(), [], "{source}");
+    }
+    fetch.server.fault(Rule::new(status(403, "AccessDenied")).list());
+    fetch.data(&[]).assert(6, &[&format!("/{BUCKET}/ is denied (AccessDenied")]);
+}
+
+#[test]
+fn an_endpoint_that_nobody_answers_at_is_given_up_with_its_own_status() {
+    let fetch = Fetch::from(Store::memory());
+    let mut command = bulk(["fetch", &data(), "--anonymous", "--endpoint", &format!("http://{NOWHERE}"), "--out"]);
+    command.arg(fetch.out());
+    Ran::of(command).assert(4, &["gave up after 8 attempts", &format!("http://{NOWHERE}"), "cannot connect"]);
+    assert!(!fetch.out().exists());
+}
+
+#[test]
+fn wrong_usage_is_told_before_anything_is_asked() {
+    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n"));
+    let (url, data) = (fetch.server.url(), data());
+    let cases: [&[&str]; 5] = [
+        &["fetch"],
+        &["fetch", &data],
+        &["fetch", &data, "--out", "out", "--jobs", "many"],
+        &["fetch", &data, "--out", "out", "--quiet", "--verbose"],
+        &["fetch", &data, "--out", "out", "--endpoint", &url, "--nonsense"],
+    ];
+    for case in cases {
+        Ran::of(bulk(case)).assert(2, &["--help"]);
+    }
+    assert_eq!(fetch.server.requests().len(), 0);
+}
+
+#[test]
+fn of_several_the_others_arrive_whichever_fails() {
+    for failing in ["data/a.csv", "data/b.csv", "data/c.csv"] {
+        let fetch = Fetch::from(
+            Store::memory().with("data/a.csv", "id\n1\n2\n").with("data/b.csv", "id\n1\n").with("data/c.csv", "id\n"),
+        );
+        let denied = Fault::Status { code: 403, error: "AccessDenied".into(), retry_after: None };
+        let rule = fetch.server.fault(Rule::new(denied).key(failing));
+        fetch.data(&[]).assert(3, &[failing, "is denied"]);
+        let there: Vec<_> = fetch.files().into_iter().map(|(name, _)| format!("data/{name}")).collect();
+        let others: Vec<_> =
+            ["data/a.csv", "data/b.csv", "data/c.csv"].into_iter().filter(|key| *key != failing).collect();
+        assert_eq!(there, others);
+        // The same command fetches the one that is left.
+        rule.remove();
+        fetch.server.clear_requests();
+        fetch.data(&[]).assert(0, &[]);
+        assert_eq!(gets(&fetch.server), [failing]);
+    }
+}
+
+#[test]
+fn if_all_fail_the_status_is_theirs() {
+    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n1\n").with("data/b.csv", "id\n"));
+    let denied = Fault::Status { code: 403, error: "AccessDenied".into(), retry_after: None };
+    fetch.server.fault(Rule::new(denied).prefix("data/"));
+    fetch.data(&[]).assert(6, &["data/a.csv is denied", "data/b.csv is denied"]);
+}
+
+#[test]
+fn keys_of_any_characters_arrive_under_their_names() {
+    let names = [
+        "a b+c%20d.csv",
+        "quote'\"<&>.csv",
+        "§ 1983 — 最高裁 🧑.csv",
+        "?query=1#fragment.csv",
+        "back\\slash.csv",
+        "~tilde!(paren)*$@,;=:.csv",
+        ".hidden.csv",
+        "line\nend.csv",
+    ];
+    let fetch = Fetch::from(names.iter().map(|name| (format!("data/{name}"), format!("id\n{name}\n"))).collect());
+    fetch.data(&[]).assert(0, &[]);
+    let mut expected: Vec<_> = names.map(|name| (name.to_owned(), format!("id\n{name}\n"))).into();
+    expected.sort();
+    assert_eq!(fetch.files(), expected);
+    fetch.server.clear_requests();
+    fetch.data(&[]).assert(0, &[]);
+    assert_eq!(gets(&fetch.server), [""; 0]);
+}
+
+#[test]
+fn two_keys_of_one_name_do_not_overwrite_each_other() {
+    let fetch = Fetch::from(
+        Store::memory()
+            .with("data/2025/rows.csv", "id\n2025\n")
+            .with("data/2026/rows.csv", "id\n2026\n")
+            .with("data/rows.csv", "id\n"),
+    );
+    fetch.data(&["--jobs", "1"]).assert(0, &[]);
+    let all = named([("2025/rows.csv", "id\n2025\n"), ("2026/rows.csv", "id\n2026\n"), ("rows.csv", "id\n")]);
+    assert_eq!(fetch.files(), all);
+}
+
+#[test]
+fn a_key_cannot_leave_the_folder() {
+    let fetch = Fetch::from(Store::memory().with("data/..", "outside\n").with("data/a.csv", "id\n"));
+    let ran = fetch.data(&[]);
+    ran.assert(3, &["\"..\" cannot be staged: it leaves the folder"]);
+    assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
+}
+
+#[test]
+fn a_bucket_that_asks_for_a_signature_gets_one() {
+    let store = Store::memory().with("data/a.csv", "id\n");
+    let server = Server::builder()
+        .bucket(BUCKET, store)
+        .credentials("KEYID", "the-secret")
+        .require_credentials(true)
+        .start()
+        .unwrap();
+    let fetch = Fetch { server, folder: tempfile::tempdir().unwrap() };
+    for (secret, exit) in [("not-the-secret", 6), ("the-secret", 0)] {
+        let mut command = bulk(["fetch", &data(), "--endpoint", &fetch.server.url(), "-v", "--out"]);
+        command.arg(fetch.out()).env("AWS_ACCESS_KEY_ID", "KEYID").env("AWS_SECRET_ACCESS_KEY", secret);
+        let ran = Ran::of(command);
+        ran.assert(exit, &[]);
+        assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
+    }
+    assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
+    fetch.data(&[]).assert(6, &["AccessDenied"]);
+}

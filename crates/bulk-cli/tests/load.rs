@@ -1,0 +1,409 @@
+//! `bulk load` into a real PostgreSQL, from the outside.
+
+mod support;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use bulk_testkit::postgres::Database;
+use support::{Ran, bulk, kill_when, server};
+
+/// A folder for files, and a database with an empty table.
+struct Load {
+    folder: tempfile::TempDir,
+    database: Database,
+}
+
+impl Load {
+    fn new() -> Self {
+        let load = Self { folder: tempfile::tempdir().unwrap(), database: server().create_database("load").unwrap() };
+        load.sql("CREATE TABLE people (id bigint PRIMARY KEY, name text NOT NULL, note text, born date)");
+        load
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.file(name), bytes).unwrap();
+    }
+
+    /// `bulk load` of these files into the table, run in their folder.
+    fn command(&self, files: &[&str], more: &[&str]) -> Command {
+        let mut command = bulk(["load"]);
+        command.args(files).args(["--table", "people"]).args(more);
+        command.current_dir(self.folder.path()).env("BULK_DB", self.database.url());
+        command
+    }
+
+    #[track_caller]
+    fn load(&self, files: &[&str], more: &[&str]) -> Ran {
+        Ran::of(self.command(files, more))
+    }
+
+    #[track_caller]
+    fn sql(&self, text: &str) -> String {
+        support::sql(&self.database, text)
+    }
+
+    /// What the server prints of the table, in the order of the ids.
+    #[track_caller]
+    fn table(&self) -> String {
+        self.sql("COPY (SELECT * FROM people ORDER BY id) TO STDOUT")
+    }
+
+    /// Asserts that no file counts as loaded and no row is there.
+    #[track_caller]
+    fn assert_nothing(&self) {
+        assert_eq!(self.sql("SELECT count(*) FROM people"), "0");
+        assert_eq!(self.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NOT NULL"), "0");
+    }
+}
+
+/// What stands in the notes, by turns.
+const NOTES: [Option<&str>; 6] = [
+    None,
+    Some(""),
+    Some("plain"),
+    Some("first\n\\.\nthird"),
+    Some("a\r\nb\t\\\"quoted\" `ticks` C:\\new"),
+    Some("§ — 最高裁 🧑"),
+];
+
+/// The records of these ids as today's exports write them (everything quoted, quotes and backslashes escaped by
+/// backslashes), below their header.
+fn csv(ids: std::ops::Range<usize>) -> String {
+    let mut out = "id,name,note,born\n".to_owned();
+    for id in ids {
+        let note = NOTES[id % NOTES.len()]
+            .map_or(String::new(), |note| format!("\"{}\"", note.replace('\\', "\\\\").replace('"', "\\\"")));
+        out.push_str(&format!("\"{id}\",\"name {id}\",{note},\"1900-01-{:02}\"\n", id % 28 + 1));
+    }
+    out
+}
+
+/// The same rows as `COPY TO` prints them.
+fn rows(ids: std::ops::Range<usize>) -> String {
+    let row = |id: usize| {
+        let note = NOTES[id % NOTES.len()].map_or("\\N".to_owned(), |note| {
+            note.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
+        });
+        format!("{id}\tname {id}\t{note}\t1900-01-{:02}", id % 28 + 1)
+    };
+    ids.map(row).collect::<Vec<_>>().join("\n")
+}
+
+type Encode = fn(&[u8]) -> Vec<u8>;
+
+/// Each codec by its extension, with a checksum where the format leaves that open.
+const CODECS: [(&str, Encode); 4] = [
+    ("bz2", |bytes| {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }),
+    ("gz", |bytes| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }),
+    ("zst", |bytes| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.include_checksum(true).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }),
+    ("xz", |bytes| {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 3);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }),
+];
+
+#[test]
+fn files_of_every_codec_arrive_and_a_second_run_has_nothing_to_do() {
+    let load = Load::new();
+    let text = csv(0..500);
+    let (first, second) = text.split_at(text.len() / 2);
+    load.write("people.csv", &text);
+    for (extension, encode) in CODECS {
+        // Two streams, one after the other, with a border inside a record.
+        load.write(&format!("people.csv.{extension}"), [encode(first.as_bytes()), encode(second.as_bytes())].concat());
+    }
+    for name in ["people.csv", "people.csv.bz2", "people.csv.gz", "people.csv.zst", "people.csv.xz"] {
+        load.load(&[name], &["--restart"]).assert(0, &["500 rows"]);
+        assert!(load.table() == rows(0..500), "{name}");
+        load.load(&[name], &[]).assert(0, &[name, "all of its 500 rows had been loaded"]);
+        assert!(load.table() == rows(0..500), "{name}");
+    }
+}
+
+#[test]
+fn several_files_go_into_one_table_and_each_goes_once() {
+    let load = Load::new();
+    for (name, ids) in [("a.csv", 0..10), ("b.csv", 10..20), ("c.csv", 20..30), ("d.csv", 30..40)] {
+        load.write(name, csv(ids));
+    }
+    load.load(&["a.csv", "b.csv"], &[]).assert(0, &["20 rows"]);
+    assert_eq!(load.table(), rows(0..20));
+    // Another file is no part of what the table holds, so it takes a word to add it.
+    load.load(&["c.csv"], &[]).assert(1, &["table public.people holds the rows of", "a.csv", "--restart"]);
+    assert_eq!(load.table(), rows(0..20));
+    load.load(&["c.csv"], &["--append"]).assert(0, &[]);
+    assert_eq!(load.table(), rows(0..30));
+    for _ in 0..2 {
+        load.load(&["a.csv", "d.csv", "c.csv"], &["--append"])
+            .assert(0, &["a.csv: all of its 10 rows had been loaded"]);
+        assert_eq!(load.table(), rows(0..40));
+    }
+    load.load(&["b.csv"], &["--restart"]).assert(0, &[]);
+    assert_eq!(load.table(), rows(10..20));
+    load.load(&["b.csv"], &["--restart", "--append"]).assert(2, &["--restart", "--append"]);
+}
+
+#[test]
+fn rows_of_others_are_not_mixed_with_without_a_word() {
+    let load = Load::new();
+    load.sql("INSERT INTO people VALUES (1000, 'somebody')");
+    let others = "1000\tsomebody\t\\N\t\\N";
+    load.write("a.csv", csv(0..10));
+    load.write("b.csv", csv(10..20));
+    for files in [&["a.csv"][..], &["a.csv", "b.csv"]] {
+        load.load(files, &[])
+            .assert(1, &["table public.people", "has rows that this program did not load", "--restart"]);
+        assert_eq!(load.table(), others);
+    }
+    load.load(&["a.csv", "b.csv"], &["--append"]).assert(0, &[]);
+    assert_eq!(load.table(), format!("{}\n{others}", rows(0..20)));
+}
+
+#[test]
+fn a_file_that_changed_since_is_not_taken_for_the_same() {
+    let load = Load::new();
+    load.write("a.csv", csv(0..10));
+    load.load(&["a.csv"], &[]).assert(0, &[]);
+    load.write("a.csv", csv(0..20));
+    load.load(&["a.csv"], &[]).assert(1, &["a.csv", "another version", "--restart"]);
+    assert_eq!(load.table(), rows(0..10));
+    load.load(&["a.csv"], &["--restart"]).assert(0, &[]);
+    assert_eq!(load.table(), rows(0..20));
+}
+
+#[test]
+fn a_wrong_dialect_by_flag_is_refused_and_the_right_one_is_not() {
+    let records = [
+        ("A", "id,name,note,born\n1,\"says \"\"hi\"\"\",C:\\new,\n2,b,\"\",\n"),
+        ("B", "id,name,note,born\n\"1\",\"says \"\"hi\"\"\",\"C:\\new\",\n\"2\",\"b\",\"\",\n"),
+        ("C", "id,name,note,born\n`1`,`says \"hi\"`,`C:\\new`,\n`2`,`b`,``,\n"),
+        ("D", "id,name,note,born\n\"1\",\"says \\\"hi\\\"\",\"C:\\\\new\",\n\"2\",\"b\",\"\",\n"),
+    ];
+    let load = Load::new();
+    for (right, text) in records {
+        load.write("people.csv", text);
+        for wrong in ["A", "B", "C", "D"] {
+            // What quotes all is also what quotes where it must, so A and B read each other's files.
+            if wrong == right || [wrong, right] == ["A", "B"] || [wrong, right] == ["B", "A"] {
+                continue;
+            }
+            load.load(&["people.csv"], &["--dialect", wrong, "--restart"]).assert(1, &["people.csv", "--dialect"]);
+            load.assert_nothing();
+        }
+        for more in [&["--restart"][..], &["--restart", "--dialect", right]] {
+            load.load(&["people.csv"], more).assert(0, &[]);
+            assert_eq!(load.table(), "1\tsays \"hi\"\tC:\\\\new\t\\N\n2\tb\t\t\\N", "{right}");
+        }
+    }
+    load.load(&["people.csv"], &["--dialect", "E"]).assert(2, &["--dialect"]);
+}
+
+#[test]
+fn a_damaged_file_is_named_with_the_byte_and_leaves_nothing_that_counts_as_loaded() {
+    let load = Load::new();
+    let text = csv(0..30_000);
+    for (extension, encode) in CODECS {
+        let name = format!("people.csv.{extension}");
+        let whole = encode(text.as_bytes());
+        let flipped = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            bytes
+        };
+        // A flip in the middle may show as a record that is none before its checksum is reached.
+        let (middle, checksum) = (whole.len() * 2 / 3, whole.len() - 3);
+        for (damaged, said) in [
+            (whole[..middle].to_vec(), &["cut short", "compressed byte"][..]),
+            (flipped(middle), &["byte"]),
+            (flipped(checksum), &["corrupt", "compressed byte"]),
+        ] {
+            load.write(&name, damaged);
+            let ran = load.load(&[&name], &["--restart"]);
+            ran.assert(1, &[&name]);
+            ran.assert(1, said);
+            load.assert_nothing();
+        }
+        load.write(&name, &whole);
+        load.load(&[&name], &["--restart"]).assert(0, &[]);
+        assert!(load.table() == rows(0..30_000), "{name}");
+    }
+    load.write("plain.csv.bz2", &text);
+    load.load(&["plain.csv.bz2"], &["--restart"]).assert(1, &["plain.csv.bz2", "named as bzip2", "content is plain"]);
+    load.assert_nothing();
+}
+
+#[test]
+fn a_bad_record_is_named_by_file_record_and_place() {
+    let load = Load::new();
+    // The second record has lines of its own, which are no records.
+    let good = "id,name,note,born\n\"1\",\"a\",,\n\"2\",\"b\",\"one\n\\\\.\nthree\n\",\n";
+    let at = good.len();
+    let cases: [(&[u8], Vec<String>); 7] = [
+        (b"\"3\",\"c\",,\"1900-02-30\"\n", vec!["record 3".into(), "column born".into(), "1900-02-30".into()]),
+        (b"\"x\",\"c\",,\n", vec!["record 3".into(), "column id".into(), "bigint: \"x\"".into()]),
+        (b"\"2\",\"c\",,\n", vec!["record 3".into(), "duplicate key".into(), "people_pkey".into()]),
+        (b"\"3\",,,\n", vec!["record 3".into(), "null value in column \"name\"".into()]),
+        (b"\"3\",\"c\xff\",,\n", vec![format!("record 3, byte {}, column \"name\": invalid UTF-8", at + 6)]),
+        (b"\"3\",\"c\0\",,\n", vec![format!("record 3, byte {}, column \"name\": a NUL byte", at + 6)]),
+        (b"\"3\",\"c\",\n", vec![format!("record 3, byte {at}: 3 fields where the header has 4")]),
+    ];
+    for (record, mut said) in cases {
+        load.write("people.csv", [good.as_bytes(), record].concat());
+        said.push(load.file("people.csv").display().to_string());
+        let said: Vec<_> = said.iter().map(String::as_str).collect();
+        load.load(&["people.csv"], &["--restart"]).assert(1, &said);
+        load.assert_nothing();
+    }
+    load.write("people.csv", [good.as_bytes(), b"\"3\",\"c"].concat());
+    load.load(&["people.csv"], &["--restart"]).assert(1, &["people.csv", "ends inside quotes"]);
+    load.assert_nothing();
+    load.write("people.csv", "");
+    load.load(&["people.csv"], &["--restart"]).assert(1, &["people.csv", "header"]);
+    load.assert_nothing();
+    load.write("people.csv", "id,name,note,born\n");
+    load.load(&["people.csv"], &["--restart"]).assert(0, &["0 rows"]);
+    assert_eq!(load.table(), "");
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let load = Load::new();
+    load.write("people.csv", csv(0..10));
+    let missing = load.file("missing.csv").display().to_string();
+    load.load(&["missing.csv"], &[]).assert(1, &["missing.csv", "No such file"]);
+    load.load(&[&missing], &[]).assert(1, &[&missing, "No such file"]);
+    let into = |table: &str| {
+        let mut command = bulk(["load", "people.csv", "--table", table]);
+        command.current_dir(load.folder.path()).env("BULK_DB", load.database.url());
+        Ran::of(command)
+    };
+    into("persons").assert(1, &["table public.persons does not exist"]);
+    into("other.people").assert(1, &["table other.people does not exist"]);
+    into("a.b.c.d").assert(2, &["--table"]);
+    load.load(&["."], &[]).assert(1, &["directory"]);
+    load.assert_nothing();
+    Ran::of(bulk(["load", "people.csv", "--db", load.database.url()])).assert(2, &["--table"]);
+    Ran::of(bulk(["load", "people.csv", "--table", "people"])).assert(2, &["--db"]);
+    Ran::of(bulk(["load", "--table", "people", "--db", load.database.url()])).assert(2, &["<FILE>"]);
+}
+
+#[test]
+fn a_file_that_brought_nothing_is_not_in_the_way() {
+    let load = Load::new();
+    load.write("a.csv", "\"x\",\"y\"\n\"1\",\"2\"\n");
+    load.load(&["a.csv"], &[]).assert(1, &["a.csv: ", "public.people"]);
+    // Neither of another file, nor of the same when it is mended.
+    load.write("b.csv", "id,name\n\"x\",\"\"\n");
+    load.load(&["b.csv"], &[]).assert(1, &["b.csv: the server refuses record 1"]);
+    load.write("b.csv", csv(0..10));
+    load.load(&["b.csv"], &[]).assert(0, &["10 rows"]);
+    assert_eq!(load.table(), rows(0..10));
+}
+
+#[test]
+fn a_column_that_may_not_be_null_and_is_not_in_the_file_is_refused_with_the_flag_that_mends_it() {
+    let load = Load::new();
+    load.write("people.csv", "note,id\n\"x\",\"1\"\n,\"2\"\n");
+    let ran = load.load(&["people.csv"], &[]);
+    ran.assert(1, &["people.csv", "name", "may not be NULL"]);
+    load.assert_nothing();
+    // The flag, as the message has it.
+    let flag = ran.stderr.split("--fill ").nth(1).and_then(|rest| rest.split("VALUE").next()).unwrap();
+    load.load(&["people.csv"], &["--fill", &format!("{flag}un known")]).assert(0, &["every row gets \"un known\""]);
+    assert_eq!(load.table(), "1\tun known\tx\t\\N\n2\tun known\t\\N\t\\N");
+    // Without the table it is shorter, and the table is known.
+    load.load(&["people.csv"], &["--fill", "name=", "--restart"]).assert(0, &[]);
+    assert_eq!(load.table(), "1\t\tx\t\\N\n2\t\t\\N\t\\N");
+    load.load(&["people.csv"], &["--fill", "name"]).assert(2, &["--fill name"]);
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let load = Load::new();
+    load.write("people.csv", csv(0..10));
+    let ran = load.load(&["people.csv"], &["--dry-run"]);
+    ran.assert(0, &[]);
+    assert!(ran.stdout.contains("people.csv") && ran.stdout.contains("public.people"), "{}", ran.stdout);
+    assert_eq!(load.sql("SELECT count(*) FROM people"), "0");
+    assert_eq!(load.sql("SELECT to_regnamespace('bulk') IS NULL"), "t");
+}
+
+#[test]
+fn with_json_every_line_is_an_event_and_there_is_nothing_else() {
+    let load = Load::new();
+    load.write("people.csv", csv(0..10));
+    let ran = load.load(&["people.csv"], &["--json", "-v"]);
+    ran.assert(0, &[]);
+    let [loaded] = &ran.events_of("loaded")[..] else { panic!("{}", ran.stdout) };
+    assert_eq!((&loaded["table"], &loaded["records"]), (&"public.people".into(), &10.into()));
+    assert!(loaded["file"].as_str().unwrap().ends_with("people.csv"), "{loaded}");
+    load.write("people.csv", "id,name\n\"1\",\"\0\"\n");
+    let ran = load.load(&["people.csv"], &["--json", "--restart"]);
+    ran.assert(1, &[]);
+    let [error] = &ran.events_of("error")[..] else { panic!("{}", ran.stdout) };
+    assert_eq!(error["exit"], 1);
+    assert!(error["message"].as_str().unwrap().contains("record 1, byte 13"), "{error}");
+}
+
+/// The server holds the row of one id until a lock is released, so that the program is killed at a known place: two
+/// chunks are committed, and the third is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_and_run_again_every_row_is_there_once() {
+    const ROWS: u64 = 120_000;
+    let load = Load::new();
+    let query = format!(
+        "SELECT id, md5(id::text) AS name, repeat(md5(id::text), 12) || E'\\n' || id AS note, NULL::date AS born
+         FROM generate_series(1, {ROWS}) id"
+    );
+    let text = load.sql(&format!("COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER, FORCE_QUOTE *, ESCAPE '\\')"));
+    assert!(text.len() > 3 * (16 << 20), "{}", text.len());
+    load.write("people.csv", text + "\n");
+    load.sql(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END $$;
+         CREATE TRIGGER wait BEFORE INSERT ON people FOR EACH ROW WHEN (NEW.id = 100000) EXECUTE FUNCTION wait()",
+    );
+    let (client, connection) = tokio_postgres::connect(load.database.url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+
+    tokio::task::block_in_place(|| {
+        kill_when(load.command(&["people.csv"], &[]), || {
+            load.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted") == "1"
+        });
+    });
+    assert_eq!(load.sql("SELECT count(*) FROM bulk.chunk"), "2");
+    assert_eq!(load.sql("SELECT (SELECT count(*) FROM people) = sum(records) FROM bulk.chunk"), "t");
+    assert_eq!(load.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NULL"), "1");
+
+    client.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    let ran = tokio::task::block_in_place(|| load.load(&["people.csv"], &[]));
+    ran.assert(0, &["goes on behind record"]);
+    let difference = "(SELECT count(*) FROM (TABLE people EXCEPT ALL (QUERY)) a) + (SELECT count(*) FROM ((QUERY) EXCEPT ALL TABLE people) b)";
+    assert_eq!(load.sql(&format!("SELECT {}", difference.replace("QUERY", &query))), "0");
+    assert_eq!(load.sql("SELECT count(*) FROM people"), ROWS.to_string());
+    load.load(&["people.csv"], &[]).assert(0, &["had been loaded"]);
+    assert_eq!(load.sql("SELECT count(*) FROM people"), ROWS.to_string());
+}

@@ -1,0 +1,133 @@
+//! A password given to the program appears in nothing that it prints, whatever goes wrong.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use bulk_testkit::postgres::{DatabaseUrl, Durability, Options, Server};
+use bulk_testkit::s3::{self, Store};
+use support::{BUCKET, NOWHERE, Ran, bulk, files};
+
+/// Characters that a URL must escape, so that both forms are looked for.
+const SECRET: &str = "p@ss:w/rd 42";
+const ESCAPED: &str = "p%40ss%3Aw%2Frd%2042";
+
+#[track_caller]
+fn assert_hidden(ran: &Ran) {
+    for secret in [SECRET, ESCAPED, "p@ss", "w/rd", "p%40ss", "w%2Frd"] {
+        assert!(!ran.stdout.contains(secret), "{secret} is in {}", ran.stdout);
+        assert!(!ran.stderr.contains(secret), "{secret} is in {}", ran.stderr);
+    }
+}
+
+/// Everything that is printed and noted in all these ways of running one command.
+#[track_caller]
+fn run_all(command: impl Fn() -> Command, status: i32, said: &str) {
+    for flags in [&[][..], &["-v"], &["--json"], &["--json", "-v"], &["-q"]] {
+        let mut command = command();
+        command.args(flags);
+        let ran = Ran::of(command);
+        assert_hidden(&ran);
+        assert_eq!(ran.status, Some(status), "{ran:?}");
+        assert!((ran.stdout.clone() + &ran.stderr).contains(said), "{ran:?}");
+    }
+}
+
+#[test]
+fn of_a_database_password_nothing_is_shown() {
+    let mut options = Options::default();
+    options.password = Some(SECRET.to_owned());
+    options.database_url = DatabaseUrl::Ignore;
+    options.durability = Durability::Off;
+    let server = Server::start(&options).unwrap();
+    let (user_and_secret, rest) = server.url().strip_prefix("postgresql://").unwrap().rsplit_once('@').unwrap();
+    let user = user_and_secret.split(':').next().unwrap();
+    let address = rest.split('/').next().unwrap();
+    let (host, port) = address.rsplit_once(':').unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("people.csv");
+    std::fs::write(&file, "id\n\"1\"\n").unwrap();
+    let store = Store::memory().with("bulk-data/courts-2026-06-30.csv.bz2", "fifteen bytes..");
+    let bucket = s3::Server::builder().bucket(BUCKET, store).start().unwrap();
+
+    // A letter more makes the password a wrong one.
+    let cases = [
+        (format!("postgresql://{user}:{ESCAPED}x@{address}/postgres"), 6, "password authentication failed"),
+        (
+            format!("host={host} port={port} user={user} password='{SECRET}x' dbname=postgres"),
+            6,
+            "password authentication",
+        ),
+        (format!("postgresql://{user}:{ESCAPED}@{NOWHERE}/postgres"), 4, "cannot connect"),
+        (format!("postgresql://{user}:{ESCAPED}@{host}:port/postgres"), 2, "the database URL cannot be used"),
+        (format!("host={host} password='{SECRET}"), 2, "the database URL cannot be used"),
+        (format!("postgresql://{user}:{ESCAPED}@{address}/absent"), 1, "does not exist"),
+    ];
+    for (url, status, said) in &cases {
+        for name in ["mirror", "load", "doctor"] {
+            let given_by_flag = || {
+                let mut command = on(name, folder.path(), &bucket.url());
+                command.args(["--db", url]);
+                command
+            };
+            run_all(given_by_flag, *status, said);
+        }
+    }
+    let by_environment = |url: &str, name: &str, more: &[&str]| {
+        let mut command = on(name, folder.path(), &bucket.url());
+        command.args(more).env("BULK_DB", url);
+        Ran::of(command)
+    };
+    for name in ["mirror", "load", "doctor"] {
+        // Usage is printed with the names of the variables, and not with what they hold.
+        for more in [["--help", "-v"], ["--nonsense", "-v"]] {
+            assert_hidden(&by_environment(server.url(), name, &more));
+        }
+        assert_hidden(&by_environment(&cases[0].0, name, &["-v"]));
+    }
+    // Nor does what goes well show it: on the terminal, in the ledger, in the files.
+    server.psql(server.url(), "CREATE TABLE people (id int)").unwrap();
+    let loaded = by_environment(server.url(), "load", &["-v"]);
+    loaded.assert(0, &["1 rows"]);
+    assert_hidden(&loaded);
+    let checked = by_environment(server.url(), "doctor", &["-v"]);
+    checked.assert(0, &["ok    database"]);
+    assert_hidden(&checked);
+    let ledger = server.psql(server.url(), "SELECT * FROM bulk.load").unwrap();
+    assert!(!ledger.contains(SECRET) && !ledger.contains(ESCAPED), "{ledger}");
+    for (name, bytes) in files(folder.path()) {
+        assert!(!String::from_utf8_lossy(&bytes).contains(SECRET), "{name}");
+    }
+}
+
+/// A command that connects to a database.
+fn on(name: &str, folder: &Path, endpoint: &str) -> Command {
+    let mut command = bulk([name]);
+    match name {
+        "load" => command.arg(folder.join("people.csv")).args(["--table", "people"]),
+        "mirror" => command.args(["courtlistener", "--endpoint", endpoint, "--dir"]).arg(folder.join("files")),
+        _ => command.args(["--endpoint", endpoint, "--dir"]).arg(folder),
+    };
+    command
+}
+
+#[test]
+fn of_what_stands_in_a_url_nothing_is_shown() {
+    let server = s3::Server::builder().bucket(BUCKET, Store::memory()).start().unwrap();
+    let host = server.url().strip_prefix("http://").unwrap().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    for (url, status, said) in [
+        (format!("http://me:{ESCAPED}@{host}/{BUCKET}/a.csv"), 1, "does not exist"),
+        (format!("http://me:{ESCAPED}@{host}/"), 2, "names no file"),
+        (format!("ftp://me:{ESCAPED}@{host}/a.csv"), 2, "s3://bucket/prefix"),
+    ] {
+        let command = || {
+            let mut command = bulk(["fetch", &url, "--out"]);
+            command.arg(folder.path().join("out"));
+            command
+        };
+        run_all(command, status, said);
+    }
+}

@@ -1,0 +1,147 @@
+//! Ctrl-C and SIGTERM: the first lets what is in hand be finished, the second does not wait.
+
+mod support;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bulk_testkit::s3::{Fault, Rule, Server, Store};
+use bulk_testkit::snapshot::Spec;
+use rustix::process::{Pid, Signal, kill_process};
+use support::{BUCKET, Bench, bulk, server, sql};
+
+/// A program that runs, with what it says.
+struct Running {
+    child: Child,
+    said: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("stderr");
+        let child = command.stdout(Stdio::null()).stderr(File::create(&said).unwrap()).spawn().unwrap();
+        Self { child, said, _folder: folder }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.said).unwrap()
+    }
+
+    #[track_caller]
+    fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(&str) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let said = self.said();
+            if is_so(&said) {
+                return;
+            }
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended before {what}:\n{said}");
+            assert!(Instant::now() < deadline, "{what} never came:\n{said}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Exit status and standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        (self.child.wait().unwrap().code(), self.said())
+    }
+}
+
+fn part_length(folder: &Path) -> u64 {
+    std::fs::metadata(folder.join(".bulk/big.part")).map_or(0, |metadata| metadata.len())
+}
+
+#[test]
+fn a_fetch_keeps_every_byte_that_arrived() {
+    let big: Vec<u8> = (0..12_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let bucket = Server::builder().bucket(BUCKET, Store::memory().with("big", big.clone())).start().unwrap();
+    for signal in [Signal::INT, Signal::TERM] {
+        bucket.clear_requests();
+        let slow = bucket.fault(Rule::new(Fault::Bandwidth(8_000_000)));
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let command = || {
+            let mut command = bulk(["fetch", &format!("s3://{BUCKET}"), "--anonymous", "--endpoint", &bucket.url()]);
+            command.arg("--out").arg(&out);
+            command
+        };
+        let mut running = Running::start(command());
+        running.wait_until("the first megabyte", |_| part_length(&out) >= 1 << 20);
+        running.signal(signal);
+        let (status, said) = running.end();
+        assert_eq!(status, Some(130), "{said}");
+        assert!(said.contains("stopping") && said.ends_with("run the same command again to go on\n"), "{said}");
+
+        slow.remove();
+        bucket.clear_requests();
+        let kept = part_length(&out);
+        assert!(kept >= 1 << 20);
+        assert!(command().output().unwrap().status.success());
+        assert!(std::fs::read(out.join("big")).unwrap() == big);
+        let ranges: Vec<_> = bucket.requests().into_iter().filter_map(|request| request.range).collect();
+        assert_eq!(ranges, [format!("bytes={kept}-")]);
+    }
+}
+
+#[test]
+fn a_mirror_commits_the_chunk_in_hand_and_goes_on_behind_it() {
+    let (bench, made) = Bench::with(&Spec { scale: 0.4, ..Spec::default() });
+    let chunks = || {
+        bench.sql("SELECT CASE WHEN to_regclass('bulk.chunk') IS NULL THEN 0 ELSE (xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM bulk.chunk', false, true, '')))[1]::text::int END")
+    };
+    let mut running = Running::start(bench.command(&["--connections", "1"]));
+    running.wait_until("the first chunk", |_| chunks() != "0");
+    running.signal(Signal::INT);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(130), "{said}");
+    assert!(!said.contains("error"), "{said}");
+
+    let before = bench.sql("SELECT count(*), min(load_id) FROM bulk.chunk");
+    let ran = bench.mirror(&[]);
+    assert_eq!(ran.status, Some(3), "{}", ran.stderr);
+    bench.assert_holds(&made);
+    // Whatever was committed stayed, and each record is in one chunk.
+    let records = "SELECT sum(records) = (SELECT sum(records) FROM bulk.load) FROM bulk.chunk";
+    assert_eq!(bench.sql(records), "t", "{before}");
+}
+
+#[tokio::test]
+async fn a_second_signal_does_not_wait_for_what_is_in_hand() {
+    let database = server().create_database("signals").unwrap();
+    let (client, connection) = tokio_postgres::connect(database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("CREATE TABLE t (id int)").await.unwrap();
+    client.batch_execute("BEGIN; LOCK TABLE t IN SHARE MODE").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.csv");
+    std::fs::write(&file, "id\n1\n").unwrap();
+    let command = || {
+        let mut command = bulk(["load", "--table", "t"]);
+        command.arg(&file).env("BULK_DB", database.url());
+        command
+    };
+    // COPY waits for the lock, and so does the chunk in hand.
+    let mut running = Running::start(command());
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND wait_event_type = 'Lock' AND query LIKE 'COPY%'";
+    running.wait_until("the lock", |_| sql(&database, waiting) == "1");
+    running.signal(Signal::INT);
+    running.wait_until("the answer to the first signal", |said| said.contains("stopping"));
+    assert!(running.child.try_wait().unwrap().is_none());
+    running.signal(Signal::INT);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(130), "{said}");
+
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(command().output().unwrap().status.success());
+    let rows: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 1);
+}
