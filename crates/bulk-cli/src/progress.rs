@@ -160,6 +160,9 @@ impl Bars {
     fn update(&self, sums: &Sums) {
         if let Some(bar) = &self.fetch {
             bar.set_position(sums.fetched.min(sums.to_fetch));
+            if sums.fetched >= sums.to_fetch && !bar.is_finished() {
+                bar.finish_and_clear();
+            }
         }
         if let Some(bar) = &self.load {
             bar.set_message(format!("{} rows, {} of CSV", sums.records, size(sums.bytes)));

@@ -146,8 +146,11 @@ impl Report {
                     Certainty::Likely => self.warn(format!("{text}; likely, not certain: --dialect settles it")),
                     _ => self.detail(text),
                 }
-                if !drift.is_empty() {
-                    self.note(format!("{file}: {}", drift.join("; ")));
+                for difference in *drift {
+                    match difference.is_harmless() {
+                        true => self.detail(format!("{file}: {difference}")),
+                        false => self.note(format!("{file}: {difference}")),
+                    }
                 }
                 if *resumed > 0 {
                     self.note(format!("{file}: goes on behind record {resumed}"));

@@ -1,4 +1,4 @@
-use crate::{TableName, Verdict};
+use crate::{Drift, TableName, Verdict};
 
 /// What happens during a load, as it happens.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ pub enum Event<'a> {
         table: &'a TableName,
         /// The dialect and why.
         verdict: &'a Verdict,
-        /// Differences between header and table, one sentence each.
-        drift: &'a [String],
+        /// Differences between header and table.
+        drift: &'a [Drift],
         /// Records that earlier runs committed, and that are skipped.
         resumed: u64,
     },

@@ -11,7 +11,7 @@ use crate::column::Target;
 use crate::encode::{Encoder, Message, QUEUE};
 use crate::ledger::{self, FileIdentity, Load};
 use crate::table_lock::LockedTable;
-use crate::{Dialect, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict};
+use crate::{Dialect, Drift, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict};
 
 /// How [`load`] works.
 #[derive(Clone)]
@@ -68,8 +68,8 @@ pub struct Loaded {
     pub bytes: u64,
     /// By which dialect the file was read; `None` if it was not read.
     pub verdict: Option<Verdict>,
-    /// Differences between header and table, one sentence each.
-    pub drift: Vec<String>,
+    /// Differences between header and table.
+    pub drift: Vec<Drift>,
 }
 
 /// Records of `file` that are in `table` already, if all of them are. Nothing is changed or locked, so a caller can ask

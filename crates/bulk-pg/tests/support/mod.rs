@@ -129,7 +129,7 @@ fn say(event: &Event<'_>) -> String {
             verdict.dialect.name(),
             verdict.certainty,
             verdict.evidence,
-            drift.join("; ")
+            drift.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         ),
         Event::Committed { file, table, records, bytes } => format!("{file} into {table:#}: {records} in {bytes}"),
         Event::Loaded { file, table, records } => format!("{file} into {table:#}: all {records}"),
