@@ -10,7 +10,8 @@
 //! A block is decoded by [`block`], which is fast: [`column`](mod@column) undoes its prefix codes ([`huffman`]), move-to-front
 //! ([`move_to_front`]) and runs of zeros, [`inverse`] the Burrows–Wheeler transform, [`runs`] the runs of bytes. It
 //! vouches for nothing but a whole block with the right CRC. All else, be it damage or a rarity, goes to the
-//! `bzip2` crate ([`trusted`]), which alone says what is an error.
+//! `bzip2` crate ([`trusted`]), which alone says what is an error. Either gives nothing of a block before its CRC was
+//! right: the one keeps the block as it is before its runs of bytes are restored, the other decodes it twice.
 
 mod bit_reader;
 mod bits;

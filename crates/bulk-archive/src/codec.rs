@@ -64,6 +64,24 @@ impl Codec {
         }
     }
 
+    /// Whether a [`Decoder`](crate::Decoder) gives each byte only after a checksum that covers it was right.
+    ///
+    /// True for [`Bzip2`](Codec::Bzip2), each of whose blocks (up to 900 kB before the last step of its decoding, which
+    /// restores runs) has a CRC-32. What was read of a damaged file before the error consists of whole, undamaged
+    /// blocks, so a consumer may keep it as it comes; blocks end anywhere, so the last record may be cut. It is no proof
+    /// of a whole file: that a block is missing between two others is only known by the stream's own checksum, at the
+    /// stream's end.
+    ///
+    /// False for [`Gzip`](Codec::Gzip), [`Zstd`](Codec::Zstd) and [`Xz`](Codec::Xz), whose checksums come after data
+    /// of any length, and for [`Plain`](Codec::Plain), which has none: throw away what was read unless the end of the
+    /// file (`Ok(0)`) follows.
+    pub fn checks_before_giving(self) -> bool {
+        match self {
+            Codec::Bzip2 => true,
+            Codec::Plain | Codec::Gzip | Codec::Zstd | Codec::Xz => false,
+        }
+    }
+
     /// Whether a whole file that consists of `head` alone is the beginning of a file of this codec, cut before
     /// [`detect`](Codec::detect) could tell.
     pub(crate) fn is_cut_head(self, head: &[u8]) -> bool {
@@ -135,6 +153,13 @@ mod tests {
         for (name, codec) in cases {
             assert_eq!(Codec::from_name(name), codec, "{name:?}");
         }
+    }
+
+    #[test]
+    fn only_bzip2_is_checked_before_it_is_given() {
+        let checked =
+            [Codec::Plain, Codec::Gzip, Codec::Bzip2, Codec::Zstd, Codec::Xz].map(Codec::checks_before_giving);
+        assert_eq!(checked, [false, false, true, false, false]);
     }
 
     #[test]

@@ -33,9 +33,12 @@ impl Default for DecodeOptions {
 /// The plain bytes of a compressed input.
 ///
 /// The codec is found by the input's first bytes and checked against its name. Reading to the end (`Ok(0)`) means that
-/// the whole input was decoded and every checksum it carries was right. Bytes are handed out before the checksum that
-/// covers them is reached, since a bzip2 block may grow to 46 MB and a gzip member has no bound: what was read before
-/// an error may be wrong and is to be thrown away.
+/// the whole input was decoded and every checksum it carries was right.
+///
+/// What was read before an error depends on the codec ([`Codec::checks_before_giving`]). A bzip2 block is handed out
+/// only once its checksum was right, so that what was read consists of whole, undamaged blocks. The checksums of gzip,
+/// Zstandard and xz come after data of any length, which are handed out before: what was read may be wrong and is to be
+/// thrown away.
 ///
 /// Read errors are [`io::Error`]s around an [`Error`] (see [`io::Error::get_ref`]); after one, each further read fails
 /// with the same error.

@@ -4,7 +4,8 @@
 //! the file is refused. A [`Decoder`] turns the compressed bytes of an input into plain ones and is an
 //! [`io::Read`](std::io::Read); [`DecodeOptions`] says how many threads it may use. An [`Error`] names the file and the
 //! compressed byte where things went wrong; a file that is cut short or damaged always ends in one, never in a quiet
-//! end of file.
+//! end of file. What was read before the error is right where [`Codec::checks_before_giving`] says so, that is with
+//! bzip2, whose blocks are each checked before they are handed out; with every other codec it may be wrong.
 //!
 //! ```
 //! # #[cfg(feature = "bzip2")] {

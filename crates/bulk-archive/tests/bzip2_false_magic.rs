@@ -11,8 +11,8 @@ use std::io::Cursor;
 use bulk_archive::Error;
 use support::{
     Trickle,
-    bzip2::{compress, serial},
-    corrupt_at, decode, decode_from, hex, truncated_at,
+    bzip2::{borders, check_damaged, compress, serial},
+    corrupt_at, decode, decode_from, flip, hex, truncated_at,
 };
 
 const BLOCK: &str = "001100010100000101011001001001100101001101011001";
@@ -139,6 +139,49 @@ fn damage_behind_a_false_magic_is_found() {
     assert_eq!(truncated_at(decode(&bytes[..blocks[3] / 8 - 100], "a.bz2")), Some(blocks[1] as u64 / 8));
     // The false one is where the file ends.
     assert_eq!(truncated_at(decode(&bytes[..blocks[2] / 8 + 20], "a.bz2")), Some(blocks[1] as u64 / 8));
+}
+
+/// Where the blocks of a file with a false block magic begin and end: in the `n`th one it stands.
+fn blocks(bytes: &[u8], n: usize) -> Vec<(usize, usize)> {
+    let text = to_text(bytes);
+    let mut at: Vec<usize> = text.match_indices(BLOCK).map(|(at, _)| at).collect();
+    at.remove(n + 1);
+    at.push(text.rfind(END).unwrap());
+    at.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+#[test]
+fn nothing_of_a_damaged_block_is_handed_out() {
+    // A block of 500 kB is handed out in two pieces.
+    let plain = hex(1_200_000, 6);
+    let good = compress(&plain, 5);
+    let borders = borders(&good);
+    for n in 0..3 {
+        let bytes = insert(&good, n, |_| BLOCK.to_owned());
+        check(&bytes, &plain);
+        for ((start, end), &border) in blocks(&bytes, n).into_iter().zip(&borders) {
+            for at in [start + 48, start + 79, start.midpoint(end), end - 40] {
+                check_damaged(&flip(&bytes, at), start, &plain[..border]);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_damaged_block_whose_level_was_guessed_wrong_is_handed_out() {
+    let plain = hex(1_200_000, 7);
+    let good = compress(&plain, 5);
+    let borders = borders(&good);
+    let bytes = insert(&good, 0, |at| {
+        let padding = (8 - (at + 80) % 8) % 8;
+        [END, &BLOCK[..32], &"0".repeat(padding), &to_text(b"BZh1"), BLOCK].concat()
+    });
+    check(&bytes, &plain);
+    for ((start, end), &border) in blocks(&bytes, 0).into_iter().zip(&borders) {
+        for at in [start + 48, start + 79, start.midpoint(end), end - 40] {
+            check_damaged(&flip(&bytes, at), start, &plain[..border]);
+        }
+    }
 }
 
 #[test]

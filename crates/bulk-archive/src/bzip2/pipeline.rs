@@ -13,7 +13,7 @@ use super::{
     block::{Block, BlockDecoder},
     column::Rejected,
     scan::{Magic, Opening, Scanner, Segment},
-    trusted::{Fault, Step, TrustedDecoder},
+    trusted::{Checked, Fault, TrustedDecoder},
 };
 use crate::input::Input;
 
@@ -55,7 +55,7 @@ pub(super) struct Offer {
 
 /// What comes of a block, in order. A channel that ends without one of the last three belongs to a worker that is gone.
 pub(super) enum Part {
-    /// Some of its output.
+    /// Some of its output. Its CRC was right.
     Piece(Vec<u8>),
     /// It has ended where its segment does; this is its CRC.
     Done(u32),
@@ -197,18 +197,25 @@ fn hand_out(mut block: Block, parts: &Sender<Part>, pieces: &Pieces) -> Option<P
     }
 }
 
-/// Like [`hand_out`], with a block that is decoded in the course of it.
-fn hand_out_trusted(mut block: TrustedDecoder, parts: &Sender<Part>, pieces: &Pieces) -> Option<Part> {
+/// Like [`hand_out`], with a block that is yet to be checked.
+fn hand_out_trusted(block: TrustedDecoder, parts: &Sender<Part>, pieces: &Pieces) -> Option<Part> {
+    let mut scratch = pieces.take();
+    let checked = block.check(&mut scratch);
+    pieces.give_back(scratch);
+    let mut block = match checked {
+        Ok(Checked::Block(block)) => block,
+        Ok(Checked::Unfinished(block)) => return Some(Part::Unfinished(Box::new(block))),
+        Err(fault) => return Some(Part::Fault(fault)),
+    };
     loop {
         let mut piece = pieces.take();
-        let step = block.step(&mut piece);
+        let more = block.write(&mut piece);
         pieces.hand_over(piece, parts)?;
-        return Some(match step {
-            Ok(Step::Full) => continue,
-            Ok(Step::Done) => Part::Done(block.crc()),
-            Ok(Step::Unfinished) => Part::Unfinished(Box::new(block)),
-            Err(fault) => Part::Fault(fault),
-        });
+        match more {
+            Ok(true) => {}
+            Ok(false) => return Some(Part::Done(block.crc)),
+            Err(fault) => return Some(Part::Fault(fault)),
+        }
     }
 }
 

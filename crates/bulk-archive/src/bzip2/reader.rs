@@ -6,7 +6,7 @@ use super::{
     bits::{Bits, bits_at},
     pipeline::{Item, Offer, PIECE_LEN, Part, Pipeline},
     scan::{Close, MAX_BLOCK_BITS, Magic, Opening, Segment, level, trailer_end},
-    trusted::{Fault, Step, TrustedDecoder},
+    trusted::{Checked, CheckedBlock, Fault, TrustedDecoder},
 };
 use crate::{Codec, Error, input::Input};
 
@@ -15,6 +15,9 @@ const TRAILER_BITS: u64 = 80;
 const HEADER_LEN: u64 = 4;
 
 /// The plain bytes of a bzip2 file: the outcome of the [`Pipeline`], in order and checked.
+///
+/// No byte of a block is given before the block's CRC was right. A worker hands over no other block, nor does the reader
+/// itself where it has to decode one.
 ///
 /// It goes through the file as a serial decoder does. At each moment it knows the bit at which the next block or trailer
 /// must begin, so that of the segments that the pipeline offers it takes as a block only the one that begins there.
@@ -37,16 +40,18 @@ enum State {
     Next(u64),
     /// A worker decodes the block of this segment.
     Ahead(Arc<Segment>, Receiver<Part>),
-    /// The reader itself decodes a block that has not ended with its first segment, or whose level was guessed wrong.
-    Here(Box<Joined>),
+    /// The reader itself checks a block that has not ended with its first segment, or whose level was guessed wrong.
+    Here(Box<Joined<TrustedDecoder>>),
+    /// The reader itself gives out such a block.
+    Checked(Box<Joined<CheckedBlock>>),
     /// The file has ended well.
     Ended,
 }
 
 /// A block that may have false magics in it.
-struct Joined {
+struct Joined<B> {
     start: u64,
-    block: TrustedDecoder,
+    block: B,
     last: Arc<Segment>,
 }
 
@@ -103,27 +108,40 @@ impl Reader {
                     Err(_) => Err(self.io(start, io::Error::other("a thread that decodes blocks panicked"))),
                 }
             }
-            State::Here(joined) => {
+            State::Here(_) => match mem::replace(&mut self.state, State::Ended) {
+                State::Here(joined) => self.check(*joined),
+                _ => Ok(()),
+            },
+            State::Checked(joined) => {
                 self.piece.clear();
                 self.piece.reserve_exact(PIECE_LEN);
                 self.taken = 0;
-                match joined.block.step(&mut self.piece) {
-                    Ok(Step::Full) => Ok(()),
-                    Ok(Step::Done) => {
-                        let (start, last, crc) = (joined.start, Arc::clone(&joined.last), joined.block.crc());
+                let start = joined.start;
+                match joined.block.write(&mut self.piece) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        let (last, crc) = (Arc::clone(&joined.last), joined.block.crc);
                         self.close_block(start, &last, crc)
                     }
-                    Ok(Step::Unfinished) => match mem::replace(&mut self.state, State::Ended) {
-                        State::Here(joined) => self.join(*joined),
-                        _ => Ok(()),
-                    },
-                    Err(fault) => {
-                        let start = joined.start;
-                        Err(self.fault(start, fault))
-                    }
+                    Err(fault) => Err(self.fault(start, fault)),
                 }
             }
             State::Ended => Ok(()),
+        }
+    }
+
+    /// Checks a block that the reader itself decodes, before any of it is given out.
+    fn check(&mut self, Joined { start, block, last }: Joined<TrustedDecoder>) -> Result<(), Error> {
+        self.piece.clear();
+        self.piece.reserve_exact(PIECE_LEN);
+        self.taken = 0;
+        match block.check(&mut self.piece) {
+            Ok(Checked::Block(block)) => {
+                self.state = State::Checked(Box::new(Joined { start, block, last }));
+                Ok(())
+            }
+            Ok(Checked::Unfinished(block)) => self.join(Joined { start, block, last }),
+            Err(fault) => Err(self.fault(start, fault)),
         }
     }
 
@@ -180,7 +198,7 @@ impl Reader {
     }
 
     /// Goes on with a block that does not end at the magic after its last segment, which is therefore a false one.
-    fn join(&mut self, mut joined: Joined) -> Result<(), Error> {
+    fn join(&mut self, mut joined: Joined<TrustedDecoder>) -> Result<(), Error> {
         let Joined { start, ref mut block, ref mut last } = joined;
         let Some(Offer { segment, .. }) = self.segment()? else {
             // Where a whole trailer stands at the very end, nothing is missing.

@@ -1,6 +1,9 @@
 use ::bzip2::{Decompress, Error, Status};
 
-use super::{bits::Bits, scan::Segment};
+use super::{
+    bits::{Bits, bits_at},
+    scan::Segment,
+};
 
 /// Before a block's own bits, its decoder gets a stream header and, as the first of them, the magic.
 const HEADER_BITS: usize = 32;
@@ -14,6 +17,10 @@ const MAGIC_BITS: usize = 48;
 /// point at which it writes anything, or show that the block does not end there. Then the rest of the magic. Once it has
 /// swallowed that without complaint, it has checked the block's CRC and found the block to end at the very bit where the
 /// magic begins: a magic does not overlap another by more than 3 bits, so it is not found at any bit close by.
+///
+/// The CRC is that of all the output, which may be 46 MB. So that nothing is given of a block whose CRC is wrong, and
+/// not all of it has to be kept, a block is decoded twice: [`check`](TrustedDecoder::check) throws the output away, and
+/// only the [`CheckedBlock`] that comes of it gives any.
 pub(super) struct TrustedDecoder {
     decoder: Decompress,
     bits: Bits,
@@ -26,14 +33,28 @@ pub(super) struct TrustedDecoder {
     written: bool,
 }
 
+/// A block whose CRC was right.
+pub(super) struct CheckedBlock {
+    /// The CRC that it is stored with.
+    pub(super) crc: u32,
+    decoder: TrustedDecoder,
+}
+
+/// What the bits of a block came to.
+pub(super) enum Checked {
+    /// The block has ended and its CRC was right. Where its last segment is closed by a magic, it ends right there.
+    Block(CheckedBlock),
+    /// The block does not end with the segments it was given.
+    Unfinished(TrustedDecoder),
+}
+
 /// What a step of a block's decoding came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+enum Step {
     /// The output is full and there may be more.
     Full,
-    /// The block does not end with the segments it was given.
+    /// As [`Checked::Unfinished`].
     Unfinished,
-    /// The block has ended and its CRC was right. Where its last segment is closed by a magic, it ends right there.
+    /// As [`Checked::Block`].
     Done,
 }
 
@@ -82,13 +103,26 @@ impl TrustedDecoder {
         self.own - HEADER_BITS
     }
 
-    /// The CRC that the block is stored with; of meaning once the block is done.
-    pub(super) fn crc(&self) -> u32 {
-        super::bits::bits_at(self.bits.bytes(), HEADER_BITS + MAGIC_BITS, 32).unwrap_or(0)
+    /// Decodes the block to its end, by way of `scratch`, which must have some capacity and is left empty.
+    pub(super) fn check(mut self, scratch: &mut Vec<u8>) -> Result<Checked, Fault> {
+        loop {
+            scratch.clear();
+            let step = self.step(scratch);
+            scratch.clear();
+            match step? {
+                Step::Full => {}
+                Step::Unfinished => return Ok(Checked::Unfinished(self)),
+                Step::Done => {
+                    let crc = bits_at(self.bits.bytes(), HEADER_BITS + MAGIC_BITS, 32).unwrap_or(0);
+                    let decoder = TrustedDecoder { decoder: Decompress::new(false), fed: 0, written: false, ..self };
+                    return Ok(Checked::Block(CheckedBlock { crc, decoder }));
+                }
+            }
+        }
     }
 
     /// Decodes into the free capacity of `into`, of which there must be some.
-    pub(super) fn step(&mut self, into: &mut Vec<u8>) -> Result<Step, Fault> {
+    fn step(&mut self, into: &mut Vec<u8>) -> Result<Step, Fault> {
         let whole = self.bits.len() / 8;
         loop {
             let limit = if self.written { whole } else { self.own.div_ceil(8).min(whole) };
@@ -114,6 +148,18 @@ impl TrustedDecoder {
             } else if limit == whole {
                 return Ok(Step::Done);
             }
+        }
+    }
+}
+
+impl CheckedBlock {
+    /// Writes to the free capacity of `into`, of which there must be some. Says whether there may be more.
+    pub(super) fn write(&mut self, into: &mut Vec<u8>) -> Result<bool, Fault> {
+        match self.decoder.step(into)? {
+            Step::Full => Ok(true),
+            Step::Done => Ok(false),
+            // The same bits have come to their end before.
+            Step::Unfinished => Err(Fault::Data),
         }
     }
 }

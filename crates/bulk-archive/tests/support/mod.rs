@@ -63,11 +63,21 @@ pub(crate) fn decode_from(
     name: &str,
     threads: usize,
 ) -> (usize, Result<Vec<u8>, Error>) {
+    let (plain, outcome) = decode_until(input, name, threads);
+    (plain.len(), outcome.map(|()| plain))
+}
+
+/// Decodes `input`. Gives what came before the end or the error.
+pub(crate) fn decode_until(
+    input: impl Read + Send + 'static,
+    name: &str,
+    threads: usize,
+) -> (Vec<u8>, Result<(), Error>) {
     let mut plain = Vec::new();
     let outcome = Decoder::new(input, name, &options(threads)).and_then(|mut decoder| {
         decoder.read_to_end(&mut plain).map_err(|error| error.downcast::<Error>().expect("every error is the crate's"))
     });
-    (plain.len(), outcome.map(|_| plain))
+    (plain, outcome.map(drop))
 }
 
 /// Gives 1 to `most` bytes at a time, and now and then an interruption.

@@ -9,7 +9,7 @@ use super::*;
 use crate::bzip2::{
     bits::Bits,
     scan::{Magic, Opening, Scanner},
-    trusted::{Step, TrustedDecoder},
+    trusted::{Checked, TrustedDecoder},
 };
 
 fn compress(plain: &[u8], level: u32) -> Vec<u8> {
@@ -40,14 +40,16 @@ fn decode(decoder: &mut BlockDecoder, segment: &Segment, piece_len: usize) -> Op
 }
 
 fn decode_trusted(segment: &Segment) -> Option<(Vec<u8>, u32)> {
-    let mut block = TrustedDecoder::new(segment.level, segment);
+    let mut scratch = Vec::with_capacity(1 << 16);
+    let Ok(Checked::Block(mut block)) = TrustedDecoder::new(segment.level, segment).check(&mut scratch) else {
+        return None;
+    };
+    assert!(scratch.is_empty());
     let mut plain = Vec::new();
     loop {
         plain.reserve(1 << 16);
-        match block.step(&mut plain) {
-            Ok(Step::Full) => {}
-            Ok(Step::Done) => return Some((plain, block.crc())),
-            Ok(Step::Unfinished) | Err(_) => return None,
+        if !block.write(&mut plain).expect("it was checked") {
+            return Some((plain, block.crc));
         }
     }
 }
