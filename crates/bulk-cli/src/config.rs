@@ -88,11 +88,14 @@ impl File {
         let Some((name, given)) = matches.subcommand() else { return Vec::new() };
         let Some(sub) = command.find_subcommand(name) else { return Vec::new() };
         let mut flags = Vec::new();
-        for arg in sub.get_arguments().chain(command.get_arguments()) {
+        let own = sub.get_arguments().map(|arg| (sub, arg));
+        for (owner, arg) in own.chain(command.get_arguments().map(|arg| (command, arg))) {
             let Some(flag) = arg.get_long() else { continue };
             let Some(value) = self.get(name, flag) else { continue };
             let said = given.value_source(arg.get_id().as_str());
-            if matches!(said, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            let is_said = |said| matches!(said, Some(ValueSource::CommandLine | ValueSource::EnvVariable));
+            let mut rivals = owner.get_arg_conflicts_with(arg).into_iter();
+            if is_said(said) || rivals.any(|rival| is_said(given.value_source(rival.get_id().as_str()))) {
                 continue;
             }
             if matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -199,5 +202,8 @@ mod tests {
         );
         assert_eq!(added(settings, &["bulk", "load", "f", "--table", "t", "--json"]), ["--db=all", "--jobs=3"]);
         assert_eq!(added(settings, &["bulk", "fetch", "s3://b", "--out", "o"]), ["--json", "--jobs=3"]);
+        // A flag wins over its opposite in the file as well.
+        let quiet = ["bulk", "fetch", "s3://b", "--out", "o", "--verbose"];
+        assert_eq!(added("quiet = true", &quiet), [""; 0]);
     }
 }

@@ -6,7 +6,7 @@ use bulk_pg::Session;
 use bulk_testkit::s3::{EtagStyle, Store};
 use bulk_testkit::{postgres, s3, snapshot};
 
-use crate::arguments::Demo;
+use crate::arguments::{Common, Demo};
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
 
@@ -35,7 +35,13 @@ const QUERIES: [(&str, &str); 3] = [
     ),
 ];
 
-pub(crate) async fn run(demo: &Demo, report: &Report) -> Result<Exit, Failure> {
+pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    if common.dry_run {
+        report.result(
+            "would start a PostgreSQL and an S3 server on loopback, invent a snapshot, and mirror it three times",
+        );
+        return Ok(Exit::Done);
+    }
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, anyhow::anyhow!("{error}"));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
     report.note("starting PostgreSQL …");

@@ -73,7 +73,7 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Mirror(mirror) => mirror::run(mirror, &arguments.common, report).await,
         Command::Fetch(fetch) => fetch::run(fetch, &arguments.common, report).await,
         Command::Load(load) => load::run(load, &arguments.common, report).await,
-        Command::Demo(demo) => demo::run(demo, report).await,
+        Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
     }
 }

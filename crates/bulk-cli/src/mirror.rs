@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bulk_pg::{
-    Plan, Session, TableName, apply_post_data, apply_pre_data, count_rows, find_loaded, prepare_ledger, restart,
+    DefinitionKind, Plan, Session, TableName, apply_post_data, apply_pre_data, count_rows, drop_dependents,
+    find_loaded, prepare_ledger, restart, settle, unsettled,
 };
 use bulk_s3::Snapshot;
 use serde_json::json;
@@ -60,7 +61,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         return Ok(Exit::Interrupted);
     };
     let (jobs, sessions) = prepared?;
-    let loaded_tables: Vec<TableName> = jobs.iter().map(|job| job.table.clone()).collect();
+    let wanted: Vec<TableName> = snapshot.files.keys().map(|base| tables[base].clone()).collect();
 
     let before = Instant::now();
     let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions).await?;
@@ -78,6 +79,12 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
 
     let before = Instant::now();
+    let waiting = leave_keys_to_later_runs(&mut plan, &sessions[0], &dataset, &wanted).await?;
+    if waiting > 0 {
+        report.note(format!("{waiting} foreign keys wait for tables that are not loaded yet"));
+    }
+    // Also those of an earlier run that ended before it came to this.
+    let loaded_tables = unsettled(&sessions[0], &wanted).await?;
     let observer = report.clone();
     let observer = move |event: &bulk_pg::Event<'_>| observer.on_load(event);
     let post_data = match apply_post_data(&mut sessions, &plan, &loaded_tables, &observer, stop).await {
@@ -88,7 +95,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     exit = exit.max(list_post_data(&post_data, report));
 
     let before = Instant::now();
-    if loaded_tables.is_empty() {
+    if totals.files == 0 {
         report.note("nothing to load: the database has this snapshot");
     }
     let Some(differs) = stop.run_until_cancelled(verify(&sessions[0], &loaded_tables, report)).await else {
@@ -96,6 +103,8 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     };
     if differs? {
         exit = Exit::Differs;
+    } else {
+        settle(&sessions[0], &loaded_tables).await?;
     }
     let times = [("data", data_time), ("indexes and keys", post_time), ("verify", before.elapsed())];
     summarise(&snapshot, &totals, &times, started.elapsed(), report);
@@ -123,12 +132,13 @@ async fn prepare(
     let Run { mirror, report, .. } = run;
     prepare_ledger(&session).await?;
     let wanted: Vec<TableName> = snapshot.files.keys().map(|base| run.tables[base].clone()).collect();
-    if mirror.restart {
-        restart(&mut session, &wanted).await?;
-    }
     let pre_data = apply_pre_data(&mut session, plan, &wanted).await?;
     report.note(format!("schema: {} tables made, {} were there", pre_data.created.len(), pre_data.existing.len()));
     list_left_out(&plan.left_out, &pre_data.refused, report);
+    if mirror.restart {
+        drop_dependents(&mut session, plan, &wanted).await?;
+        restart(&mut session, &wanted).await?;
+    }
 
     let mut jobs = Vec::new();
     let (mut skipped, mut skipped_rows) = (0, 0);
@@ -147,6 +157,10 @@ async fn prepare(
     if skipped > 0 {
         report.note(format!("{skipped} of {} files had been loaded ({skipped_rows} rows)", snapshot.files.len()));
     }
+    let tables: Vec<TableName> = jobs.iter().map(|job| job.table.clone()).collect();
+    if drop_dependents(&mut session, plan, &tables).await? > 0 {
+        report.note("foreign keys and triggers of the tables to be loaded are dropped, and made again after the data");
+    }
     // The largest first, so that the longest of all is not what everything waits for in the end.
     jobs.sort_by_key(|job| Reverse(job.object.size));
     let mut sessions = vec![session];
@@ -154,6 +168,28 @@ async fn prepare(
         sessions.push(Session::connect(&mirror.db).await?);
     }
     Ok((jobs, sessions))
+}
+
+/// Takes the keys out of the plan that lead from or to a table of the data set which neither this run nor an earlier one
+/// loads: all rows would violate them. How many there are.
+async fn leave_keys_to_later_runs(
+    plan: &mut Plan<'_>,
+    session: &Session,
+    dataset: &Dataset,
+    wanted: &[TableName],
+) -> Result<usize, Failure> {
+    let mut missing = Vec::new();
+    for table in dataset.tables()?.into_values().filter(|table| !wanted.contains(table)) {
+        if count_rows(session, &table).await.is_ok_and(|count| count.records == 0 && count.rows == 0) {
+            missing.push(table);
+        }
+    }
+    let before = plan.foreign_keys.len();
+    plan.foreign_keys.retain(|definition| match &definition.kind {
+        DefinitionKind::ForeignKey(key) => !missing.contains(&key.table) && !missing.contains(&key.references),
+        _ => true,
+    });
+    Ok(before - plan.foreign_keys.len())
 }
 
 /// Whether any table has other rows than were sent to it.

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
 
-/// So many events are kept, the first ones; more are counted.
+/// So many events are kept, the last ones; those before are counted.
 const MAX_EVENTS: usize = 10_000;
 
 /// The run, for the file of `--report`.
@@ -16,7 +17,7 @@ pub(crate) struct Record {
     path: PathBuf,
     folder: PathBuf,
     started: (Timestamp, Instant),
-    events: Mutex<(Vec<Value>, u64)>,
+    events: Mutex<(VecDeque<Value>, u64)>,
 }
 
 impl Record {
@@ -34,11 +35,11 @@ impl Record {
 
     pub(crate) fn add(&self, event: &Value) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.0.len() < MAX_EVENTS {
-            events.0.push(event.clone());
-        } else {
+        if events.0.len() == MAX_EVENTS {
+            events.0.pop_front();
             events.1 += 1;
         }
+        events.0.push_back(event.clone());
     }
 
     /// Writes the file. What had that name is replaced at once, never in part.
@@ -58,8 +59,12 @@ impl Record {
         });
         let mut text = serde_json::to_vec_pretty(&run).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        let mut file = tempfile::Builder::new().prefix(".bulk-report-").tempfile_in(&self.folder).map_err(failed)?;
-        file.write_all(&text).map_err(failed)?;
+        let mut builder = tempfile::Builder::new();
+        // Such as any other file gets: the process's mask applies.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.prefix(".bulk-report-").tempfile_in(&self.folder).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;
         Ok(())
     }

@@ -1,5 +1,6 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program prints")]
 
+use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use bulk_pg::Certainty;
@@ -80,14 +81,18 @@ impl Report {
 
     /// What a run without `--dry-run` would do: a line on stdout.
     pub(crate) fn planned(&self, text: &str, fields: Value) {
-        self.result(text);
+        if !self.json {
+            print(&text);
+        }
         self.say("planned", text, fields, true);
     }
 
     /// What the user asked for, on stdout.
     pub(crate) fn result(&self, text: &str) {
-        if !self.json {
-            println!("{text}");
+        if self.json {
+            self.say("result", text, json!({}), true);
+        } else {
+            print(&text);
         }
     }
 
@@ -100,7 +105,7 @@ impl Report {
             record.add(&fields);
         }
         if self.json {
-            println!("{fields}");
+            print(&fields);
         } else if !hidden {
             match &self.screen {
                 Some(screen) => screen.suspend(|| eprintln!("{text}")),
@@ -167,6 +172,11 @@ impl Report {
             _ => {}
         }
     }
+}
+
+/// A line on stdout. Who closed it wants no more of it, which is no reason to leave the work undone.
+fn print(line: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// An error with its causes on one line.

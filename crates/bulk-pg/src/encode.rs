@@ -89,8 +89,7 @@ impl Encoder {
             CopyText::new(&mapping.sources, header.names().len()).map_err(|error| misfit(error.to_string()))?;
         let start = self.committed.map_or(Position { offset: header_end, record: 0, chunk: 0 }, |(at, _)| at);
         let mut stream = Cursor::new(sample).chain(input);
-        let skipped =
-            io::copy(&mut (&mut stream).take(start.offset), &mut io::sink()).map_err(|error| self.unreadable(error))?;
+        let skipped = self.skip(&mut stream, start.offset)?;
         if skipped < start.offset {
             return Err(misfit(format!(
                 "{} bytes of it are loaded, and it now has only {skipped}: it is not the same file; load it anew with \
@@ -105,6 +104,22 @@ impl Encoder {
         self.encode_records(records, &encoder)
     }
 
+    /// Reads over what is loaded, which may take as long as loading it did.
+    fn skip(&self, stream: &mut impl Read, offset: u64) -> Result<u64, Error> {
+        let mut skipped = 0;
+        loop {
+            let piece = io::copy(&mut stream.take((offset - skipped).min(SAMPLE)), &mut io::sink());
+            let piece = piece.map_err(|error| self.unreadable(error))?;
+            skipped += piece;
+            if piece == 0 || skipped == offset {
+                return Ok(skipped);
+            }
+            if self.options.stop.is_cancelled() {
+                return Err(Error::Stopped { what: format!("the load of {}", self.file) });
+            }
+        }
+    }
+
     fn encode_records(&self, mut records: Records<impl Read>, encoder: &CopyText) -> Result<(), Error> {
         let new_buffer = || Vec::with_capacity(BUFFER + BUFFER / 4);
         let (mut buffer, mut lengths) = (new_buffer(), Vec::new());
@@ -117,7 +132,7 @@ impl Encoder {
                     record.ends_chunk()
                 }
                 Ok(None) => break,
-                Err(error) => return Err(self.bad_record(error)),
+                Err(error) => return Err(self.blame(error, records.into_inner())),
             };
             open = true;
             if buffer.len() >= BUFFER || ends_chunk {
@@ -209,6 +224,22 @@ impl Encoder {
             return Err(Error::Columns { file: self.file.clone(), what });
         }
         Ok(header)
+    }
+
+    /// A record may be bad because the file is damaged, which the codec's checksum tells at the end.
+    fn blame(&self, error: RecordError, mut rest: impl Read) -> Error {
+        let offset = error.offset;
+        let is_io = matches!(error.kind, RecordErrorKind::Io(_));
+        let error = self.bad_record(error);
+        if is_io || self.options.checked {
+            return error;
+        }
+        match io::copy(&mut rest, &mut io::sink()) {
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => {
+                Error::Read { file: self.file.clone(), records: 0, offset, source }
+            }
+            _ => error,
+        }
     }
 
     fn unreadable(&self, source: io::Error) -> Error {

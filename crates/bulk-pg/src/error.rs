@@ -160,6 +160,15 @@ pub enum Error {
 pub struct Cause(pub(crate) tokio_postgres::Error);
 
 impl Cause {
+    /// As [`Error::is_remote`].
+    pub(crate) fn is_remote(&self) -> bool {
+        let Self(error) = self;
+        match error.code() {
+            Some(code) => ["08", "40", "53", "57"].iter().any(|class| code.code().starts_with(class)),
+            None => error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>()),
+        }
+    }
+
     /// The SQLSTATE, if the server answered at all.
     pub fn code(&self) -> Option<&SqlState> {
         self.0.code()
@@ -210,18 +219,10 @@ impl Error {
         code.is_some_and(|code| code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE)
     }
 
-    /// Whether the server or the way to it is to blame, and a later run may do better: no answer, or SQLSTATE classes 08,
-    /// 53 and 57.
+    /// Whether the server or the way to it is to blame, and a later run may do better: no answer, or SQLSTATE classes 08
+    /// (connection), 40 (rollback, such as of a deadlock), 53 (resources) and 57 (operator's intervention).
     pub fn is_remote(&self) -> bool {
-        match self.cause() {
-            Some(Cause(error)) => match error.code() {
-                Some(code) => ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)),
-                None => {
-                    error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>())
-                }
-            },
-            None => false,
-        }
+        self.cause().is_some_and(Cause::is_remote)
     }
 }
 

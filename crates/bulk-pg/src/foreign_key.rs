@@ -50,8 +50,12 @@ pub(crate) async fn validate(session: &Session, key: &ForeignKey, validate: &str
             note(session, key, &orphans, first.as_deref()).await?;
             Ok(Checked::Violated(orphans))
         }
-        Err(error) if error.is_closed() => Err(Error::database(format!("validate {:#}", key.name))(error)),
-        Err(error) => Ok(Checked::Refused(Cause(error))),
+        Err(error) => match Cause(error) {
+            cause if cause.is_remote() => {
+                Err(Error::Database { action: format!("validate {:#}", key.name), source: cause })
+            }
+            cause => Ok(Checked::Refused(cause)),
+        },
     }
 }
 

@@ -38,9 +38,11 @@ const TABLES: &str = "
         records bigint,
         started_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz,
+        settled_at timestamptz,
+        damage text,
         UNIQUE (target_schema, target_table, file_key)
     );
-    COMMENT ON TABLE bulk.load IS 'A file and the table that it is loaded into; finished_at is set when all of it is there.';
+    COMMENT ON TABLE bulk.load IS 'A file and the table that it is loaded into; finished_at is set when all of it is there, settled_at when its table was indexed and counted after that, damage when rows of it may be wrong.';
     CREATE TABLE IF NOT EXISTS bulk.chunk (
         load_id bigint NOT NULL REFERENCES bulk.load ON DELETE CASCADE,
         chunk bigint NOT NULL,
@@ -64,6 +66,8 @@ pub(crate) struct Load {
     pub(crate) dialect: Option<Dialect>,
     /// Records of the whole file, once it is loaded.
     pub(crate) finished: Option<u64>,
+    /// Why rows of it may be wrong.
+    pub(crate) damage: Option<String>,
     /// The border behind the last committed chunk, and whether the dialect was still in doubt there.
     pub(crate) committed: Option<(Position, bool)>,
 }
@@ -93,7 +97,7 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         .client()
         .query(
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
-                    c.chunk, c.first_record, c.records, c.first_byte, c.bytes, c.guarded, l.target_oid
+                    c.chunk, c.first_record, c.records, c.first_byte, c.bytes, c.guarded, l.target_oid, l.damage
              FROM bulk.load l
              LEFT JOIN LATERAL
                  (SELECT * FROM bulk.chunk WHERE load_id = l.id ORDER BY chunk DESC LIMIT 1) c ON true
@@ -109,6 +113,7 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         oid: row.get(13),
         file: FileIdentity { key: row.get(1), etag: row.get(2), size: unsigned(row.get(3)) },
         dialect: row.get::<_, Option<String>>(4).and_then(|text| read_dialect(&text)),
+        damage: row.get(14),
         finished: row.get::<_, bool>(6).then(|| unsigned(row.get::<_, Option<i64>>(5).unwrap_or(0))),
         committed: row.get::<_, Option<i64>>(7).map(|chunk| {
             let sum = |a, b| unsigned(row.get(a)) + unsigned(row.get(b));
@@ -129,7 +134,7 @@ pub(crate) async fn begin(session: &Session, table: &TableName, oid: Oid, file: 
         )
         .await
         .map_err(Error::database(format!("note the load of {}", file.key)))?;
-    Ok(Load { id: row.get(0), oid, file: file.clone(), dialect: None, finished: None, committed: None })
+    Ok(Load { id: row.get(0), oid, file: file.clone(), dialect: None, finished: None, damage: None, committed: None })
 }
 
 /// Notes by which dialect the file is read, so that a rerun reads it alike.
@@ -153,6 +158,57 @@ pub(crate) async fn finish(session: &Session, load: &Load, records: u64) -> Resu
         ))
         .await
         .map_err(Error::database(format!("note that {} is loaded", load.file.key)))
+}
+
+/// Notes that rows which were committed may be wrong.
+pub(crate) async fn set_damage(session: &Session, load: &Load, damage: &str) -> Result<(), Error> {
+    session
+        .client()
+        .execute("UPDATE bulk.load SET damage = $2 WHERE id = $1", &[&load.id, &damage])
+        .await
+        .map_err(Error::database(format!("note the damage of {}", load.file.key)))?;
+    Ok(())
+}
+
+/// Those of `tables` with a file that was loaded whole, and not [settled](settle) since: an earlier run ended before it
+/// had made their indexes or counted their rows.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn unsettled(session: &Session, tables: &[TableName]) -> Result<Vec<TableName>, Error> {
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    let rows = session
+        .client()
+        .query(
+            "SELECT t.place FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY t(name, place)
+             WHERE EXISTS (SELECT FROM bulk.load l WHERE l.target_oid = pg_catalog.to_regclass(t.name)::oid
+                           AND l.finished_at IS NOT NULL AND l.settled_at IS NULL)",
+            &[&names],
+        )
+        .await
+        .map_err(Error::database("read which tables are settled"))?;
+    let table = |row: &tokio_postgres::Row| tables.get(usize::try_from(row.get::<_, i64>(0)).ok()?.checked_sub(1)?);
+    Ok(rows.iter().filter_map(table).cloned().collect())
+}
+
+/// Notes that all which follows the load of these tables is done.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn settle(session: &Session, tables: &[TableName]) -> Result<(), Error> {
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    session
+        .client()
+        .execute(
+            "UPDATE bulk.load SET settled_at = now() WHERE finished_at IS NOT NULL AND settled_at IS NULL
+             AND target_oid IN (SELECT pg_catalog.to_regclass(name)::oid FROM pg_catalog.unnest($1::text[]) name)",
+            &[&names],
+        )
+        .await
+        .map_err(Error::database("note which tables are settled"))?;
+    Ok(())
 }
 
 /// Forgets loads, with their chunks.

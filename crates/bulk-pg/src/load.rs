@@ -32,6 +32,10 @@ pub struct LoadOptions {
     /// How long to wait while another session loads the table; it may be that of a program that was killed, which the
     /// server misses within a second or so. Default 5 s.
     pub lock_timeout: Duration,
+    /// Whether `input` checks bytes before it gives them, so that all before an error are right. Otherwise an error of
+    /// the kind [`InvalidData`](io::ErrorKind::InvalidData) means that rows already committed may be wrong, as with a
+    /// codec whose checksum comes last; that is noted in the ledger, and the table must be loaded anew. Default false.
+    pub checked: bool,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
     /// Who is told of what happens. Default nobody.
@@ -49,6 +53,7 @@ impl Default for LoadOptions {
             chunk_size: 16 << 20,
             max_record: RecordOptions::MAX_RECORD,
             lock_timeout: Duration::from_secs(5),
+            checked: false,
             append: false,
             observer: Arc::new(()),
             stop: CancellationToken::new(),
@@ -126,6 +131,12 @@ impl Found {
             gone.append(&mut loads);
         }
         let gone = gone.iter().map(|load| load.id).collect();
+        if let Some(load) = loads.iter().find(|load| load.damage.is_some()) {
+            return Err(occupied(format!(
+                "holds rows of a damaged copy of {}; load it anew with --restart",
+                load.file.key
+            )));
+        }
         if let Some(load) = loads.iter().find(|load| load.file.key == file.key) {
             if load.file == *file {
                 return Ok(Self { load: Some(load.clone()), gone });
@@ -205,6 +216,25 @@ async fn load_locked(
         Some(load) => load,
         None => ledger::begin(session, table, target.oid, file).await?,
     };
+    let loaded = load_rows(session, table, target, file, &load, input, options).await;
+    if let Err(error @ Error::Read { source, .. }) = &loaded
+        && source.kind() == io::ErrorKind::InvalidData
+        && !options.checked
+    {
+        ledger::set_damage(session, &load, &error.to_string()).await?;
+    }
+    loaded
+}
+
+async fn load_rows(
+    session: &mut Session,
+    table: &TableName,
+    target: Target,
+    file: &FileIdentity,
+    load: &Load,
+    input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+    options: &LoadOptions,
+) -> Result<Loaded, Error> {
     let (sender, mut messages) = mpsc::channel(QUEUE);
     let encoder = Encoder {
         file: file.key.clone(),
@@ -234,12 +264,12 @@ async fn load_locked(
         resumed,
     });
     if load.dialect != Some(verdict.dialect) {
-        ledger::set_dialect(session, &load, verdict.dialect).await?;
+        ledger::set_dialect(session, load, verdict.dialect).await?;
     }
 
     let mut done = load.committed.map_or(Position { offset: opened.header_end, record: 0, chunk: 0 }, |(at, _)| at);
     let first = done;
-    let destination = Destination { file, table, load: &load, columns: &mapping.list };
+    let destination = Destination { file, table, load, columns: &mapping.list };
     while let Some(end) = destination.copy_chunk(session, done, &mut messages).await? {
         let (records, bytes) = (end.record - done.record, end.offset - done.offset);
         options.observer.event(&Event::Committed { file: &file.key, table, records, bytes });
@@ -249,7 +279,7 @@ async fn load_locked(
         }
     }
     thread.join().map_err(|_| lost())?;
-    ledger::finish(session, &load, done.record).await?;
+    ledger::finish(session, load, done.record).await?;
     options.observer.event(&Event::Loaded { file: &file.key, table, records: done.record });
     Ok(Loaded {
         records: done.record,

@@ -130,7 +130,7 @@ fn of_table<'a, 't>(tables: &'t mut Tables<'a>, table: Option<&'a TableName>) ->
 }
 
 /// Names of indexes, constraints and triggers in the database.
-struct Existing {
+pub(crate) struct Existing {
     relations: HashSet<(String, String)>,
     /// By table: constraints with whether they are valid, and their comments.
     constraints: HashMap<(TableName, String), (bool, Option<String>)>,
@@ -138,7 +138,7 @@ struct Existing {
 }
 
 impl Existing {
-    async fn find(session: &Session) -> Result<Self, Error> {
+    pub(crate) async fn find(session: &Session) -> Result<Self, Error> {
         let action = || "list the indexes and constraints of the database".to_owned();
         let relations = session
             .client()
@@ -176,7 +176,7 @@ impl Existing {
         })
     }
 
-    fn foreign_key(&self, key: &ForeignKey) -> Option<&(bool, Option<String>)> {
+    pub(crate) fn foreign_key(&self, key: &ForeignKey) -> Option<&(bool, Option<String>)> {
         self.constraints.get(&(key.table.clone(), key.name.as_str().to_owned()))
     }
 
@@ -186,7 +186,7 @@ impl Existing {
         comment.as_deref().filter(|comment| foreign_key::is_note(comment))
     }
 
-    fn has(&self, definition: &Definition) -> bool {
+    pub(crate) fn has(&self, definition: &Definition) -> bool {
         let on = |table: &TableName, name: &str| (table.clone(), name.to_owned());
         let relation = |schema: &str, name: &str| self.relations.contains(&(schema.to_owned(), name.to_owned()));
         match &definition.kind {
@@ -276,9 +276,14 @@ impl Run<'_> {
                 done.applied += 1;
                 return Ok(true);
             }
-            Err(error) if error.is_closed() => return Err(Error::database(definition.summary())(error)),
             Err(error) if error.code().is_some_and(is_duplicate) => done.existing += 1,
-            Err(error) => done.refused.push(Refused::new(definition, &Cause(error))),
+            Err(error) => match Cause(error) {
+                // Of the statement it says nothing; the next run tries again.
+                cause if cause.is_remote() => {
+                    return Err(Error::Database { action: definition.summary(), source: cause });
+                }
+                cause => done.refused.push(Refused::new(definition, &cause)),
+            },
         }
         Ok(false)
     }

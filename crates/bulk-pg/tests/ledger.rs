@@ -2,8 +2,8 @@
 
 mod support;
 
-use bulk_pg::{LoadOptions, count_rows, find_loaded, prepare_ledger};
-use support::{Bench, chain, file, load_t, table};
+use bulk_pg::{LoadOptions, count_rows, find_loaded, prepare_ledger, restart, settle, unsettled};
+use support::{Bench, chain, file, load_t, numbered, table};
 
 const CSV: &[u8] = b"id,text\n1,a\n2,b\n";
 
@@ -106,4 +106,20 @@ async fn the_ledger_is_made_once_by_many() {
         bench.psql("SELECT count(*) FROM pg_class WHERE relnamespace = 'bulk'::regnamespace AND relkind = 'r'"),
         "2"
     );
+}
+
+#[tokio::test]
+async fn a_table_is_unsettled_from_its_load_until_it_is_settled() {
+    let bench = Bench::new("settle", "CREATE TABLE t (id integer, text text); CREATE TABLE u (id integer)");
+    let mut session = bench.session().await;
+    let tables = [table("u"), table("t"), table("absent")];
+    let csv = numbered(10);
+    assert_eq!(unsettled(&session, &tables).await.unwrap(), []);
+    load_t(&mut session, &csv, &LoadOptions::default()).await.unwrap();
+    assert_eq!(unsettled(&session, &tables).await.unwrap(), [table("t")]);
+    settle(&session, &tables).await.unwrap();
+    assert_eq!(unsettled(&session, &tables).await.unwrap(), []);
+    restart(&mut session, &[table("t")]).await.unwrap();
+    load_t(&mut session, &csv, &LoadOptions::default()).await.unwrap();
+    assert_eq!(unsettled(&session, &tables).await.unwrap(), [table("t")]);
 }

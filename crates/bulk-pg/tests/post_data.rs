@@ -2,7 +2,7 @@
 
 mod support;
 
-use bulk_pg::{PostData, Schema, Session, TableName, apply_post_data, apply_pre_data};
+use bulk_pg::{PostData, Schema, Session, TableName, apply_post_data, apply_pre_data, drop_dependents};
 use support::{Bench, table};
 use tokio_util::sync::CancellationToken;
 
@@ -330,4 +330,32 @@ async fn a_stop_ends_it_between_two_statements_and_the_next_run_goes_on() {
     let done = loaded.after(&["docket"]).await;
     assert_eq!(done.existing, 1);
     assert_eq!(loaded.psql("SELECT count(*) FROM pg_constraint WHERE NOT convalidated"), "0");
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_of_a_second_load_is_dropped_and_made_again() {
+    let mut loaded = Loaded::new(
+        "again",
+        SCHEMA,
+        "INSERT INTO court VALUES ('ca9', NULL); INSERT INTO docket VALUES (1, 'ca9', NULL)",
+    )
+    .await;
+    loaded.after(&["court", "docket"]).await;
+    let keys = loaded.keys();
+    let mut plan = loaded.schema.plan();
+    apply_pre_data(&mut loaded.session, &mut plan, &[]).await.unwrap();
+    let of_docket = "SELECT count(*) FROM pg_constraint WHERE contype = 'f'
+                     AND 'docket'::regclass IN (conrelid, confrelid)";
+    assert_ne!(loaded.psql(of_docket), "0");
+
+    let dropped = drop_dependents(&mut loaded.session, &plan, &[table("docket")]).await.unwrap();
+    assert!(dropped > 0);
+    assert_eq!(loaded.psql(of_docket), "0");
+    // A child before its parent, as the order of sizes may have it.
+    loaded.psql(
+        "TRUNCATE docket; INSERT INTO docket VALUES (7, 'scotus', NULL); INSERT INTO court VALUES ('scotus', NULL)",
+    );
+    assert_eq!(drop_dependents(&mut loaded.session, &plan, &[table("docket")]).await.unwrap(), 0);
+    loaded.after(&["docket", "court"]).await;
+    assert_eq!(loaded.keys(), keys);
 }

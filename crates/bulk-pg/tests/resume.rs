@@ -344,3 +344,22 @@ async fn a_stopped_load_commits_its_chunk_and_the_next_goes_on_behind_it() {
     assert_eq!((loaded.records, loaded.sent), (20_000, 19_000));
     assert_whole(&bench, ROWS);
 }
+
+#[tokio::test]
+async fn a_stop_is_heeded_while_a_load_reads_over_what_is_there() {
+    let bench = Bench::new("skip", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    let csv = numbered(ROWS);
+    let identity = file("t.csv", &csv);
+    load(&mut session, &table("t"), &identity, broken_after(&csv, csv.len() - 10), &options()).await.unwrap_err();
+    // Opened is never said, since the stop comes while the first 2 MB are read over.
+    let mut stopped = options();
+    let log = Log::default();
+    log.observe(&mut stopped);
+    stopped.stop.cancel();
+    let error = load_t(&mut session, &csv, &stopped).await.unwrap_err();
+    assert!(matches!(error, Error::Stopped { .. }), "{error}");
+    assert_eq!(log.lines(), [""; 0]);
+    assert_eq!(load_t(&mut session, &csv, &options()).await.unwrap().records, 20_000);
+    assert_whole(&bench, ROWS);
+}

@@ -1,0 +1,110 @@
+//! `bulk mirror` into a database that has been mirrored into before: anew, more of it, a newer snapshot, after damage.
+
+mod support;
+
+use bulk_testkit::snapshot::{self, SchemaFlavour, Spec, TABLES};
+use support::{Bench, small};
+
+/// Keys, indexes and triggers, with whether the keys are valid.
+fn dependents(bench: &Bench) -> String {
+    bench.sql(
+        "SELECT conrelid::regclass || ' ' || conname || ' ' || convalidated FROM pg_constraint
+         WHERE connamespace = 'public'::regnamespace
+         UNION ALL SELECT 'index ' || indexname FROM pg_indexes WHERE schemaname = 'public'
+         UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
+    )
+}
+
+/// What follows the data was done for every table, whichever run loaded it.
+#[track_caller]
+fn assert_settled(bench: &Bench) {
+    assert_eq!(bench.sql("SELECT count(*) FROM bulk.load WHERE settled_at IS NULL OR finished_at IS NULL"), "0");
+    for table in TABLES.iter() {
+        let analyzed = format!("SELECT reltuples >= 0 FROM pg_class WHERE oid = '{}'::regclass", table.name);
+        assert_eq!(bench.sql(&analyzed), "t", "{} was never analyzed", table.name);
+    }
+    let next = "SELECT nextval(pg_get_serial_sequence('search_docket', 'id')) > max(id) FROM search_docket";
+    assert_eq!(bench.sql(next), "t");
+}
+
+#[test]
+fn all_is_loaded_anew_under_the_keys_and_triggers_of_the_first_time() {
+    let spec = Spec { schema: SchemaFlavour::Clean, ..small() };
+    let (bench, made) = Bench::with(&spec);
+    bench.mirror(&[]).assert(3, &[]);
+    let first = dependents(&bench);
+    assert!(first.contains("trigger ") && first.contains(" true"), "{first}");
+    assert_settled(&bench);
+
+    bench.mirror(&["--restart"]).assert(3, &[]);
+    bench.assert_holds(&made);
+    assert_eq!(dependents(&bench), first);
+    assert_settled(&bench);
+    // Triggers that were there would have written a history of what is no change.
+    let history = "SELECT sum((xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM ' || oid::regclass, false, true, '')))[1]::text::int)
+                   FROM pg_class WHERE relkind = 'r' AND relname LIKE '%event' AND relname NOT LIKE 'people%'
+                   AND relnamespace = 'public'::regnamespace";
+    assert!(["0", ""].contains(&bench.sql(history).as_str()));
+}
+
+#[test]
+fn some_tables_first_and_all_of_them_later() {
+    let (bench, made) = Bench::with(&small());
+    let ran = bench.mirror(&["--tables", "dockets,courts"]);
+    ran.assert(0, &["foreign keys wait for tables that are not loaded yet"]);
+    assert_eq!(bench.sql("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated"), "0");
+    bench.mirror(&[]).assert(3, &["2 of 33 files had been loaded"]);
+    bench.assert_holds(&made);
+    assert_settled(&bench);
+    let (whole, _) = Bench::with(&small());
+    whole.mirror(&[]).assert(3, &[]);
+    assert_eq!(dependents(&bench), dependents(&whole));
+}
+
+#[test]
+fn a_newer_snapshot_takes_the_place_of_the_older() {
+    let (bench, _) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    let next = Spec { seed: 2, date: "2026-09-30".parse().unwrap(), ..small() };
+    let made = snapshot::generate(&next, &bench.data()).unwrap();
+    bench.mirror(&[]).assert(1, &["load it anew with --restart"]);
+    bench.mirror(&["--restart"]).assert(3, &["snapshot 2026-09-30"]);
+    bench.assert_holds(&made);
+    assert_settled(&bench);
+}
+
+#[test]
+fn what_an_interrupted_run_had_loaded_is_settled_by_the_next() {
+    let (bench, made) = Bench::with(&small());
+    let path = bench.file("courts");
+    let good = std::fs::read(&path).unwrap();
+    let mut damaged = good.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    bench.mirror(&[]).assert(1, &["courts-2026-06-30.csv.bz2", "1 files are not loaded"]);
+    assert_ne!(bench.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NOT NULL"), "0");
+    std::fs::write(&path, good).unwrap();
+    bench.mirror(&[]).assert(3, &["32 of 33 files had been loaded"]);
+    bench.assert_holds(&made);
+    assert_settled(&bench);
+}
+
+#[test]
+fn a_file_that_was_damaged_on_its_way_is_fetched_again() {
+    let (bench, made) = Bench::with(&small());
+    bench.mirror(&["--keep-files"]).assert(3, &[]);
+    let staged = bench.folder.path().join("files/courts-2026-06-30.csv.bz2");
+    let mut bytes = std::fs::read(&staged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&staged, bytes).unwrap();
+    let damaged = bench.mirror(&["--tables", "courts", "--restart", "--keep-files"]);
+    damaged.assert(1, &["courts-2026-06-30.csv.bz2", "it is fetched again by the next run"]);
+    bench.bucket.clear_requests();
+    bench.mirror(&["--keep-files"]).assert(3, &[]);
+    let asked = bench.bucket.requests().into_iter().filter_map(|request| request.key);
+    assert_eq!(asked.filter(|key| key.ends_with(".bz2")).count(), 1);
+    bench.assert_holds(&made);
+    assert_settled(&bench);
+}

@@ -1,0 +1,73 @@
+//! Input that turns out to be damaged when rows of it are committed already.
+
+mod support;
+
+use std::io::{self, Read};
+
+use bulk_pg::{Error, LoadOptions, load, restart};
+use support::{Bench, HEADER, Input, LINE, file, load_t, numbered, table};
+
+const CHUNK: usize = 1000;
+
+fn options() -> LoadOptions {
+    let mut options = LoadOptions::default();
+    options.chunk_size = (CHUNK * LINE) as u64;
+    options
+}
+
+/// An input whose checksum, behind its first bytes, is wrong.
+fn damaged(content: &[u8]) -> impl FnOnce() -> io::Result<Input> + Send + 'static {
+    struct Checksum;
+    impl Read for Checksum {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum is wrong"))
+        }
+    }
+    let content = content.to_vec();
+    move || Ok(Box::new(io::Cursor::new(content).chain(Checksum)) as Input)
+}
+
+#[tokio::test]
+async fn rows_of_a_damaged_copy_are_never_kept_for_good_ones() {
+    let bench = Bench::new("damage", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    let csv = numbered(20_000);
+    let identity = file("t.csv", &csv);
+    let error = load(&mut session, &table("t"), &identity, damaged(&csv), &options()).await.unwrap_err();
+    assert!(matches!(error, Error::Read { .. }), "{error}");
+
+    let error = load_t(&mut session, &csv, &options()).await.unwrap_err();
+    assert_eq!(error.to_string(), "table public.t holds rows of a damaged copy of t.csv; load it anew with --restart");
+    restart(&mut session, &[table("t")]).await.unwrap();
+    assert_eq!(load_t(&mut session, &csv, &options()).await.unwrap().sent, 20_000);
+    assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "20000|20000");
+}
+
+#[tokio::test]
+async fn of_an_input_that_checks_first_the_committed_rows_are_kept() {
+    let bench = Bench::new("checked", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    let csv = numbered(20_000);
+    let mut checked = options();
+    checked.checked = true;
+    let cut = &csv[..HEADER + 15_500 * LINE];
+    load(&mut session, &table("t"), &file("t.csv", &csv), damaged(cut), &checked).await.unwrap_err();
+    assert_eq!(load_t(&mut session, &csv, &checked).await.unwrap().sent, 5000);
+    assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "20000|20000");
+}
+
+#[tokio::test]
+async fn a_bad_record_of_a_damaged_file_is_blamed_on_the_damage() {
+    let bench = Bench::new("blame", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    let mut csv = numbered(20_000);
+    // Another comma, which makes a third field.
+    csv[HEADER + 18_000 * LINE + 60] = b',';
+    let identity = file("t.csv", &csv);
+    let error = load(&mut session, &table("t"), &identity, damaged(&csv), &options()).await.unwrap_err();
+    assert!(matches!(&error, Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData), "{error}");
+    restart(&mut session, &[table("t")]).await.unwrap();
+    // Where the checksum is right, it is the record.
+    let error = load_t(&mut session, &csv, &options()).await.unwrap_err();
+    assert!(matches!(error, Error::Record { .. }), "{error}");
+}
