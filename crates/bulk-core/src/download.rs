@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures::{Stream, StreamExt};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::part::{Part, Prepared, Version};
@@ -40,8 +40,8 @@ pub struct DownloadOptions {
     /// Who is told of what happens. Default nobody.
     pub observer: Arc<dyn Observer>,
     /// Cancel it to stop with nothing lost: no file is begun any more, what arrived of those under way is synced, so
-    /// that the next run resumes at the very byte, and each of them is delivered as [`Error::Interrupted`]. Then the
-    /// stream ends. Default a token of its own.
+    /// that the next run resumes at the very byte, and each of them is delivered as [`Error::Interrupted`], or staged if
+    /// it was whole by then. Then the stream ends. Default a token of its own.
     pub stop: CancellationToken,
 }
 
@@ -90,12 +90,12 @@ pub struct Delivery {
 /// is delivered without being fetched; a part that an earlier run left is resumed, under `If-Match`, and begun anew if
 /// the object changed. Names must be unique within the plan.
 ///
-/// Dropping the [`Download`] stops all work at once; parts stay for the next run, which fetches at most the last 32 MiB of
-/// each again. [`DownloadOptions::stop`] is the gentle way.
+/// Dropping the [`Download`] stops all work, without waiting for a file operation that is under way; parts stay for the
+/// next run, which fetches at most the last 32 MiB of each again. [`DownloadOptions::stop`] is the gentle way.
 ///
 /// # Panics
 ///
-/// Outside a tokio runtime.
+/// Outside a tokio runtime. A panic of `plan`'s iterator is passed on by the stream, after the files before it.
 pub fn download<P>(source: Arc<dyn Source>, plan: P, folder: impl Into<PathBuf>, options: DownloadOptions) -> Download
 where
     P: IntoIterator<Item = Request>,
@@ -103,8 +103,8 @@ where
 {
     let (sender, receiver) = mpsc::channel(WAITING_FILES);
     let shared = Arc::new(Shared { source, folder: folder.into(), options });
-    let scheduler = tokio::spawn(schedule(shared, plan.into_iter(), sender)).abort_handle();
-    Download { receiver, front: None, place: 0, scheduler }
+    let scheduler = tokio::spawn(schedule(shared, plan.into_iter(), sender));
+    Download { receiver, front: None, place: 0, scheduler: Some(scheduler) }
 }
 
 /// The stream of [`Delivery`]s that [`download`] returns.
@@ -112,7 +112,8 @@ pub struct Download {
     receiver: mpsc::Receiver<Pending>,
     front: Option<Pending>,
     place: u64,
-    scheduler: AbortHandle,
+    /// `None` once it has ended.
+    scheduler: Option<JoinHandle<()>>,
 }
 
 impl Stream for Download {
@@ -122,7 +123,16 @@ impl Stream for Download {
         if self.front.is_none() {
             match std::task::ready!(self.receiver.poll_recv(context)) {
                 Some(pending) => self.front = Some(pending),
-                None => return Poll::Ready(None),
+                None => {
+                    let Some(scheduler) = &mut self.scheduler else { return Poll::Ready(None) };
+                    let ended = std::task::ready!(Pin::new(scheduler).poll(context));
+                    self.scheduler = None;
+                    // A plan that is cut short by a panic must not look like one that is done.
+                    if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+                        std::panic::resume_unwind(panic);
+                    }
+                    return Poll::Ready(None);
+                }
             }
         }
         let Some(pending) = &mut self.front else { return Poll::Ready(None) };
@@ -139,7 +149,9 @@ impl Stream for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        self.scheduler.abort();
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.abort();
+        }
     }
 }
 
@@ -251,10 +263,11 @@ async fn fetch(shared: &Shared, request: &Request) -> Result<StagedFile, Error> 
         fetched: AtomicU64::new(0),
     };
     let mut restarts = 0;
-    let mut expected = request.etag.as_ref();
+    // Whether the object may still be the one that was listed.
+    let mut is_listed = true;
     loop {
         let on_retry = |attempt, delay, error: &Error| observer.event(&Event::Retry { name, attempt, delay, error });
-        let attempts = retry(&shared.options.retry, on_retry, || transfer.attempt(expected));
+        let attempts = retry(&shared.options.retry, on_retry, || transfer.attempt(is_listed));
         // An attempt sees for itself that it is to stop, and holds the part as long. This ends the waiting between two.
         let stopped = async {
             stop.cancelled().await;
@@ -269,7 +282,7 @@ async fn fetch(shared: &Shared, request: &Request) -> Result<StagedFile, Error> 
             Ok(()) => break,
             Err(Error::Changed { what, .. }) if restarts < MAX_RESTARTS => {
                 restarts += 1;
-                expected = None;
+                is_listed = false;
                 let mut part = transfer.part.lock().await;
                 observer.event(&Event::Restarted { name, reason: &what, discarded: part.len });
                 part.restart()?;
@@ -296,74 +309,71 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    fn interrupted(&self) -> Error {
-        Error::Interrupted { location: self.source.location(&self.request.key) }
-    }
-
     /// One request, from the part's end to the object's end; tells whether any byte of it was kept.
-    async fn attempt(&self, expected: Option<&ETag>) -> (Result<(), Error>, bool) {
+    async fn attempt(&self, is_listed: bool) -> (Result<(), Error>, bool) {
         let mut part = self.part.lock().await;
         let before = part.len;
-        let result = self.run(&mut part, expected).await;
+        let result = self.run(&mut part, is_listed).await;
         (result, part.len > before)
     }
 
-    async fn run(&self, part: &mut Part, expected: Option<&ETag>) -> Result<(), Error> {
-        let known = part.version.as_ref();
-        if known.is_some_and(|version| version.size == Some(part.len)) {
+    async fn run(&self, part: &mut Part, is_listed: bool) -> Result<(), Error> {
+        if part.version.as_ref().is_some_and(|version| version.size == Some(part.len)) {
             return Ok(());
         }
+        let restarted = |reason, discarded| {
+            self.observer.event(&Event::Restarted { name: &self.request.name, reason, discarded });
+        };
+        if part.len > 0 && !part.version.as_ref().is_some_and(Version::is_checkable) {
+            restarted("the server names no version", part.len);
+            part.restart()?;
+        }
+        let known = part.version.as_ref();
+        let (listed_etag, listed_size) = match is_listed {
+            true => (self.request.etag.as_ref(), self.request.size),
+            false => (None, None),
+        };
         let mut get = Get::new(&self.request.key);
         get.start = part.len;
-        get.if_match = known.and_then(|version| version.etag.clone()).or_else(|| expected.cloned());
+        get.if_match = known.and_then(|version| version.etag.as_ref()).or(listed_etag).cloned();
         let body = self.stop.run_until_cancelled(self.source.get(&get)).await.ok_or_else(|| self.interrupted())??;
-        let location = self.source.location(&self.request.key);
-        let changed = |what: String| Error::Changed { location: location.clone(), what };
-
         if let Some(reason) = known.and_then(|version| version.mismatch_body(&body)) {
-            return Err(changed(reason));
+            return Err(self.changed(reason));
         }
-        if let (Some(_), Some(wanted), Some(found)) = (expected, self.request.size, body.size)
-            && wanted != found
+        if let (Some(listed), Some(found)) = (listed_size, body.size)
+            && listed != found
         {
-            return Err(changed(format!("it was listed with {wanted} bytes and has {found}")));
+            return Err(self.changed(format!("it was listed with {listed} bytes and has {found}")));
         }
         if body.start != part.len {
             if body.start != 0 {
                 let what = format!("asked for bytes from {}, got them from {}", part.len, body.start);
-                return Err(Error::Protocol { location, what });
+                return Err(Error::Protocol { location: self.location(), what });
             }
-            let (name, reason) = (self.request.name.as_str(), "the server sends no ranges");
-            self.observer.event(&Event::Restarted { name, reason, discarded: part.len });
+            restarted("the server sends no ranges", part.len);
             part.restart()?;
         }
-        let version = match part.version.take() {
-            Some(version) => version,
+        match &mut part.version {
+            Some(version) => version.size = version.size.or(body.size),
             None => {
-                let version = Version::of(&self.request.key, &body);
-                part.write_sidecar(&version)?;
-                version
+                part.version = Some(Version::of(&self.request.key, &body));
+                part.write_sidecar()?;
             }
-        };
-        part.version = Some(version.clone());
-        let result = self.write(part, version, body).await;
-        if result.is_ok() && part.version.as_ref().and_then(|version| version.size).is_none() {
+        }
+        let result = self.write(part, listed_size, body).await;
+        if let (Ok(()), Some(version)) = (&result, &mut part.version) {
             // A body without a length is whole when its connection ends cleanly; its size is known only now.
-            if let Some(version) = &mut part.version {
-                version.size = Some(part.len);
-            }
+            version.size = Some(part.len);
         }
         // Also after a failure: it may be the last attempt of this run, and the next one resumes behind it.
-        match &part.version {
-            Some(version) => result.and(part.write_sidecar(version)),
-            None => result,
-        }
+        result.and(part.write_sidecar())
     }
 
-    /// Appends the body to the part. `part.len` counts what reached the file, also when the body breaks off.
-    async fn write(&self, part: &mut Part, mut version: Version, body: crate::Body) -> Result<(), Error> {
+    /// Appends the body to the part. `part.len` counts what is safe in the file, also when the body breaks off.
+    async fn write(&self, part: &mut Part, listed_size: Option<u64>, body: crate::Body) -> Result<(), Error> {
         let path = part.path().to_owned();
         let failed = |error| Error::io("write", &path, error);
+        let announced = part.version.as_ref().and_then(|version| version.size);
         let mut file = BufWriter::with_capacity(WRITE_BUFFER, tokio::fs::File::from_std(part.open()?));
         let mut received = part.len;
         let mut bytes = body.bytes;
@@ -374,35 +384,45 @@ impl Transfer<'_> {
                 Some(Some(Ok(chunk))) => chunk,
                 Some(Some(Err(error))) => break Err(error),
             };
-            if version.size.is_some_and(|size| received + chunk.len() as u64 > size) {
+            if announced.is_some_and(|size| received + chunk.len() as u64 > size) {
                 let what = "it sends more bytes than it announced".to_owned();
-                break Err(Error::Protocol { location: self.source.location(&self.request.key), what });
+                break Err(Error::Protocol { location: self.location(), what });
             }
             file.write_all(&chunk).await.map_err(failed)?;
             received += chunk.len() as u64;
             self.fetched.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             self.observer.event(&Event::Progress { name: &self.request.name, bytes: chunk.len() as u64 });
-            if received - version.synced >= SYNC_EVERY {
+            if received - part.len >= SYNC_EVERY {
                 file.flush().await.map_err(failed)?;
                 file.get_ref().sync_data().await.map_err(failed)?;
-                part.len = received;
-                version.synced = received;
-                part.write_sidecar(&version)?;
+                part.advance(received)?;
             }
         };
         file.flush().await.map_err(failed)?;
-        part.len = received;
         file.get_ref().sync_data().await.map_err(failed)?;
-        version.synced = received;
-        part.version = Some(version);
+        part.advance(received)?;
         result?;
-        match part.version.as_ref().and_then(|version| version.size) {
-            Some(expected) if expected != received => {
-                let location = self.source.location(&self.request.key);
-                Err(Error::Truncated { location, expected, received })
+        match announced.or(listed_size) {
+            Some(expected) if received < expected => {
+                Err(Error::Truncated { location: self.location(), expected, received })
+            }
+            Some(listed) if received > listed => {
+                Err(self.changed(format!("it was listed with {listed} bytes and has {received}")))
             }
             _ => Ok(()),
         }
+    }
+
+    fn location(&self) -> String {
+        self.source.location(&self.request.key)
+    }
+
+    fn interrupted(&self) -> Error {
+        Error::Interrupted { location: self.location() }
+    }
+
+    fn changed(&self, what: String) -> Error {
+        Error::Changed { location: self.location(), what }
     }
 }
 

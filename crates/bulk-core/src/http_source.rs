@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONTENT_RANGE, ETAG, IF_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER};
+use http::header::{CONTENT_RANGE, ETAG, IF_MATCH, LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -11,12 +11,17 @@ use url::Url;
 
 use crate::{Body, ETag, Error, Get, Source};
 
+/// Redirects that one request follows, as browsers do.
+const REDIRECTS: usize = 20;
 /// How much of an error's body is read, and how much of it is shown.
 const REASON_READ: usize = 8 * 1024;
 const REASON_SHOWN: usize = 200;
 
 /// One pool of HTTP/1.1 connections with the time-outs of this workspace: 10 s to connect, 30 s without a byte, no limit
 /// on the whole of a body. Proxies and their exceptions come from the usual environment variables.
+///
+/// Redirects are followed. The caller's headers go to the host that they are meant for (same scheme, host and port) and
+/// to no other, so that signatures, keys and session tokens stay there; nor does a `Referer` carry the query of a URL.
 ///
 /// It makes one attempt for each call; [`retry`](crate::retry()) is the caller's.
 #[derive(Clone, Debug)]
@@ -36,6 +41,7 @@ impl HttpClient {
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(30))
             .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map(|client| Self { client })
             .map_err(|error| transport("the HTTP client", "cannot be set up", error))
@@ -47,15 +53,16 @@ impl HttpClient {
     /// # Errors
     ///
     /// As [`Source::get`]. A status 412, a status 416, or another `ETag` than the one asked for is [`Error::Changed`].
-    pub async fn get(&self, url: &Url, mut headers: HeaderMap, get: &Get) -> Result<Body, Error> {
+    pub async fn get(&self, url: &Url, headers: HeaderMap, get: &Get) -> Result<Body, Error> {
         let location = redacted(url);
+        let mut conditions = HeaderMap::new();
         if get.start > 0 {
-            headers.insert(RANGE, header(&format!("bytes={}-", get.start), &location)?);
+            conditions.insert(RANGE, header(&format!("bytes={}-", get.start), &location)?);
         }
         if let Some(etag) = get.if_match.as_ref().filter(|etag| !etag.is_weak()) {
-            headers.insert(IF_MATCH, header(&etag.to_header(), &location)?);
+            conditions.insert(IF_MATCH, header(&etag.to_header(), &location)?);
         }
-        let response = self.send(url, headers, &location).await?;
+        let response = self.send(url, headers, conditions, &location).await?;
         let found = response.headers();
         let etag = found.get(ETAG).and_then(|value| value.to_str().ok()).map(ETag::new);
         if let (Some(expected), Some(found)) = (&get.if_match, &etag)
@@ -90,7 +97,7 @@ impl HttpClient {
     /// As [`HttpClient::get`], and [`Error::Protocol`] if it is longer than `limit` bytes.
     pub async fn read(&self, url: &Url, headers: HeaderMap, limit: usize) -> Result<Bytes, Error> {
         let location = redacted(url);
-        let response = self.send(url, headers, &location).await?;
+        let response = self.send(url, headers, HeaderMap::new(), &location).await?;
         let mut stream = response.bytes_stream();
         let mut body = Vec::new();
         while let Some(item) = stream.next().await {
@@ -102,20 +109,47 @@ impl HttpClient {
         Ok(body.into())
     }
 
-    async fn send(&self, url: &Url, headers: HeaderMap, location: &str) -> Result<reqwest::Response, Error> {
-        let response = self.client.get(url.clone()).headers(headers).send().await.map_err(|error| {
-            let what = match () {
-                () if error.is_connect() => "cannot connect",
-                () if error.is_timeout() => "no answer in time",
-                () => "the request failed",
+    /// Sends `headers` along as long as no redirect leads to another host, and `conditions` in any case.
+    async fn send(
+        &self,
+        url: &Url,
+        mut headers: HeaderMap,
+        conditions: HeaderMap,
+        location: &str,
+    ) -> Result<reqwest::Response, Error> {
+        let mut url = url.clone();
+        for _ in 0..=REDIRECTS {
+            let request = self.client.get(url.clone()).headers(headers.clone()).headers(conditions.clone());
+            let response = request.send().await.map_err(|error| {
+                let what = match () {
+                    () if error.is_connect() => "cannot connect",
+                    () if error.is_timeout() => "no answer in time",
+                    () => "the request failed",
+                };
+                transport(location, what, error)
+            })?;
+            let Some(next) = redirect(&url, &response) else {
+                return match response.status() {
+                    status if status.is_success() => Ok(response),
+                    status => Err(refusal(location, status, response).await),
+                };
             };
-            transport(location, what, error)
-        })?;
-        match response.status() {
-            status if status.is_success() => Ok(response),
-            status => Err(refusal(location, status, response).await),
+            if next.origin() != url.origin() {
+                headers.clear();
+            }
+            url = next;
         }
+        Err(Error::Protocol { location: location.to_owned(), what: format!("more than {REDIRECTS} redirects") })
     }
+}
+
+/// Where the answer leads on to (RFC 9110, section 15.4), if it leads to an HTTP or HTTPS URL.
+fn redirect(url: &Url, response: &reqwest::Response) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let next = url.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()?;
+    matches!(next.scheme(), "http" | "https").then_some(next)
 }
 
 /// Objects below one HTTP or HTTPS URL: the key is the path below it, with reserved characters percent-encoded by the

@@ -7,6 +7,7 @@
 //!
 //! - *Fetch files in order*: [`download`], with [`DownloadOptions`] for concurrency, window and retries.
 //! - *Fetch from HTTP or a folder*: [`HttpSource`], [`FileSource`]; implement [`Source`] for anything else.
+//! - *Be done with a staged file, or have it fetched anew*: [`remove_staged`].
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Example
@@ -39,8 +40,20 @@
 //! # Guarantees
 //!
 //! A file appears under its final name only when it is whole: it grows as a part file in the folder's `.bulk`
-//! subfolder, is checked, synced to disk and renamed. A resumed file carries `If-Match` or is compared with what the
-//! server says of it, so two versions never mix. Memory does not grow with the plan or with the size of files.
+//! subfolder, is checked, synced to disk and renamed. Memory does not grow with the plan or with the size of files.
+//!
+//! What is checked is the length that the server announces or else the listing gave, and the version: a request that
+//! resumes a part carries `If-Match` where there is a strong ETag; its answer must have the same ETag and no other size,
+//! and without an ETag the same time of modification; where the server gives neither, nothing is resumed. So two versions
+//! never mix, as far as the server gives each of them another ETag or time.
+//!
+//! What is not checked is the content. Bytes that were altered on the way, at the server, or by someone in the folder
+//! stay unnoticed as long as their number is right: ETags are opaque (RFC 9110, section 8.8.3), for S3 an MD5 at best by
+//! chance, and other checksums are not asked for. TLS guards the way; the checksums of the compressed formats, which the
+//! reader of the files verifies, guard the rest. A file that a reader finds damaged is fetched anew after
+//! [`remove_staged`].
+//!
+//! One download at a time may use a folder; nothing keeps two processes from spoiling each other's parts.
 
 mod download;
 mod error;
@@ -58,5 +71,6 @@ pub use etag::ETag;
 pub use event::{Event, Observer};
 pub use file_source::FileSource;
 pub use http_source::{HttpClient, HttpSource};
+pub use part::remove_staged;
 pub use retry::{RetryPolicy, retry};
 pub use source::{Body, Get, Request, Source};

@@ -13,9 +13,11 @@ pub struct Request {
     pub key: String,
     /// Its path below the staging folder. No absolute paths, no `.` or `..`, nothing below `.bulk`.
     pub name: String,
-    /// Bytes, where a listing gave them. A body of another length is an error.
+    /// Bytes, where a listing gave them. An object of another size has changed since.
     pub size: Option<u64>,
-    /// The version wanted. With one, a changed object is [`Error::Changed`] and never fetched.
+    /// The version, where a listing gave it. If the object has changed since, [`download`](crate::download()) says so
+    /// in [`Event::Restarted`](crate::Event::Restarted) and fetches what is there instead;
+    /// [`StagedFile::etag`](crate::StagedFile::etag) tells which version came.
     pub etag: Option<ETag>,
     /// When the object last changed, by the server's clock.
     pub last_modified: Option<Timestamp>,

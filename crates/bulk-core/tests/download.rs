@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulk_core::{Delivery, DownloadOptions, Error, Event, HttpSource, Request, RetryPolicy, Source, download};
+use bulk_core::{
+    Delivery, DownloadOptions, Error, Event, HttpSource, Request, RetryPolicy, Source, download, remove_staged,
+};
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -276,4 +278,114 @@ async fn the_version_of_the_listing_is_what_arrives_or_the_change_is_said() {
     let deliveries = run(&server, plan, folder.path(), options).await;
     assert_eq!(deliveries[0].outcome.as_ref().unwrap().size, 1000);
     assert_eq!(events.lock().unwrap()[..], ["restart a: it is not the version asked for"]);
+}
+
+#[tokio::test]
+async fn a_listed_size_is_held_against_the_object_also_without_an_etag() {
+    let objects = [("a", content(1, 1000))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = plan(&objects);
+    plan[0].size = Some(999);
+    let (events, options) = recorded();
+    let deliveries = run(&server, plan, folder.path(), options).await;
+    assert_eq!(deliveries[0].outcome.as_ref().unwrap().size, 1000);
+    assert_eq!(events.lock().unwrap()[..], ["restart a: it was listed with 999 bytes and has 1000"]);
+}
+
+/// Everything below the folder's `.bulk`, but folders.
+fn records(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.join(".bulk")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_removed_file_leaves_nothing_and_is_fetched_anew() {
+    let objects = [("sub/a", content(1, 5000)), ("b", content(2, 100))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let fetched = async || -> Vec<u64> {
+        let (_, options) = recorded();
+        let deliveries = run(&server, plan(&objects), folder.path(), options).await;
+        deliveries.iter().map(|delivery| delivery.outcome.as_ref().unwrap().fetched).collect()
+    };
+    assert_eq!(fetched().await, [5000, 100]);
+    assert_eq!(fetched().await, [0, 0]);
+
+    // Damage that keeps the size goes unnoticed, until a reader says so.
+    let mut damaged = content(1, 5000);
+    damaged[4000] ^= 1;
+    std::fs::write(folder.path().join("sub/a"), damaged).unwrap();
+    assert_eq!(fetched().await, [0, 0]);
+    remove_staged(folder.path(), "sub/a").unwrap();
+    assert!(!folder.path().join("sub/a").exists());
+    assert_eq!(fetched().await, [5000, 0]);
+    assert!(std::fs::read(folder.path().join("sub/a")).unwrap() == objects[0].1);
+
+    // A reader that removes a file itself leaves a record, which does no harm.
+    std::fs::remove_file(folder.path().join("b")).unwrap();
+    assert_eq!(fetched().await, [0, 100]);
+
+    for name in ["sub/a", "b", "b", "never there"] {
+        remove_staged(folder.path(), name).unwrap();
+    }
+    assert_eq!(records(folder.path()), Vec::<std::path::PathBuf>::new());
+    let error = remove_staged(folder.path(), "../b").unwrap_err();
+    assert_eq!(error.to_string(), "\"../b\" cannot be staged: it leaves the folder");
+}
+
+#[tokio::test]
+async fn a_removed_part_is_not_resumed() {
+    let objects = [("a", content(1, 5000))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    server.fault(Rule::new(Fault::Truncate(3000)).first(1));
+    let (_, mut options) = recorded();
+    options.retry.attempts = 1;
+    let deliveries = run(&server, plan(&objects), folder.path(), options).await;
+    assert!(deliveries[0].outcome.is_err());
+    assert_eq!(records(folder.path()).len(), 2);
+    remove_staged(folder.path(), "a").unwrap();
+    assert_eq!(records(folder.path()).len(), 0);
+    let (_, options) = recorded();
+    let deliveries = run(&server, plan(&objects), folder.path(), options).await;
+    assert_eq!(deliveries[0].outcome.as_ref().unwrap().fetched, 5000);
+}
+
+#[tokio::test]
+#[should_panic(expected = "the plan cannot go on")]
+async fn a_plan_that_panics_does_not_end_as_if_it_were_done() {
+    let objects = [("a", content(1, 10))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let (_, options) = recorded();
+    let plan = plan(&objects).into_iter().chain(std::iter::once_with(|| panic!("the plan cannot go on")));
+    download(source(&server), plan, folder.path(), options).collect::<Vec<_>>().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_download_whose_window_is_full() {
+    let objects = [("a", content(1, 10)), ("b", content(2, 10)), ("c", content(3, 10))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut options) = recorded();
+    options.window = 1;
+    let stop = options.stop.clone();
+    let files = download(source(&server), plan(&objects), folder.path(), options);
+    // Nobody reads, so the second file waits for the first one's share.
+    while !folder.path().join("a").exists() {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    let deliveries: Vec<_> = files.collect().await;
+    let staged: Vec<_> = deliveries.iter().map(|delivery| delivery.outcome.as_ref().unwrap().size).collect();
+    assert_eq!(staged, [10]);
+    assert_eq!(server.requests().len(), 1);
 }

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,8 +17,8 @@ pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b
 
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Who asks.
-#[derive(Clone, Debug, Default)]
+/// Who asks. `Debug` shows a secret and a token as `_`.
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Credentials {
     /// Nobody: requests are not signed. For public buckets.
@@ -35,6 +36,21 @@ pub enum Credentials {
     /// What `AWS_ACCESS_KEY_ID` and its relatives, a web identity, the container or the instance give, as the
     /// `object_store` crate looks for it.
     Environment,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Static { key_id, secret: _, token } => f
+                .debug_struct("Static")
+                .field("key_id", key_id)
+                .field("secret", &format_args!("_"))
+                .field("token", &token.as_ref().map(|_| format_args!("_")))
+                .finish(),
+            Self::Environment => f.write_str("Environment"),
+        }
+    }
 }
 
 /// Where a bucket is, and how it is asked.
@@ -192,4 +208,22 @@ fn provider(bucket: &str, options: &BucketOptions) -> Result<(Option<AwsCredenti
     // The store itself stays unused: its key type refuses keys that S3 allows.
     let store = builder.with_bucket_name(bucket).build().map_err(failed)?;
     Ok((Some(store.credentials().clone()), region))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Credentials;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let pair = |token: Option<&str>| Credentials::Static {
+            key_id: "AKIDEXAMPLE".to_owned(),
+            secret: "hidden".to_owned(),
+            token: token.map(str::to_owned),
+        };
+        let shown = r#"Static { key_id: "AKIDEXAMPLE", secret: _, token: Some(_) }"#;
+        assert_eq!(format!("{:?}", pair(Some("hidden"))), shown);
+        assert_eq!(format!("{:?}", pair(None)), shown.replace("Some(_)", "None"));
+        assert_eq!(format!("{:?}", [Credentials::Anonymous, Credentials::Environment]), "[Anonymous, Environment]");
+    }
 }

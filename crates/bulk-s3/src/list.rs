@@ -10,6 +10,10 @@ use quick_xml::events::Event as Xml;
 
 use crate::{Bucket, Error, Object};
 
+/// Pages without keys that may follow one another.
+const EMPTY_PAGES: u32 = 1000;
+/// Characters of an answer that is no listing, in the message that says so.
+const EXCERPT: usize = 100;
 /// A page of 1,000 keys of 1,024 bytes, each byte percent-encoded, takes less.
 const PAGE_LIMIT: usize = 8 * 1024 * 1024;
 
@@ -19,26 +23,20 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// An item that is an error is the last one: a request that failed for good, an answer that is no listing, or one
-    /// that would never end (a page token given twice, or a page that says that more follows without one).
+    /// An item that is an error is the last one: a request that failed for good, an answer that is no listing, or a
+    /// listing that might never end. For the latter, each page must bring a key that is greater than all before it, by
+    /// UTF-8 bytes; the order within pages is free. A page without keys may name another one, but no more than 1,000
+    /// such pages may follow one another. S3 sorts the keys of general purpose buckets; of a server that does not sort
+    /// at all, as S3's directory buckets, listings of one page (1,000 keys) can be read.
     pub fn list(&self, prefix: &str) -> impl Stream<Item = Result<Object, Error>> + Send + use<> {
-        let pages =
-            futures::stream::try_unfold(Some((self.clone(), prefix.to_owned(), None::<String>)), |state| async move {
-                let Some((bucket, prefix, token)) = state else { return Ok(None) };
-                let page = bucket.page(&prefix, token.as_deref()).await?;
-                let unusable = |what: &str| Error::Listing {
-                    location: format!("{}/{prefix}", bucket.location_of_bucket()),
-                    what: what.to_owned(),
-                };
-                let next = match (page.truncated, page.next_token) {
-                    (false, _) => None,
-                    (true, None) => return Err(unusable("a page says that more follows, but not how to ask for it")),
-                    (true, next) if next == token => return Err(unusable("a page names itself as the next one")),
-                    (true, next) => Some((bucket, prefix, next)),
-                };
-                let objects = futures::stream::iter(page.objects.into_iter().map(Ok));
-                Ok::<_, Error>(Some((objects, next)))
-            });
+        let first = Cursor { bucket: self.clone(), prefix: prefix.to_owned(), token: None, greatest: None, empty: 0 };
+        let pages = futures::stream::try_unfold(Some(first), |cursor| async move {
+            let Some(cursor) = cursor else { return Ok(None) };
+            let page = cursor.bucket.page(&cursor.prefix, cursor.token.as_deref()).await?;
+            let location = format!("{}/{}", cursor.bucket.location_of_bucket(), cursor.prefix);
+            let (objects, next) = cursor.advance(page).map_err(|what| Error::Listing { location, what })?;
+            Ok::<_, Error>(Some((futures::stream::iter(objects.into_iter().map(Ok)), next)))
+        });
         pages.try_flatten()
     }
 
@@ -64,6 +62,41 @@ impl Bucket {
     }
 }
 
+/// A place between two pages.
+struct Cursor {
+    bucket: Bucket,
+    prefix: String,
+    token: Option<String>,
+    /// The greatest key of all pages so far.
+    greatest: Option<String>,
+    /// Pages without keys since the last one with some.
+    empty: u32,
+}
+
+impl Cursor {
+    /// The objects of the page here, and the place behind it if there is one.
+    fn advance(self, page: Page) -> Result<(Vec<Object>, Option<Self>), String> {
+        let brought = page.objects.iter().map(|object| &object.key).max();
+        let (greatest, empty) = match (brought, self.greatest) {
+            (None, greatest) => (greatest, self.empty + 1),
+            (Some(brought), Some(greatest)) if *brought <= greatest => {
+                return Err(format!("a page brings no key greater than {greatest:?}, which came before"));
+            }
+            (Some(brought), _) => (Some(brought.clone()), 0),
+        };
+        let next = match (page.truncated, page.next_token) {
+            (false, _) => None,
+            (true, None) => return Err("a page says that more follows, but not how to ask for it".to_owned()),
+            (true, next) if next == self.token => return Err("a page names itself as the next one".to_owned()),
+            (true, _) if empty > EMPTY_PAGES => {
+                return Err(format!("more than {EMPTY_PAGES} pages in a row have no keys"));
+            }
+            (true, token) => Some(Self { token, greatest, empty, ..self }),
+        };
+        Ok((page.objects, next))
+    }
+}
+
 #[derive(Debug, Default, PartialEq)]
 struct Page {
     objects: Vec<Object>,
@@ -75,6 +108,8 @@ impl Page {
     /// Pulls the few elements that matter out of the XML; no tree is built.
     fn parse(body: &[u8]) -> Result<Self, String> {
         let mut reader = Reader::from_reader(body);
+        reader.config_mut().expand_empty_elements = true;
+        let mut is_listing = false;
         let mut page = Self::default();
         let mut url_encoded = false;
         let mut path: Vec<Vec<u8>> = Vec::new();
@@ -84,12 +119,21 @@ impl Page {
             format!("its XML is broken at byte {}: {error}", reader.error_position())
         };
         loop {
-            match reader.read_event().map_err(|error| broken(&reader, &error))? {
+            let event = match reader.read_event() {
+                Err(_) if !is_listing => return Err(no_listing(body)),
+                event => event.map_err(|error| broken(&reader, &error))?,
+            };
+            match event {
+                // Only white space may stand outside the root.
+                Xml::Text(text) if path.is_empty() && text.trim_ascii().is_empty() => {}
+                Xml::Text(_) | Xml::CData(_) | Xml::GeneralRef(_) if path.is_empty() => return Err(no_listing(body)),
                 Xml::Start(start) => {
                     let name = start.local_name().as_ref().to_vec();
-                    if path.is_empty() && name != b"ListBucketResult" {
-                        let name = String::from_utf8_lossy(&name).into_owned();
-                        return Err(format!("it is a <{name}> document, not a <ListBucketResult>"));
+                    if path.is_empty() {
+                        if is_listing || name != b"ListBucketResult" {
+                            return Err(no_listing(body));
+                        }
+                        is_listing = true;
                     }
                     if path.len() == 1 && name == b"Contents" {
                         object = Some(Object::new(String::new(), 0));
@@ -126,7 +170,8 @@ impl Page {
                     path.pop();
                     text.clear();
                 }
-                Xml::Eof if path.is_empty() && reader.buffer_position() > 0 => break,
+                Xml::Eof if !is_listing => return Err(no_listing(body)),
+                Xml::Eof if path.is_empty() => break,
                 Xml::Eof => return Err("it ends in the middle".to_owned()),
                 _ => {}
             }
@@ -140,6 +185,19 @@ impl Page {
             return Err("it has an object without a key".to_owned());
         }
         Ok(page)
+    }
+}
+
+/// What came instead, shortened, on one line.
+fn no_listing(body: &[u8]) -> String {
+    let head = &body[..body.len().min(16 * EXCERPT)];
+    let text: String = String::from_utf8_lossy(head).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown: String = text.chars().take(EXCERPT).collect();
+    match () {
+        () if shown.is_empty() => "the answer is no listing: it is empty".to_owned(),
+        () if shown.len() < text.len() => format!("the answer is no listing: {shown}…"),
+        () => format!("the answer is no listing: {shown}"),
     }
 }
 
@@ -186,22 +244,38 @@ mod tests {
 
     #[test]
     fn an_empty_listing_has_no_contents() {
-        assert_eq!(Page::parse(b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>"), Ok(Page::default()));
+        for body in [
+            "<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>",
+            "<ListBucketResult/>",
+            "\n<a:ListBucketResult xmlns:a=\"urn:any\"></a:ListBucketResult>\n",
+        ] {
+            assert_eq!(Page::parse(body.as_bytes()), Ok(Page::default()), "{body}");
+        }
     }
 
     #[test]
     fn what_is_no_listing_is_refused() {
+        let long = "word\n".repeat(1000);
+        let shortened = format!("the answer is no listing: {}…", "word ".repeat(20));
         for (body, expected) in [
-            (&b"<html><body>hello</body></html>"[..], "it is a <html> document, not a <ListBucketResult>"),
-            (b"<ListBucketResult><Contents>", "it ends in the middle"),
-            (b"", "it ends in the middle"),
+            ("<html><body>hello</body></html>", "the answer is no listing: <html><body>hello</body></html>"),
+            ("<html/>", "the answer is no listing: <html/>"),
+            ("please\r\n\tlog in", "the answer is no listing: please log in"),
+            ("<?xml version=\"1.0\"?>", "the answer is no listing: <?xml version=\"1.0\"?>"),
+            ("& <", "the answer is no listing: & <"),
+            ("", "the answer is no listing: it is empty"),
+            ("<ListBucketResult/>x", "the answer is no listing: <ListBucketResult/>x"),
+            ("<ListBucketResult/><a/>", "the answer is no listing: <ListBucketResult/><a/>"),
+            (&long, &shortened),
+            ("<ListBucketResult><Contents>", "it ends in the middle"),
             (
-                b"<ListBucketResult><Contents><Key>a</Key><Size>x</Size></Contents></ListBucketResult>",
+                "<ListBucketResult><Contents><Key>a</Key><Size>x</Size></Contents></ListBucketResult>",
                 "it has an object of size \"x\"",
             ),
-            (b"<ListBucketResult><Contents></Contents></ListBucketResult>", "it has an object without a key"),
+            ("<ListBucketResult><Contents></Contents></ListBucketResult>", "it has an object without a key"),
+            ("<ListBucketResult><Contents/></ListBucketResult>", "it has an object without a key"),
         ] {
-            assert_eq!(Page::parse(body).unwrap_err(), expected);
+            assert_eq!(Page::parse(body.as_bytes()).unwrap_err(), expected);
         }
     }
 }

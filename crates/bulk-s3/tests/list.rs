@@ -5,6 +5,8 @@ use bulk_s3::{Bucket, BucketOptions, Credentials, Error, Object};
 use bulk_testkit::moto;
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 fn bucket(endpoint: &str, credentials: Credentials) -> Bucket {
     let mut options = BucketOptions::default();
@@ -112,12 +114,96 @@ async fn faults_are_retried_and_nonsense_is_refused() {
 
     server.fault(Rule::new(Fault::HtmlInsteadOfXml).list());
     let error = list(&anonymous, "bulk-data/").await.unwrap_err();
-    assert!(error.to_string().starts_with("the listing of s3://data/bulk-data/ is unusable: it is a <"), "{error}");
+    assert!(
+        error.to_string().starts_with("the listing of s3://data/bulk-data/ is unusable: the answer is no listing: <"),
+        "{error}"
+    );
 
     let mut stream = Box::pin(bucket("http://127.0.0.1:1", Credentials::Anonymous).list(""));
     let error = stream.next().await.unwrap().unwrap_err();
     assert!(error.is_remote(), "{error}");
     assert!(stream.next().await.is_none());
+}
+
+/// A server whose every page is what `page` makes of the token asked for (empty for the first). Gives its URL.
+async fn serve_pages(page: impl Fn(&str) -> String + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let (mut token, mut line) = (String::new(), String::new());
+            while stream.read_line(&mut line).await.unwrap() > 2 {
+                if let Some((_, rest)) = line.split_once("continuation-token=") {
+                    token = rest.split(['&', ' ']).next().unwrap().to_owned();
+                }
+                line.clear();
+            }
+            let body = page(&token);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+fn page(keys: &[&str], next: Option<&str>) -> String {
+    let contents = keys.iter().map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>"));
+    let token = next.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+    format!(
+        "<ListBucketResult>{}<IsTruncated>{}</IsTruncated>{}</ListBucketResult>",
+        contents.collect::<String>(),
+        next.is_some(),
+        token.unwrap_or_default()
+    )
+}
+
+/// The keys up to the end or the error, and the error.
+async fn list_all(url: &str) -> (Vec<String>, Option<String>) {
+    let mut stream = Box::pin(bucket(url, Credentials::Anonymous).list(""));
+    let mut keys = Vec::new();
+    while let Some(item) = stream.next().await {
+        match item {
+            Ok(object) => keys.push(object.key),
+            Err(error) => {
+                assert!(stream.next().await.is_none());
+                return (keys, Some(error.to_string()));
+            }
+        }
+    }
+    (keys, None)
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_round_in_circles_ends_with_an_error() {
+    let circle = |token: &str| match token {
+        "" => page(&["a"], Some("A")),
+        "A" => page(&["c", "b"], Some("B")),
+        _ => page(&["a", "c"], Some("A")),
+    };
+    let error = r#"the listing of s3://data/ is unusable: a page brings no key greater than "c", which came before"#;
+    let expected = (["a", "c", "b"].map(str::to_owned).to_vec(), Some(error.to_owned()));
+    assert_eq!(list_all(&serve_pages(circle).await).await, expected);
+
+    let itself = |_: &str| page(&[], Some("A"));
+    let error = "the listing of s3://data/ is unusable: a page names itself as the next one";
+    assert_eq!(list_all(&serve_pages(itself).await).await, (Vec::new(), Some(error.to_owned())));
+}
+
+#[tokio::test]
+async fn a_thousand_pages_in_a_row_may_be_empty() {
+    let empty_pages = |count: u32| {
+        move |token: &str| match token.parse().unwrap_or(0) {
+            0 => page(&["a"], Some("1")),
+            number if number <= count => page(&[], Some(&(number + 1).to_string())),
+            _ => page(&["b"], None),
+        }
+    };
+    let both = ["a", "b"].map(str::to_owned).to_vec();
+    assert_eq!(list_all(&serve_pages(empty_pages(1000)).await).await, (both, None));
+    let error = "the listing of s3://data/ is unusable: more than 1000 pages in a row have no keys";
+    assert_eq!(list_all(&serve_pages(empty_pages(1001)).await).await, (vec!["a".to_owned()], Some(error.to_owned())));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,8 +82,8 @@ pub(super) async fn read_schema(run: &Run<'_>, snapshot: &Snapshot) -> Result<Sc
         .map_err(|error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display())))?;
     let schema =
         Schema::parse(&text).map_err(|source| bulk_pg::Error::Schema { file: path.display().to_string(), source })?;
-    if mirror.schema.is_none() && !mirror.keep_files {
-        remove(&path, report);
+    if let (None, Some(object), false) = (&mirror.schema, &snapshot.schema, mirror.keep_files) {
+        remove(run, object);
     }
     Ok(schema)
 }

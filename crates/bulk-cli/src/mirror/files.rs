@@ -1,7 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 
-use bulk_core::{DownloadOptions, download};
+use bulk_core::{DownloadOptions, download, remove_staged};
 use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName};
 use bulk_s3::{Object, Snapshot};
 use futures::StreamExt;
@@ -12,7 +12,6 @@ use super::Run;
 use crate::exit::{Exit, Failure};
 use crate::load::load_path;
 use crate::progress::Progress;
-use crate::report::Report;
 
 /// One file and where it goes.
 pub(super) struct Job {
@@ -47,14 +46,14 @@ pub(super) async fn load_all(
     let progress = Progress::start(report, bytes, bytes);
     let connections = sessions.len();
     let free = Arc::new(Mutex::new(sessions));
-    let mut loads: JoinSet<(Job, PathBuf, Result<Loaded, Failure>)> = JoinSet::new();
-    let settle = |totals: &mut Totals, (job, path, result): (Job, PathBuf, Result<Loaded, Failure>)| match result {
+    let mut loads: JoinSet<(Job, Result<Loaded, Failure>)> = JoinSet::new();
+    let settle = |totals: &mut Totals, (job, result): (Job, Result<Loaded, Failure>)| match result {
         Ok(loaded) => {
             totals.files += 1;
             totals.rows += loaded.sent;
             totals.bytes += loaded.bytes;
             if !run.mirror.keep_files {
-                remove(&path, report);
+                remove(run, &job.object);
             }
         }
         // Its chunks so far are kept; the exit status tells the rest.
@@ -62,7 +61,13 @@ pub(super) async fn load_all(
         Err(failure) => {
             totals.failed += 1;
             totals.exit = totals.exit.max(failure.exit);
-            let error = failure.error.context(job.base);
+            let mut error = failure.error;
+            if is_damage(&error) {
+                remove(run, &job.object);
+                let hint = "damaged; it is fetched again by the next run, and if that fails alike, it was published so";
+                error = error.context(hint);
+            }
+            let error = error.context(job.base);
             report.failure(&Failure { error, ..failure });
         }
     };
@@ -98,11 +103,11 @@ pub(super) async fn load_all(
             let session = free.lock().await.pop();
             let Some(mut session) = session else {
                 let what = anyhow::anyhow!("no session is free");
-                return (job, staged.path, Err(Failure::new(Exit::Failed, what)));
+                return (job, Err(Failure::new(Exit::Failed, what)));
             };
             let result = load_path(&mut session, &job.table, &staged.path, &job.identity, &options, &report).await;
             free.lock().await.push(session);
-            (job, staged.path, result)
+            (job, result)
         });
     }
     while let Some(joined) = loads.join_next().await {
@@ -133,8 +138,19 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     Ok(options)
 }
 
-pub(super) fn remove(path: &Path, report: &Report) {
-    if let Err(error) = std::fs::remove_file(path) {
-        report.warn(format!("cannot remove {}: {error}", path.display()));
+/// Whether a file's content is not what a codec could have written.
+fn is_damage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(bulk_pg::Error::Read { source, .. }) => {
+            matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    })
+}
+
+/// Removes a file that was fetched, and what is known of it.
+pub(super) fn remove(run: &Run<'_>, object: &Object) {
+    if let Err(error) = remove_staged(&run.mirror.dir, &object.request().name) {
+        run.report.warn(format!("{:#}", anyhow::Error::from(error)));
     }
 }
