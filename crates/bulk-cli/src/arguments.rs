@@ -108,7 +108,7 @@ pub(crate) struct Mirror {
     /// A data set of the built-in catalogue (courtlistener), or a TOML file that describes one.
     #[arg(value_name = "DATASET")]
     pub(crate) dataset: String,
-    /// The database, as libpq names it.
+    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form.
     #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
     pub(crate) db: String,
     /// Take the files from another place: s3://bucket/prefix or file:///folder.
@@ -170,7 +170,7 @@ pub(crate) struct Load {
     /// CSV files with a header, plain or compressed.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// The database, as libpq names it.
+    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form.
     #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
     pub(crate) db: String,
     /// The table, with its schema if that is not public.
@@ -205,7 +205,7 @@ pub(crate) struct Doctor {
     /// A data set of the catalogue, or a TOML file that describes one.
     #[arg(value_name = "DATASET", default_value = "courtlistener")]
     pub(crate) dataset: String,
-    /// The database, as libpq names it.
+    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form.
     #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
     pub(crate) db: Option<String>,
     /// The folder that files would wait in.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bulk_archive::{Codec, DecodeOptions, Decoder};
-use bulk_pg::{FileIdentity, LoadOptions, Session, TableName, count_rows, prepare_ledger, restart};
+use bulk_pg::{Checksum, FileIdentity, LoadOptions, Session, TableName, count_rows, prepare_ledger, restart};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -93,7 +93,11 @@ pub(crate) async fn load_path(
 ) -> Result<bulk_pg::Loaded, Failure> {
     let mut options = options.clone();
     let codec = codec(path)?;
-    options.checked = codec == Codec::Plain || codec.checks_before_giving();
+    options.checksum = match codec {
+        Codec::Plain => Checksum::Unknown,
+        codec if codec.checks_before_giving() => Checksum::Precedes,
+        _ => Checksum::Follows,
+    };
     let path = path.to_owned();
     let counter = Arc::new(OnceLock::new());
     let (begun, totals) = (counter.clone(), report.totals().clone());

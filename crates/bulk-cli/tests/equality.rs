@@ -60,16 +60,66 @@ async fn assert_equal((dialect, date, options): (Dialect, &str, &str)) {
     bench.mirror(&[]).assert(3, &["search_par_group_id", "stays NOT VALID"]);
     bench.assert_holds(&made);
 
-    let (client, connection) = tokio_postgres::connect(bench.database.url(), tokio_postgres::NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    client.batch_execute("CREATE SCHEMA theirs").await.unwrap();
     assert_eq!(made.files.len(), 33);
+    let theirs = Theirs::new(&bench).await;
     for file in &made.files {
-        let table = TABLES.iter().find(|table| table.name == file.table).unwrap();
-        let (name, columns) = (table.name, columns(&table.csv));
         let csv = decompressed(&made.dir.join(&file.name));
-        assert_eq!(csv.len() as u64, file.csv_bytes, "{name}");
+        assert_eq!(csv.len() as u64, file.csv_bytes, "{}", file.name);
+        assert_eq!(theirs.assert_equal(file.table, &csv, options).await, file.rows, "{}", file.name);
+    }
+    let client = &theirs.client;
+    for (what, table, condition) in NASTY {
+        let rows = client.query(&format!("SELECT FROM theirs.{table} WHERE {condition}"), &[]).await.unwrap();
+        assert!(!rows.is_empty(), "no row of {table} has {what}");
+    }
+    assert_raw_bytes(dialect, &decompressed(&made.dir.join(format!("opinions-{date}.csv.bz2"))));
+}
 
+#[tokio::test]
+async fn the_published_fixtures() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/courtlistener/real");
+    if !shared.is_dir() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is missing", shared.display());
+        return;
+    }
+    let bench = Bench::new();
+    for entry in std::fs::read_dir(&shared).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.ends_with(".bz2") || name.ends_with(".sql") {
+            std::fs::copy(entry.path(), bench.data().join(name)).unwrap();
+        }
+    }
+    let ran = bench.mirror(&[]);
+    assert!([0, 3].contains(&ran.status.unwrap()), "{}", ran.stderr);
+    let theirs = Theirs::new(&bench).await;
+    let mut rows = 0;
+    for table in TABLES.iter().filter(|table| !table.base.is_empty()) {
+        let csv = std::fs::read(shared.join(format!("{}-2026-06-30.csv", table.base))).unwrap();
+        rows += theirs.assert_equal(table.name, &csv, DIALECTS[3].2).await;
+    }
+    assert_eq!(bench.sql("SELECT count(*), sum(records) FROM bulk.load"), format!("33|{rows}"));
+    bench.mirror(&[]).assert(ran.status.unwrap(), &["33 of 33 files had been loaded"]);
+}
+
+/// Tables beside ours that the server's own reader fills.
+struct Theirs {
+    client: tokio_postgres::Client,
+}
+
+impl Theirs {
+    async fn new(bench: &Bench) -> Self {
+        let (client, connection) = tokio_postgres::connect(bench.database.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("CREATE SCHEMA theirs").await.unwrap();
+        Self { client }
+    }
+
+    /// Has the server read `csv`, and compares every byte of the two tables. How many rows they have.
+    async fn assert_equal(&self, name: &str, csv: &[u8], options: &str) -> u64 {
+        let client = &self.client;
+        let header = csv.split(|byte| *byte == b'\n').next().unwrap();
+        let columns = columns(&std::str::from_utf8(header).unwrap().trim_end().split(',').collect::<Vec<_>>());
         client
             .batch_execute(&format!("CREATE TABLE theirs.{name} AS SELECT {columns} FROM public.{name} LIMIT 0"))
             .await
@@ -80,20 +130,13 @@ async fn assert_equal((dialect, date, options): (Dialect, &str, &str)) {
         for part in csv.chunks(1 << 20) {
             sink.send(Bytes::copy_from_slice(part)).await.unwrap();
         }
-        assert_eq!(sink.finish().await.unwrap(), file.rows, "{name}");
-
+        let rows = sink.finish().await.unwrap();
         let (ours, theirs) =
-            (dump(&client, "public", name, &columns).await, dump(&client, "theirs", name, &columns).await);
-        assert_eq!(theirs.iter().filter(|byte| **byte == b'\n').count() as u64, file.rows, "{name}");
+            (dump(client, "public", name, &columns).await, dump(client, "theirs", name, &columns).await);
+        assert_eq!(theirs.iter().filter(|byte| **byte == b'\n').count() as u64, rows, "{name}");
         assert!(ours == theirs, "{name} differs from byte {:?} on", first_difference(&ours, &theirs));
+        rows
     }
-    for (what, table, condition) in NASTY {
-        let rows = client.query(&format!("SELECT FROM theirs.{table} WHERE {condition}"), &[]).await.unwrap();
-        assert!(!rows.is_empty(), "no row of {table} has {what}");
-    }
-    assert_raw_bytes(dialect, &decompressed(&made.dir.join(format!("opinions-{date}.csv.bz2"))));
-    drop(client);
-    connection.await.unwrap().unwrap();
 }
 
 /// The same in the file itself, so that the two readers cannot agree on what is not there.

@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::path::Path;
 
 use bulk_testkit::s3::{Fault, Rule};
 use bulk_testkit::snapshot::{self, Dialect, PLACEHOLDER, SchemaFlavour, Spec};
@@ -40,11 +39,13 @@ fn the_published_schema_with_orphans_loads_in_one_command_and_a_second_run_loads
 fn killed_in_the_middle_and_run_again_gives_the_same_tables() {
     let spec = Spec { scale: 0.4, ..Spec::default() };
     let (bench, made) = Bench::with(&spec);
-    for chunks in [1, 3] {
-        kill_when(bench.command(&["--connections", "2"]), || {
-            bench.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL") == "t"
-                && bench.sql("SELECT count(*) FROM bulk.chunk").parse::<u32>().unwrap() >= chunks
-        });
+    let chunks = || match bench.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL").as_str() {
+        "t" => bench.sql("SELECT count(*) FROM bulk.chunk").parse::<u32>().unwrap(),
+        _ => 0,
+    };
+    for _ in 0..2 {
+        let before = chunks();
+        kill_when(bench.command(&["--connections", "2"]), || chunks() > before);
     }
     bench.mirror(&[]).assert(3, &[]);
     bench.assert_holds(&made);
@@ -168,25 +169,4 @@ fn a_table_that_no_schema_makes_is_named() {
     let schema = bench.data().join("schema-2026-07-01.sql");
     std::fs::write(&schema, "CREATE TABLE public.other (id integer);").unwrap();
     bench.mirror(&["--tables", "courts"]).assert(1, &["table public.search_court does not exist"]);
-}
-
-#[test]
-fn the_published_fixtures_load() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/courtlistener/real");
-    if !shared.is_dir() {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is missing", shared.display());
-        return;
-    }
-    let bench = Bench::new();
-    for entry in std::fs::read_dir(shared).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if name.ends_with(".bz2") || name.ends_with(".sql") {
-            std::fs::copy(entry.path(), bench.data().join(name)).unwrap();
-        }
-    }
-    let ran = bench.mirror(&[]);
-    assert!([0, 3].contains(&ran.status.unwrap()), "{}", ran.stderr);
-    assert_eq!(bench.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NOT NULL"), "33");
-    bench.mirror(&[]).assert(ran.status.unwrap(), &["33 of 33 files had been loaded"]);
 }

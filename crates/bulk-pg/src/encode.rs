@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::column::{Mapping, Target};
 use crate::{
-    Certainty, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError, RecordErrorKind, RecordOptions,
-    Records, TableName, Verdict, detect,
+    Certainty, Checksum, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError, RecordErrorKind,
+    RecordOptions, Records, TableName, Verdict, detect,
 };
 
 /// Decoded bytes that the dialect is told from, and that the header must be within.
@@ -231,7 +231,7 @@ impl Encoder {
         let offset = error.offset;
         let is_io = matches!(error.kind, RecordErrorKind::Io(_));
         let error = self.bad_record(error);
-        if is_io || self.options.checked {
+        if is_io || self.options.checksum != Checksum::Follows {
             return error;
         }
         match io::copy(&mut rest, &mut io::sink()) {

@@ -93,7 +93,7 @@ pub use foreign_key::Orphans;
 pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
-pub use load::{LoadOptions, Loaded, find_loaded, load};
+pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
 pub use position::Position;
 pub use post_data::{PostData, apply_post_data};
 pub use pre_data::{PreData, Refused, apply_pre_data};

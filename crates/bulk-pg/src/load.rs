@@ -13,6 +13,23 @@ use crate::ledger::{self, FileIdentity, Load};
 use crate::table_lock::LockedTable;
 use crate::{Dialect, Drift, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict};
 
+/// When an input's checksums vouch for its bytes. It decides what an error of the kind
+/// [`InvalidData`](io::ErrorKind::InvalidData) says of the bytes before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Checksum {
+    /// Nobody knows, or there are none. Rows that were committed before such an error may be wrong: that is noted in the
+    /// ledger, and the table must be loaded anew.
+    #[default]
+    Unknown,
+    /// Bytes are checked before they are given, as in bzip2. Rows that were committed before such an error are right, and
+    /// a later load goes on behind them.
+    Precedes,
+    /// The checksum stands behind the bytes, as in gzip, zstd and xz. As [`Unknown`](Self::Unknown); and after a bad
+    /// record the input is read to its end, so that damage is not taken for what the writer did.
+    Follows,
+}
+
 /// How [`load`] works.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -32,10 +49,8 @@ pub struct LoadOptions {
     /// How long to wait while another session loads the table; it may be that of a program that was killed, which the
     /// server misses within a second or so. Default 5 s.
     pub lock_timeout: Duration,
-    /// Whether `input` checks bytes before it gives them, so that all before an error are right. Otherwise an error of
-    /// the kind [`InvalidData`](io::ErrorKind::InvalidData) means that rows already committed may be wrong, as with a
-    /// codec whose checksum comes last; that is noted in the ledger, and the table must be loaded anew. Default false.
-    pub checked: bool,
+    /// What is known of `input`'s checksums. Default [`Checksum::Unknown`].
+    pub checksum: Checksum,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
     /// Who is told of what happens. Default nobody.
@@ -53,7 +68,7 @@ impl Default for LoadOptions {
             chunk_size: 16 << 20,
             max_record: RecordOptions::MAX_RECORD,
             lock_timeout: Duration::from_secs(5),
-            checked: false,
+            checksum: Checksum::Unknown,
             append: false,
             observer: Arc::new(()),
             stop: CancellationToken::new(),
@@ -219,7 +234,7 @@ async fn load_locked(
     let loaded = load_rows(session, table, target, file, &load, input, options).await;
     if let Err(error @ Error::Read { source, .. }) = &loaded
         && source.kind() == io::ErrorKind::InvalidData
-        && !options.checked
+        && options.checksum != Checksum::Precedes
     {
         ledger::set_damage(session, &load, &error.to_string()).await?;
     }

@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{self, Read};
 
-use bulk_pg::{Error, LoadOptions, load, restart};
+use bulk_pg::{Checksum, Error, LoadOptions, load, restart};
 use support::{Bench, HEADER, Input, LINE, file, load_t, numbered, table};
 
 const CHUNK: usize = 1000;
@@ -49,7 +49,7 @@ async fn of_an_input_that_checks_first_the_committed_rows_are_kept() {
     let mut session = bench.session().await;
     let csv = numbered(20_000);
     let mut checked = options();
-    checked.checked = true;
+    checked.checksum = Checksum::Precedes;
     let cut = &csv[..HEADER + 15_500 * LINE];
     load(&mut session, &table("t"), &file("t.csv", &csv), damaged(cut), &checked).await.unwrap_err();
     assert_eq!(load_t(&mut session, &csv, &checked).await.unwrap().sent, 5000);
@@ -64,10 +64,12 @@ async fn a_bad_record_of_a_damaged_file_is_blamed_on_the_damage() {
     // Another comma, which makes a third field.
     csv[HEADER + 18_000 * LINE + 60] = b',';
     let identity = file("t.csv", &csv);
-    let error = load(&mut session, &table("t"), &identity, damaged(&csv), &options()).await.unwrap_err();
+    let mut follows = options();
+    follows.checksum = Checksum::Follows;
+    let error = load(&mut session, &table("t"), &identity, damaged(&csv), &follows).await.unwrap_err();
     assert!(matches!(&error, Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData), "{error}");
     restart(&mut session, &[table("t")]).await.unwrap();
     // Where the checksum is right, it is the record.
-    let error = load_t(&mut session, &csv, &options()).await.unwrap_err();
+    let error = load_t(&mut session, &csv, &follows).await.unwrap_err();
     assert!(matches!(error, Error::Record { .. }), "{error}");
 }
