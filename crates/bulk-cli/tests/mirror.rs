@@ -2,7 +2,6 @@
 
 mod support;
 
-
 use bulk_testkit::s3::{Fault, Rule};
 use bulk_testkit::snapshot::{self, Dialect, PLACEHOLDER, SchemaFlavour, Spec};
 use support::{BUCKET, Bench, NOWHERE, Ran, bulk, gets, kill_when, small};
