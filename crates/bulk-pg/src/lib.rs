@@ -108,4 +108,4 @@ pub use schema::{
 };
 pub use session::Session;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
-pub use verify::{Count, count_rows};
+pub use verify::{Count, count_rows, has_rows};

@@ -19,6 +19,17 @@ impl Count {
     }
 }
 
+/// Whether a table has any row. Takes no longer for a large table.
+///
+/// # Errors
+///
+/// [`Error::Database`], also if there is no such table.
+pub async fn has_rows(session: &Session, table: &TableName) -> Result<bool, Error> {
+    let sql = format!("SELECT EXISTS (SELECT FROM {table})");
+    let row = session.client().query_one(&sql, &[]).await;
+    Ok(row.map_err(Error::database(format!("look into {table:#}")))?.get(0))
+}
+
 /// Counts the rows of a table and the records of the files that were loaded into it.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 mod support;
 
-use bulk_pg::{LoadOptions, count_rows, find_loaded, prepare_ledger, restart, settle, unsettled};
+use bulk_pg::{LoadOptions, count_rows, find_loaded, has_rows, prepare_ledger, restart, settle, unsettled};
 use support::{Bench, chain, file, load_t, numbered, table};
 
 const CSV: &[u8] = b"id,text\n1,a\n2,b\n";
@@ -115,8 +115,11 @@ async fn a_table_is_unsettled_from_its_load_until_it_is_settled() {
     let tables = [table("u"), table("t"), table("absent")];
     let csv = numbered(10);
     assert_eq!(unsettled(&session, &tables).await.unwrap(), []);
+    assert!(!has_rows(&session, &table("t")).await.unwrap());
+    assert!(has_rows(&session, &table("absent")).await.is_err());
     load_t(&mut session, &csv, &LoadOptions::default()).await.unwrap();
     assert_eq!(unsettled(&session, &tables).await.unwrap(), [table("t")]);
+    assert!(has_rows(&session, &table("t")).await.unwrap());
     settle(&session, &tables).await.unwrap();
     assert_eq!(unsettled(&session, &tables).await.unwrap(), []);
     restart(&mut session, &[table("t")]).await.unwrap();
