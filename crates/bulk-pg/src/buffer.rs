@@ -42,12 +42,6 @@ impl Buffer {
         &self.bytes[self.start..self.filled]
     }
 
-    /// Drops pending bytes that nobody asked about.
-    pub(crate) fn skip(&mut self, len: usize) {
-        self.start += len;
-        self.bad = self.bad.filter(|(at, _)| *at >= self.start);
-    }
-
     /// Reads on until at least `wanted` bytes are pending, or the reader ends. It makes room by moving what is pending
     /// to the front, and by growing, to at most `limit` bytes where that holds `wanted`.
     pub(crate) fn fill(&mut self, input: &mut impl Read, wanted: usize, limit: usize) -> io::Result<()> {

@@ -1,4 +1,4 @@
-use crate::post_data::Existing;
+use crate::existing::Existing;
 use crate::{Definition, DefinitionKind, Error, Plan, Session, TableName};
 
 /// Drops what would stand in the way of loading `tables`, of all that `plan` makes again after the data: foreign keys that

@@ -228,7 +228,7 @@ impl Encoder {
 
     /// A record may be bad because the file is damaged, which the codec's checksum tells at the end.
     fn blame(&self, error: RecordError, mut rest: impl Read) -> Error {
-        let offset = error.offset;
+        let (records, offset) = (error.record.saturating_sub(1), error.offset);
         let is_io = matches!(error.kind, RecordErrorKind::Io(_));
         let error = self.bad_record(error);
         if is_io || self.options.checksum != Checksum::Follows {
@@ -236,7 +236,7 @@ impl Encoder {
         }
         match io::copy(&mut rest, &mut io::sink()) {
             Err(source) if source.kind() == io::ErrorKind::InvalidData => {
-                Error::Read { file: self.file.clone(), records: 0, offset, source }
+                Error::Read { file: self.file.clone(), records, offset, source }
             }
             _ => error,
         }

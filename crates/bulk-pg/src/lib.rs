@@ -59,6 +59,7 @@ mod drift;
 mod encode;
 mod error;
 mod event;
+mod existing;
 mod field;
 mod foreign_key;
 mod header;
@@ -104,7 +105,7 @@ pub use records::Records;
 pub use restart::restart;
 pub use schema::{
     ColumnDefinition, Constraint, ConstraintKind, Definition, DefinitionKind, ForeignKey, IdentityKind, LeftOut,
-    LeftOutReason, LoadOrder, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
+    LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
 pub use session::Session;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};

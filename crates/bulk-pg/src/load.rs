@@ -11,6 +11,7 @@ use crate::column::Target;
 use crate::encode::{Encoder, Message, QUEUE};
 use crate::ledger::{self, FileIdentity, Load};
 use crate::table_lock::LockedTable;
+use crate::verify::has_rows;
 use crate::{Dialect, Drift, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict};
 
 /// When an input's checksums vouch for its bytes. It decides what an error of the kind
@@ -135,14 +136,9 @@ impl Found {
         let (mut loads, mut gone): (Vec<_>, Vec<_>) =
             ledger::loads(session, table).await?.into_iter().partition(counts);
         // Asked after the marks were read: rows that they speak of are seen.
-        let is_empty = session
-            .client()
-            .query_opt(&format!("SELECT 1 FROM {table} LIMIT 1"), &[])
-            .await
-            .map_err(Error::database(format!("look into {table:#}")))?
-            .is_none();
-        let has_rows = |load: &Load| load.finished.unwrap_or(0) > 0 || load.committed.is_some();
-        if is_empty && loads.iter().any(has_rows) {
+        let is_empty = !has_rows(session, table).await?;
+        let left_rows = |load: &Load| load.finished.unwrap_or(0) > 0 || load.committed.is_some();
+        if is_empty && loads.iter().any(left_rows) {
             gone.append(&mut loads);
         }
         let gone = gone.iter().map(|load| load.id).collect();

@@ -75,41 +75,6 @@ impl<R: Read> Records<R> {
         Self::start(input, dialect, header, position, options)
     }
 
-    /// Discards what comes before `position`, the start of a chunk as for [`resume`](Self::resume), without looking at
-    /// it, and goes on there. So a stream that cannot be read from its middle is resumed after its header was read.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordErrorKind::Io`] if the stream cannot be read on, if it ends before `position` (then it is not the same
-    /// stream), or if the reader is already beyond it.
-    pub fn skip_to(&mut self, position: Position) -> Result<(), RecordError> {
-        let Some(mut ahead) = position.offset.checked_sub(self.position.offset) else {
-            return Err(
-                self.io_error(io::Error::new(io::ErrorKind::InvalidInput, "already beyond the position to skip to"))
-            );
-        };
-        self.last = (0, 0);
-        loop {
-            let step = usize::try_from(ahead).unwrap_or(usize::MAX).min(self.buffer.pending().len());
-            self.buffer.skip(step);
-            self.position.offset += step as u64;
-            ahead -= step as u64;
-            if ahead == 0 {
-                break;
-            }
-            if self.buffer.ended {
-                let error =
-                    io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ends before the position to skip to");
-                return Err(self.io_error(error));
-            }
-            let size = self.options.buffer_size;
-            self.buffer.fill(&mut self.input, 1, size).map_err(|error| self.io_error(error))?;
-        }
-        self.position = position;
-        self.chunk_start = position.offset;
-        Ok(())
-    }
-
     fn start(input: R, dialect: Dialect, header: Header, position: Position, mut options: RecordOptions) -> Self {
         options.max_record = options.max_record.min(u32::MAX as usize - 1);
         let mut rules = Rules::new(dialect, options.grammar);

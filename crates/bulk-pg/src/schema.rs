@@ -7,11 +7,9 @@ use crate::statement::{SplitError, Statement, StatementKind, split_statements};
 
 mod classify;
 mod cursor;
-mod load_order;
 mod plan;
 mod table;
 
-pub use load_order::LoadOrder;
 pub use plan::{LeftOut, LeftOutReason, Need, Plan};
 pub use table::{ColumnDefinition, IdentityKind, TableDefinition};
 
@@ -473,12 +471,6 @@ impl Schema {
     /// The statements by phases, and what is left out.
     pub fn plan(&self) -> Plan<'_> {
         Plan::new(self)
-    }
-
-    /// An order of these tables in which parents come before their children; where the foreign keys leave a choice, the
-    /// given order stands. Tables that the file does not make have no parents. See [`LoadOrder`] for cycles.
-    pub fn load_order(&self, wanted: &[TableName]) -> LoadOrder<'_> {
-        LoadOrder::new(self, wanted)
     }
 }
 

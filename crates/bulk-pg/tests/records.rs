@@ -360,27 +360,6 @@ fn the_guard_stops_at_the_first_record_that_the_other_dialect_reads_differently(
 }
 
 #[test]
-fn skipping_does_not_look_at_what_it_skips_and_stays_in_the_stream() {
-    let csv = b"a,b\n1,\xff\n\"\0\"x\n3,4\n";
-    for size in [1, 100] {
-        let mut records = Records::new(&csv[..], Dialect::A, options(size)).unwrap();
-        // The bad byte becomes known, and is then skipped.
-        assert!(records.next_record().unwrap_err().is_reject());
-        records.skip_to(Position { offset: 13, record: 2, chunk: 1 }).unwrap();
-        let record = records.next_record().unwrap().unwrap();
-        assert_eq!((record.number(), record.offset(), record.chunk(), record.raw()), (3, 13, 1, &b"3,4\n"[..]));
-
-        let error = records.skip_to(Position { offset: 13, record: 2, chunk: 1 }).unwrap_err();
-        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "already beyond the position to skip to");
-        let error = records.skip_to(Position { offset: 18, record: 4, chunk: 2 }).unwrap_err();
-        assert_eq!(
-            std::error::Error::source(&error).unwrap().to_string(),
-            "the stream ends before the position to skip to"
-        );
-    }
-}
-
-#[test]
 fn a_stream_without_a_header_starts_at_its_first_record() {
     let header = Header::new(vec!["a".into(), "b".into()]);
     let mut records =

@@ -111,17 +111,13 @@ proptest! {
         small.chunk_size = chunk_size;
         for start in starts {
             let input = Trickle::new(&csv[start.offset as usize..], read_size);
-            let resumed = Records::resume(input, dialect, header.clone(), start, small.clone());
-            let mut skipped = Records::new(Trickle::new(&csv, read_size), dialect, small.clone()).unwrap();
-            skipped.skip_to(start).unwrap();
-            for mut records in [resumed, skipped] {
-                let mut rest = Vec::new();
-                while let Some(record) = records.next_record().unwrap() {
-                    let place = (record.number(), record.offset(), record.chunk(), record.ends_chunk());
-                    rest.push((place, record.raw().to_vec()));
-                }
-                prop_assert_eq!(&rest[..], &all[start.record as usize..]);
+            let mut resumed = Records::resume(input, dialect, header.clone(), start, small.clone());
+            let mut rest = Vec::new();
+            while let Some(record) = resumed.next_record().unwrap() {
+                let place = (record.number(), record.offset(), record.chunk(), record.ends_chunk());
+                rest.push((place, record.raw().to_vec()));
             }
+            prop_assert_eq!(&rest[..], &all[start.record as usize..]);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Schema files of pg_dump: the published ones of CourtListener, and one with every kind of statement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bulk_pg::{
@@ -47,43 +47,6 @@ fn reasons(plan: &Plan<'_>) -> BTreeMap<String, usize> {
 fn expected<const N: usize>(reasons: [(&str, usize); N]) -> BTreeMap<String, usize> {
     reasons.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
-
-/// The tables whose files are published, in an order that satisfies their foreign keys.
-const PUBLISHED_TABLES: [&str; 33] = [
-    "people_db_person",
-    "people_db_race",
-    "people_db_school",
-    "search_court",
-    "people_db_position",
-    "recap_fjcintegrateddatabase",
-    "search_originatingcourtinformation",
-    "search_docket",
-    "search_opinioncluster",
-    "search_opinioncluster_panel",
-    "search_opinioncluster_non_participating_judges",
-    "search_opinion",
-    "search_opinion_joined_by",
-    "search_courthouse",
-    "search_court_appeals_to",
-    "search_opinionscited",
-    "search_citation",
-    "search_parenthetical",
-    "audio_audio",
-    "people_db_retentionevent",
-    "people_db_education",
-    "people_db_politicalaffiliation",
-    "people_db_person_race",
-    "disclosures_financialdisclosure",
-    "disclosures_investment",
-    "disclosures_position",
-    "disclosures_agreement",
-    "disclosures_noninvestmentincome",
-    "disclosures_spouseincome",
-    "disclosures_reimbursement",
-    "disclosures_gift",
-    "disclosures_debt",
-    "citations_unmatchedcitation",
-];
 
 #[test]
 fn the_published_schema_is_cut_into_phases() {
@@ -177,39 +140,6 @@ fn the_columns_of_a_published_table_are_known() {
     let unmatched = schema.table(&table("citations_unmatchedcitation")).unwrap();
     assert_eq!(unmatched.column("id").unwrap().identity, Some(IdentityKind::ByDefault));
     assert!(schema.table(&table("auth_user")).is_none());
-}
-
-#[test]
-fn published_tables_are_ordered_by_their_foreign_keys() {
-    for file in ["schema.sql", "schema-published.sql"] {
-        let Some(text) = published(file) else { return };
-        let schema = Schema::parse(&text).unwrap();
-        let wanted = PUBLISHED_TABLES.map(table);
-        let own_parents = [
-            "people_db_person_is_alias_of_id_d3fb6023_fk_people_db_person_id",
-            "people_db_posi_appointer_id_9ebc04c6_fk_people_db_position_id",
-            "people_db_school_is_alias_of_id_f242495b_fk_people_db_school_id",
-            "search_court_parent_court_id_e40cce5b_fk_search_court_id",
-            "search_docket_parent_docket_id_41e015a7_fk_search_docket_id",
-            "search_opinion_main_version_id_a462e3b8_fk_search_opinion_id",
-        ];
-        let order = schema.load_order(&wanted);
-        assert_eq!(order.tables, wanted, "an order that satisfies the keys is kept");
-        let unsatisfied: Vec<_> = order.unsatisfied.iter().map(|key| key.name.as_str()).collect();
-        assert_eq!(unsatisfied, own_parents);
-
-        let mut sorted = wanted.to_vec();
-        sorted.sort();
-        let unsatisfied: Vec<_> = schema.load_order(&sorted).unsatisfied.iter().map(|key| key.name.as_str()).collect();
-        assert_eq!(unsatisfied, own_parents);
-
-        // With the table that is never exported, the parentheticals form a cycle with it.
-        sorted.push(table("search_parentheticalgroup"));
-        let order = schema.load_order(&sorted);
-        assert_eq!(names(&order.tables[32..]), ["public.search_parenthetical", "public.search_parentheticalgroup"]);
-        assert_eq!(order.unsatisfied.len(), 7);
-        assert_eq!(order.unsatisfied[6].name.as_str(), "search_par_group_id_0fa69662_fk_search_parentheticalgroup_id");
-    }
 }
 
 #[test]
@@ -480,7 +410,6 @@ fn a_file_made_by_hand_is_understood() {
         key.not_valid_sql().unwrap(),
         "ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b) REFERENCES b NOT VALID;"
     );
-    assert_eq!(names(&schema.load_order(&[table("a"), table("b")]).tables), ["public.b", "public.a"]);
 }
 
 #[test]
@@ -518,57 +447,7 @@ fn a_file_cut_off_anywhere_is_refused() {
     }
 }
 
-/// Tables t0, t1, … with these foreign keys (child, parent).
-fn schema_with_keys(tables: usize, keys: &[(usize, usize)]) -> Schema {
-    let mut text = String::new();
-    for at in 0..tables {
-        text.push_str(&format!("CREATE TABLE public.t{at} (id integer);\n"));
-    }
-    for (at, (child, parent)) in keys.iter().enumerate() {
-        text.push_str(&format!(
-            "ALTER TABLE ONLY public.t{child} ADD CONSTRAINT k{at} FOREIGN KEY (id) REFERENCES public.t{parent}(id);\n"
-        ));
-    }
-    Schema::parse(&text).unwrap()
-}
-
-/// The tables that one refers to, over any number of steps.
-fn reachable(keys: &[(usize, usize)], from: usize) -> BTreeSet<usize> {
-    let mut found = BTreeSet::new();
-    let mut queue = vec![from];
-    while let Some(at) = queue.pop() {
-        for (_, parent) in keys.iter().filter(|(child, _)| *child == at) {
-            if found.insert(*parent) {
-                queue.push(*parent);
-            }
-        }
-    }
-    found
-}
-
 proptest! {
-    #[test]
-    fn load_order_breaks_keys_in_cycles_only(
-        (tables, keys) in (1..12_usize).prop_flat_map(|n| (Just(n), prop::collection::vec((0..n, 0..n), 0..20)))
-    ) {
-        let schema = schema_with_keys(tables, &keys);
-        let wanted: Vec<TableName> = (0..tables).map(|at| table(&format!("t{at}"))).collect();
-        let order = schema.load_order(&wanted);
-        prop_assert_eq!(order.tables.len(), tables);
-        let place = |at: usize| order.tables.iter().position(|name| *name == wanted[at]).unwrap();
-        let broken: BTreeSet<&str> = order.unsatisfied.iter().map(|key| key.name.as_str()).collect();
-        for (at, (child, parent)) in keys.iter().enumerate() {
-            let is_broken = broken.contains(format!("k{at}").as_str());
-            prop_assert_eq!(is_broken, place(*parent) >= place(*child));
-            prop_assert!(!is_broken || reachable(&keys, *parent).contains(child) || parent == child);
-        }
-        // What it was given as an order that satisfies all it can, it keeps.
-        prop_assert_eq!(&schema.load_order(&wanted), &order);
-        if broken.is_empty() {
-            prop_assert_eq!(schema.load_order(&order.tables).tables, order.tables);
-        }
-    }
-
     #[test]
     fn no_sequence_of_words_makes_the_parser_panic(
         words in prop::collection::vec(
