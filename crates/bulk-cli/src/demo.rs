@@ -90,12 +90,12 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
             report.result(&format!("    {}", row.get::<_, Option<String>>(0).unwrap_or_default()));
         }
     }
+    report.note("\nWith the real bucket (60 GB) and a database of yours:\n  bulk mirror courtlistener --db postgresql://USER@HOST/DATABASE");
     if demo.keep {
         report.result(&format!("database: {}\nbucket:   {}/{BUCKET}/{PREFIX}/", database.url(), bucket.url()));
         report.note("both run until Ctrl-C");
         std::future::pending::<()>().await;
     }
-    report.note("\nWith the real bucket (60 GB) and a database of yours:\n  bulk mirror courtlistener --db postgresql://USER@HOST/DATABASE");
     Ok(Exit::Done)
 }
 

@@ -74,36 +74,32 @@ impl Tally {
 
 impl From<bulk_core::Error> for Failure {
     fn from(error: bulk_core::Error) -> Self {
-        let exit = match () {
-            () if error.is_denied() => Exit::Denied,
-            () if error.is_disk_full() => Exit::Disk,
-            () if error.is_remote() => Exit::Remote,
-            () => Exit::Failed,
-        };
+        let exit = if error.is_disk_full() { Exit::Disk } else { remote(error.is_denied(), error.is_remote()) };
         Self::new(exit, error)
     }
 }
 
 impl From<bulk_s3::Error> for Failure {
     fn from(error: bulk_s3::Error) -> Self {
-        let exit = match () {
-            () if error.is_denied() => Exit::Denied,
-            () if error.is_remote() => Exit::Remote,
-            () => Exit::Failed,
-        };
-        Self::new(exit, error)
+        Self::new(remote(error.is_denied(), error.is_remote()), error)
     }
 }
 
 impl From<bulk_pg::Error> for Failure {
     fn from(error: bulk_pg::Error) -> Self {
-        let exit = match () {
-            () if matches!(error, bulk_pg::Error::Stopped { .. }) => Exit::Interrupted,
-            () if matches!(error, bulk_pg::Error::Url { .. }) => Exit::Usage,
-            () if error.is_denied() => Exit::Denied,
-            () if error.is_remote() => Exit::Remote,
-            () => Exit::Failed,
+        let exit = match error {
+            bulk_pg::Error::Stopped { .. } => Exit::Interrupted,
+            bulk_pg::Error::Url { .. } => Exit::Usage,
+            _ => remote(error.is_denied(), error.is_remote()),
         };
         Self::new(exit, error)
+    }
+}
+
+fn remote(is_denied: bool, is_remote: bool) -> Exit {
+    match (is_denied, is_remote) {
+        (true, _) => Exit::Denied,
+        (false, true) => Exit::Remote,
+        (false, false) => Exit::Failed,
     }
 }

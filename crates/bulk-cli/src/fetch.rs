@@ -87,6 +87,7 @@ async fn plan(fetch: &Fetch, report: &Report) -> Result<(Arc<dyn Source>, Vec<Re
         arguments = dataset.bucket_arguments(&fetch.bucket);
         place = Place::open(&dataset.source, &arguments, report)?;
     }
+    place.refuse_folder("--out", &fetch.out)?;
     let mut objects = newest_of_each(place.list().await?);
     if objects.is_empty() {
         let what = anyhow::anyhow!("there is nothing at {}", place.location());

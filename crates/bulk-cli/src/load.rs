@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bulk_archive::{Codec, DecodeOptions, Decoder};
@@ -35,11 +35,13 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         }
         return Ok(Exit::Done);
     }
+    // Before anything is emptied: a file that cannot be read must not cost the rows of the last one.
+    let readable = |file: &PathBuf| codec(file).and_then(|_| identity(file));
+    let identities = load.files.iter().map(readable).collect::<Result<Vec<_>, _>>()?;
     prepare_ledger(&session).await?;
     if load.restart {
         restart(&mut session, std::slice::from_ref(&load.table)).await?;
     }
-    let identities = load.files.iter().map(|file| identity(file)).collect::<Result<Vec<_>, _>>()?;
     let progress = Progress::start(report, 0, identities.iter().map(|identity| identity.size).sum());
     let mut tally = Tally::default();
     for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
@@ -73,8 +75,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
 /// Compares the table's rows with the ledger's records. A table that had rows before has more.
 async fn verify(session: &Session, table: &TableName, append: bool, report: &Report) -> Result<(), Failure> {
     let count = count_rows(session, table).await?;
-    let fields = json!({"table": format!("{table:#}"), "rows": count.rows, "records": count.records});
-    report.event("verified", &format!("{table:#} has {} rows", count.rows), fields);
+    report.verified(&count);
     if count.matches() || (append && count.rows > count.records) {
         return Ok(());
     }

@@ -14,7 +14,7 @@ use bulk_s3::Snapshot;
 use serde_json::json;
 
 use self::choice::{choose, identity, read_schema, wanted_tables};
-use self::files::{Job, load_all, load_options};
+use self::files::{Job, load_all, load_options, remove};
 use self::findings::{list_left_out, list_post_data, summarise};
 use crate::arguments::{Common, Mirror};
 use crate::dataset::Dataset;
@@ -32,6 +32,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
     let arguments = dataset.bucket_arguments(&mirror.bucket);
     let place = Place::open(mirror.from.as_deref().unwrap_or(&dataset.source), &arguments, report)?;
+    place.refuse_folder("--dir", &mirror.dir)?;
     let run = Run { mirror, common, dataset: &dataset, tables: &tables, fill: &fill, place: &place, report };
 
     // Until the first file is loaded there is nothing in hand that a stop had to finish.
@@ -150,6 +151,10 @@ async fn prepare(
             Some(records) => {
                 skipped += 1;
                 skipped_rows += records;
+                // A run that was killed right after the last rows were committed has left it.
+                if !mirror.keep_files {
+                    remove(run, &object);
+                }
             }
             None => jobs.push(Job { base, table, object, identity }),
         }
@@ -196,12 +201,18 @@ async fn leave_keys_to_later_runs(
 /// Whether any table has other rows than were sent to it.
 async fn verify(session: &Session, tables: &[TableName], report: &Report) -> Result<bool, Failure> {
     let mut differs = false;
+    let mut rows = 0;
     for table in tables {
         let count = count_rows(session, table).await?;
+        report.verified(&count);
         if !count.matches() {
             report.warn(format!("{table:#} has {} rows, and its file has {}", count.rows, count.records));
             differs = true;
         }
+        rows += count.rows;
+    }
+    if !tables.is_empty() && !differs {
+        report.note(format!("verified: {} tables have the {rows} rows of their files", tables.len()));
     }
     Ok(differs)
 }

@@ -81,8 +81,7 @@ impl Sums {
         if self.to_fetch > 0 {
             parts.push(format!("{} of {} fetched", size(self.fetched), size(self.to_fetch)));
         }
-        if self.to_read > 0 {
-            let percent = (self.read.min(self.to_read) * 100).checked_div(self.to_read).unwrap_or(0);
+        if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
             parts.push(format!("{percent}% loaded: {} rows, {} of CSV", self.records, size(self.bytes)));
         }
         format!("  … {}", parts.join("; "))

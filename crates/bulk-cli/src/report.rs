@@ -1,9 +1,7 @@
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program prints")]
-
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
-use bulk_pg::Certainty;
+use bulk_pg::{Certainty, Count};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
@@ -73,6 +71,12 @@ impl Report {
         self.say(event, text, fields, self.quiet);
     }
 
+    /// How many rows a table was counted to have.
+    pub(crate) fn verified(&self, count: &Count) {
+        let fields = json!({"table": format!("{:#}", count.table), "rows": count.rows, "records": count.records});
+        self.event("verified", &format!("{:#} has {} rows", count.table, count.rows), fields);
+    }
+
     pub(crate) fn failure(&self, failure: &Failure) {
         // Each error of the chain says one thing: what failed, then why.
         let message = format!("{:#}", failure.error);
@@ -108,8 +112,8 @@ impl Report {
             print(&fields);
         } else if !hidden {
             match &self.screen {
-                Some(screen) => screen.suspend(|| eprintln!("{text}")),
-                None => eprintln!("{text}"),
+                Some(screen) => screen.suspend(|| print_to(std::io::stderr(), &text)),
+                None => print_to(std::io::stderr(), &text),
             }
         }
     }
@@ -174,9 +178,14 @@ impl Report {
     }
 }
 
-/// A line on stdout. Who closed it wants no more of it, which is no reason to leave the work undone.
+/// A line on stdout.
 fn print(line: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    print_to(std::io::stdout(), line);
+}
+
+/// Who closed the stream wants no more of it, which is no reason to leave the work undone.
+fn print_to(mut stream: impl Write, line: &dyn std::fmt::Display) {
+    let _ = writeln!(stream, "{line}");
 }
 
 /// An error with its causes on one line.

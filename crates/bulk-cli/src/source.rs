@@ -51,6 +51,20 @@ impl Place {
         Ok(Self::Bucket { bucket: Box::new(Bucket::new(name, options)?), prefix: prefix.to_owned() })
     }
 
+    /// Refuses a folder for fetched files that is the very place they come from: a file would be replaced by its copy, and
+    /// removed with it.
+    pub(crate) fn refuse_folder(&self, flag: &str, folder: &Path) -> Result<(), Failure> {
+        let Self::Folder(source) = self else { return Ok(()) };
+        // One that is not there yet is another one.
+        match (source.canonicalize(), folder.canonicalize()) {
+            (Ok(source), Ok(folder)) if source == folder => Err(Failure::usage(format!(
+                "{flag} {}: the files come from that folder; name another one for their copies",
+                folder.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// All objects.
     pub(crate) async fn list(&self) -> Result<Vec<Object>, Failure> {
         match self {

@@ -5,8 +5,7 @@ use bulk_core::{DownloadOptions, download, remove_staged};
 use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName};
 use bulk_s3::{Object, Snapshot};
 use futures::StreamExt;
-use tokio::sync::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::Run;
 use crate::exit::{Exit, Failure};
@@ -21,6 +20,17 @@ pub(super) struct Job {
     pub(super) identity: FileIdentity,
 }
 
+/// A load that is over; its session is free again.
+struct Ended {
+    session: Session,
+    job: Job,
+    result: Result<Loaded, Failure>,
+}
+
+fn joined(ended: Result<Ended, JoinError>) -> Result<Ended, Failure> {
+    ended.map_err(|error| Failure::new(Exit::Failed, error))
+}
+
 /// What became of all files together.
 pub(super) struct Totals {
     pub(super) files: usize,
@@ -29,6 +39,44 @@ pub(super) struct Totals {
     pub(super) rows: u64,
     pub(super) bytes: u64,
     pub(super) exit: Exit,
+    /// Then there is no use in fetching the other files.
+    is_database_lost: bool,
+}
+
+impl Totals {
+    /// Counts a load, says how it failed, and gives back its session.
+    fn add(&mut self, run: &Run<'_>, ended: Ended) -> Session {
+        let Ended { session, job, result } = ended;
+        match result {
+            Ok(loaded) => {
+                self.files += 1;
+                self.rows += loaded.sent;
+                self.bytes += loaded.bytes;
+                if !run.mirror.keep_files {
+                    remove(run, &job.object);
+                }
+            }
+            // Its chunks so far are kept; the exit status tells the rest.
+            Err(failure) if failure.is_stop() => {}
+            Err(Failure { exit, mut error }) => {
+                self.is_database_lost |= matches!(exit, Exit::Remote | Exit::Denied);
+                if is_damage(&error) {
+                    remove(run, &job.object);
+                    let hint =
+                        "damaged; it is fetched again by the next run, and if that fails alike, it was published so";
+                    error = error.context(hint);
+                }
+                self.fail(run, Failure { exit, error: error.context(job.base) });
+            }
+        }
+        session
+    }
+
+    fn fail(&mut self, run: &Run<'_>, failure: Failure) {
+        self.failed += 1;
+        self.exit = self.exit.max(failure.exit);
+        run.report.failure(&failure);
+    }
 }
 
 /// Downloads and loads: files arrive in order, and each goes to the next session that is free.
@@ -39,55 +87,30 @@ pub(super) async fn load_all(
     sessions: Vec<Session>,
 ) -> Result<(Vec<Session>, Totals), Failure> {
     let report = run.report;
-    let mut totals = Totals { files: 0, failed: 0, fetched: 0, rows: 0, bytes: 0, exit: Exit::Done };
+    let mut totals =
+        Totals { files: 0, failed: 0, fetched: 0, rows: 0, bytes: 0, exit: Exit::Done, is_database_lost: false };
     let requests: Vec<_> = jobs.iter().map(|job| job.object.request()).collect();
     let mut files = download(run.place.source(), requests, &run.mirror.dir, download_options(run));
     let bytes = jobs.iter().map(|job| job.object.size).sum();
     let progress = Progress::start(report, bytes, bytes);
-    let connections = sessions.len();
-    let free = Arc::new(Mutex::new(sessions));
-    let mut loads: JoinSet<(Job, Result<Loaded, Failure>)> = JoinSet::new();
-    let settle = |totals: &mut Totals, (job, result): (Job, Result<Loaded, Failure>)| match result {
-        Ok(loaded) => {
-            totals.files += 1;
-            totals.rows += loaded.sent;
-            totals.bytes += loaded.bytes;
-            if !run.mirror.keep_files {
-                remove(run, &job.object);
-            }
-        }
-        // Its chunks so far are kept; the exit status tells the rest.
-        Err(failure) if failure.is_stop() => {}
-        Err(failure) => {
-            totals.failed += 1;
-            totals.exit = totals.exit.max(failure.exit);
-            let mut error = failure.error;
-            if is_damage(&error) {
-                remove(run, &job.object);
-                let hint = "damaged; it is fetched again by the next run, and if that fails alike, it was published so";
-                error = error.context(hint);
-            }
-            let error = error.context(job.base);
-            report.failure(&Failure { error, ..failure });
-        }
-    };
+    let mut free = sessions;
+    let mut loads: JoinSet<Ended> = JoinSet::new();
     let mut jobs = jobs.into_iter();
-    loop {
-        if loads.len() == connections
-            && let Some(joined) = loads.join_next().await
-        {
-            settle(&mut totals, joined.map_err(|error| Failure::new(Exit::Failed, error))?);
-        }
-        let (Some(delivery), Some(mut job)) = (files.next().await, jobs.next()) else { break };
+    while !totals.is_database_lost {
+        let delivery = tokio::select! {
+            Some(ended) = loads.join_next() => {
+                free.push(totals.add(run, joined(ended)?));
+                continue;
+            }
+            delivery = files.next() => delivery,
+        };
+        let (Some(delivery), Some(mut job)) = (delivery, jobs.next()) else { break };
         let staged = match delivery.outcome {
             Ok(_) if run.common.stop.is_cancelled() => continue,
             Ok(staged) => staged,
             Err(bulk_core::Error::Interrupted { .. }) if run.common.stop.is_cancelled() => continue,
             Err(error) => {
-                totals.failed += 1;
-                let failure = Failure::from(error);
-                totals.exit = totals.exit.max(failure.exit);
-                report.failure(&failure);
+                totals.fail(run, error.into());
                 continue;
             }
         };
@@ -97,25 +120,25 @@ pub(super) async fn load_all(
             job.identity = FileIdentity::new(&job.object.key, Some(etag.to_string()), staged.size);
         }
         let options = load_options(run, snapshot, &job.table)?;
+        let session = match free.pop() {
+            Some(session) => Some(session),
+            None => loads.join_next().await.map(joined).transpose()?.map(|ended| totals.add(run, ended)),
+        };
+        let mut session = session.ok_or_else(|| Failure::usage("no connection to load by"))?;
         let report = report.clone();
-        let free = free.clone();
         loads.spawn(async move {
-            let session = free.lock().await.pop();
-            let Some(mut session) = session else {
-                let what = anyhow::anyhow!("no session is free");
-                return (job, Err(Failure::new(Exit::Failed, what)));
-            };
             let result = load_path(&mut session, &job.table, &staged.path, &job.identity, &options, &report).await;
-            free.lock().await.push(session);
-            (job, result)
+            Ended { session, job, result }
         });
     }
-    while let Some(joined) = loads.join_next().await {
-        settle(&mut totals, joined.map_err(|error| Failure::new(Exit::Failed, error))?);
+    while let Some(ended) = loads.join_next().await {
+        free.push(totals.add(run, joined(ended)?));
     }
     drop(progress);
-    let sessions = std::mem::take(&mut *free.lock().await);
-    Ok((sessions, totals))
+    if totals.is_database_lost {
+        totals.failed += jobs.len();
+    }
+    Ok((free, totals))
 }
 
 pub(super) fn download_options(run: &Run<'_>) -> DownloadOptions {
