@@ -77,11 +77,7 @@ async fn assert_equal((dialect, date, options): (Dialect, &str, &str)) {
 
 #[tokio::test]
 async fn the_published_fixtures() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/courtlistener/real");
-    if !shared.is_dir() {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is missing", shared.display());
-        return;
-    }
+    let Some(shared) = support::shared("courtlistener/real") else { return };
     let bench = Bench::new();
     for entry in std::fs::read_dir(&shared).unwrap() {
         let entry = entry.unwrap();

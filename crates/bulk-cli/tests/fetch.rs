@@ -438,3 +438,19 @@ fn a_bucket_that_asks_for_a_signature_gets_one() {
     assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
     fetch.data(&[]).assert(6, &["AccessDenied"]);
 }
+
+#[test]
+fn a_folder_is_not_fetched_into_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.csv"), "id\n").unwrap();
+    let url = format!("file://{}", folder.path().display());
+    // Another way to the same folder.
+    let out = folder.path().join(".");
+    for command in [
+        bulk(["fetch", &url, "--out", out.to_str().unwrap()]),
+        bulk(["mirror", "courtlistener", "--db", "unused", "--from", &url, "--dir", out.to_str().unwrap()]),
+    ] {
+        Ran::of(command).assert(2, &["the files come from that folder"]);
+    }
+    assert_eq!(files(folder.path()), [("a.csv".to_owned(), b"id\n".to_vec())].into());
+}

@@ -308,6 +308,28 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn a_restart_with_a_file_that_cannot_be_read_leaves_the_rows_of_the_last_one() {
+    let load = Load::new();
+    load.write("people.csv", csv(0..10));
+    load.load(&["people.csv"], &[]).assert(0, &["10 rows"]);
+    let ledger = || {
+        let table = |name| load.sql(&format!("SELECT t FROM bulk.{name} t ORDER BY t::text"));
+        (table("load"), table("chunk"))
+    };
+    let before = ledger();
+    assert_ne!(before.0, "");
+    let missing = ("missing.csv", "No such file");
+    for (files, (file, why)) in
+        [(&["missing.csv"][..], missing), (&["people.csv", "missing.csv"], missing), (&["."], (".", "Is a directory"))]
+    {
+        load.load(files, &["--restart"]).assert(1, &[file, why]);
+        assert_eq!(load.table(), rows(0..10));
+        assert_eq!(ledger(), before);
+    }
+    load.load(&["people.csv"], &[]).assert(0, &["all of its 10 rows had been loaded"]);
+}
+
+#[test]
 fn a_file_that_brought_nothing_is_not_in_the_way() {
     let load = Load::new();
     load.write("a.csv", "\"x\",\"y\"\n\"1\",\"2\"\n");

@@ -137,6 +137,15 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
+/// A path in the data for tests that lie beside the project and not in it. `None` where there are none, which is a
+/// failure with `CI=true`.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
+    let found = shared.exists();
+    assert!(found || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is missing", shared.display());
+    found.then_some(shared)
+}
+
 /// The keys that were asked for with GET, in the order of the requests.
 pub(crate) fn gets(server: &s3::Server) -> Vec<String> {
     server.requests().into_iter().filter_map(|request| request.key).collect()
