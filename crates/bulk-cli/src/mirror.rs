@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bulk_pg::{
-    DefinitionKind, Plan, Session, TableName, apply_post_data, apply_pre_data, count_rows, drop_dependents,
-    find_loaded, has_rows, prepare_ledger, restart, settle, unsettled,
+    DefinitionKind, NotRestored, Plan, Session, TableName, apply_post_data, apply_pre_data, count_rows,
+    drop_dependents, find_loaded, has_rows, lock_mirror, prepare_ledger, restart_with_plan, settle, unsettled,
 };
 use bulk_s3::Snapshot;
 use serde_json::json;
@@ -43,7 +43,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         Ok::<_, Failure>((session, snapshot))
     };
     let Some(begun) = stop.run_until_cancelled(begun).await else { return Ok(Exit::Interrupted) };
-    let (session, snapshot) = begun?;
+    let (mut session, snapshot) = begun?;
     if common.dry_run {
         for (base, object) in &snapshot.files {
             let table = format!("{:#}", tables[base]);
@@ -52,6 +52,9 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         }
         return Ok(Exit::Done);
     }
+    // It is held until the session ends, and so for the whole run.
+    let Some(locked) = stop.run_until_cancelled(lock_mirror(&mut session)).await else { return Ok(Exit::Interrupted) };
+    locked?;
     let mut exit = if snapshot.missing.is_empty() { Exit::Done } else { Exit::Incomplete };
     let Some(schema) = stop.run_until_cancelled(read_schema(&run, &snapshot)).await else {
         return Ok(Exit::Interrupted);
@@ -94,6 +97,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     };
     let post_time = before.elapsed();
     exit = exit.max(list_post_data(&post_data, report));
+    exit = exit.max(list_not_restored(&post_data.not_restored, report));
 
     let before = Instant::now();
     if totals.files == 0 {
@@ -136,10 +140,7 @@ async fn prepare(
     let pre_data = apply_pre_data(&mut session, plan, &wanted).await?;
     report.note(format!("schema: {} tables made, {} were there", pre_data.created.len(), pre_data.existing.len()));
     list_left_out(&plan.left_out, &pre_data.refused, report);
-    if mirror.restart {
-        drop_dependents(&mut session, plan, &wanted).await?;
-        restart(&mut session, &wanted).await?;
-    }
+    let mut dropped = if mirror.restart { restart_with_plan(&mut session, plan, &wanted).await? } else { 0 };
 
     let mut jobs = Vec::new();
     let (mut skipped, mut skipped_rows) = (0, 0);
@@ -163,7 +164,8 @@ async fn prepare(
         report.note(format!("{skipped} of {} files had been loaded ({skipped_rows} rows)", snapshot.files.len()));
     }
     let tables: Vec<TableName> = jobs.iter().map(|job| job.table.clone()).collect();
-    if drop_dependents(&mut session, plan, &tables).await? > 0 {
+    dropped += drop_dependents(&mut session, plan, &tables).await?;
+    if dropped > 0 {
         report.note("foreign keys and triggers of the tables to be loaded are dropped, and made again after the data");
     }
     // The largest first, so that the longest of all is not what everything waits for in the end.
@@ -196,6 +198,17 @@ async fn leave_keys_to_later_runs(
         _ => true,
     });
     Ok(before - plan.foreign_keys.len())
+}
+
+/// What was dropped for the load and the server would not make again.
+fn list_not_restored(items: &[NotRestored], report: &Report) -> Exit {
+    for NotRestored { table, name, statement, reason, .. } in items {
+        report.warn(format!(
+            "{name:#} of {table:#} was dropped for the load and cannot be made again ({reason}); it stays in \
+             bulk.dropped, and the next run tries again: {statement}"
+        ));
+    }
+    if items.is_empty() { Exit::Done } else { Exit::Incomplete }
 }
 
 /// Whether any table has other rows than were sent to it.

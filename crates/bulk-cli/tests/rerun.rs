@@ -4,8 +4,9 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use bulk_testkit::s3::{Fault, Rule};
 use bulk_testkit::snapshot::{self, SchemaFlavour, Spec, TABLES};
-use support::{Bench, small};
+use support::{Bench, kill_when, small};
 
 /// Keys, indexes and triggers, with whether the keys are valid.
 fn dependents(bench: &Bench) -> String {
@@ -126,4 +127,84 @@ fn a_file_that_was_damaged_on_its_way_is_fetched_again() {
     assert_eq!(asked.filter(|key| key.ends_with(".bz2")).count(), 1);
     bench.assert_holds(&made);
     assert_settled(&bench);
+}
+
+/// What foreign keys and triggers are, but for whether the keys are valid.
+fn definitions(bench: &Bench) -> String {
+    bench.sql(
+        "SELECT conrelid::regclass || ' ' || conname || ' ' || replace(pg_get_constraintdef(oid), ' NOT VALID', '')
+         FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace
+         UNION ALL SELECT pg_get_triggerdef(oid) || ' ' || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
+    )
+}
+
+#[test]
+fn keys_and_triggers_outlive_a_kill_whichever_run_comes_next() {
+    let (bench, made) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    let key = bench.sql(
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'search_docket'::regclass
+         AND confrelid = 'search_court'::regclass AND contype = 'f' ORDER BY 1 LIMIT 1",
+    );
+    let trigger = bench.sql(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'search_docket'::regclass AND NOT tgisinternal ORDER BY 1 LIMIT 1",
+    );
+    bench.sql(&format!(
+        "ALTER TABLE search_docket DROP CONSTRAINT \"{key}\";
+         ALTER TABLE search_docket ADD CONSTRAINT \"{key}\" FOREIGN KEY (court_id) REFERENCES search_court ON DELETE CASCADE;
+         ALTER TABLE search_docket DISABLE TRIGGER \"{trigger}\"",
+    ));
+    let (first, first_definitions) = (dependents(&bench), definitions(&bench));
+    assert!(first_definitions.contains("ON DELETE CASCADE") && first_definitions.contains(" D\n"));
+
+    kill_when(bench.command(&["--restart"]), || bench.sql("SELECT count(*) FROM bulk.dropped") != "0");
+    assert_ne!(definitions(&bench), first_definitions);
+    // The next run loads one table, and has another schema file.
+    let other = bench.folder.path().join("other.sql");
+    std::fs::write(&other, "CREATE TABLE public.other (id integer);").unwrap();
+    let ran = bench.mirror(&["--tables", "courts", "--schema", other.to_str().unwrap()]);
+    assert!([0, 3].contains(&ran.status.unwrap()), "{}", ran.stderr);
+    assert_eq!(definitions(&bench), first_definitions);
+    bench.mirror(&[]).assert(3, &[]);
+    bench.assert_holds(&made);
+    assert_settled(&bench);
+    assert_eq!((dependents(&bench), definitions(&bench)), (first, first_definitions));
+    assert_eq!(bench.sql("SELECT count(*) FROM bulk.dropped"), "0");
+}
+
+#[test]
+fn a_restart_that_is_refused_has_dropped_nothing() {
+    let (bench, made) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    // The schema file has this table and its keys, and the data set has no rows of it.
+    bench.sql(
+        "INSERT INTO search_parentheticalgroup (id, score, size, opinion_id, representative_id)
+         SELECT 1000000, 1, 1, (SELECT min(id) FROM search_opinion), (SELECT min(id) FROM search_parenthetical)",
+    );
+    let before = (dependents(&bench), definitions(&bench));
+    let said =
+        "table public.search_parentheticalgroup refers to a table that is to be loaded anew, and has rows of its own";
+    bench.mirror(&["--restart"]).assert(1, &[said]);
+    assert_eq!((dependents(&bench), definitions(&bench)), before);
+    bench.assert_holds(&made);
+}
+
+#[test]
+fn a_second_mirror_of_a_database_is_refused_and_the_next_after_a_kill_is_not() {
+    let (bench, made) = Bench::with(&small());
+    let hang = bench.bucket.fault(Rule::new(Fault::Hang).key("bulk-data/courts-2026-06-30.csv.bz2"));
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 0 AND granted
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    kill_when(bench.command(&["--tables", "courts"]), || {
+        let is_held = bench.sql(held) == "1";
+        if is_held {
+            bench
+                .mirror(&["--tables", "dockets"])
+                .assert(1, &["another mirror into database", "wait for it, or stop it"]);
+        }
+        is_held
+    });
+    hang.remove();
+    bench.mirror(&[]).assert(3, &[]);
+    bench.assert_holds(&made);
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::column::{Mapping, Target};
+use crate::error::ANEW;
 use crate::{
     Certainty, Checksum, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError, RecordErrorKind,
     RecordOptions, Records, TableName, Verdict, detect,
@@ -92,8 +93,7 @@ impl Encoder {
         let skipped = self.skip(&mut stream, start.offset)?;
         if skipped < start.offset {
             return Err(misfit(format!(
-                "{} bytes of it are loaded, and it now has only {skipped}: it is not the same file; load it anew with \
-                 --restart",
+                "{} bytes of it are loaded, and it now has only {skipped}: it is not the same file; {ANEW}",
                 start.offset
             )));
         }
@@ -187,7 +187,7 @@ impl Encoder {
         {
             let what = format!(
                 "a part of it is loaded as dialect {settled}, and it is now to be read as {asked}; leave --dialect \
-                 out, or load it anew with --restart"
+                 out, or {ANEW}"
             );
             return Err(Error::Columns { file: file(), what });
         }
@@ -208,8 +208,7 @@ impl Encoder {
             return Ok(verdict);
         }
         let what = format!(
-            "a part of it is loaded as dialect {known}, and it is {} ({}): it is not the same file; load it anew with \
-             --restart",
+            "a part of it is loaded as dialect {known}, and it is {} ({}): it is not the same file; {ANEW}",
             verdict.dialect, verdict.evidence
         );
         Err(Error::Columns { file: file(), what })

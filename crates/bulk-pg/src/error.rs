@@ -131,13 +131,19 @@ pub enum Error {
         /// What does not fit, and what to do.
         what: String,
     },
-    /// The table holds rows that are not this file's.
+    /// The table holds rows that are not this file's, or another session uses it.
     #[error("table {table:#} {what}")]
     Occupied {
         /// The table.
         table: TableName,
-        /// Whose rows, and what to do.
+        /// Whose rows, or what goes on, and what to do.
         what: String,
+    },
+    /// Another mirror into the same database is under way.
+    #[error("another mirror into {target} is under way; wait for it, or stop it")]
+    Mirrored {
+        /// Host, port and database, without the password.
+        target: String,
     },
     /// The schema file cannot be used.
     #[error("schema file {file}")]
@@ -154,6 +160,9 @@ pub enum Error {
         file: String,
     },
 }
+
+/// What to do where a table holds other rows than it should. It may have some that nobody can load again.
+pub(crate) const ANEW: &str = "load it anew with --restart, which deletes all rows of the table";
 
 /// What PostgreSQL or the connection to it says: message, detail, hint and SQLSTATE on one line.
 #[derive(Debug)]

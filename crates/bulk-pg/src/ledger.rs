@@ -3,7 +3,7 @@
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
-use crate::{Dialect, Error, Position, Quoting, Session, TableName};
+use crate::{Dialect, Error, Position, Quoting, Session, TableName, dropped};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,8 @@ pub(crate) struct Load {
     pub(crate) committed: Option<(Position, bool)>,
 }
 
-/// Makes the ledger's tables where they are absent.
+/// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.dropped` of
+/// what was dropped for a load and is to be made again.
 ///
 /// # Errors
 ///
@@ -80,14 +81,15 @@ pub(crate) struct Load {
 pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     let exists = session
         .client()
-        .query_one("SELECT to_regclass('bulk.chunk') IS NOT NULL", &[])
+        .query_one("SELECT to_regclass('bulk.dropped') IS NOT NULL", &[])
         .await
         .map_err(Error::database("look for the ledger"))?;
     if exists.get(0) {
         return Ok(());
     }
     // Two first runs at once would both find nothing, so one waits for the other.
-    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} COMMIT");
+    let dropped = dropped::TABLE;
+    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} COMMIT");
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
 
@@ -160,14 +162,17 @@ pub(crate) async fn finish(session: &Session, load: &Load, records: u64) -> Resu
         .map_err(Error::database(format!("note that {} is loaded", load.file.key)))
 }
 
-/// Notes that rows which were committed may be wrong.
-pub(crate) async fn set_damage(session: &Session, load: &Load, damage: &str) -> Result<(), Error> {
-    session
-        .client()
+/// Notes that rows which were committed may be wrong, and waits until that is on the server's disk: the caller may remove
+/// the damaged file on the strength of it, and a whole one would be loaded behind its rows.
+pub(crate) async fn set_damage(session: &mut Session, load: &Load, damage: &str) -> Result<(), Error> {
+    let action = || Error::database(format!("note the damage of {}", load.file.key));
+    let transaction = session.client_mut().transaction().await.map_err(action())?;
+    transaction.batch_execute("SET LOCAL synchronous_commit = on").await.map_err(action())?;
+    transaction
         .execute("UPDATE bulk.load SET damage = $2 WHERE id = $1", &[&load.id, &damage])
         .await
-        .map_err(Error::database(format!("note the damage of {}", load.file.key)))?;
-    Ok(())
+        .map_err(action())?;
+    transaction.commit().await.map_err(action())
 }
 
 /// Those of `tables` with a file that was loaded whole, and not [settled](settle) since: an earlier run ended before it

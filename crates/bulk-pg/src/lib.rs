@@ -8,6 +8,8 @@
 //!
 //! - *Load a file*: [`load()`], with [`LoadOptions`]; ask before fetching it with [`find_loaded`]; begin anew with
 //!   [`restart`]; compare counts with [`count_rows`].
+//! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
+//!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all.
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
 //! - *Read a `pg_dump` schema*: [`Schema`].
@@ -45,7 +47,9 @@
 //! # Guarantees
 //!
 //! Rows of a chunk and its mark commit in one transaction, and chunk borders depend on the decoded bytes alone: after any
-//! crash the same call gives the table that an undisturbed one would have given. No privilege beyond those of the
+//! crash the same call gives the table that an undisturbed one would have given. A foreign key or trigger that is dropped
+//! for a load is written down in the transaction that drops it, and comes back as it was with the next run that succeeds,
+//! whatever schema that run has. No privilege beyond those of the
 //! tables' owner is needed. Memory does not grow with the file.
 
 mod buffer;
@@ -56,6 +60,7 @@ mod dependents;
 mod detect;
 mod dialect;
 mod drift;
+mod dropped;
 mod encode;
 mod error;
 mod event;
@@ -66,6 +71,7 @@ mod header;
 mod ident;
 mod ledger;
 mod load;
+mod mirror_lock;
 mod position;
 mod post_data;
 mod pre_data;
@@ -74,6 +80,7 @@ mod record_error;
 mod record_options;
 mod records;
 mod restart;
+mod restore;
 mod scan;
 mod schema;
 mod sequences;
@@ -95,6 +102,7 @@ pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
+pub use mirror_lock::lock_mirror;
 pub use position::Position;
 pub use post_data::{PostData, apply_post_data};
 pub use pre_data::{PreData, Refused, apply_pre_data};
@@ -102,7 +110,8 @@ pub use record::Record;
 pub use record_error::{Contradiction, RecordError, RecordErrorKind};
 pub use record_options::{Grammar, RecordOptions};
 pub use records::Records;
-pub use restart::restart;
+pub use restart::{restart, restart_with_plan};
+pub use restore::NotRestored;
 pub use schema::{
     ColumnDefinition, Constraint, ConstraintKind, Definition, DefinitionKind, ForeignKey, IdentityKind, LeftOut,
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,

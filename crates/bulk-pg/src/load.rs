@@ -9,10 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::chunk::Destination;
 use crate::column::Target;
 use crate::encode::{Encoder, Message, QUEUE};
+use crate::error::ANEW;
 use crate::ledger::{self, FileIdentity, Load};
-use crate::table_lock::LockedTable;
+use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::verify::has_rows;
-use crate::{Dialect, Drift, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict};
+use crate::{
+    Dialect, Drift, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict, quote_literal,
+};
 
 /// When an input's checksums vouch for its bytes. It decides what an error of the kind
 /// [`InvalidData`](io::ErrorKind::InvalidData) says of the bytes before it.
@@ -68,7 +71,7 @@ impl Default for LoadOptions {
             fill: BTreeMap::new(),
             chunk_size: 16 << 20,
             max_record: RecordOptions::MAX_RECORD,
-            lock_timeout: Duration::from_secs(5),
+            lock_timeout: LOCK_TIMEOUT,
             checksum: Checksum::Unknown,
             append: false,
             observer: Arc::new(()),
@@ -96,13 +99,14 @@ pub struct Loaded {
 /// Records of `file` that are in `table` already, if all of them are. Nothing is changed or locked, so a caller can ask
 /// before it fetches the file.
 ///
-/// Marks of a table that was dropped and made anew, or emptied by somebody, do not count; the next [`load`] forgets
-/// them. So the answer for such a table is `None`, whatever had been loaded into it.
+/// Marks of a table that was dropped and made anew, or emptied by somebody, do not count while the table is empty; the
+/// next [`load`] forgets them. So the answer for such a table is `None`, whatever had been loaded into it.
 ///
 /// # Errors
 ///
 /// [`Error::NoTable`], [`Error::Occupied`] if the table holds rows of another file, or of another version of this one,
-/// or of somebody else, and `options.append` is off, and [`Error::Database`]. The ledger must be
+/// or of somebody else, and `options.append` is off, or if it has rows and is another table than the one of its name that
+/// was loaded into, as after a restore from a dump; and [`Error::Database`]. The ledger must be
 /// [prepared](crate::prepare_ledger).
 pub async fn find_loaded(
     session: &Session,
@@ -141,19 +145,20 @@ impl Found {
         if is_empty && loads.iter().any(left_rows) {
             gone.append(&mut loads);
         }
+        let elsewhere: Vec<&Load> = gone.iter().filter(|load| left_rows(load)).collect();
+        if !is_empty && !elsewhere.is_empty() {
+            return Err(occupied(not_the_same(table, &elsewhere)));
+        }
         let gone = gone.iter().map(|load| load.id).collect();
         if let Some(load) = loads.iter().find(|load| load.damage.is_some()) {
-            return Err(occupied(format!(
-                "holds rows of a damaged copy of {}; load it anew with --restart",
-                load.file.key
-            )));
+            return Err(occupied(format!("holds rows of a damaged copy of {}; {ANEW}", load.file.key)));
         }
         if let Some(load) = loads.iter().find(|load| load.file.key == file.key) {
             if load.file == *file {
                 return Ok(Self { load: Some(load.clone()), gone });
             }
             return Err(occupied(format!(
-                "holds {} of another version of {} (ETag {}, {} bytes; now {}, {} bytes); load it anew with --restart",
+                "holds {} of another version of {} (ETag {}, {} bytes; now {}, {} bytes); {ANEW}",
                 if load.finished.is_some() { "all" } else { "a part" },
                 file.key,
                 load.file.etag.as_deref().unwrap_or("none"),
@@ -163,7 +168,7 @@ impl Found {
             )));
         }
         if !append && let Some(load) = loads.first() {
-            return Err(occupied(format!("holds the rows of {}; load it anew with --restart", load.file.key)));
+            return Err(occupied(format!("holds the rows of {}; {ANEW}", load.file.key)));
         }
         if !append && !is_empty {
             let what =
@@ -174,6 +179,18 @@ impl Found {
     }
 }
 
+/// Says of a table with rows that its namesake was loaded into: whether the rows are the same cannot be told.
+fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
+    let list = |text: fn(&Load) -> String| loads.iter().map(|load| text(load)).collect::<Vec<_>>().join(", ");
+    let (files, ids) = (list(|load| load.file.key.clone()), list(|load| load.id.to_string()));
+    let name = quote_literal(&format!("{table:#}")).expect("an identifier holds no NUL");
+    format!(
+        "has rows, and is not the table of its name that {files} went into, as after a restore from a dump or a swap of \
+         tables; if the rows are in it, run UPDATE bulk.load SET target_oid = {name}::regclass WHERE id IN ({ids}), if \
+         not, DELETE FROM bulk.load WHERE id IN ({ids}), or {ANEW}"
+    )
+}
+
 /// Loads a CSV file into a table, exactly once.
 ///
 /// `input` gives the file's decoded bytes; it is read in a thread of its own. Records are re-encoded for COPY and sent in
@@ -182,7 +199,7 @@ impl Found {
 /// loaded is not read at all.
 ///
 /// Columns are matched by the header's names. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
-/// was dropped and made anew, or emptied by somebody, are forgotten. Other sessions cannot load into the table in the
+/// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other sessions cannot load into the table in the
 /// meantime.
 ///
 /// Dropping the future rolls back the chunk under way, and the session can be used at once; the thread ends at its next

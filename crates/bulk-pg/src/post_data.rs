@@ -4,13 +4,16 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::dropped::{self, Kind};
 use crate::error::Cause;
 use crate::existing::Existing;
 use crate::foreign_key::{self, Checked};
 use crate::pre_data::is_duplicate;
+use crate::restore::restore;
 use crate::sequences::raise_sequences;
 use crate::{
-    Definition, DefinitionKind, Error, Event, ForeignKey, Observer, Orphans, Plan, Refused, Session, TableName,
+    Definition, DefinitionKind, Error, Event, ForeignKey, NotRestored, Observer, Orphans, Phase, Plan, Refused,
+    Session, TableName,
 };
 
 /// What [`apply_post_data`] did.
@@ -28,14 +31,24 @@ pub struct PostData {
     pub known_orphans: Vec<(String, String)>,
     /// Foreign keys that an earlier run found violated, and that are valid now.
     pub repaired: Vec<String>,
-    /// Statements that the server refused.
+    /// Statements that the server refused, and those that make what has no name: of it a second run could not tell that
+    /// it is there.
     pub refused: Vec<Refused>,
+    /// Foreign keys and triggers that were dropped for a load, by whichever run, and are there again as they were.
+    pub restored: usize,
+    /// Foreign keys and triggers that were dropped for a load and cannot be made again.
+    pub not_restored: Vec<NotRestored>,
     /// Sequences that were raised to the largest value in their column.
     pub sequences: usize,
 }
 
 /// Runs the phases after the data on all of `sessions` side by side: indexes and constraints, ANALYZE of `loaded`, what
 /// needs indexes, foreign keys, triggers, sequences.
+///
+/// What [`drop_dependents`](crate::drop_dependents) and [`restart_with_plan`](crate::restart_with_plan) have dropped, in
+/// this run or an earlier one, is made again before what `plan` has of its kind, and whether the plan has it or not: as it
+/// was, with its options, its comment and whether a trigger was enabled. It then counts as existing. What belongs to a
+/// table that is gone is forgotten.
 ///
 /// Whatever exists is skipped, so an interrupted run goes on at the statement that it had reached. Foreign keys are added
 /// NOT VALID and then validated; one that the rows violate stays NOT VALID and is listed with its orphans, and a comment
@@ -59,7 +72,7 @@ pub async fn apply_post_data(
 ) -> Result<PostData, Error> {
     let mut done = PostData::default();
     let Some(first) = sessions.first() else { return Ok(done) };
-    let run = Run { sessions, existing: Existing::find(first).await?, observer, stop };
+    let mut run = Run { sessions, existing: Existing::find(first).await?, observer, stop };
     for session in sessions.iter() {
         // Half of the default of a small server's memory for one index, at most; a fixed figure that people can read.
         session
@@ -70,40 +83,62 @@ pub async fn apply_post_data(
     }
     let mut tables: Vec<(Option<&TableName>, Work<'_>)> =
         loaded.iter().map(|table| (Some(table), Work { analyze: Some(table), ..Work::default() })).collect();
-    for definition in &plan.indexes {
+    let unnamed = Phase::ALL.iter().flat_map(|phase| plan.phase(*phase)).filter(|definition| is_unnamed(definition));
+    done.refused.extend(unnamed.map(|definition| {
+        let reason = "it has no name, so that a second run could not tell that it is there";
+        Refused::for_reason(definition, reason.to_owned())
+    }));
+    for definition in plan.indexes.iter().filter(|definition| !is_unnamed(definition)) {
         of_table(&mut tables, definition.table()).statements.push(definition);
     }
     let sizes = sizes(first).await?;
     let size = |table: Option<&TableName>| table.and_then(|table| sizes.get(table)).copied().unwrap_or(0);
     tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.statements.len() as i64)));
     run.side_by_side(tables, &mut done).await?;
-    for definition in &plan.after_indexes {
+    for definition in plan.after_indexes.iter().filter(|definition| !is_unnamed(definition)) {
         run.statement(first, definition, &definition.sql, &mut done).await?;
     }
 
     // Adding a key locks both tables, but takes no time; validating locks little, and reads both.
+    let keys = restore(first, Kind::ForeignKey, |what| run.step(what)).await?;
+    if keys.made > 0 {
+        run.existing = Existing::find(first).await?;
+    }
     let mut tables = Vec::new();
+    for unchecked in &keys.unchecked {
+        let key = &unchecked.key;
+        of_table(&mut tables, Some(&key.table)).keys.push((Maker::Record(unchecked.id), key));
+    }
     for definition in &plan.foreign_keys {
-        let DefinitionKind::ForeignKey(key) = &definition.kind else {
-            done.refused.push(Refused {
-                line: definition.line,
-                what: definition.summary(),
-                reason: "a foreign key without a name, of which a second run could not tell that it is there"
-                    .to_owned(),
-            });
+        let DefinitionKind::ForeignKey(key) = &definition.kind else { continue };
+        if keys.has_unchecked(key) {
+            done.existing += 1;
             continue;
-        };
+        }
         let is_loaded = loaded.contains(&key.table) || loaded.contains(&key.references);
-        if run.add_foreign_key(first, definition, key, is_loaded, &mut done).await? {
-            of_table(&mut tables, Some(&key.table)).keys.push((definition, key));
+        if !keys.has_refused(&key.table, &key.name)
+            && run.add_foreign_key(first, definition, key, is_loaded, &mut done).await?
+        {
+            of_table(&mut tables, Some(&key.table)).keys.push((Maker::Plan(definition), key));
         }
     }
+    done.restored += keys.made;
+    done.not_restored.extend(keys.refused);
     tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.keys.len() as i64)));
     run.side_by_side(tables, &mut done).await?;
 
-    for definition in &plan.triggers {
-        run.statement(first, definition, &definition.sql, &mut done).await?;
+    let triggers = restore(first, Kind::Trigger, |what| run.step(what)).await?;
+    if triggers.made > 0 {
+        run.existing = Existing::find(first).await?;
     }
+    for definition in &plan.triggers {
+        match &definition.kind {
+            DefinitionKind::Trigger { table, name, .. } if triggers.has_refused(table, name) => {}
+            _ => _ = run.statement(first, definition, &definition.sql, &mut done).await?,
+        }
+    }
+    done.restored += triggers.made;
+    done.not_restored.extend(triggers.refused);
     for table in loaded {
         done.sequences += raise_sequences(first, table).await?;
     }
@@ -112,12 +147,23 @@ pub async fn apply_post_data(
     Ok(done)
 }
 
+fn is_unnamed(definition: &Definition) -> bool {
+    matches!(definition.kind, DefinitionKind::Unnamed { .. })
+}
+
+/// Whose a foreign key is that is to be checked.
+enum Maker<'a> {
+    Plan(&'a Definition),
+    /// The row of the record of what was dropped, which goes when the key is checked.
+    Record(i64),
+}
+
 /// What is to be done with one table, by one session, so that no two wait for one lock.
 #[derive(Default)]
 struct Work<'a> {
     statements: Vec<&'a Definition>,
     analyze: Option<&'a TableName>,
-    keys: Vec<(&'a Definition, &'a ForeignKey)>,
+    keys: Vec<(Maker<'a>, &'a ForeignKey)>,
 }
 
 type Tables<'a> = Vec<(Option<&'a TableName>, Work<'a>)>;
@@ -157,6 +203,7 @@ impl Run<'_> {
             done.refused.extend(part.refused);
             done.orphans.extend(part.orphans);
             done.repaired.extend(part.repaired);
+            done.not_restored.extend(part.not_restored);
         }
         done.orphans.sort_by(|a, b| (&a.table, &a.constraint).cmp(&(&b.table, &b.constraint)));
         Ok(())
@@ -171,8 +218,8 @@ impl Run<'_> {
             self.step(&sql)?;
             session.client().batch_execute(&sql).await.map_err(Error::database(format!("analyze {table:#}")))?;
         }
-        for (definition, key) in work.keys {
-            self.validate(session, definition, key, done).await?;
+        for (maker, key) in work.keys {
+            self.validate(session, &maker, key, done).await?;
         }
         Ok(())
     }
@@ -249,7 +296,7 @@ impl Run<'_> {
     async fn validate(
         &self,
         session: &Session,
-        definition: &Definition,
+        maker: &Maker<'_>,
         key: &ForeignKey,
         done: &mut PostData,
     ) -> Result<(), Error> {
@@ -262,7 +309,17 @@ impl Run<'_> {
             }
             Checked::Valid => {}
             Checked::Violated(orphans) => done.orphans.push(orphans),
-            Checked::Refused(cause) => done.refused.push(Refused::new(definition, &cause)),
+            Checked::Refused(cause) => match maker {
+                Maker::Plan(definition) => done.refused.push(Refused::new(definition, &cause)),
+                Maker::Record(_) => {
+                    let (table, name, reason) = (key.table.clone(), key.name.clone(), cause.to_string());
+                    done.not_restored.push(NotRestored { table, name, statement: sql, reason });
+                    return Ok(());
+                }
+            },
+        }
+        if let Maker::Record(id) = maker {
+            dropped::forget(session, *id).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 use crate::error::Cause;
 use crate::{Definition, DefinitionKind, Error, Need, Plan, Session, TableName};
 
-/// A statement of the schema file that the server would not run.
+/// A statement of the schema file that the server would not run, or that it was not asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refused {
@@ -13,13 +13,17 @@ pub struct Refused {
     pub line: usize,
     /// The statement's beginning.
     pub what: String,
-    /// What the server says.
+    /// What the server says, or why it was not asked.
     pub reason: String,
 }
 
 impl Refused {
     pub(crate) fn new(definition: &Definition, cause: &Cause) -> Self {
-        Self { line: definition.line, what: definition.summary(), reason: cause.to_string() }
+        Self::for_reason(definition, cause.to_string())
+    }
+
+    pub(crate) fn for_reason(definition: &Definition, reason: String) -> Self {
+        Self { line: definition.line, what: definition.summary(), reason }
     }
 }
 

@@ -1,13 +1,11 @@
-use std::time::Duration;
+use std::collections::VecDeque;
 
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Oid;
 
-use crate::table_lock::begin_locked;
-use crate::{Error, Session, TableName};
-
-/// As the default of [`LoadOptions::lock_timeout`](crate::LoadOptions::lock_timeout).
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::dependents::Dependents;
+use crate::table_lock::{LOCK_TIMEOUT, begin_locked, end, lock_exclusively};
+use crate::{Error, Plan, Session, TableName};
 
 /// Empties tables and forgets what was loaded into them, in one transaction, so that a load begins anew. Tables that are
 /// not there are passed over.
@@ -16,59 +14,55 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// [`Error::Occupied`] for a table with rows that refers to one of `tables`, or one that another session loads at the
-/// moment; [`Error::Database`]. Nothing is changed then, nor if the future is dropped.
+/// [`Error::Occupied`] for a table with rows that refers to one of `tables`, one that another session loads at the
+/// moment, or one that another session uses for longer than 5 s; [`Error::Database`]. Nothing is changed then, nor if the
+/// future is dropped.
 pub async fn restart(session: &mut Session, tables: &[TableName]) -> Result<(), Error> {
-    let reached = find_reached(session, tables).await?;
-    let asked: Vec<_> =
-        reached.iter().filter(|table| table.asked).map(|table| (table.name.clone(), table.oid)).collect();
-    let transaction = begin_locked(session, &asked, LOCK_TIMEOUT).await?;
-    let result = empty_and_forget(&transaction, &reached, tables).await;
-    let end = if result.is_ok() { transaction.commit().await } else { transaction.rollback().await };
-    result.and(end.map_err(Error::database("empty the tables")))
+    empty(session, None, tables).await?;
+    Ok(())
 }
 
-/// A table that TRUNCATE has to be told of.
-struct Reached {
-    name: TableName,
-    oid: Oid,
-    /// Or else it refers to one that is.
-    asked: bool,
+/// As [`restart`], and drops in the same transaction what [`drop_dependents`](crate::drop_dependents) would, so that a
+/// restart that is refused has dropped nothing. Tells how many keys and triggers it dropped.
+///
+/// Keys of the plan that lead to one of `tables` do not hinder either, if they come from rows that this program has
+/// loaded: they are dropped and made again in the same way. Of other rows nobody knows whether what they refer to will
+/// come again, so they must go first.
+///
+/// # Errors
+///
+/// As [`restart`].
+pub async fn restart_with_plan(session: &mut Session, plan: &Plan<'_>, tables: &[TableName]) -> Result<usize, Error> {
+    empty(session, Some(plan), tables).await
 }
 
-async fn find_reached(session: &Session, tables: &[TableName]) -> Result<Vec<Reached>, Error> {
-    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
-    let rows = session
-        .client()
-        .query(
-            "WITH RECURSIVE asked AS
-                 (SELECT pg_catalog.to_regclass(t)::oid AS oid FROM pg_catalog.unnest($1::text[]) t
-                  WHERE pg_catalog.to_regclass(t) IS NOT NULL),
-             reached AS
-                 (SELECT oid FROM asked UNION
-                  SELECT k.conrelid FROM pg_catalog.pg_constraint k JOIN reached r ON k.confrelid = r.oid
-                  WHERE k.contype = 'f')
-             SELECT n.nspname::text, c.relname::text, c.oid, EXISTS (SELECT FROM asked WHERE asked.oid = c.oid)
-             FROM reached JOIN pg_catalog.pg_class c ON c.oid = reached.oid
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY c.oid",
-            &[&names],
-        )
-        .await
-        .map_err(Error::database("find the tables to empty"))?;
-    let table = |row: &tokio_postgres::Row| {
-        let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)).ok()?;
-        Some(Reached { name, oid: row.get(2), asked: row.get(3) })
-    };
-    Ok(rows.iter().filter_map(table).collect())
+async fn empty(session: &mut Session, plan: Option<&Plan<'_>>, tables: &[TableName]) -> Result<usize, Error> {
+    let (transaction, asked) = begin_locked(session, tables, LOCK_TIMEOUT).await?;
+    let result = empty_and_forget(&transaction, plan, tables, asked).await;
+    end(transaction, result, EMPTY).await
 }
+
+const EMPTY: &str = "empty the tables";
 
 async fn empty_and_forget(
     transaction: &Transaction<'_>,
-    reached: &[Reached],
+    plan: Option<&Plan<'_>>,
     tables: &[TableName],
-) -> Result<(), Error> {
-    if !reached.is_empty() {
-        empty(transaction, reached).await?;
+    asked: Vec<(TableName, Oid)>,
+) -> Result<usize, Error> {
+    for (table, _) in &asked {
+        lock_exclusively(transaction, table).await?;
+    }
+    let mut dependents = match plan {
+        Some(plan) => Dependents::find(transaction, plan, tables).await?,
+        None => Dependents::default(),
+    };
+    let Reach { emptied, cut } = reach(transaction, asked, &dependents).await?;
+    dependents.keys.retain(|key| tables.contains(&key.table) || cut.contains(&key.oid));
+    let dropped = if dependents.is_empty() { 0 } else { dependents.drop(transaction).await? };
+    if !emptied.is_empty() {
+        let list = emptied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        transaction.batch_execute(&format!("TRUNCATE {list}")).await.map_err(Error::database(EMPTY))?;
     }
     for table in tables {
         transaction
@@ -79,20 +73,87 @@ async fn empty_and_forget(
             .await
             .map_err(Error::database(format!("forget the marks of {table:#}")))?;
     }
-    Ok(())
+    Ok(dropped)
 }
 
-async fn empty(transaction: &Transaction<'_>, reached: &[Reached]) -> Result<(), Error> {
-    let action = || Error::database("empty the tables");
-    let list = reached.iter().map(|table| table.name.to_string()).collect::<Vec<_>>().join(", ");
-    // Before the look at those that refer, lest one gets rows behind it.
-    transaction.batch_execute(&format!("LOCK TABLE {list} IN ACCESS EXCLUSIVE MODE")).await.map_err(action())?;
-    for Reached { name, .. } in reached.iter().filter(|table| !table.asked) {
-        let row = transaction.query_opt(&format!("SELECT 1 FROM {name} LIMIT 1"), &[]).await.map_err(action())?;
-        if row.is_some() {
-            let what = "refers to a table that is to be loaded anew, and has rows of its own; empty it first";
-            return Err(Error::Occupied { table: name.clone(), what: what.to_owned() });
+/// How far TRUNCATE goes.
+struct Reach {
+    /// The tables that it is to be told of: those asked for, and empty ones that refer to them.
+    emptied: Vec<TableName>,
+    /// Foreign keys to them whose tables have rows that stay.
+    cut: Vec<Oid>,
+}
+
+/// Follows the foreign keys to the tables that were asked for. Each table is locked before it is looked into, lest it gets
+/// rows behind the look.
+async fn reach(
+    transaction: &Transaction<'_>,
+    asked: Vec<(TableName, Oid)>,
+    dependents: &Dependents,
+) -> Result<Reach, Error> {
+    let mut oids: Vec<Oid> = asked.iter().map(|(_, oid)| *oid).collect();
+    let mut next: VecDeque<Oid> = oids.iter().copied().collect();
+    let mut reach = Reach { emptied: asked.into_iter().map(|(table, _)| table).collect(), cut: Vec::new() };
+    while let Some(oid) = next.pop_front() {
+        for Referrer { key, table, oid } in referrers(transaction, oid).await? {
+            if oids.contains(&oid) {
+                continue;
+            }
+            lock_exclusively(transaction, &table).await?;
+            if !has_rows(transaction, &table).await? {
+                oids.push(oid);
+                next.push_back(oid);
+                reach.emptied.push(table);
+            } else if dependents.keys.iter().any(|known| known.oid == key) && is_loaded(transaction, oid).await? {
+                reach.cut.push(key);
+            } else {
+                let what = "refers to a table that is to be loaded anew, and has rows of its own; empty it first";
+                return Err(Error::Occupied { table, what: what.to_owned() });
+            }
         }
     }
-    transaction.batch_execute(&format!("TRUNCATE {list}")).await.map_err(action())
+    Ok(reach)
+}
+
+/// A foreign key and the table that has it.
+struct Referrer {
+    key: Oid,
+    table: TableName,
+    oid: Oid,
+}
+
+async fn referrers(transaction: &Transaction<'_>, to: Oid) -> Result<Vec<Referrer>, Error> {
+    let rows = transaction
+        .query(
+            "SELECT k.oid, n.nspname::text, c.relname::text, c.oid
+             FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.contype = 'f' AND k.confrelid = $1 ORDER BY c.oid, k.oid",
+            &[&to],
+        )
+        .await
+        .map_err(Error::database("find the tables to empty"))?;
+    let referrer = |row: &tokio_postgres::Row| {
+        let table = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)).ok()?;
+        Some(Referrer { key: row.get(0), table, oid: row.get(3) })
+    };
+    Ok(rows.iter().filter_map(referrer).collect())
+}
+
+async fn has_rows(transaction: &Transaction<'_>, table: &TableName) -> Result<bool, Error> {
+    let row = transaction.query_one(&format!("SELECT EXISTS (SELECT FROM {table})"), &[]).await;
+    Ok(row.map_err(Error::database(format!("look into {table:#}")))?.get(0))
+}
+
+/// Whether the ledger has rows of the table.
+async fn is_loaded(transaction: &Transaction<'_>, oid: Oid) -> Result<bool, Error> {
+    let row = transaction
+        .query_one(
+            "SELECT EXISTS (SELECT FROM bulk.load l WHERE l.target_oid = $1
+                            AND (l.records > 0 OR EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id)))",
+            &[&oid],
+        )
+        .await
+        .map_err(Error::database("read the marks of the tables"))?;
+    Ok(row.get(0))
 }

@@ -121,6 +121,9 @@ pub enum DefinitionKind {
     Refresh { view: QualifiedName },
     /// `COMMENT ON` something.
     Comment,
+    /// An index or constraint, foreign keys included, whose name is left to the server: of it nobody can tell whether it
+    /// is there already, so [`apply_post_data`](crate::apply_post_data) refuses it. pg_dump names all.
+    Unnamed { table: TableName },
     /// Anything else: types, domains, operators, policies, rules, statistics, storage of columns…
     Other,
 }
@@ -179,6 +182,18 @@ pub struct ForeignKey {
 }
 
 impl ForeignKey {
+    /// A key that the database has, and that `sql` makes.
+    pub(crate) fn existing(
+        name: Ident,
+        table: TableName,
+        columns: Vec<Ident>,
+        references: TableName,
+        ref_columns: Vec<Ident>,
+        sql: String,
+    ) -> Self {
+        Self { name, table, columns, references, ref_columns, checked: true, partitioned: false, sql }
+    }
+
     /// The statement that adds the key without checking the rows that are there: the file's own, with NOT VALID at its
     /// end. None for a partitioned child, whose keys PostgreSQL before 18 cannot add in this way.
     pub fn not_valid_sql(&self) -> Option<String> {

@@ -14,6 +14,10 @@ use crate::{Error, Session, TableName};
 /// a database share these locks, and the server keeps pairs of numbers apart from single ones.
 pub(crate) const LOCK_CLASS: i32 = 0x6275_6c6b;
 
+/// How long is waited for a lock, unless the caller says: a program that was killed is missed by the server within a second
+/// or so.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A session that has a table to itself, among the sessions of this program, until the value is dropped.
 ///
 /// The lock is the session's and not a transaction's, so it holds from chunk to chunk; it ends at the latest with the
@@ -79,25 +83,57 @@ impl Drop for LockedTable<'_> {
     }
 }
 
-/// Takes the locks of several tables within a transaction that it begins, until that ends.
+/// Takes the locks of those of several tables that are there, within a transaction that it begins, until that ends. No
+/// statement of the transaction waits longer for a lock than `timeout`.
 pub(crate) async fn begin_locked<'a>(
     session: &'a mut Session,
-    tables: &[(TableName, Oid)],
+    tables: &[TableName],
     timeout: Duration,
-) -> Result<Transaction<'a>, Error> {
+) -> Result<(Transaction<'a>, Vec<(TableName, Oid)>), Error> {
     let transaction = begin(session, timeout).await?;
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
     // In one order everywhere, so that two that lock several do not wait for each other.
-    let mut tables: Vec<_> = tables.iter().collect();
-    tables.sort_by_key(|(_, oid)| *oid);
-    for (table, oid) in tables {
+    let rows = transaction
+        .query(
+            "SELECT min(t.place), pg_catalog.to_regclass(t.name)::oid
+             FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY t(name, place)
+             WHERE pg_catalog.to_regclass(t.name) IS NOT NULL GROUP BY 2 ORDER BY 2",
+            &[&names],
+        )
+        .await
+        .map_err(Error::database("find the tables to lock"))?;
+    let table = |row: &tokio_postgres::Row| {
+        let place = usize::try_from(row.get::<_, i64>(0)).ok()?.checked_sub(1)?;
+        Some((tables.get(place)?.clone(), row.get::<_, Oid>(1)))
+    };
+    let tables: Vec<_> = rows.iter().filter_map(table).collect();
+    for (table, oid) in &tables {
         let sql = format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK_CLASS}, {})", oid.cast_signed());
         transaction.batch_execute(&sql).await.map_err(held(table))?;
     }
-    transaction.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(Error::database("lock the tables"))?;
-    Ok(transaction)
+    Ok((transaction, tables))
 }
 
-async fn begin(session: &mut Session, timeout: Duration) -> Result<Transaction<'_>, Error> {
+/// Commits what was done, or rolls it back and waits until its locks are free.
+pub(crate) async fn end<T>(
+    transaction: Transaction<'_>,
+    result: Result<T, Error>,
+    action: &'static str,
+) -> Result<T, Error> {
+    let end = if result.is_ok() { transaction.commit().await } else { transaction.rollback().await };
+    let done = result?;
+    end.map_err(Error::database(action))?;
+    Ok(done)
+}
+
+/// Locks a table against everybody, readers included, until the transaction ends.
+pub(crate) async fn lock_exclusively(transaction: &Transaction<'_>, table: &TableName) -> Result<(), Error> {
+    let sql = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+    transaction.batch_execute(&sql).await.map_err(in_use(table, format!("lock {table:#}")))
+}
+
+/// Begins a transaction in which no statement waits longer for a lock than `timeout`.
+pub(crate) async fn begin(session: &mut Session, timeout: Duration) -> Result<Transaction<'_>, Error> {
     let action = || Error::database("begin to lock tables");
     let transaction = session.client_mut().transaction().await.map_err(action())?;
     // Zero would mean to wait for ever, and the server counts to `i32::MAX`.
@@ -107,11 +143,19 @@ async fn begin(session: &mut Session, timeout: Duration) -> Result<Transaction<'
 }
 
 fn held(table: &TableName) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    let what = "is being loaded by another session; wait for it, or stop it";
+    not_available(table, what, format!("lock {table:#}"))
+}
+
+/// Of a statement that changes a table, and failed while it did `action`.
+pub(crate) fn in_use(table: &TableName, action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    not_available(table, "is in use by another session; wait until its transaction ends, or end it", action.into())
+}
+
+fn not_available(table: &TableName, what: &'static str, action: String) -> impl FnOnce(tokio_postgres::Error) -> Error {
     let table = table.clone();
     move |error| match error.code() {
-        Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
-            Error::Occupied { table, what: "is being loaded by another session; wait for it, or stop it".to_owned() }
-        }
-        _ => Error::database(format!("lock {table:#}"))(error),
+        Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Error::Occupied { table, what: what.to_owned() },
+        _ => Error::database(action)(error),
     }
 }

@@ -37,10 +37,31 @@ async fn rows_of_a_damaged_copy_are_never_kept_for_good_ones() {
     assert!(matches!(error, Error::Read { .. }), "{error}");
 
     let error = load_t(&mut session, &csv, &options()).await.unwrap_err();
-    assert_eq!(error.to_string(), "table public.t holds rows of a damaged copy of t.csv; load it anew with --restart");
+    assert_eq!(
+        error.to_string(),
+        "table public.t holds rows of a damaged copy of t.csv; load it anew with --restart, which \
+         deletes all rows of the table"
+    );
     restart(&mut session, &[table("t")]).await.unwrap();
     assert_eq!(load_t(&mut session, &csv, &options()).await.unwrap().sent, 20_000);
     assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "20000|20000");
+}
+
+/// Who removes the damaged file must not find its rows unmarked after a crash of the server.
+#[tokio::test]
+async fn the_note_of_damage_waits_for_the_disk() {
+    let bench = Bench::new("note", "CREATE TABLE t (id integer, text text); CREATE TABLE seen (setting text)");
+    let mut session = bench.session().await;
+    bench.psql(
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO public.seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$;
+         CREATE TRIGGER see BEFORE UPDATE OF damage ON bulk.load FOR EACH ROW EXECUTE FUNCTION see()",
+    );
+    let csv = numbered(20_000);
+    load(&mut session, &table("t"), &file("t.csv", &csv), damaged(&csv), &options()).await.unwrap_err();
+    assert_eq!(bench.psql("SELECT setting FROM seen"), "on");
+    let row = session.client().query_one("SHOW synchronous_commit", &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "off");
 }
 
 #[tokio::test]

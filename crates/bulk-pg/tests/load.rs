@@ -224,7 +224,11 @@ async fn rows_of_somebody_else_are_left_alone_unless_asked() {
     let second = b"id,text\n2,b\n";
     let identity = file("second.csv", second);
     let refused = load(&mut session, &table("t"), &identity, whole(second), &LoadOptions::default()).await.unwrap_err();
-    assert_eq!(chain(&refused), "table public.t holds the rows of t.csv; load it anew with --restart");
+    assert_eq!(
+        chain(&refused),
+        "table public.t holds the rows of t.csv; load it anew with --restart, which deletes all \
+         rows of the table"
+    );
     load(&mut session, &table("t"), &identity, whole(second), &options).await.unwrap();
     assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "0|theirs\n1|a\n2|b");
     let count = count_rows(&session, &table("t")).await.unwrap();

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use bulk_pg::{Error, LoadOptions, load, restart};
+use bulk_pg::{Error, LoadOptions, load, lock_mirror, restart};
 use support::{Bench, HEADER, LINE, chain, file, gated, load_t, numbered, table};
 
 fn locks(bench: &Bench, granted: bool) -> String {
@@ -103,4 +103,20 @@ async fn the_locks_of_other_programs_are_other_locks() {
     impatient.lock_timeout = Duration::ZERO;
     load_t(&mut session, b"id,text\n1,a\n", &impatient).await.unwrap();
     assert_eq!(bench.psql("SELECT * FROM t"), "1|a");
+}
+
+#[tokio::test]
+async fn one_mirror_a_database_and_loads_beside_it() {
+    let bench = Bench::new("mirrors", "CREATE TABLE t (id integer, text text)");
+    let (mut first, mut second) = (bench.session().await, bench.session().await);
+    lock_mirror(&mut first).await.unwrap();
+    let error = lock_mirror(&mut second).await.unwrap_err();
+    assert_eq!(chain(&error), format!("another mirror into {} is under way; wait for it, or stop it", second.target()));
+    assert!(matches!(error, Error::Mirrored { .. }));
+    assert_eq!(load_t(&mut second, b"id,text\n1,a\n", &LoadOptions::default()).await.unwrap().sent, 1);
+    // In another database it is another one's.
+    let other = Bench::new("mirrors", "");
+    lock_mirror(&mut other.session().await).await.unwrap();
+    drop(first);
+    lock_mirror(&mut second).await.unwrap();
 }

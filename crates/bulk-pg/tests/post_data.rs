@@ -237,17 +237,22 @@ async fn a_statement_that_the_server_refuses_is_listed_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_foreign_key_without_a_name_is_not_dropped_silently() {
-    let schema = "CREATE TABLE p (id integer PRIMARY KEY); CREATE TABLE c (id integer);
-                  ALTER TABLE c ADD FOREIGN KEY (id) REFERENCES p(id);";
+async fn what_has_no_name_is_neither_made_by_each_run_nor_dropped_silently() {
+    let schema = "CREATE TABLE p (id integer PRIMARY KEY); CREATE TABLE c (id integer, other integer);
+                  ALTER TABLE c ADD FOREIGN KEY (id) REFERENCES p(id);
+                  CREATE INDEX ON c (other);
+                  ALTER TABLE c ADD UNIQUE (id, other);
+                  CREATE UNIQUE INDEX c_other ON c (other);
+                  ALTER TABLE c ADD UNIQUE USING INDEX c_other;";
     let mut loaded = Loaded::new("nameless", schema, "").await;
-    for _ in 0..2 {
-        let done = loaded.after(&[]).await;
+    for run in 0..2 {
+        let done = loaded.after(&["c"]).await;
         let refused: Vec<_> = done.refused.iter().map(|refused| (refused.line, refused.reason.as_str())).collect();
-        assert_eq!(
-            refused,
-            [(2, "a foreign key without a name, of which a second run could not tell that it is there")]
-        );
+        let reason = "it has no name, so that a second run could not tell that it is there";
+        assert_eq!(refused, [(2, reason), (3, reason), (4, reason), (6, reason)]);
+        assert_eq!((done.applied, done.existing), (1 - run, run));
+        assert_eq!(loaded.psql("SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'c'::regclass"), "c_other");
+        assert_eq!(loaded.keys(), "");
     }
 }
 

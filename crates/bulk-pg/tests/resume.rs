@@ -201,7 +201,7 @@ async fn another_version_of_a_file_is_refused_and_said() {
     assert_eq!(
         chain(&error),
         "table public.t holds a part of another version of t.csv (ETag v1, 2400008 bytes; now v2, 2400008 bytes); \
-         load it anew with --restart"
+         load it anew with --restart, which deletes all rows of the table"
     );
     load_t(&mut session, &csv, &options()).await.unwrap();
     let longer = bulk_pg::FileIdentity::new("t.csv", Some("v1".to_owned()), 2_400_009);
@@ -209,7 +209,7 @@ async fn another_version_of_a_file_is_refused_and_said() {
     assert_eq!(
         chain(&error),
         "table public.t holds all of another version of t.csv (ETag v1, 2400008 bytes; now v1, 2400009 bytes); \
-         load it anew with --restart"
+         load it anew with --restart, which deletes all rows of the table"
     );
     assert_whole(&bench, ROWS);
 }
@@ -301,7 +301,7 @@ async fn one_file_is_not_read_by_two_dialects() {
         chain(&error),
         "t.csv: a part of it is loaded as dialect B: quotes \", doubled inside, every value quoted, and it is now to be \
          read as D: quotes \", escaped by a backslash, every value quoted; leave --dialect out, or load it anew with \
-         --restart"
+         --restart, which deletes all rows of the table"
     );
     // Without the flag it is read on as it was begun.
     load_t(&mut session, &csv, &options()).await.unwrap();
@@ -320,7 +320,7 @@ async fn a_file_shorter_than_what_is_loaded_is_refused() {
     assert_eq!(
         chain(&error),
         "t.csv: 1920008 bytes of it are loaded, and it now has only 1200008: it is not the same file; load it anew with \
-         --restart"
+         --restart, which deletes all rows of the table"
     );
 }
 

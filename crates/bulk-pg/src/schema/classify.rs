@@ -243,7 +243,7 @@ fn create_index(cursor: &mut Cursor<'_>, unique: bool) -> Option<Verdict> {
             let name = QualifiedName { schema: table.schema.clone(), name: parts.pop()? };
             DefinitionKind::Index { name, table: table.clone(), unique }
         }
-        None => DefinitionKind::Other,
+        None => DefinitionKind::Unnamed { table: table.clone() },
     };
     Kept::new(Phase::Indexes, kind).on(table).verdict()
 }
@@ -398,7 +398,8 @@ fn add_constraint(cursor: &mut Cursor<'_>, table: TableName, sql: &str) -> Optio
     let name = if cursor.eat("CONSTRAINT") { Some(cursor.ident()?) } else { None };
     if cursor.eat("FOREIGN KEY") {
         let Some(name) = name else {
-            return Kept::new(Phase::ForeignKeys, DefinitionKind::Other).on(table).verdict();
+            let kind = DefinitionKind::Unnamed { table: table.clone() };
+            return Kept::new(Phase::ForeignKeys, kind).on(table).verdict();
         };
         let key = foreign_key(cursor, name, table.clone(), sql)?;
         return Kept::new(Phase::ForeignKeys, DefinitionKind::ForeignKey(key)).on(table).verdict();
@@ -422,7 +423,7 @@ fn add_constraint(cursor: &mut Cursor<'_>, table: TableName, sql: &str) -> Optio
     let columns = columns.unwrap_or_default();
     let kind = match name {
         Some(name) => DefinitionKind::Constraint(Constraint { name, table: table.clone(), kind, columns }),
-        None => DefinitionKind::Other,
+        None => DefinitionKind::Unnamed { table: table.clone() },
     };
     Kept::new(phase, kind).on(table).verdict()
 }

@@ -216,6 +216,7 @@ impl Definition {
             | DefinitionKind::Identity { table, .. }
             | DefinitionKind::AttachPartition { table, .. }
             | DefinitionKind::Index { table, .. }
+            | DefinitionKind::Unnamed { table }
             | DefinitionKind::Trigger { table, .. } => Some(table),
             DefinitionKind::Constraint(constraint) => Some(&constraint.table),
             DefinitionKind::ForeignKey(key) => Some(&key.table),
