@@ -183,7 +183,8 @@ async fn schedule(shared: Arc<Shared>, plan: impl Iterator<Item = Request>, deli
             (window, connections.clone().acquire_owned().await)
         };
         let (window, connection) = match stop.run_until_cancelled(admitted).await {
-            Some((Ok(window), Ok(connection))) => (window, connection),
+            // Both may come at once.
+            Some((Ok(window), Ok(connection))) if !stop.is_cancelled() => (window, connection),
             // Neither semaphore is ever closed.
             _ => break,
         };
