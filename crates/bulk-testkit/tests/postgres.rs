@@ -117,7 +117,15 @@ fn names_in(folder: &Path) -> Vec<String> {
 
 /// A child that runs one of the tests below in a role.
 fn in_role(test: &str, role: &str) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
+    // Signals that are ignored stay so in children: a shell's background jobs and nohup ignore some. env(1) of the GNU
+    // coreutils undoes that.
+    let mut command = if cfg!(target_os = "linux") {
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,HUP,TERM").arg(env::current_exe().unwrap());
+        command
+    } else {
+        Command::new(env::current_exe().unwrap())
+    };
     command
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
