@@ -77,6 +77,7 @@ async fn verify(session: &Session, table: &TableName, append: bool, report: &Rep
     let count = count_rows(session, table).await?;
     report.verified(&count);
     if count.matches() || (append && count.rows > count.records) {
+        report.note(format!("verified: {table:#} has {} rows", count.rows));
         return Ok(());
     }
     let what = anyhow::anyhow!("{table:#} has {} rows, and {} were loaded into it", count.rows, count.records);

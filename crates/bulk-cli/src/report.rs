@@ -71,10 +71,11 @@ impl Report {
         self.say(event, text, fields, self.quiet);
     }
 
-    /// How many rows a table was counted to have.
+    /// How many rows a table was counted to have. For people only with `-v`: somebody says how it comes out.
     pub(crate) fn verified(&self, count: &Count) {
         let fields = json!({"table": format!("{:#}", count.table), "rows": count.rows, "records": count.records});
-        self.event("verified", &format!("{:#} has {} rows", count.table, count.rows), fields);
+        let text = format!("{:#} has {} rows, and {} were loaded", count.table, count.rows, count.records);
+        self.say("verified", &text, fields, !self.verbose);
     }
 
     pub(crate) fn failure(&self, failure: &Failure) {
