@@ -68,7 +68,12 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     let bucket = s3::Server::builder().bucket(BUCKET, store).start().map_err(|error| failed(&error))?;
     report.note(format!("an S3 server serves it at {}", bucket.url()));
 
-    let mirror = Mirror { endpoint: bucket.url(), db: database.url().to_owned(), dir: folder.path().join("files") };
+    let mirror = Mirror {
+        endpoint: bucket.url(),
+        db: database.url().to_owned(),
+        dir: folder.path().join("files"),
+        is_quiet: common.quiet,
+    };
     report.note("\n1. bulk mirror courtlistener, killed in the middle (kill -9):");
     let killed = mirror.run_and_kill(report).await?;
     report.note(if killed { "   killed" } else { "   it was done before it could be killed" });
@@ -93,6 +98,11 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     report.note("\nWith the real bucket (60 GB) and a database of yours:\n  bulk mirror courtlistener --db postgresql://USER@HOST/DATABASE");
     if demo.keep {
         report.result(&format!("database: {}\nbucket:   {}/{BUCKET}/{PREFIX}/", database.url(), bucket.url()));
+        report.result(&format!(
+            "such as:  bulk mirror courtlistener --endpoint {} --db {}",
+            bucket.url(),
+            database.url()
+        ));
         report.note("both run until Ctrl-C");
         std::future::pending::<()>().await;
     }
@@ -115,12 +125,16 @@ struct Mirror {
     endpoint: String,
     db: String,
     dir: std::path::PathBuf,
+    is_quiet: bool,
 }
 
 impl Mirror {
     fn command(&self) -> Result<Command, Failure> {
         let program = std::env::current_exe().map_err(|error| Failure::new(Exit::Failed, error))?;
         let mut command = Command::new(program);
+        if self.is_quiet {
+            command.arg("--quiet");
+        }
         command.args(["mirror", "courtlistener", "--endpoint", &self.endpoint, "--dir"]).arg::<&Path>(&self.dir);
         // The URL may hold a password, which arguments would show to everyone on the machine.
         command.env("BULK_DB", &self.db).stdin(Stdio::null());

@@ -36,6 +36,23 @@ impl Failure {
         Self::new(Exit::Usage, anyhow::anyhow!("{what}"))
     }
 
+    /// What the user can do about it, where that is known.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        self.error.chain().find_map(|cause| {
+            if let Some(error) = cause.downcast_ref() {
+                return hint_for_database(error);
+            }
+            if let Some(error) = cause.downcast_ref::<bulk_s3::Error>() {
+                return hint_for_source(error.is_denied(), error.is_remote());
+            }
+            match cause.downcast_ref::<bulk_core::Error>()? {
+                error if error.is_disk_full() => Some("free some space, and run it again"),
+                bulk_core::Error::Io { .. } => None,
+                error => hint_for_source(error.is_denied(), error.is_remote()),
+            }
+        })
+    }
+
     /// Whether it is no failure, but the answer to a stop.
     pub(crate) fn is_stop(&self) -> bool {
         self.exit == Exit::Interrupted
@@ -101,5 +118,25 @@ fn remote(is_denied: bool, is_remote: bool) -> Exit {
         (true, _) => Exit::Denied,
         (false, true) => Exit::Remote,
         (false, false) => Exit::Failed,
+    }
+}
+
+fn hint_for_database(error: &bulk_pg::Error) -> Option<&'static str> {
+    let bulk_pg::Error::Connect { source, .. } = error else {
+        return error.is_denied().then_some("ask for the privilege; bulk doctor --db URL says what is wanted");
+    };
+    match source.code().map(|code| code.code()) {
+        Some("3D000") => Some("create the database first, such as by createdb"),
+        Some(code) if code.starts_with("28") => Some("check the user and the password in --db, or BULK_DB"),
+        None if error.is_remote() => Some("check host and port in --db, or BULK_DB, and that the server runs"),
+        _ => None,
+    }
+}
+
+fn hint_for_source(is_denied: bool, is_remote: bool) -> Option<&'static str> {
+    match (is_denied, is_remote) {
+        (true, _) => Some("check the credentials; a public bucket wants --anonymous"),
+        (false, true) => Some("check the network, and --endpoint if it was given, and run it again"),
+        (false, false) => None,
     }
 }

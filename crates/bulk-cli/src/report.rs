@@ -81,7 +81,13 @@ impl Report {
     pub(crate) fn failure(&self, failure: &Failure) {
         // Each error of the chain says one thing: what failed, then why.
         let message = format!("{:#}", failure.error);
-        self.say("error", &format!("error: {message}"), json!({"exit": failure.exit as u8, "message": message}), false);
+        let mut text = format!("error: {message}");
+        let mut fields = json!({"exit": failure.exit as u8, "message": message});
+        if let Some(hint) = failure.hint() {
+            text.push_str(&format!("\n  {hint}"));
+            fields["hint"] = hint.into();
+        }
+        self.say("error", &text, fields, false);
     }
 
     /// What a run without `--dry-run` would do: a line on stdout.

@@ -150,14 +150,16 @@ fn what_is_wrong_outside_is_said_with_its_own_status() {
     bench.mirror(&["--tables", "nonsense"]).assert(2, &["--tables nonsense: the data set has no such file"]);
     let mut unreachable = bench.command(&[]);
     unreachable.env("BULK_DB", format!("postgresql://postgres@{NOWHERE}/none"));
-    Ran::of(unreachable).assert(4, &["cannot connect to database \"none\" at 127.0.0.1:1"]);
+    Ran::of(unreachable)
+        .assert(4, &["cannot connect to database \"none\" at 127.0.0.1:1", "check host and port in --db"]);
     let denied = Fault::Status { code: 403, error: "AccessDenied".into(), retry_after: None };
     let denied = bench.bucket.fault(Rule::new(denied).list());
-    bench.mirror(&[]).assert(6, &["is denied (AccessDenied"]);
+    bench.mirror(&[]).assert(6, &["is denied (AccessDenied", "check the credentials"]);
     denied.remove();
     let mut nowhere = bulk(["mirror", "courtlistener", "--endpoint", &format!("http://{NOWHERE}")]);
     nowhere.env("BULK_DB", bench.database.url());
-    Ran::of(nowhere).assert(4, &["gave up after 8 attempts", &format!("http://{NOWHERE}"), "cannot connect"]);
+    Ran::of(nowhere)
+        .assert(4, &["gave up after 8 attempts", &format!("http://{NOWHERE}"), "cannot connect", "check the network"]);
     Ran::of(bulk(["mirror", "nothing", "--db", "x"]))
         .assert(2, &["there is no data set \"nothing\"; the catalogue has courtlistener"]);
 }

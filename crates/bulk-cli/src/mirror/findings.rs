@@ -55,7 +55,8 @@ pub(super) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
         report.note(format!("{constraint}: valid now"));
     }
     for (constraint, comment) in &post_data.known_orphans {
-        report.note(format!("{constraint}: {comment}"));
+        // It is why the exit status is not 0, also for those who see only warnings.
+        report.warn(format!("{constraint}: {comment}"));
     }
     for item in &post_data.refused {
         report.warn(format!("schema line {}: {}: {}", item.line, item.what, item.reason));
