@@ -1,8 +1,10 @@
 use std::{
     collections::HashSet,
-    env, fs, iter,
+    env, fs, io, iter,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use super::{Binaries, Error, Version, account::Account, install};
@@ -84,11 +86,20 @@ pub(super) fn inspect(folder: &Path, account: &Account) -> Result<Installation, 
     if let Some(missing) = PROGRAMS.iter().find(|program| !folder.join(program).is_file()) {
         return Err(format!("{shown} has no {missing}"));
     }
-    let output = account
-        .command(folder.join("postgres"))
-        .arg("--version")
-        .output()
-        .map_err(|error| format!("the account {} cannot run {shown}/postgres: {error}", account.name))?;
+    let run = || account.command(folder.join("postgres")).arg("--version").output();
+    // A program that was unpacked just now is busy as long as a child that another thread forked meanwhile has the file
+    // open, which is until that child's exec.
+    let is_busy = |error: &io::Error| error.kind() == io::ErrorKind::ExecutableFileBusy;
+    let mut output = run();
+    for _ in 0..100 {
+        if !output.as_ref().is_err_and(is_busy) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+        output = run();
+    }
+    let output =
+        output.map_err(|error| format!("the account {} cannot run {shown}/postgres: {error}", account.name))?;
     let printed = String::from_utf8_lossy(&output.stdout);
     let version = Version::of_program(&printed)
         .filter(|_| output.status.success())
