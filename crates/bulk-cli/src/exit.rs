@@ -91,14 +91,14 @@ impl Tally {
 
 impl From<bulk_core::Error> for Failure {
     fn from(error: bulk_core::Error) -> Self {
-        let exit = if error.is_disk_full() { Exit::Disk } else { remote(error.is_denied(), error.is_remote()) };
+        let exit = if error.is_disk_full() { Exit::Disk } else { exit_of(error.is_denied(), error.is_remote()) };
         Self::new(exit, error)
     }
 }
 
 impl From<bulk_s3::Error> for Failure {
     fn from(error: bulk_s3::Error) -> Self {
-        Self::new(remote(error.is_denied(), error.is_remote()), error)
+        Self::new(exit_of(error.is_denied(), error.is_remote()), error)
     }
 }
 
@@ -107,13 +107,13 @@ impl From<bulk_pg::Error> for Failure {
         let exit = match error {
             bulk_pg::Error::Stopped { .. } => Exit::Interrupted,
             bulk_pg::Error::Url { .. } => Exit::Usage,
-            _ => remote(error.is_denied(), error.is_remote()),
+            _ => exit_of(error.is_denied(), error.is_remote()),
         };
         Self::new(exit, error)
     }
 }
 
-fn remote(is_denied: bool, is_remote: bool) -> Exit {
+fn exit_of(is_denied: bool, is_remote: bool) -> Exit {
     match (is_denied, is_remote) {
         (true, _) => Exit::Denied,
         (false, true) => Exit::Remote,

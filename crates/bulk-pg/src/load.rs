@@ -199,8 +199,8 @@ fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
 /// loaded is not read at all.
 ///
 /// Columns are matched by the header's names. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
-/// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other sessions cannot load into the table in the
-/// meantime.
+/// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other sessions cannot load into the
+/// table in the meantime.
 ///
 /// Dropping the future rolls back the chunk under way, and the session can be used at once; the thread ends at its next
 /// buffer.

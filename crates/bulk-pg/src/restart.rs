@@ -5,6 +5,7 @@ use tokio_postgres::types::Oid;
 
 use crate::dependents::Dependents;
 use crate::table_lock::{LOCK_TIMEOUT, begin_locked, end, lock_exclusively};
+use crate::verify::is_any_row;
 use crate::{Error, Plan, Session, TableName};
 
 /// Empties tables and forgets what was loaded into them, in one transaction, so that a load begins anew. Tables that are
@@ -100,7 +101,7 @@ async fn reach(
                 continue;
             }
             lock_exclusively(transaction, &table).await?;
-            if !has_rows(transaction, &table).await? {
+            if !is_any_row(transaction, &table).await? {
                 oids.push(oid);
                 next.push_back(oid);
                 reach.emptied.push(table);
@@ -138,11 +139,6 @@ async fn referrers(transaction: &Transaction<'_>, to: Oid) -> Result<Vec<Referre
         Some(Referrer { key: row.get(0), table, oid: row.get(3) })
     };
     Ok(rows.iter().filter_map(referrer).collect())
-}
-
-async fn has_rows(transaction: &Transaction<'_>, table: &TableName) -> Result<bool, Error> {
-    let row = transaction.query_one(&format!("SELECT EXISTS (SELECT FROM {table})"), &[]).await;
-    Ok(row.map_err(Error::database(format!("look into {table:#}")))?.get(0))
 }
 
 /// Whether the ledger has rows of the table.

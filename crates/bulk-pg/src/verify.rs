@@ -1,3 +1,5 @@
+use tokio_postgres::GenericClient;
+
 use crate::{Error, Session, TableName};
 
 /// Rows of a table, and what the ledger says that they should be.
@@ -25,8 +27,12 @@ impl Count {
 ///
 /// [`Error::Database`], also if there is no such table.
 pub async fn has_rows(session: &Session, table: &TableName) -> Result<bool, Error> {
-    let sql = format!("SELECT EXISTS (SELECT FROM {table})");
-    let row = session.client().query_one(&sql, &[]).await;
+    is_any_row(session.client(), table).await
+}
+
+/// [`has_rows`], also inside a transaction.
+pub(crate) async fn is_any_row(client: &impl GenericClient, table: &TableName) -> Result<bool, Error> {
+    let row = client.query_one(&format!("SELECT EXISTS (SELECT FROM {table})"), &[]).await;
     Ok(row.map_err(Error::database(format!("look into {table:#}")))?.get(0))
 }
 
