@@ -1,17 +1,21 @@
 use std::io;
 
-use crate::Codec;
+use crate::{Codec, Limit, Refusal};
 
-/// Why a file could not be decoded.
+/// Why a file could not be decoded or extracted.
 ///
-/// Offsets count the compressed bytes from the beginning of the file. For bzip2 they are the byte in which the block
-/// (or the stream's header or trailer) at fault begins; for the other codecs they are how far the decoder had come.
+/// Offsets count the compressed bytes from the beginning of the file, but for [`Tar`](Error::Tar) and
+/// [`TarTruncated`](Error::TarTruncated), which count the bytes of the tar. For bzip2 they are the byte in which the
+/// block (or the stream's header or trailer) at fault begins; for the other codecs they are how far the decoder had
+/// come.
 ///
 /// An [`io::Error`] made from it keeps it as its inner error and has the kind
-/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) for [`Truncated`](Error::Truncated),
-/// [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt) and
-/// [`CodecMismatch`](Error::CodecMismatch), [`Unsupported`](io::ErrorKind::Unsupported) for
-/// [`CodecDisabled`](Error::CodecDisabled), and the kind of its source for [`Io`](Error::Io).
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) for [`Truncated`](Error::Truncated) and
+/// [`TarTruncated`](Error::TarTruncated), [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt),
+/// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused) and
+/// [`LimitExceeded`](Error::LimitExceeded), [`Unsupported`](io::ErrorKind::Unsupported) for
+/// [`CodecDisabled`](Error::CodecDisabled), and the kind of its source for [`Io`](Error::Io) and
+/// [`Write`](Error::Write).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -67,6 +71,56 @@ pub enum Error {
         /// What is wrong, for people.
         reason: String,
     },
+    /// The tar breaks the format's rules, or means different things to different readers.
+    #[error("{file}: bad tar at its byte {offset}: {reason}")]
+    Tar {
+        /// The archive's name as it was given.
+        file: String,
+        /// The byte of the tar, after decompression, at which the header or record at fault begins.
+        offset: u64,
+        /// What is wrong, for people.
+        reason: String,
+    },
+    /// The tar ends before its end marker, a block of zeros.
+    #[error("{file}: tar cut short at its byte {offset}")]
+    TarTruncated {
+        /// The archive's name as it was given.
+        file: String,
+        /// How many bytes the tar has, after decompression.
+        offset: u64,
+    },
+    /// A member would leave the folder, or is of a kind that is not extracted.
+    #[error("{file}: member {member:?} refused: {reason}")]
+    Refused {
+        /// The archive's name as it was given.
+        file: String,
+        /// The member's name in the archive, of a very long one the beginning, or its path below the target.
+        member: String,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The archive went beyond a limit of `ExtractOptions`, as one does that was made to fill
+    /// the disk.
+    #[error("{file}: {limit}{}", member.as_ref().map(|member| format!(", with member {member:?}")).unwrap_or_default())]
+    LimitExceeded {
+        /// The archive's name as it was given.
+        file: String,
+        /// The member at hand, where it is known; of a very long name the beginning.
+        member: Option<String>,
+        /// Which limit.
+        limit: Limit,
+    },
+    /// Something could not be made below the target folder, or
+    /// `ExtractOptions::on_write` refused it.
+    #[error("{file}: cannot write {member:?}")]
+    Write {
+        /// The archive's name as it was given.
+        file: String,
+        /// The member's path below the target, or the folder that failed.
+        member: String,
+        /// What the operating system or `on_write` said.
+        source: io::Error,
+    },
 }
 
 impl Error {
@@ -77,7 +131,12 @@ impl Error {
             | Error::CodecMismatch { file, .. }
             | Error::CodecDisabled { file, .. }
             | Error::Truncated { file, .. }
-            | Error::Corrupt { file, .. } => file,
+            | Error::Corrupt { file, .. }
+            | Error::Tar { file, .. }
+            | Error::TarTruncated { file, .. }
+            | Error::Refused { file, .. }
+            | Error::LimitExceeded { file, .. }
+            | Error::Write { file, .. } => file,
         }
     }
 
@@ -85,21 +144,32 @@ impl Error {
     pub fn offset(&self) -> Option<u64> {
         match self {
             Error::Io { offset, .. } => *offset,
-            Error::CodecMismatch { .. } | Error::CodecDisabled { .. } => None,
+            Error::CodecMismatch { .. }
+            | Error::CodecDisabled { .. }
+            | Error::Tar { .. }
+            | Error::TarTruncated { .. }
+            | Error::Refused { .. }
+            | Error::LimitExceeded { .. }
+            | Error::Write { .. } => None,
             Error::Truncated { offset, .. } | Error::Corrupt { offset, .. } => Some(*offset),
+        }
+    }
+
+    /// The member of the archive that the error is about, where it is about one.
+    pub fn member(&self) -> Option<&str> {
+        match self {
+            Error::Refused { member, .. } | Error::Write { member, .. } => Some(member),
+            Error::LimitExceeded { member, .. } => member.as_deref(),
+            _ => None,
         }
     }
 
     /// The same error once more, for a reader that is asked again after it failed.
     pub(crate) fn again(&self) -> Error {
         match self {
-            Error::Io { file, offset, source } => Error::Io {
-                file: file.clone(),
-                offset: *offset,
-                source: source
-                    .raw_os_error()
-                    .map_or_else(|| io::Error::new(source.kind(), source.to_string()), io::Error::from_raw_os_error),
-            },
+            Error::Io { file, offset, source } => {
+                Error::Io { file: file.clone(), offset: *offset, source: same(source) }
+            }
             Error::CodecMismatch { file, named, found } => {
                 Error::CodecMismatch { file: file.clone(), named: *named, found: *found }
             }
@@ -109,6 +179,19 @@ impl Error {
             }
             Error::Corrupt { file, codec, offset, reason } => {
                 Error::Corrupt { file: file.clone(), codec: *codec, offset: *offset, reason: reason.clone() }
+            }
+            Error::Tar { file, offset, reason } => {
+                Error::Tar { file: file.clone(), offset: *offset, reason: reason.clone() }
+            }
+            Error::TarTruncated { file, offset } => Error::TarTruncated { file: file.clone(), offset: *offset },
+            Error::Refused { file, member, reason } => {
+                Error::Refused { file: file.clone(), member: member.clone(), reason: *reason }
+            }
+            Error::LimitExceeded { file, member, limit } => {
+                Error::LimitExceeded { file: file.clone(), member: member.clone(), limit: *limit }
+            }
+            Error::Write { file, member, source } => {
+                Error::Write { file: file.clone(), member: member.clone(), source: same(source) }
             }
         }
     }
@@ -129,13 +212,22 @@ impl Error {
     }
 }
 
+/// An error of the operating system once more.
+fn same(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         let kind = match &error {
-            Error::Io { source, .. } => source.kind(),
-            Error::CodecMismatch { .. } | Error::Corrupt { .. } => io::ErrorKind::InvalidData,
+            Error::Io { source, .. } | Error::Write { source, .. } => source.kind(),
+            Error::CodecMismatch { .. }
+            | Error::Corrupt { .. }
+            | Error::Tar { .. }
+            | Error::Refused { .. }
+            | Error::LimitExceeded { .. } => io::ErrorKind::InvalidData,
             Error::CodecDisabled { .. } => io::ErrorKind::Unsupported,
-            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            Error::Truncated { .. } | Error::TarTruncated { .. } => io::ErrorKind::UnexpectedEof,
         };
         io::Error::new(kind, error)
     }

@@ -1,4 +1,5 @@
-//! Streaming decoders chosen by a file's content, with a block-parallel, CRC-checked bzip2 decoder.
+//! Streaming decoders chosen by a file's content, with a block-parallel, CRC-checked bzip2 decoder, and safe extraction
+//! of tars.
 //!
 //! A [`Codec`] says what the bytes are: it is read off their beginning, and where the file's name says something else
 //! the file is refused. A [`Decoder`] turns the compressed bytes of an input into plain ones and is an
@@ -29,25 +30,40 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! On Unix, `extract` writes what comes out to a folder: the members of a tar, or the one file that it is. Nothing is
+//! made outside the folder, nothing torn stands under a final name, and archives made to fill the disk are stopped.
+//!
 //! # Features
 //! `bzip2`, `gzip`, `xz` and `zstd`, all on by default, each bring their codec. Detection knows every codec whatever
-//! the features; a file whose codec is left out gives [`Error::CodecDisabled`].
+//! the features; a file whose codec is left out gives [`Error::CodecDisabled`]. `extract`, on by default, brings
+//! extraction, on Unix.
 
 #[cfg(feature = "bzip2")]
 mod bzip2;
 mod codec;
 mod decoder;
 mod error;
+#[cfg(all(feature = "extract", unix))]
+mod extract;
 #[cfg(feature = "gzip")]
 mod gzip;
 mod input;
+mod limit;
+mod refusal;
 #[cfg(feature = "xz")]
 mod xz;
 #[cfg(feature = "zstd")]
 mod zstandard;
 
+#[cfg(all(feature = "extract", unix))]
+pub use crate::extract::{
+    ArchiveName, ContentDigest, Destination, ExtractOptions, Extracted, Links, Member, MemberKind, extract,
+    remove_leftovers,
+};
 pub use crate::{
     codec::Codec,
     decoder::{DecodeOptions, Decoder},
     error::Error,
+    limit::Limit,
+    refusal::Refusal,
 };

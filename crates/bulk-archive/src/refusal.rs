@@ -1,0 +1,75 @@
+use std::fmt;
+
+/// Why a member of an archive is not extracted, however the options are set unless it says otherwise.
+///
+/// Every one of them is an attempt to write outside the folder, or something that a data set has no use for, or
+/// something that two readers of the archive would take for two different things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The name begins with `/`.
+    AbsolutePath,
+    /// A part of the name is `..`, even where the whole would stay inside.
+    ParentFolder,
+    /// The name is empty.
+    EmptyName,
+    /// The name or the target of the link has a NUL byte, at which the system would end it.
+    NulInName,
+    /// The name begins with the folder in which unfinished files are kept, in any case.
+    Reserved,
+    /// The name is that of the folder into which the archive is extracted, and the member is no folder.
+    TargetItself,
+    /// A folder of the name is a symbolic link, from the archive or there before.
+    ThroughLink,
+    /// A folder of the name, or of a folder's name, is something else on disk.
+    FileInTheWay,
+    /// A folder has the name already, and the member is none.
+    FolderInTheWay,
+    /// The member is a link, and `Links::Refuse` was chosen.
+    Link,
+    /// The link's target is absolute, or has more `..` than the link has folders above it.
+    LinkLeaves,
+    /// The symbolic link's target has a `..` behind a name. What it means depends on whether that name is a link
+    /// itself, so that a chain of links, each of which seems to stay inside, could lead out.
+    LinkTurns,
+    /// The link has no target.
+    LinkEmpty,
+    /// The hard link is to a file that is not there.
+    LinkMissing,
+    /// The hard link is to something that is no regular file. A symbolic link would mean another thing elsewhere.
+    LinkToSpecial,
+    /// The member is a character or block device.
+    Device,
+    /// The member is a named pipe.
+    Fifo,
+    /// The file has the set-user-ID or set-group-ID bit.
+    SetId,
+    /// The type of the member, given as its byte in the header, is none that is known here.
+    UnknownType(u8),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::AbsolutePath => "its name is absolute",
+            Refusal::ParentFolder => "its name has a `..`",
+            Refusal::EmptyName => "its name is empty",
+            Refusal::NulInName => "its name or target has a NUL byte",
+            Refusal::Reserved => "its name is reserved for unfinished files",
+            Refusal::TargetItself => "it would replace the folder into which it is extracted",
+            Refusal::ThroughLink => "its name leads through a symbolic link",
+            Refusal::FileInTheWay => "its name needs a folder where something else is",
+            Refusal::FolderInTheWay => "it would replace a folder",
+            Refusal::Link => "it is a link",
+            Refusal::LinkLeaves => "the target of the link is outside the folder",
+            Refusal::LinkTurns => "the target of the link has a `..` behind a name",
+            Refusal::LinkEmpty => "the link has no target",
+            Refusal::LinkMissing => "the target of the hard link does not exist",
+            Refusal::LinkToSpecial => "the target of the hard link is no regular file",
+            Refusal::Device => "it is a device",
+            Refusal::Fifo => "it is a named pipe",
+            Refusal::SetId => "it has the set-user-ID or set-group-ID bit",
+            Refusal::UnknownType(kind) => return write!(f, "its type {:?} is unknown", char::from(*kind)),
+        })
+    }
+}
