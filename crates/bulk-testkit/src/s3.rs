@@ -2,8 +2,9 @@
 //!
 //! [`Server`] speaks the real protocol over HTTP/1.1, so clients are tested through their own sockets and parsers.
 //! Its buckets are [`Store`]s: objects in memory, objects that are only described ([`Object::zeros`],
-//! [`Object::repeating`], [`Object::generated`]: a hundred gigabytes cost nothing), or a folder served live. A [`Rule`]
-//! says which requests suffer which [`Fault`]; [`Server::requests`] tells what was asked and what was sent.
+//! [`Object::repeating`], [`Object::made_up`], [`Object::generated`]: a hundred gigabytes cost nothing), or a folder
+//! served live. A [`Rule`] says which requests suffer which [`Fault`]; [`Server::requests`] tells what was asked and what
+//! was sent.
 //!
 //! Buckets are addressed path-style, `http://127.0.0.1:PORT/bucket/key`, and anonymously unless
 //! [`Builder::credentials`] is given. Spoken are ListObjectsV2, HEAD, GET (one range, `If-Match`, `If-None-Match`,
@@ -22,11 +23,14 @@
 
 mod answer;
 mod body;
+mod checksum;
+mod chunk;
 mod error;
 mod fault;
 mod folder;
 mod handler;
 mod listing;
+mod made_up;
 mod object;
 mod range;
 mod record;
@@ -38,8 +42,10 @@ mod upload;
 mod wire;
 mod xml;
 
+pub use checksum::Checksum;
 pub use error::Error;
 pub use fault::{Fault, FaultHandle, Rule};
+pub use made_up::made_up;
 pub use object::Object;
 pub use record::RequestRecord;
 pub use server::{Builder, Server};

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 
 use super::{
@@ -116,6 +116,13 @@ impl S3Error {
     #[must_use]
     pub(super) fn retry_after(mut self, seconds: Option<u64>) -> Self {
         self.headers.extend(seconds.map(|seconds| (RETRY_AFTER, seconds.into())));
+        self
+    }
+
+    /// Says where the client is to go instead.
+    #[must_use]
+    pub(super) fn location(mut self, url: &str) -> Self {
+        self.headers.extend(HeaderValue::try_from(url).map(|value| (LOCATION, value)));
         self
     }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
 use http_body::{Frame, SizeHint};
 use tokio::{
     task::JoinHandle,
@@ -16,8 +17,10 @@ use tokio::{
 };
 
 use super::{
+    answer::Answer,
+    chunk::CHUNK,
     fault::BodyEffects,
-    object::{CHUNK, Content},
+    object::Content,
     record::Entry,
     wire::{Cut, CutSwitch},
 };
@@ -31,6 +34,8 @@ pub(super) struct Body {
     position: u64,
     left: u64,
     sent: u64,
+    /// Whether the client is told how long the body is.
+    is_sized: bool,
     corrupt: Vec<u64>,
     pace: Option<Pace>,
     end: Option<End>,
@@ -41,36 +46,38 @@ pub(super) struct Body {
 /// Where the body ends too early, and what happens then.
 struct End {
     after: u64,
-    cut: Cut,
+    /// `None` leaves the connection open, and silent.
+    cut: Option<Cut>,
     action: Option<Action>,
 }
 
 pub(super) type Action = Box<dyn FnOnce() + Send>;
 
 impl Body {
-    /// `len` bytes of `content` from `position` on.
+    /// What the answer says, to the length that its headers say, if they do.
     pub(super) fn new(
-        content: Content,
-        position: u64,
-        len: u64,
+        answer: &Answer,
         effects: BodyEffects,
         replace: impl FnOnce(super::Object) + Send + 'static,
         switch: Arc<CutSwitch>,
         entry: Arc<Entry>,
     ) -> Self {
-        let reset = effects.reset_after.map(|after| End { after, cut: Cut::Reset, action: None });
-        let close = effects.close_after.map(|after| End { after, cut: Cut::Close, action: None });
+        let Answer { position, len, .. } = *answer;
+        let reset = effects.reset_after.map(|after| End { after, cut: Some(Cut::Reset), action: None });
+        let close = effects.close_after.map(|after| End { after, cut: Some(Cut::Close), action: None });
+        let stall = effects.stall_after.map(|after| End { after, cut: None, action: None });
         let replaced = effects.replace.map(|(after, object)| {
             let action: Action = Box::new(move || replace(object));
-            End { after, cut: Cut::Close, action: Some(action) }
+            End { after, cut: Some(Cut::Close), action: Some(action) }
         });
-        let ends = [reset, close, replaced].into_iter().flatten();
+        let ends = [reset, close, stall, replaced].into_iter().flatten();
         Self {
-            reader: Reader { content, position, left: len, pending: None },
+            reader: Reader { content: answer.content.clone(), position, left: len, pending: None },
             ready: Bytes::new(),
             position,
             left: len,
             sent: 0,
+            is_sized: answer.headers.contains_key(CONTENT_LENGTH),
             corrupt: effects.corrupt,
             pace: effects.bytes_per_second.map(Pace::new),
             end: ends.filter(|end| end.after < len).min_by_key(|end| end.after),
@@ -108,8 +115,11 @@ impl http_body::Body for Body {
                 if let Some(action) = end.action.take() {
                     action();
                 }
-                // Nothing wakes this body again: the connection ends when it has flushed what it got so far.
-                body.switch.set(end.cut);
+                // Nothing wakes this body again: the connection ends when it has flushed what it got so far, or is left
+                // to the client.
+                if let Some(cut) = end.cut {
+                    body.switch.set(cut);
+                }
                 return Poll::Pending;
             }
         }
@@ -138,7 +148,7 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        if self.is_sized { SizeHint::with_exact(self.left) } else { SizeHint::default() }
     }
 }
 

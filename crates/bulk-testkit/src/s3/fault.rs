@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::object::Object;
 
@@ -25,7 +25,7 @@ pub enum Fault {
     /// several the slowest counts. 0 sends nothing.
     Bandwidth(u64),
     /// Answers with an S3 error instead. Of several, the rule given first counts; the same is true of
-    /// [`HtmlInsteadOfXml`](Self::HtmlInsteadOfXml) and [`Hang`](Self::Hang).
+    /// [`Redirect`](Self::Redirect), [`HtmlInsteadOfXml`](Self::HtmlInsteadOfXml) and [`Hang`](Self::Hang).
     Status {
         /// The HTTP status, such as 503.
         code: u16,
@@ -40,12 +40,31 @@ pub enum Fault {
     /// Closes the connection in an orderly way (FIN) after this many bytes of the body, though `Content-Length`
     /// promised more. Exactly these reach the client.
     Truncate(u64),
+    /// Sends no more than this many bytes of the body, and leaves the connection open. Ends with the connection or the
+    /// server.
+    StallAfter(u64),
     /// Inverts all bits of the byte at this offset of the object, wherever it is part of an answer.
     CorruptByte(u64),
     /// Answers a range with `200` and the whole object, as servers do that know no ranges.
     NoRange,
+    /// Answers a range with its bytes and its `Content-Range`, but under `200`, as some servers do (rclone's).
+    RangeAsOk,
+    /// Answers a range with `416` and the object's true size, though the object has such bytes.
+    Unsatisfiable,
     /// Answers a range with the right bytes under a `Content-Range` that names those one further on.
     WrongContentRange,
+    /// Answers a range with the right bytes under a `Content-Range` whose total is one byte too large.
+    WrongTotal,
+    /// Answers a range under a `Content-Range` whose total is `*`: unknown, which is allowed (RFC 9110, section 14.4).
+    UnknownTotal,
+    /// Leaves this header out of the answer, as plain web servers and proxies do: `ETag`, `Last-Modified`,
+    /// `Accept-Ranges`. Without `Content-Length` the body comes in chunks (RFC 9112, section 7.1). Several add up.
+    WithoutHeader(HeaderName),
+    /// Gives the object's ETag as a weak one, `W/"…"`. `If-Match` and `If-Range` never hold for it (RFC 9110, section
+    /// 13.1.1).
+    WeakEtag,
+    /// Answers with checksums that are not the object's, where it has [some](Object::checksum) and they are asked for.
+    WrongChecksum,
     /// Once this many bytes of the body are sent, replaces the object and closes the connection, so that a resumed
     /// request meets another version.
     ReplaceMidway {
@@ -53,6 +72,16 @@ pub enum Fault {
         after_bytes: u64,
         /// What stands under the key from then on.
         with: Object,
+    },
+    /// Replaces the object before the request is answered, so that requests under way still get the old version, and
+    /// this one and later ones the new.
+    ReplaceBefore(Object),
+    /// Sends the client to another URL.
+    Redirect {
+        /// The HTTP status, such as 307.
+        code: u16,
+        /// The `Location` header.
+        location: String,
     },
     /// Answers `200` with a page of HTML instead, as captive portals and proxies do.
     HtmlInsteadOfXml,
@@ -85,6 +114,7 @@ pub struct Rule {
     method: Option<Method>,
     target: Target,
     containing: Option<u64>,
+    connection: Option<u64>,
     occurrence: Occurrence,
 }
 
@@ -107,7 +137,14 @@ enum Occurrence {
 impl Rule {
     /// `fault` happens to every request.
     pub fn new(fault: Fault) -> Self {
-        Self { fault, method: None, target: Target::Any, containing: None, occurrence: Occurrence::Every }
+        Self {
+            fault,
+            method: None,
+            target: Target::Any,
+            containing: None,
+            connection: None,
+            occurrence: Occurrence::Every,
+        }
     }
 
     /// Only to requests of this method.
@@ -147,6 +184,13 @@ impl Rule {
         self
     }
 
+    /// Only to requests over this connection of the server; the first is 1, as in
+    /// [`RequestRecord::connection`](super::RequestRecord::connection). So one of many can be the slow one.
+    pub fn connection(mut self, number: u64) -> Self {
+        self.connection = Some(number);
+        self
+    }
+
     /// Only to the first `n` of the requests that the rule is about. Of this and [`nth`](Self::nth), the last one
     /// given counts.
     pub fn first(mut self, n: u64) -> Self {
@@ -170,6 +214,7 @@ impl Rule {
             (_, None) => false,
         };
         target
+            && self.connection.is_none_or(|number| number == asked.connection)
             && self.method.as_ref().is_none_or(|method| method == asked.method)
             && self.containing.is_none_or(|offset| asked.key.is_some() && asks_for_byte(asked.range, offset))
     }
@@ -186,6 +231,7 @@ fn asks_for_byte(range: Option<&str>, offset: u64) -> bool {
 
 /// What a rule may look at.
 pub(super) struct Asked<'a> {
+    pub(super) connection: u64,
     pub(super) method: &'a Method,
     pub(super) key: Option<&'a str>,
     pub(super) is_list: bool,
@@ -264,8 +310,11 @@ impl Faults {
 pub(super) struct Effects {
     pub(super) latency: Duration,
     pub(super) instead: Option<Instead>,
-    pub(super) no_range: bool,
-    pub(super) wrong_content_range: bool,
+    pub(super) replace_before: Option<Object>,
+    pub(super) range: RangeEffects,
+    pub(super) weak_etag: bool,
+    pub(super) wrong_checksum: bool,
+    pub(super) without: Vec<HeaderName>,
     pub(super) body: BodyEffects,
 }
 
@@ -273,8 +322,20 @@ pub(super) struct Effects {
 #[derive(Debug)]
 pub(super) enum Instead {
     Status { code: u16, error: String, retry_after: Option<u64> },
+    Redirect { code: u16, location: String },
     Html,
     Hang,
+}
+
+/// What happens to a request for a range.
+#[derive(Debug, Default)]
+pub(super) struct RangeEffects {
+    pub(super) ignored: bool,
+    pub(super) unsatisfiable: bool,
+    pub(super) as_ok: bool,
+    pub(super) shifted: bool,
+    pub(super) wrong_total: bool,
+    pub(super) unknown_total: bool,
 }
 
 #[derive(Debug, Default)]
@@ -282,18 +343,22 @@ pub(super) struct BodyEffects {
     pub(super) bytes_per_second: Option<u64>,
     pub(super) reset_after: Option<u64>,
     pub(super) close_after: Option<u64>,
+    pub(super) stall_after: Option<u64>,
     pub(super) corrupt: Vec<u64>,
     pub(super) replace: Option<(u64, Object)>,
 }
 
 impl Effects {
     fn add(&mut self, fault: Fault) {
-        let body = &mut self.body;
+        let (body, range) = (&mut self.body, &mut self.range);
         match fault {
             Fault::Latency(latency) => self.latency += latency,
             Fault::Bandwidth(rate) => lower(&mut body.bytes_per_second, rate),
             Fault::Status { code, error, retry_after } => {
                 self.instead.get_or_insert(Instead::Status { code, error, retry_after });
+            }
+            Fault::Redirect { code, location } => {
+                self.instead.get_or_insert(Instead::Redirect { code, location });
             }
             Fault::HtmlInsteadOfXml => {
                 self.instead.get_or_insert(Instead::Html);
@@ -303,9 +368,20 @@ impl Effects {
             }
             Fault::ResetAfter(bytes) => lower(&mut body.reset_after, bytes),
             Fault::Truncate(bytes) => lower(&mut body.close_after, bytes),
+            Fault::StallAfter(bytes) => lower(&mut body.stall_after, bytes),
             Fault::CorruptByte(offset) => body.corrupt.push(offset),
-            Fault::NoRange => self.no_range = true,
-            Fault::WrongContentRange => self.wrong_content_range = true,
+            Fault::NoRange => range.ignored = true,
+            Fault::RangeAsOk => range.as_ok = true,
+            Fault::Unsatisfiable => range.unsatisfiable = true,
+            Fault::WrongContentRange => range.shifted = true,
+            Fault::WrongTotal => range.wrong_total = true,
+            Fault::UnknownTotal => range.unknown_total = true,
+            Fault::WithoutHeader(name) => self.without.push(name),
+            Fault::WeakEtag => self.weak_etag = true,
+            Fault::WrongChecksum => self.wrong_checksum = true,
+            Fault::ReplaceBefore(with) => {
+                self.replace_before.get_or_insert(with);
+            }
             Fault::ReplaceMidway { after_bytes, with } => {
                 body.replace.get_or_insert((after_bytes, with));
             }

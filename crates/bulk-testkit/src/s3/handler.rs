@@ -29,6 +29,7 @@ use sha2::Sha256;
 use super::{
     answer::{Answer, S3Error},
     body::Body,
+    checksum::Checksum,
     fault::{Asked, Effects, Faults, Instead},
     listing::Query,
     object::{Content, Object, whole_seconds},
@@ -84,7 +85,8 @@ pub(super) async fn handle(
         status: None,
         bytes_sent: 0,
     });
-    let effects = site.faults.strike(&Asked {
+    let mut effects = site.faults.strike(&Asked {
+        connection: connection.number,
         method: &parts.method,
         key: named.and_then(|target| target.key.as_deref()),
         is_list: named.is_some_and(is_list),
@@ -93,11 +95,27 @@ pub(super) async fn handle(
     if !effects.latency.is_zero() {
         tokio::time::sleep(effects.latency).await;
     }
+    let replace = {
+        let (site, target) = (Arc::clone(&site), target.clone());
+        move |object| {
+            let Some(Target { bucket, key: Some(key), .. }) = &target else { return };
+            // If a folder refuses it, the test sees the old version.
+            let _ = site.buckets.get(bucket).map(|store| store.put(key, object));
+        }
+    };
+    if let Some(object) = effects.replace_before.take() {
+        replace(object);
+    }
     let answer = match &effects.instead {
         Some(Instead::Hang) => pending().await,
         Some(Instead::Status { code, error, retry_after }) => {
             let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Err(S3Error::new(status, error, "This error was asked for.").retry_after(*retry_after))
+        }
+        Some(Instead::Redirect { code, location }) => {
+            let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::TEMPORARY_REDIRECT);
+            let message = "Please re-send this request to the specified temporary endpoint.";
+            Err(S3Error::new(status, "TemporaryRedirect", message).location(location))
         }
         Some(Instead::Html) => {
             let page = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Please log in.</body></html>\n";
@@ -114,24 +132,18 @@ pub(super) async fn handle(
     if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
         answer.set(CONTENT_LENGTH, &answer.len.to_string());
     }
+    for name in &effects.without {
+        answer.headers.remove(name);
+    }
     if parts.method == Method::HEAD {
         answer.len = 0;
     }
     entry.answered(status.as_u16());
 
-    let replace = {
-        let (site, target) = (Arc::clone(&site), target);
-        move |object| {
-            let Some(Target { bucket, key: Some(key), .. }) = target else { return };
-            // If a folder refuses it, the connection still breaks, and the test sees the old version.
-            let _ = site.buckets.get(&bucket).map(|store| store.put(&key, object));
-        }
-    };
-    let Answer { headers, content, position, len, .. } = answer;
-    let body = Body::new(content, position, len, effects.body, replace, connection.switch, entry);
+    let body = Body::new(&answer, effects.body, replace, connection.switch, entry);
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = answer.headers;
     Ok(response)
 }
 
@@ -221,42 +233,75 @@ fn has_subresource(target: &Target) -> bool {
 }
 
 fn get(store: &Store, key: &str, headers: &HeaderMap, effects: &Effects) -> Result<Answer, S3Error> {
-    let Object { meta, content, content_type } = match store.open(key) {
+    let Object { meta, content, content_type, checksums, is_kms_encrypted } = match store.open(key) {
         Ok(Some(object)) => object,
         Ok(None) => return Err(S3Error::no_such_key(key)),
         Err(error) => return Err(S3Error::internal(&error)),
     };
     let last_modified = http_date(meta.last_modified);
     let mut answer = Answer::empty(StatusCode::OK);
-    answer.set(ETAG, &format!("\"{}\"", meta.etag));
+    answer.set(ETAG, &format!("{}\"{}\"", if effects.weak_etag { "W/" } else { "" }, meta.etag));
     answer.set(LAST_MODIFIED, &last_modified);
     answer.set(ACCEPT_RANGES, "bytes");
+    if is_kms_encrypted {
+        answer.set(HeaderName::from_static("x-amz-server-side-encryption"), "aws:kms");
+    }
 
-    if text(headers, IF_MATCH).is_some_and(|wanted| !lists_etag(wanted, &meta.etag)) {
+    let is_same = |tags: &str| if effects.weak_etag { tags.trim() == "*" } else { lists_etag(tags, &meta.etag) };
+    if text(headers, IF_MATCH).is_some_and(|wanted| !is_same(wanted)) {
         return Err(S3Error::precondition_failed("If-Match"));
     }
-    if text(headers, IF_NONE_MATCH).is_some_and(|known| lists_etag(known, &meta.etag)) {
+    if text(headers, IF_NONE_MATCH).is_some_and(|known| lists_etag(&known.replace("W/", ""), &meta.etag)) {
         answer.status = StatusCode::NOT_MODIFIED;
         return Ok(answer);
     }
     let asked = text(headers, RANGE).filter(|_| {
-        let same = |validator: &str| lists_etag(validator, &meta.etag) || validator == last_modified;
-        !effects.no_range && text(headers, IF_RANGE).is_none_or(same)
+        let same = |validator: &str| is_same(validator) || validator == last_modified;
+        !effects.range.ignored && text(headers, IF_RANGE).is_none_or(same)
     });
     answer.content = content;
     answer.set(CONTENT_TYPE, &content_type);
-    match range::parse(asked, meta.size) {
+    let range = &effects.range;
+    let ranged = match range::parse(asked, meta.size) {
+        Ranged::Part(_) if range.unsatisfiable => Ranged::Unsatisfiable,
+        ranged => ranged,
+    };
+    match ranged {
         Ranged::Unsatisfiable => return Err(S3Error::invalid_range(asked.unwrap_or_default(), meta.size)),
-        Ranged::Whole => answer.len = meta.size,
+        Ranged::Whole => {
+            answer.len = meta.size;
+            if text(headers, HeaderName::from_static("x-amz-checksum-mode")) == Some("ENABLED") {
+                set_checksums(&mut answer, &checksums, effects.wrong_checksum);
+            }
+        }
         Ranged::Part(part) => {
-            answer.status = StatusCode::PARTIAL_CONTENT;
+            answer.status = if range.as_ok { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
             (answer.position, answer.len) = (part.start, part.end - part.start);
-            let shift = u64::from(effects.wrong_content_range);
+            let shift = u64::from(range.shifted);
             let (first, last) = (part.start + shift, part.end - 1 + shift);
-            answer.set(CONTENT_RANGE, &format!("bytes {first}-{last}/{}", meta.size));
+            let total = match (range.unknown_total, range.wrong_total) {
+                (true, _) => "*".to_owned(),
+                (false, wrong) => (meta.size + u64::from(wrong)).to_string(),
+            };
+            answer.set(CONTENT_RANGE, &format!("bytes {first}-{last}/{total}"));
         }
     }
     Ok(answer)
+}
+
+fn set_checksums(answer: &mut Answer, checksums: &[(Checksum, Arc<str>)], wrong: bool) {
+    for (algorithm, value) in checksums {
+        let name = algorithm.header();
+        if wrong {
+            // Of the same length, and of no content that a test would have.
+            answer.set(name, &algorithm.of(value.as_bytes()));
+        } else {
+            answer.set(name, value);
+        }
+        let is_composite = value.contains('-');
+        let kind = if is_composite { "COMPOSITE" } else { "FULL_OBJECT" };
+        answer.set(HeaderName::from_static("x-amz-checksum-type"), kind);
+    }
 }
 
 async fn put(

@@ -12,10 +12,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use md5::{Digest, Md5};
 
-use super::xml::hex;
-
-/// The size of the pieces in which bodies are made and sent.
-pub(super) const CHUNK: usize = 256 * 1024;
+use super::{
+    checksum::Checksum,
+    chunk::{CHUNK, chunk},
+    made_up::made_up,
+    xml::hex,
+};
 
 /// 2024-01-01T00:00:00Z
 const DEFAULT_LAST_MODIFIED: i64 = 1_704_067_200;
@@ -28,6 +30,9 @@ pub struct Object {
     pub(super) meta: Meta,
     pub(super) content: Content,
     pub(super) content_type: Arc<str>,
+    /// As their headers have them.
+    pub(super) checksums: Vec<(Checksum, Arc<str>)>,
+    pub(super) is_kms_encrypted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +53,9 @@ pub(super) enum Content {
         period: usize,
     },
     Generated(Fill),
+    MadeUp {
+        seed: u64,
+    },
     File(Arc<File>),
 }
 
@@ -93,6 +101,15 @@ impl Object {
         Self::with_content(size, made_up_etag(size, b"generated"), Content::Generated(Arc::new(fill)))
     }
 
+    /// `size` bytes that follow from their offset and `seed`, as [`made_up`] tells; they are held nowhere, so a hundred
+    /// gigabytes occupy no memory.
+    ///
+    /// The ETag has the form of a multipart upload's and follows from size and seed.
+    pub fn made_up(size: u64, seed: u64) -> Self {
+        let etag = made_up_etag(size, &[b"made up ", &seed.to_le_bytes()[..]].concat());
+        Self::with_content(size, etag, Content::MadeUp { seed })
+    }
+
     /// Gives the object this ETag, without quotes.
     #[must_use]
     pub fn etag(mut self, etag: &str) -> Self {
@@ -106,6 +123,61 @@ impl Object {
     pub fn multipart(mut self, parts: u32) -> Self {
         let digest = hex(&Md5::digest(self.meta.etag.as_bytes()));
         self.meta.etag = format!("{digest}-{parts}").into();
+        self
+    }
+
+    /// Gives the object the ETag of a plain PUT, the MD5 of its content, which is made and read for it now: a gigabyte
+    /// takes seconds.
+    #[must_use]
+    pub fn md5_etag(mut self) -> Self {
+        let mut digest = Md5::new();
+        self.each_chunk(self.meta.size, 0, |chunk| digest.update(chunk));
+        self.meta.etag = hex(&digest.finalize()).into();
+        self
+    }
+
+    /// Gives the object the ETag that S3 computes for a multipart upload in parts of `part_size` bytes, which is the
+    /// MD5 of the parts' MD5s and their number. The content is made and read for it now. 0 counts as one part.
+    #[must_use]
+    pub fn multipart_etag(mut self, part_size: u64) -> Self {
+        let part_size = if part_size == 0 { self.meta.size.max(1) } else { part_size };
+        let parts = self.meta.size.div_ceil(part_size).max(1);
+        let mut digests = Md5::new();
+        for part in 0..parts {
+            let start = part * part_size;
+            let mut digest = Md5::new();
+            self.each_chunk(part_size.min(self.meta.size - start), start, |chunk| digest.update(chunk));
+            digests.update(digest.finalize());
+        }
+        self.meta.etag = format!("{}-{parts}", hex(&digests.finalize())).into();
+        self
+    }
+
+    /// Gives the object a checksum of its whole content, which is made and read for it now. It is answered in a header
+    /// with `x-amz-checksum-type: FULL_OBJECT`, to requests with `x-amz-checksum-mode: ENABLED` that get the whole
+    /// object, as S3 does. Several algorithms can be given.
+    #[must_use]
+    pub fn checksum(self, algorithm: Checksum) -> Self {
+        let mut state = algorithm.start();
+        self.each_chunk(self.meta.size, 0, |chunk| state.update(chunk));
+        self.checksum_value(algorithm, &state.finish())
+    }
+
+    /// Like [`checksum`](Self::checksum), with the value of the header, right or wrong. One of the form `BASE64-PARTS`
+    /// is answered with `x-amz-checksum-type: COMPOSITE`.
+    #[must_use]
+    pub fn checksum_value(mut self, algorithm: Checksum, value: &str) -> Self {
+        self.checksums.retain(|(other, _)| *other != algorithm);
+        self.checksums.push((algorithm, value.into()));
+        self
+    }
+
+    /// Says that the object is encrypted under a key of AWS KMS. Its ETag becomes another one, which still looks like an
+    /// MD5, and is none.
+    #[must_use]
+    pub fn kms_encrypted(mut self) -> Self {
+        self.is_kms_encrypted = true;
+        self.meta.etag = hex(&Md5::new().chain_update("kms").chain_update(&*self.meta.etag).finalize()).into();
         self
     }
 
@@ -129,6 +201,19 @@ impl Object {
             meta: Meta { size, etag: etag.into(), last_modified },
             content,
             content_type: "binary/octet-stream".into(),
+            checksums: Vec::new(),
+            is_kms_encrypted: false,
+        }
+    }
+
+    /// Hands out `len` bytes from `position` on.
+    fn each_chunk(&self, len: u64, mut position: u64, mut take: impl FnMut(&[u8])) {
+        let end = position + len;
+        while position < end {
+            let chunk =
+                self.content.read(position, end - position).expect("only files can fail, and nobody is handed one");
+            take(&chunk);
+            position += chunk.len() as u64;
         }
     }
 
@@ -157,16 +242,16 @@ impl Content {
                 let start = (position % *period as u64) as usize;
                 Ok(tile.slice(start..start + len))
             }
-            Self::Generated(fill) => {
-                let mut chunk = vec![0; len];
-                fill(position, &mut chunk);
-                Ok(chunk.into())
-            }
-            Self::File(file) => {
-                let mut chunk = vec![0; len];
-                file.read_exact_at(&mut chunk, position)?;
-                Ok(chunk.into())
-            }
+            Self::Generated(fill) => chunk(len, |buffer| {
+                buffer.fill(0);
+                fill(position, buffer);
+                Ok(())
+            }),
+            Self::MadeUp { seed } => chunk(len, |buffer| {
+                made_up(*seed, position, buffer);
+                Ok(())
+            }),
+            Self::File(file) => chunk(len, |buffer| file.read_exact_at(buffer, position)),
         }
     }
 
@@ -192,6 +277,7 @@ impl fmt::Debug for Content {
             Self::Bytes(_) => "Bytes",
             Self::Repeating { .. } => "Repeating",
             Self::Generated(_) => "Generated",
+            Self::MadeUp { .. } => "MadeUp",
             Self::File(_) => "File",
         })
     }

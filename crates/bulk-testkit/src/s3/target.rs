@@ -4,7 +4,7 @@ use http::Uri;
 use percent_encoding::percent_decode_str;
 
 /// The parts of a path-style URL, decoded.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// Empty for the root.
     pub(super) bucket: String,

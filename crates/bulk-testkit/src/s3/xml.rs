@@ -1,4 +1,4 @@
-//! Text as S3 writes it: XML, URL-encoded keys, hexadecimal.
+//! Text as S3 writes it: XML, URL-encoded keys, hexadecimal, base64.
 
 use std::fmt::Write;
 
@@ -65,6 +65,18 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Base64 with padding (RFC 4648, section 4).
+pub(super) fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | usize::from(*group.get(at).unwrap_or(&0)));
+        out.extend((0..=group.len()).map(|at| char::from(DIGITS[bits >> (18 - 6 * at) & 0x3f])));
+        out.extend((group.len()..3).map(|_| '='));
+    }
+    out
+}
+
 /// The bytes of hexadecimal digits, if they are such.
 pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -85,6 +97,10 @@ mod tests {
         let mut out = String::new();
         escape(&mut out, "a&b<c>\"d\"\u{1}é\r\n");
         assert_eq!(out, "a&amp;b&lt;c&gt;&quot;d&quot;&#x1;é&#xd;&#xa;");
+        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xbf]), "+/+/");
         assert_eq!(hex(&[0, 0xab, 0xff]), "00abff");
         assert_eq!(unhex("00abFF"), Some(vec![0, 0xab, 0xff]));
         assert_eq!(unhex("0"), None);
