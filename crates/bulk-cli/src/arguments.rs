@@ -1,5 +1,9 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bulk_core::{DiskBudget, DownloadOptions};
+use bulk_s3::DatePattern;
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +29,7 @@ Exit status:
 A second run of the same command goes on where the first one stopped.";
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "With every command")]
 pub(crate) struct Common {
     /// Print one JSON event a line on stdout, and nothing else there.
     #[arg(long, global = true)]
@@ -32,8 +37,8 @@ pub(crate) struct Common {
     /// Say what would be done, and do nothing.
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
-    /// Files fetched at once, each over one connection.
-    #[arg(long, global = true, value_name = "N", default_value_t = 8, env = "BULK_JOBS")]
+    /// Connections to the source: requests under way at once. Several serve one large file, each a stretch of it.
+    #[arg(long, global = true, value_name = "N", default_value_t = 8, value_parser = number, env = "BULK_JOBS")]
     pub(crate) jobs: usize,
     /// Write a report of the run to this file, as JSON: what was done, when, and how it ended.
     #[arg(long, global = true, value_name = "FILE")]
@@ -57,7 +62,7 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     /// List a data set, choose its newest good snapshot, fetch, load, index and verify it.
     Mirror(Mirror),
-    /// Fetch the newest of each file of a bucket or folder, largest first.
+    /// Fetch the files of a bucket, folder or URL in order, check them, and extract them.
     Fetch(Fetch),
     /// Load CSV files of any dialect into a table, exactly once.
     Load(Load),
@@ -84,8 +89,12 @@ impl Command {
     }
 }
 
+const DISK: &str = "Disk and network";
+const CHOICE: &str = "Which files, and their order";
+
 /// Where a bucket is and who asks.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "The bucket")]
 pub(crate) struct BucketArguments {
     /// Base URL of an S3 server that is not AWS.
     #[arg(long, value_name = "URL", env = "BULK_ENDPOINT")]
@@ -93,7 +102,8 @@ pub(crate) struct BucketArguments {
     /// Region of the bucket.
     #[arg(long, env = "BULK_REGION")]
     pub(crate) region: Option<String>,
-    /// Do not sign requests. Without it the usual AWS variables are used, where a data set does not say otherwise.
+    /// Do not sign requests, as public buckets want it. Without it they are signed with the credentials of the usual AWS
+    /// variables and profiles, unless the data set says that its bucket is public.
     #[arg(long)]
     pub(crate) anonymous: bool,
 }
@@ -101,14 +111,24 @@ pub(crate) struct BucketArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bulk mirror courtlistener --db postgresql://me@localhost/courts
-  bulk mirror courtlistener --db URL --tables courts,dockets --date 2026-06-30
-  bulk mirror my-data.toml --db URL --from file:///srv/snapshots")]
+  What would be loaded, and nothing done:
+    bulk mirror courtlistener --db postgresql://me@localhost/courts --dry-run
+  All of it; the same command again goes on where it stopped:
+    bulk mirror courtlistener --db postgresql://me@localhost/courts
+  Two tables, as they were at a date:
+    bulk mirror courtlistener --db URL --tables courts,dockets --date 2026-06-30
+  On a disk that is smaller than the largest file:
+    bulk mirror courtlistener --db URL --no-files --window 2GiB
+  A data set of your own, from a folder:
+    bulk mirror my-data.toml --db URL --from file:///srv/snapshots
+
+`bulk --help` tells what the exit status means.")]
 pub(crate) struct Mirror {
     /// A data set of the built-in catalogue (courtlistener), or a TOML file that describes one.
     #[arg(value_name = "DATASET")]
     pub(crate) dataset: String,
-    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form.
+    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form. It has to be there. Where
+    /// others see the command line, a password is better in BULK_DB.
     #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
     pub(crate) db: String,
     /// Take the files from another place: s3://bucket/prefix or file:///folder.
@@ -123,12 +143,18 @@ pub(crate) struct Mirror {
     /// A schema file in place of the snapshot's.
     #[arg(long, value_name = "FILE")]
     pub(crate) schema: Option<PathBuf>,
-    /// Where files wait for their turn. Each is removed when it is loaded.
-    #[arg(long, value_name = "DIR", default_value = "bulk-files")]
+    /// Where files are kept while they arrive and are loaded, so that whatever ends a run, the next one goes on with what
+    /// is there. Each is removed when all of it is loaded.
+    #[arg(long, value_name = "DIR", default_value = "bulk-files", help_heading = DISK)]
     pub(crate) dir: PathBuf,
-    /// Keep the files.
-    #[arg(long)]
+    /// Keep the files when they are loaded, too.
+    #[arg(long, conflicts_with = "no_files", help_heading = DISK)]
     pub(crate) keep_files: bool,
+    /// Keep no file at all: bytes leave the disk as they are loaded, so that a file of any size needs no more room than
+    /// --window and some MiB. The price: a run that was stopped or killed in the middle of a file has the next one fetch
+    /// it again.
+    #[arg(long, conflicts_with = "keep_files", help_heading = DISK)]
+    pub(crate) no_files: bool,
     /// Read all files as this dialect: A, B, C, D or csv. Default: told from each file.
     #[arg(long)]
     pub(crate) dialect: Option<bulk_pg::Dialect>,
@@ -136,27 +162,185 @@ pub(crate) struct Mirror {
     #[arg(long, value_name = "TABLE.COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
     /// Database connections: tables loaded and indexed at once.
-    #[arg(long, value_name = "N", default_value_t = 2, env = "BULK_CONNECTIONS")]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Empty the tables and load them anew.
     #[arg(long)]
     pub(crate) restart: bool,
     #[command(flatten)]
+    pub(crate) disk: DiskArguments,
+    #[command(flatten)]
     pub(crate) bucket: BucketArguments,
+}
+
+/// How much disk a run may take.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DiskArguments {
+    /// Leave this much of the file system free, such as 20GiB. Default: a twentieth of it, at most 1GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "BULK_RESERVE", help_heading = DISK)]
+    reserve: Option<u64>,
+    /// Take no more disk than this for all files of the run together, such as 500GB. Default: all that is free.
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "BULK_MAX_DISK", help_heading = DISK)]
+    max_disk: Option<u64>,
+    /// When the disk is full, wait so long for room, such as 90s or 2h, before it counts as failed. 0s: not at all.
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = time,
+        default_value = "5m",
+        env = "BULK_DISK_WAIT",
+        help_heading = DISK
+    )]
+    pub(crate) disk_wait: Duration,
+    /// Ask for so many bytes in one request, such as 16MiB. Default: what a connection brings in some seconds, from 1 to 64
+    /// MiB.
+    #[arg(long, value_name = "SIZE", value_parser = segment, env = "BULK_SEGMENT", help_heading = DISK)]
+    segment: Option<u64>,
+    /// Fetch so far ahead of what is being loaded or extracted, and no further. Default: 64GiB, and 4GiB in a mirror.
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "BULK_WINDOW", help_heading = DISK)]
+    pub(crate) window: Option<u64>,
+}
+
+impl DiskArguments {
+    /// The most that is left free where nobody said how much.
+    const RESERVE: u64 = 1 << 30;
+
+    /// The budget of a run whose files go to `folder`.
+    pub(crate) fn budget(&self, folder: &Path) -> DiskBudget {
+        let budget = DiskBudget::new(folder);
+        // More than any disk has is what tells how much it has.
+        let total = budget.can_ever_fit(u64::MAX).err().and_then(|shortage| shortage.total);
+        budget.set_reserve(self.reserve.unwrap_or_else(|| (total.unwrap_or(0) / 20).min(Self::RESERVE)));
+        budget.set_limit(self.max_disk);
+        budget
+    }
+
+    /// Sets what these flags say of a download under that budget.
+    pub(crate) fn apply(&self, budget: &DiskBudget, options: &mut DownloadOptions) {
+        options.budget = Some(budget.clone());
+        options.disk_patience = self.disk_wait;
+        options.segment = self.segment;
+        options.window = self.window.unwrap_or(options.window);
+    }
+}
+
+/// Bytes, as people write them.
+fn size(text: &str) -> Result<u64, String> {
+    let size: ByteSize =
+        text.parse().map_err(|_| "a size is a number with a unit, such as 20GiB or 512MB".to_owned())?;
+    Ok(size.as_u64())
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "it must be a number from 1 on".to_owned())
+}
+
+fn segment(text: &str) -> Result<u64, String> {
+    size(text).and_then(|size| if size == 0 { Err("it must be more than nothing".to_owned()) } else { Ok(size) })
+}
+
+/// A span of time, as people write it.
+fn time(text: &str) -> Result<Duration, String> {
+    let span: Option<jiff::SignedDuration> = text.parse().ok();
+    span.and_then(|span| span.try_into().ok())
+        .ok_or_else(|| "a time is a number with a unit, such as 90s or 5m".to_owned())
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio: &f64| *ratio >= 1.0 && ratio.is_finite());
+    ratio.ok_or_else(|| "a ratio is a number from 1 on".to_owned())
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bulk fetch s3://com-courtlistener-storage/bulk-data/ --region us-west-2 --anonymous --out files
-  bulk fetch https://example.org/data/big.csv.bz2 --out files")]
+  The newest of each file of a public bucket, the largest first, over 16 connections:
+    bulk fetch s3://com-courtlistener-storage/bulk-data/ --region us-west-2 \\
+      --anonymous --out files --jobs 16
+  What that would be, and nothing done:
+    bulk fetch courtlistener --out files --dry-run
+  Only some of them, every date of each, by name, and never less than 50 GiB left on the disk:
+    bulk fetch courtlistener --out files --include 'courts-*' --all-dates \\
+      --order name --reserve 50GiB
+  Unpacked in order while the next ones arrive; the archives are removed:
+    bulk fetch courtlistener --out files --extract
+  From a web server, the files that a list names, checked against its checksums:
+    bulk fetch https://example.org/data/ --files-from names.txt \\
+      --sums SHA256SUMS --out files
+  Whether the files are still what they were:
+    bulk fetch --verify --out files
+
+`bulk --help` tells what the exit status means.")]
 pub(crate) struct Fetch {
-    /// s3://bucket/prefix, https://host/path, file:///folder, or a data set of the catalogue.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: String,
-    /// The folder that the files go to.
+    /// s3://bucket/prefix, https://host/file, file:///folder, or a data set of the catalogue (courtlistener).
+    #[arg(value_name = "SOURCE", required_unless_present = "verify")]
+    pub(crate) source: Option<String>,
+    /// The folder that the files go to; it is made if need be. What is there already, whole or in part, is not fetched
+    /// again.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Only files whose name below the prefix matches, such as '*.csv.bz2'; * matches / too. Can be given again.
+    #[arg(long, value_name = "GLOB", help_heading = CHOICE)]
+    pub(crate) include: Vec<String>,
+    /// No files whose name below the prefix matches. Can be given again.
+    #[arg(long, value_name = "GLOB", help_heading = CHOICE)]
+    pub(crate) exclude: Vec<String>,
+    /// Exactly the files that this list names, by name or key, one a line; - is standard input. An https:// source cannot
+    /// be listed, and needs it for more than one file.
+    #[arg(long, value_name = "FILE", help_heading = CHOICE)]
+    pub(crate) files_from: Option<PathBuf>,
+    /// How a date stands in a name. Of files whose names differ in nothing else, the newest alone is fetched.
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        default_value = "-YYYY-MM-DD",
+        env = "BULK_DATE_PATTERN",
+        help_heading = CHOICE
+    )]
+    pub(crate) date_pattern: DatePattern,
+    /// Fetch all files, of whatever date.
+    #[arg(long, help_heading = CHOICE)]
+    pub(crate) all_dates: bool,
+    /// What comes first: by size, by name, as listed, or as a file says that has a name or key a line (what it does not
+    /// name comes last); each with :asc or :desc behind it.
+    #[arg(
+        long,
+        value_name = "ORDER",
+        default_value = "size:desc",
+        env = "BULK_ORDER",
+        help_heading = CHOICE
+    )]
+    pub(crate) order: String,
+    #[command(flatten)]
+    pub(crate) disk: DiskArguments,
+    /// Compute each file's SHA-256 too, for manifest.json. Without it the manifest has a CRC-64 of each.
+    #[arg(long, help_heading = "Checks")]
+    pub(crate) sha256: bool,
+    /// Compare the files with this checksum list (SHA-256 or MD5, as sha256sum writes it). Can be given again.
+    #[arg(long, value_name = "FILE", help_heading = "Checks")]
+    pub(crate) sums: Vec<PathBuf>,
+    /// Compare files with the ETags that S3 gives to what is uploaded in parts, as far as the parts' size can be guessed.
+    #[arg(long, help_heading = "Checks")]
+    pub(crate) check_multipart: bool,
+    /// Fetch nothing: check the files of --out against its manifest.json.
+    #[arg(long, conflicts_with_all = ["source", "extract", "dry_run"], help_heading = "Checks")]
+    pub(crate) verify: bool,
+    /// Unpack each file in its turn while the next ones arrive: gz, bz2, zst and xz beside it, the members of a tar into a
+    /// folder of its name. Then the archive is removed.
+    #[arg(long, help_heading = "Extraction")]
+    pub(crate) extract: bool,
+    /// Keep the archives when they are unpacked.
+    #[arg(long, requires = "extract", help_heading = "Extraction")]
+    pub(crate) keep_archives: bool,
+    /// Refuse an archive that unpacks to more than N times its own size.
+    #[arg(long, value_name = "N", value_parser = ratio, default_value_t = 1000.0, help_heading = "Extraction")]
+    pub(crate) max_ratio: f64,
+    /// Refuse an archive that unpacks to more than this. Default: no limit but the disk.
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Extraction")]
+    pub(crate) max_extracted: Option<u64>,
+    /// Refuse a tar with more members.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, help_heading = "Extraction")]
+    pub(crate) max_entries: u64,
     #[command(flatten)]
     pub(crate) bucket: BucketArguments,
 }
@@ -213,4 +397,25 @@ pub(crate) struct Doctor {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) bucket: BucketArguments,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_read_as_people_write_them() {
+        let sizes = ["20GiB", "512MB", "1.5 TiB", "0", "64k"].map(|text| size(text).unwrap());
+        assert_eq!(sizes, [20 << 30, 512_000_000, 3 << 39, 0, 64_000]);
+        for none in ["", "-1", "1 XB", "GiB", "many"] {
+            assert!(size(none).is_err(), "{none}");
+        }
+        assert!(segment("0").is_err());
+        let times = ["90s", "5m", "1h 30m", "0s"].map(|text| time(text).unwrap().as_secs());
+        assert_eq!(times, [90, 300, 5400, 0]);
+        for none in ["", "90", "-5s", "soon"] {
+            assert!(time(none).is_err(), "{none}");
+        }
+        assert!(ratio("0.5").is_err() && ratio("NaN").is_err() && ratio("inf").is_err());
+    }
 }

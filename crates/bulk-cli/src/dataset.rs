@@ -49,8 +49,9 @@ impl Dataset {
             }
             None => {
                 let known = CATALOGUE.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+                let folder = if name.contains('/') { ", and a folder is file:///folder" } else { "" };
                 return Err(Failure::usage(format!(
-                    "there is no data set {name:?}; the catalogue has {known}, and one of your own is a .toml file"
+                    "there is no data set {name:?}; the catalogue has {known}, one of your own is a .toml file{folder}"
                 )));
             }
         };

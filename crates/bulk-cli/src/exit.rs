@@ -1,3 +1,5 @@
+use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 /// Why the program ends, as its exit status.
@@ -36,6 +38,12 @@ impl Failure {
         Self::new(Exit::Usage, anyhow::anyhow!("{what}"))
     }
 
+    /// A file that could not be read to its end.
+    pub(crate) fn of_read(file: &str, error: io::Error) -> Self {
+        let exit = fetch_error(&error).map_or(Exit::Failed, exit_of_fetch);
+        Self::new(exit, anyhow::Error::from(error).context(format!("cannot read {file}")))
+    }
+
     /// What the user can do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         self.error.chain().find_map(|cause| {
@@ -45,7 +53,7 @@ impl Failure {
             if let Some(error) = cause.downcast_ref::<bulk_s3::Error>() {
                 return hint_for_source(error.is_denied(), error.is_remote());
             }
-            match cause.downcast_ref::<bulk_core::Error>()? {
+            match fetch_error(cause)? {
                 error if error.is_disk_full() => Some("free some space, and run it again"),
                 bulk_core::Error::Io { .. } => None,
                 error => hint_for_source(error.is_denied(), error.is_remote()),
@@ -91,26 +99,52 @@ impl Tally {
 
 impl From<bulk_core::Error> for Failure {
     fn from(error: bulk_core::Error) -> Self {
-        let exit = if error.is_disk_full() { Exit::Disk } else { exit_of(error.is_denied(), error.is_remote()) };
-        Self::new(exit, error)
+        Self::new(exit_of_fetch(&error), error)
     }
 }
 
 impl From<bulk_s3::Error> for Failure {
     fn from(error: bulk_s3::Error) -> Self {
-        Self::new(exit_of(error.is_denied(), error.is_remote()), error)
+        let exit = match &error {
+            bulk_s3::Error::Bucket { .. } => Exit::Usage,
+            error => exit_of(error.is_denied(), error.is_remote()),
+        };
+        Self::new(exit, error)
     }
 }
 
 impl From<bulk_pg::Error> for Failure {
     fn from(error: bulk_pg::Error) -> Self {
-        let exit = match error {
-            bulk_pg::Error::Stopped { .. } => Exit::Interrupted,
-            bulk_pg::Error::Url { .. } => Exit::Usage,
+        let exit = match (&error, fetch_error(&error)) {
+            (bulk_pg::Error::Stopped { .. }, _) => Exit::Interrupted,
+            (bulk_pg::Error::Url { .. }, _) => Exit::Usage,
+            (_, Some(error)) => exit_of_fetch(error),
             _ => exit_of(error.is_denied(), error.is_remote()),
         };
         Self::new(exit, error)
     }
+}
+
+fn exit_of_fetch(error: &bulk_core::Error) -> Exit {
+    match error {
+        bulk_core::Error::Interrupted { .. } => Exit::Interrupted,
+        error if error.is_disk_full() => Exit::Disk,
+        error => exit_of(error.is_denied(), error.is_remote()),
+    }
+}
+
+/// What ended the arrival of a file, if that is what an error comes from.
+pub(crate) fn fetch_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a bulk_core::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error that wraps another one passes it over in its chain.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|error| error as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    None
 }
 
 fn exit_of(is_denied: bool, is_remote: bool) -> Exit {

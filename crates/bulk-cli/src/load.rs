@@ -1,16 +1,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bulk_archive::{Codec, DecodeOptions, Decoder};
+use bulk_core::{BlockingBody, OrderedBody, StagedFile};
 use bulk_pg::{Checksum, FileIdentity, LoadOptions, Session, TableName, count_rows, prepare_ledger, restart};
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 
 use crate::arguments::{Common, Load};
-use crate::exit::{Exit, Failure, Tally};
+use crate::exit::{Exit, Failure, Tally, fetch_error};
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -93,18 +96,105 @@ pub(crate) async fn load_path(
     options: &LoadOptions,
     report: &Report,
 ) -> Result<bulk_pg::Loaded, Failure> {
-    let mut options = options.clone();
     let codec = codec(path)?;
+    let path = path.to_owned();
+    let open = move || Decoder::open(&path, &decode_options());
+    load_decoded(session, table, codec, open, identity, options, report).await
+}
+
+/// An object that is loaded while it arrives.
+pub(crate) struct Arriving {
+    pub(crate) body: OrderedBody,
+    /// What messages call it.
+    pub(crate) name: String,
+    /// As it was listed.
+    pub(crate) identity: FileIdentity,
+}
+
+/// Where the body of an object that is loaded is, for its reader and for those who wait for it.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// Its file, if all of it was read and it is one.
+    staged: Mutex<Option<StagedFile>>,
+    /// Nobody wants the rest.
+    is_given_up: AtomicBool,
+}
+
+impl Outcome {
+    /// The file, whose disk space counts as long as this is there or what it gives.
+    pub(crate) fn take_staged(&self) -> Option<StagedFile> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Decodes and loads an object while it arrives.
+pub(crate) async fn load_body(
+    session: &mut Session,
+    table: &TableName,
+    arriving: Arriving,
+    outcome: &Arc<Outcome>,
+    options: &LoadOptions,
+    report: &Report,
+) -> Result<bulk_pg::Loaded, Failure> {
+    let Arriving { mut body, name, mut identity } = arriving;
+    let mut head = Vec::new();
+    let read = AsyncReadExt::take(&mut body, Codec::HEAD_LEN as u64).read_to_end(&mut head).await;
+    read.map_err(|error| Failure::of_read(&name, error))?;
+    // From its first byte on it is this version that comes, whichever was listed.
+    if let (Some(etag), Some(size)) = (body.etag(), body.size()) {
+        identity = FileIdentity::new(&identity.key, Some(etag.to_string()), size);
+    }
+    let codec = Codec::detect(&head);
+    let rest = Rest { body: body.into_blocking(), outcome: outcome.clone() };
+    let open = move || Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options());
+    let loaded = load_decoded(session, table, codec, open, &identity, options, report).await;
+    // A decoder that failed may have left a thread that reads on.
+    outcome.is_given_up.store(true, Ordering::Relaxed);
+    loaded
+}
+
+/// The body behind its head.
+struct Rest {
+    body: BlockingBody,
+    outcome: Arc<Outcome>,
+}
+
+impl Read for Rest {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.outcome.is_given_up.load(Ordering::Relaxed) {
+            return Err(io::Error::other("its load has ended"));
+        }
+        let read = self.body.read(buffer).map_err(|error| match fetch_error(&error) {
+            // There is nothing wrong with the bytes, whatever the kind says.
+            Some(bulk_core::Error::Changed { .. }) => io::Error::other(error),
+            _ => error,
+        })?;
+        if let (0, false, Some(staged)) = (read, buffer.is_empty(), self.body.staged()) {
+            *self.outcome.staged.lock().unwrap_or_else(PoisonError::into_inner) = Some(staged);
+        }
+        Ok(read)
+    }
+}
+
+async fn load_decoded(
+    session: &mut Session,
+    table: &TableName,
+    codec: Codec,
+    open: impl FnOnce() -> Result<Decoder, bulk_archive::Error> + Send + 'static,
+    identity: &FileIdentity,
+    options: &LoadOptions,
+    report: &Report,
+) -> Result<bulk_pg::Loaded, Failure> {
+    let mut options = options.clone();
     options.checksum = match codec {
         Codec::Plain => Checksum::Unknown,
         codec if codec.checks_before_giving() => Checksum::Precedes,
         _ => Checksum::Follows,
     };
-    let path = path.to_owned();
     let counter = Arc::new(OnceLock::new());
     let (begun, totals) = (counter.clone(), report.totals().clone());
     let open = move || {
-        let decoder = Decoder::open(&path, &decode_options())?;
+        let decoder = open()?;
         totals.begin_reading(begun.get_or_init(|| decoder.progress()).clone());
         Ok(Box::new(decoder) as Box<dyn std::io::Read + Send>)
     };
@@ -120,7 +210,8 @@ fn codec(path: &Path) -> Result<Codec, Failure> {
     let failed = |error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display()));
     let mut head = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(Codec::HEAD_LEN as u64).read_to_end(&mut head).map_err(failed)?;
+    let mut file = Read::take(file, Codec::HEAD_LEN as u64);
+    Read::read_to_end(&mut file, &mut head).map_err(failed)?;
     Ok(Codec::detect(&head))
 }
 

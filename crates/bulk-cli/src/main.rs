@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod fetch;
+mod kept;
 mod load;
 mod mirror;
 mod progress;

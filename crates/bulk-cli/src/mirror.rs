@@ -6,11 +6,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use bulk_core::DiskBudget;
 use bulk_pg::{
     DefinitionKind, NotRestored, Plan, Session, TableName, apply_post_data, apply_pre_data, count_rows,
     drop_dependents, find_loaded, has_rows, lock_mirror, prepare_ledger, restart_with_plan, settle, unsettled,
 };
-use bulk_s3::Snapshot;
+use bulk_s3::{Object, Snapshot};
 use serde_json::json;
 
 use self::choice::{choose, identity, read_schema, wanted_tables};
@@ -27,13 +28,11 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let dataset = Dataset::find(&mirror.dataset)?;
     let tables = wanted_tables(&dataset, &mirror.tables)?;
     let fill = fills(&dataset, &mirror.fill)?;
-    if mirror.connections == 0 || common.jobs == 0 {
-        return Err(Failure::usage("--connections and --jobs must be 1 or more"));
-    }
     let arguments = dataset.bucket_arguments(&mirror.bucket);
     let place = Place::open(mirror.from.as_deref().unwrap_or(&dataset.source), &arguments, report)?;
     place.refuse_folder("--dir", &mirror.dir)?;
-    let run = Run { mirror, common, dataset: &dataset, tables: &tables, fill: &fill, place: &place, report };
+    let budget = &mirror.disk.budget(&mirror.dir);
+    let run = Run { mirror, common, dataset: &dataset, tables: &tables, fill: &fill, place: &place, budget, report };
 
     // Until the first file is loaded there is nothing in hand that a stop had to finish.
     let stop = &common.stop;
@@ -124,6 +123,7 @@ struct Run<'a> {
     tables: &'a BTreeMap<String, TableName>,
     fill: &'a Fill,
     place: &'a Place,
+    budget: &'a DiskBudget,
     report: &'a Report,
 }
 
@@ -140,7 +140,11 @@ async fn prepare(
     let pre_data = apply_pre_data(&mut session, plan, &wanted).await?;
     report.note(format!("schema: {} tables made, {} were there", pre_data.created.len(), pre_data.existing.len()));
     list_left_out(&plan.left_out, &pre_data.refused, report);
-    let mut dropped = if mirror.restart { restart_with_plan(&mut session, plan, &wanted).await? } else { 0 };
+    let mut dropped = 0;
+    if mirror.restart {
+        refuse_what_never_fits(run, snapshot.files.values())?;
+        dropped = restart_with_plan(&mut session, plan, &wanted).await?;
+    }
 
     let mut jobs = Vec::new();
     let (mut skipped, mut skipped_rows) = (0, 0);
@@ -163,6 +167,7 @@ async fn prepare(
     if skipped > 0 {
         report.note(format!("{skipped} of {} files had been loaded ({skipped_rows} rows)", snapshot.files.len()));
     }
+    refuse_what_never_fits(run, jobs.iter().map(|job| &job.object))?;
     let tables: Vec<TableName> = jobs.iter().map(|job| job.table.clone()).collect();
     dropped += drop_dependents(&mut session, plan, &tables).await?;
     if dropped > 0 {
@@ -175,6 +180,23 @@ async fn prepare(
         sessions.push(Session::connect(&mirror.db).await?);
     }
     Ok((jobs, sessions))
+}
+
+/// Each file must fit when it is loaded, and all of them at once if they stay.
+fn refuse_what_never_fits<'o>(run: &Run<'_>, objects: impl Iterator<Item = &'o Object> + Clone) -> Result<(), Failure> {
+    let Run { mirror, budget, .. } = run;
+    let Some(largest) = objects.clone().max_by_key(|object| object.size).filter(|_| !mirror.no_files) else {
+        return Ok(());
+    };
+    let (what, needed, way_out) = match mirror.keep_files {
+        true => ("the files".to_owned(), objects.map(|object| object.size).sum(), "without --keep-files"),
+        false => (largest.request().name, largest.size, "with --no-files"),
+    };
+    budget.can_ever_fit(needed).map_err(|shortage| {
+        let folder = mirror.dir.display();
+        let what = anyhow::anyhow!("{what} cannot fit into {folder}: {shortage}; less is needed {way_out}");
+        Failure::new(Exit::Disk, what)
+    })
 }
 
 /// Takes the keys out of the plan that lead from or to a table of the data set which neither this run nor an earlier one

@@ -1,5 +1,6 @@
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bulk_pg::{Certainty, Count};
 use indicatif::MultiProgress;
@@ -71,6 +72,11 @@ impl Report {
         self.say(event, text, fields, self.quiet);
     }
 
+    /// A step with its figures that is shown to people only with `-v`.
+    pub(crate) fn minor_event(&self, event: &str, text: &str, fields: Value) {
+        self.say(event, text, fields, !self.verbose);
+    }
+
     /// How many rows a table was counted to have. For people only with `-v`: somebody says how it comes out.
     pub(crate) fn verified(&self, count: &Count) {
         let fields = json!({"table": format!("{:#}", count.table), "rows": count.rows, "records": count.records});
@@ -128,12 +134,10 @@ impl Report {
     pub(crate) fn on_download(&self, event: &bulk_core::Event<'_>) {
         use bulk_core::Event;
         match event {
-            Event::Progress { bytes, .. } => {
-                self.totals.add_fetched(*bytes);
-            }
-            Event::Started { name, size: total, resumed: resumed @ 1.. } => {
-                self.totals.add_fetched(*resumed);
-                if *total != Some(*resumed) {
+            Event::Progress { name, bytes } => self.totals.add_fetched_of(name, *bytes),
+            Event::Started { name, size: total, resumed } => {
+                self.totals.begin_file(name, *total, *resumed);
+                if *resumed > 0 && *total != Some(*resumed) {
                     self.note(format!("{name}: goes on behind its first {}", size(*resumed)));
                 }
             }
@@ -144,13 +148,41 @@ impl Report {
                 delay.as_secs_f64()
             )),
             Event::Restarted { name, reason, discarded } => {
+                self.totals.restart_file(name);
                 self.note(format!("{name}: begun anew, because {reason} ({} thrown away)", size(*discarded)));
             }
             Event::Finished { name, size: bytes, elapsed, .. } => {
+                self.totals.end_file(name);
                 self.detail(format!("{name}: {} fetched in {:.1} s", size(*bytes), elapsed.as_secs_f64()));
             }
+            Event::Failed { name, .. } => self.totals.end_file(name),
+            // It may be for another plan of the same run.
+            Event::Kept { name, bytes } => self.detail(format!("{name}: an earlier run left {} of it", size(*bytes))),
+            Event::Removed { name, reason, bytes } => {
+                self.note(format!("{name}: what was left of it is removed, because {reason} ({})", size(*bytes)));
+            }
+            Event::Paused { shortage } => self.paused(shortage),
+            Event::Resumed { waited } => self.resumed(*waited),
             _ => {}
         }
+    }
+
+    /// Nothing goes on for want of disk space.
+    pub(crate) fn paused(&self, shortage: &bulk_core::Shortage) {
+        let why = shortage.to_string();
+        let fields = json!({
+            "needed": shortage.needed, "available": shortage.available, "free": shortage.free,
+            "reserve": shortage.reserve, "limit": shortage.limit,
+        });
+        self.event("paused", &format!("paused until there is room: {why}"), fields);
+        self.totals.set_paused(Some(why));
+    }
+
+    /// There is room again.
+    pub(crate) fn resumed(&self, waited: Duration) {
+        self.totals.set_paused(None);
+        let seconds = waited.as_secs_f64();
+        self.event("resumed", &format!("there is room again after {seconds:.1} s"), json!({"waited": seconds}));
     }
 
     pub(crate) fn on_load(&self, event: &bulk_pg::Event<'_>) {
@@ -207,6 +239,15 @@ impl std::fmt::Display for Chain<'_> {
             source = cause.source();
         }
         Ok(())
+    }
+}
+
+/// The sum of sizes, of which some may not be known, as people read it.
+pub(crate) fn sum(bytes: u64, unmeasured: usize) -> String {
+    match (bytes, unmeasured) {
+        (_, 0) => size(bytes),
+        (0, _) => "of unknown size".to_owned(),
+        _ => format!("{} and {unmeasured} of unknown size", size(bytes)),
     }
 }
 

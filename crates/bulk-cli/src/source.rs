@@ -1,12 +1,15 @@
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bulk_core::{FileSource, RetryPolicy, Source};
+use async_trait::async_trait;
+use bulk_core::{Body, Digest, ETag, Error, FileSource, Get, HttpClient, HttpOptions, RetryPolicy, Source};
 use bulk_s3::{Bucket, BucketOptions, Credentials, Object};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::arguments::BucketArguments;
 use crate::exit::{Exit, Failure};
+use crate::progress::Totals;
 use crate::report::Report;
 
 /// A place with files: it lists them, and is the source that fetches them.
@@ -29,6 +32,10 @@ impl Place {
         report: &Report,
     ) -> Result<Self, Failure> {
         if let Some(path) = source.strip_prefix("file://") {
+            if !path.starts_with('/') {
+                let what = format!("{source}: a folder has three slashes and its whole path, such as file:///srv/data");
+                return Err(Failure::usage(what));
+            }
             return Ok(Self::Folder(PathBuf::from(path)));
         }
         let Some(rest) = source.strip_prefix("s3://") else {
@@ -45,6 +52,7 @@ impl Place {
         if !arguments.anonymous {
             options.credentials = Credentials::Environment;
         }
+        options.client = Some(http_client()?);
         options.retry = retry;
         let report = report.clone();
         options.observer = Arc::new(move |event: &bulk_core::Event<'_>| report.on_download(event));
@@ -113,4 +121,99 @@ fn list_folder(folder: &Path) -> Result<Vec<Object>, Failure> {
     }
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(objects)
+}
+
+/// Connections that trust what the usual variables name: `AWS_CA_BUNDLE`, and `SSL_CERT_FILE` and `SSL_CERT_DIR`, which
+/// the system's own verifier does not read on macOS and Windows.
+pub(crate) fn http_client() -> Result<HttpClient, Failure> {
+    let named = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut options = HttpOptions::default();
+    options.root_certificates.extend(named("AWS_CA_BUNDLE"));
+    if cfg!(any(target_os = "macos", windows)) {
+        options.root_certificates.extend(named("SSL_CERT_FILE"));
+        let folders = named("SSL_CERT_DIR").map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>());
+        for folder in folders.unwrap_or_default() {
+            let entries = std::fs::read_dir(&folder)
+                .map_err(|error| Failure::usage(format!("SSL_CERT_DIR: cannot list {}: {error}", folder.display())))?;
+            options.root_certificates.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()));
+        }
+    }
+    Ok(HttpClient::with_options(&options)?)
+}
+
+/// A source whose connections count in the report's totals while they are at work, and of which is said where it sends
+/// a whole object although a part of it would do.
+pub(crate) fn watched(source: Arc<dyn Source>, report: &Report) -> Arc<dyn Source> {
+    Arc::new(Watched { source, report: report.clone(), without_ranges: Mutex::default() })
+}
+
+struct Watched {
+    source: Arc<dyn Source>,
+    report: Report,
+    /// The keys of which that was said.
+    without_ranges: Mutex<HashSet<String>>,
+}
+
+impl Watched {
+    fn look(&self, get: &Get, body: &Body) {
+        if let Some(size) = body.size {
+            // Where there is no listing, names are keys.
+            self.report.totals().measure_file(&get.key, size);
+        }
+        let is_version_known = body.last_modified.is_some() || body.etag.as_ref().is_some_and(|etag| !etag.is_weak());
+        // Else the download begins anew, and says why.
+        if get.start > 0 && body.start == 0 && is_version_known {
+            let mut said = self.without_ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.insert(get.key.clone()) {
+                let key = &get.key;
+                self.report.note(format!(
+                    "{key}: the server sends no ranges, so one connection brings it from its first byte"
+                ));
+            }
+        }
+    }
+}
+
+/// One connection at work.
+struct Connection(Arc<Totals>);
+
+impl Connection {
+    fn new(totals: &Arc<Totals>) -> Self {
+        totals.add_connection();
+        Self(totals.clone())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.remove_connection();
+    }
+}
+
+#[async_trait]
+impl Source for Watched {
+    fn location(&self, key: &str) -> String {
+        self.source.location(key)
+    }
+
+    fn identity(&self, key: &str) -> String {
+        self.source.identity(key)
+    }
+
+    async fn get(&self, get: &Get) -> Result<Body, Error> {
+        let connection = Connection::new(self.report.totals());
+        let mut body = self.source.get(get).await?;
+        self.look(get, &body);
+        body.bytes = body
+            .bytes
+            .inspect(move |_| {
+                let _ = &connection;
+            })
+            .boxed();
+        Ok(body)
+    }
+
+    async fn digests(&self, key: &str, if_match: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+        self.source.digests(key, if_match).await
+    }
 }

@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::path::Path;
+
 use bulk_testkit::s3::{Fault, Rule};
 use bulk_testkit::snapshot::{self, Dialect, PLACEHOLDER, SchemaFlavour, Spec};
-use support::{BUCKET, Bench, NOWHERE, Ran, bulk, gets, kill_when, small};
+use support::{BUCKET, Bench, NOWHERE, Ran, bulk, files, gets, kill_when, small};
 
 #[test]
 fn the_published_schema_with_orphans_loads_in_one_command_and_a_second_run_loads_nothing() {
@@ -34,20 +36,58 @@ fn the_published_schema_with_orphans_loads_in_one_command_and_a_second_run_loads
     bench.assert_holds(&made);
 }
 
+/// How many chunks are committed.
+fn chunks(bench: &Bench) -> u32 {
+    match bench.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL").as_str() {
+        "t" => bench.sql("SELECT count(*) FROM bulk.chunk").parse().unwrap(),
+        _ => 0,
+    }
+}
+
 #[test]
 fn killed_in_the_middle_and_run_again_gives_the_same_tables() {
-    let spec = Spec { scale: 0.4, ..Spec::default() };
-    let (bench, made) = Bench::with(&spec);
-    let chunks = || match bench.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL").as_str() {
-        "t" => bench.sql("SELECT count(*) FROM bulk.chunk").parse::<u32>().unwrap(),
-        _ => 0,
-    };
-    for _ in 0..2 {
-        let before = chunks();
-        kill_when(bench.command(&["--connections", "2"]), || chunks() > before);
+    for more in [&[][..], &["--no-files"]] {
+        let (bench, made) = Bench::with(&Spec { scale: 0.4, ..Spec::default() });
+        for _ in 0..2 {
+            let before = chunks(&bench);
+            kill_when(bench.command(more), || chunks(&bench) > before);
+        }
+        bench.mirror(more).assert(3, &[]);
+        bench.assert_holds(&made);
+        assert_eq!(left(&bench), [""; 0]);
     }
+}
+
+#[test]
+fn a_run_may_keep_files_and_the_next_none_and_the_other_way_round() {
+    for modes in [[&[][..], &["--no-files"]], [&["--no-files"], &[]]] {
+        let (bench, made) = Bench::with(&Spec { scale: 0.2, ..Spec::default() });
+        kill_when(bench.command(modes[0]), || chunks(&bench) > 0);
+        bench.mirror(modes[1]).assert(3, &[]);
+        bench.assert_holds(&made);
+        assert_eq!(left(&bench), [""; 0]);
+    }
+}
+
+#[test]
+fn what_had_arrived_before_a_kill_is_not_fetched_again() {
+    let (bench, made) = Bench::with(&Spec { scale: 0.2, ..Spec::default() });
+    let opinions = bench.folder.path().join("files/opinions-2026-06-30.csv.bz2");
+    kill_when(bench.command(&[]), || chunks(&bench) > 0 && opinions.exists());
+    assert!(opinions.exists(), "it was not loaded yet");
+    bench.bucket.clear_requests();
     bench.mirror(&[]).assert(3, &[]);
+    let asked = gets(&bench.bucket);
+    assert!(!asked.contains(&"bulk-data/opinions-2026-06-30.csv.bz2".to_owned()), "{asked:?}");
     bench.assert_holds(&made);
+    assert_eq!(left(&bench), [""; 0]);
+}
+
+/// What is there of files when all are loaded, parts and records included.
+fn left(bench: &Bench) -> Vec<String> {
+    let folder = bench.folder.path().join("files");
+    let all = |folder: &Path| files(folder).into_keys();
+    all(&folder).chain(all(&folder.join(".bulk"))).collect()
 }
 
 #[test]

@@ -3,9 +3,12 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use bulk_testkit::s3::{Fault, Rule};
 use bulk_testkit::snapshot::{self, SchemaFlavour, Spec, TABLES};
+use bzip2::Compression;
+use bzip2::read::{BzEncoder, MultiBzDecoder};
 use support::{Bench, kill_when, small};
 
 /// Keys, indexes and triggers, with whether the keys are valid.
@@ -123,10 +126,53 @@ fn a_file_that_was_damaged_on_its_way_is_fetched_again() {
     damaged.assert(1, &["courts-2026-06-30.csv.bz2", "it is fetched again by the next run"]);
     bench.bucket.clear_requests();
     bench.mirror(&["--keep-files"]).assert(3, &[]);
-    let asked = bench.bucket.requests().into_iter().filter_map(|request| request.key);
-    assert_eq!(asked.filter(|key| key.ends_with(".bz2")).count(), 1);
+    let gets = bench.bucket.requests().into_iter().filter(|request| request.method == "GET");
+    let asked: Vec<_> = gets.filter_map(|request| request.key).filter(|key| key.ends_with(".bz2")).collect();
+    assert_eq!(asked, ["bulk-data/courts-2026-06-30.csv.bz2"]);
     bench.assert_holds(&made);
     assert_settled(&bench);
+}
+
+/// The same rows in other bytes.
+fn compressed_otherwise(file: &[u8]) -> Vec<u8> {
+    let mut csv = Vec::new();
+    MultiBzDecoder::new(file).read_to_end(&mut csv).unwrap();
+    let mut other = Vec::new();
+    BzEncoder::new(&csv[..], Compression::fast()).read_to_end(&mut other).unwrap();
+    assert_ne!(other, file);
+    other
+}
+
+#[test]
+fn an_object_that_is_replaced_before_its_turn_is_known_by_what_was_loaded() {
+    let (bench, made) = Bench::with(&small());
+    let other = compressed_otherwise(&std::fs::read(bench.file("dockets")).unwrap());
+    let [opinions, dockets] = ["opinions", "dockets"].map(|base| format!("bulk-data/{base}-2026-06-30.csv.bz2"));
+    // The only session waits for the opinions, while the dockets begin to arrive, and become other ones.
+    let stall = bench.bucket.fault(Rule::new(Fault::StallAfter(1_000)).key(&opinions).first(1));
+    let replaced = Fault::ReplaceMidway { after_bytes: 20_000, with: other.into() };
+    let replaced = bench.bucket.fault(Rule::new(replaced).key(&dockets).first(1));
+    let ran = bench.mirror(&["--connections", "1"]);
+    ran.assert(3, &["dockets-2026-06-30.csv.bz2: begun anew, because", "stays NOT VALID"]);
+    assert_eq!((stall.hits(), replaced.hits()), (1, 1));
+    bench.assert_holds(&made);
+    bench.mirror(&[]).assert(3, &["33 of 33 files had been loaded"]);
+}
+
+#[test]
+fn an_object_that_is_replaced_while_it_is_loaded_is_not_called_damaged() {
+    let (bench, _) = Bench::with(&Spec { scale: 0.1, ..Spec::default() });
+    let path = bench.file("opinions");
+    let other = compressed_otherwise(&std::fs::read(&path).unwrap());
+    let replaced = Fault::ReplaceMidway { after_bytes: 1_500_000, with: other.into() };
+    bench.bucket.fault(Rule::new(replaced).key("bulk-data/opinions-2026-06-30.csv.bz2").first(1));
+    let first = bench.bucket.fault(Rule::new(Fault::Bandwidth(1_000_000)).key("bulk-data/opinions-2026-06-30.csv.bz2"));
+    let ran = bench.mirror(&["--jobs", "1", "--segment", "1GB"]);
+    ran.assert(1, &["opinions", "replaced at its source while it was loaded"]);
+    assert!(!ran.stderr.contains("damaged"), "{}", ran.stderr);
+    first.remove();
+    assert_eq!(bench.sql("SELECT count(*) FROM bulk.load WHERE damage IS NOT NULL"), "0");
+    assert_eq!(bench.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NOT NULL"), "32");
 }
 
 /// What foreign keys and triggers are, but for whether the keys are valid.

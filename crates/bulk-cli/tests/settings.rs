@@ -25,10 +25,10 @@ impl Folder {
         path.to_str().unwrap().to_owned()
     }
 
-    /// What was fetched as `a.txt` to the folder `out`, and nothing else.
+    /// What was fetched as `a.txt` to the folder `out`, and nothing else but the manifest.
     fn fetched(&self) -> String {
         let found = files(&self.0.path().join("out"));
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["a.txt"]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["a.txt", "manifest.json"]);
         String::from_utf8(found["a.txt"].clone()).unwrap()
     }
 
@@ -105,7 +105,7 @@ fn a_report_tells_what_was_done_and_how_it_ended() {
     assert_eq!((status, &report["exit"]), (Some(1), &1.into()));
     let events = report["events"].as_array().unwrap();
     assert!(events.iter().any(|event| event["event"] == "error" && event["exit"] == 1), "{report:#}");
-    assert_eq!(files(folder.0.path()).len(), 2, "no temporary file stays");
+    assert_eq!(files(folder.0.path()).len(), 3, "no temporary file stays");
 }
 
 #[test]

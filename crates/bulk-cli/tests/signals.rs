@@ -4,6 +4,8 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use bulk_testkit::snapshot::Spec;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{BUCKET, Bench, bulk, server, sql};
+use support::{BUCKET, Bench, asked, assert_apart, bulk, noted, server, sql, total};
 
 /// A program that runs, with what it says.
 struct Running {
@@ -56,26 +58,28 @@ impl Running {
     }
 }
 
-fn part_length(folder: &Path) -> u64 {
-    std::fs::metadata(folder.join(".bulk/big.part")).map_or(0, |metadata| metadata.len())
+/// The length of a part, and how much of it is there.
+fn part(folder: &Path) -> (u64, u64) {
+    std::fs::metadata(folder.join(".bulk/big.part")).map_or((0, 0), |part| (part.len(), part.blocks() * 512))
 }
 
 #[test]
 fn a_fetch_keeps_every_byte_that_arrived() {
     let big: Vec<u8> = (0..12_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     let bucket = Server::builder().bucket(BUCKET, Store::memory().with("big", big.clone())).start().unwrap();
-    for signal in [Signal::INT, Signal::TERM] {
-        bucket.clear_requests();
-        let slow = bucket.fault(Rule::new(Fault::Bandwidth(8_000_000)));
+    let size = big.len() as u64;
+    let (one, several) = ((1, &["--jobs", "1", "--segment", "1GB"][..]), (8, &["--jobs", "8"][..]));
+    for (signal, (connections, jobs)) in [(Signal::INT, one), (Signal::TERM, one), (Signal::INT, several)] {
+        let slow = bucket.fault(Rule::new(Fault::Bandwidth(8_000_000 / connections)));
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let command = || {
             let mut command = bulk(["fetch", &format!("s3://{BUCKET}"), "--anonymous", "--endpoint", &bucket.url()]);
-            command.arg("--out").arg(&out);
+            command.arg("--out").arg(&out).args(jobs);
             command
         };
         let mut running = Running::start(command());
-        running.wait_until("the first megabyte", |_| part_length(&out) >= 1 << 20);
+        running.wait_until("the first two megabytes", |_| part(&out).1 >= 2 << 20);
         running.signal(signal);
         let (status, said) = running.end();
         assert_eq!(status, Some(130), "{said}");
@@ -83,12 +87,21 @@ fn a_fetch_keeps_every_byte_that_arrived() {
 
         slow.remove();
         bucket.clear_requests();
-        let kept = part_length(&out);
-        assert!(kept >= 1 << 20);
+        let (kept, length) = (noted(&out, "big"), part(&out).0);
+        assert!(total(&kept) >= 1 << 20, "{kept:?}");
         assert!(command().output().unwrap().status.success());
         assert!(std::fs::read(out.join("big")).unwrap() == big);
-        let ranges: Vec<_> = bucket.requests().into_iter().filter_map(|request| request.range).collect();
-        assert_eq!(ranges, [format!("bytes={kept}-")]);
+        let (asked, sent) = asked(&bucket, "big", size);
+        assert_apart(&asked, &kept);
+        assert!(sent < size, "{sent} although {kept:?} were there");
+        if connections == 1 {
+            let only = |stretches: &[Range<u64>]| match stretches {
+                [one] => one.clone(),
+                others => panic!("{others:?}"),
+            };
+            assert_eq!(only(&kept), 0..length, "all that arrived is kept");
+            assert_eq!(only(&asked), length..size);
+        }
     }
 }
 

@@ -2,6 +2,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Shortage;
+
 /// What can go wrong between a source and the staging folder.
 ///
 /// `Display` names the object and what happened to it; the cause, where there is one, is in `source()`.
@@ -70,6 +72,28 @@ pub enum Error {
         /// What it did.
         what: String,
     },
+    /// What arrived is not what the source says that it sent.
+    #[error("{location} is corrupt: {what}")]
+    Corrupt {
+        /// The object.
+        location: String,
+        /// What differs.
+        what: String,
+    },
+    /// There is no room on the disk, or in the budget.
+    #[error("no room for {name}: {shortage}")]
+    Space {
+        /// The file.
+        name: String,
+        /// What is short.
+        shortage: Box<Shortage>,
+    },
+    /// Another download uses the staging folder.
+    #[error("{} is in use by another download", folder.display())]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A local file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -116,13 +140,30 @@ pub enum Error {
 
 impl Error {
     /// Whether the same request may succeed if it is sent again: transport errors, truncated bodies, broken protocol,
-    /// HTTP 408, 425, 429 and 5xx but 501 and 505. The one classifier of this workspace.
+    /// HTTP 408, 425, 429 and 5xx but 501 and 505, and whatever else is a [throttle](Self::is_throttle). The one classifier
+    /// of this workspace.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport { .. } | Self::Truncated { .. } | Self::Protocol { .. } => true,
             Self::Status { status, .. } => {
-                matches!(status, 408 | 425 | 429) || (500..600).contains(status) && !matches!(status, 501 | 505)
+                matches!(status, 408 | 425 | 429)
+                    || (500..600).contains(status) && !matches!(status, 501 | 505)
+                    || self.is_throttle()
             }
+            _ => false,
+        }
+    }
+
+    /// Whether the server asks for fewer requests, so that all workers have to slow down and not the one that was told:
+    /// HTTP 429 and 503, and S3's code `SlowDown` under any other status.
+    pub fn is_throttle(&self) -> bool {
+        match self {
+            Self::Status { status, reason, .. } => {
+                // The text of S3's XML begins with its `Code`.
+                let code = reason.as_deref().and_then(|reason| reason.split_whitespace().next());
+                matches!(status, 429 | 503) || code == Some("SlowDown")
+            }
+            Self::Exhausted { source, .. } => source.is_throttle(),
             _ => false,
         }
     }
@@ -148,8 +189,13 @@ impl Error {
 
     /// Whether the disk (or a quota) is full.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            Self::Space { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
@@ -162,5 +208,30 @@ impl Error {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throttle_is_told_by_status_or_code_and_always_tried_again() {
+        let status = |status, reason: Option<&str>| Error::Status {
+            location: "x".into(),
+            status,
+            retry_after: None,
+            reason: reason.map(str::to_owned),
+        };
+        let slow_down = Some("SlowDown Please reduce your request rate.");
+        for error in [status(429, None), status(503, None), status(503, slow_down), status(400, slow_down)] {
+            assert!(error.is_throttle() && error.is_transient(), "{error}");
+            let elapsed = Duration::ZERO;
+            assert!(Error::Exhausted { attempts: 1, elapsed, source: Box::new(error) }.is_throttle());
+        }
+        for error in [status(500, None), status(400, Some("SlowDowns")), status(400, Some("no SlowDown"))] {
+            assert!(!error.is_throttle(), "{error}");
+        }
+        assert!(!Error::NotFound { location: "x".into() }.is_throttle());
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Error, Shortage};
 
 /// What happens during a download, as it happens. `name` is [`Request::name`](crate::Request::name).
 #[derive(Debug)]
@@ -52,6 +52,35 @@ pub enum Event<'a> {
         fetched: u64,
         /// Time since it started.
         elapsed: Duration,
+    },
+    /// Nothing can go on until the disk has room again. It does so by itself. Said once, when that has lasted for 0.4 s.
+    Paused {
+        /// What is short.
+        shortage: &'a Shortage,
+    },
+    /// The disk has room again, and work goes on. Said once for each [`Paused`](Self::Paused), when it has gone on for a
+    /// second or a file is whole.
+    Resumed {
+        /// How long it had too little.
+        waited: Duration,
+    },
+    /// The plan has come to its end, and did not ask for a part that an earlier run left. It stays, since a run that asks
+    /// for the file goes on with it, and it counts against the [`DiskBudget`](crate::DiskBudget).
+    /// [`remove_staged`](crate::remove_staged()) is its end.
+    Kept {
+        /// The file.
+        name: &'a str,
+        /// Bytes of it on the disk.
+        bytes: u64,
+    },
+    /// A part of a file that is not under way was removed.
+    Removed {
+        /// The file.
+        name: &'a str,
+        /// Why.
+        reason: &'a str,
+        /// Bytes of it that were on the disk.
+        bytes: u64,
     },
     /// A file failed for good.
     Failed {

@@ -1,72 +1,50 @@
-//! A file in the making: the part file, and the sidecar that says what it is a part of.
+//! A file in the making: the part file, and the record that says what it is a part of.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::MANIFEST;
+use crate::ranges::Ranges;
 use crate::source::is_inside;
-use crate::{Body, ETag, Error, Request};
+use crate::{Body, Digest, ETag, Error, Request};
 
-/// The subfolder of parts and sidecars.
-const STATE_FOLDER: &str = ".bulk";
+/// The subfolder of parts and records.
+pub(crate) const STATE_FOLDER: &str = ".bulk";
+/// Larger than any record of ours: there are no more stretches in it than connections.
+const MAX_RECORD: u64 = 4 * 1024 * 1024;
 
-/// What a sidecar holds: the version that the bytes belong to, and how many of them are safe on disk.
+/// Which version of an object the bytes are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Version {
-    pub(crate) key: String,
     pub(crate) etag: Option<ETag>,
     pub(crate) size: Option<u64>,
     pub(crate) last_modified: Option<Timestamp>,
-    /// Bytes of the part that were synced; the rest may be lost in a power cut.
-    pub(crate) synced: u64,
 }
 
 impl Version {
-    pub(crate) fn of(key: &str, body: &Body) -> Self {
-        Self {
-            key: key.to_owned(),
-            etag: body.etag.clone(),
-            size: body.size,
-            last_modified: body.last_modified,
-            synced: 0,
-        }
+    pub(crate) fn of(body: &Body) -> Self {
+        Self { etag: body.etag.clone(), size: body.size, last_modified: body.last_modified }
     }
 
-    /// Whether a later version of the same key could be told from this one.
+    /// Whether another version of the same key could be told from this one: by a strong ETag, or by its time.
     pub(crate) fn is_checkable(&self) -> bool {
-        self.etag.is_some() || self.last_modified.is_some()
+        self.strong_etag().is_some() || self.last_modified.is_some()
     }
 
-    /// Why these are not the bytes that `request` wants, if it is sure.
-    fn mismatch(&self, request: &Request) -> Option<&'static str> {
-        if self.key != request.key {
-            return Some("it was another object");
-        }
-        if !self.is_checkable() {
-            return Some("the server names no version");
-        }
-        if self.etag.is_some() && request.etag.is_some() && self.etag != request.etag {
-            return Some("its ETag changed");
-        }
-        if self.size.is_some() && request.size.is_some() && self.size != request.size {
-            return Some("its size changed");
-        }
-        // Listings and headers give times of different precision.
-        let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
-        if self.etag.is_none()
-            && request.last_modified.is_some()
-            && seconds(self.last_modified) != seconds(request.last_modified)
-        {
-            return Some("it was modified");
-        }
-        None
+    /// The ETag, if it promises equal bytes (RFC 9110, section 8.8.1).
+    pub(crate) fn strong_etag(&self) -> Option<&ETag> {
+        self.etag.as_ref().filter(|etag| !etag.is_weak())
     }
 
-    /// Why `body` does not continue these bytes, if it does not.
-    pub(crate) fn mismatch_body(&self, body: &Body) -> Option<String> {
+    /// Why `body` is not of this version, if it is not.
+    pub(crate) fn mismatch(&self, body: &Body) -> Option<String> {
         if self.etag != body.etag {
             return Some("its ETag changed".to_owned());
         }
@@ -74,8 +52,64 @@ impl Version {
         if self.size.is_some() && body.size.is_some() && self.size != body.size {
             return Some("its size changed".to_owned());
         }
-        if self.etag.is_none() && self.last_modified != body.last_modified {
+        if self.strong_etag().is_none() && self.last_modified != body.last_modified {
             return Some("it was modified".to_owned());
+        }
+        None
+    }
+}
+
+/// What is known of a file that is staged, or on its way: its sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) key: String,
+    /// [`Source::identity`](crate::Source::identity) of it.
+    #[serde(default)]
+    pub(crate) identity: String,
+    #[serde(flatten)]
+    pub(crate) version: Version,
+    /// The bytes that are safe on disk.
+    pub(crate) ranges: Ranges,
+    /// Digests that the source stated, as long as the file is not whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stated: Vec<Digest>,
+    /// Of a whole file: digests of its content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) digests: Vec<Digest>,
+    /// When it became whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fetched_at: Option<Timestamp>,
+}
+
+impl Record {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.version.size.is_some_and(|size| self.ranges.covers(size))
+    }
+
+    /// Why these are not the bytes that `request` wants of the object with this identity, if it is sure.
+    fn mismatch(&self, request: &Request, identity: &str) -> Option<&'static str> {
+        let version = &self.version;
+        // The same version, told by a listing, has the same bytes also where the bucket has moved.
+        let is_same_version = version.strong_etag().is_some() && version.etag == request.etag;
+        if self.key != request.key || (self.identity != identity && !is_same_version) {
+            return Some("it was another object");
+        }
+        if !version.is_checkable() {
+            return Some("the server names no version");
+        }
+        if version.etag.is_some() && request.etag.is_some() && version.etag != request.etag {
+            return Some("its ETag changed");
+        }
+        if version.size.is_some() && request.size.is_some() && version.size != request.size {
+            return Some("its size changed");
+        }
+        // Listings and headers give times of different precision.
+        let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
+        if version.strong_etag().is_none()
+            && request.last_modified.is_some()
+            && seconds(version.last_modified) != seconds(request.last_modified)
+        {
+            return Some("it was modified");
         }
         None
     }
@@ -83,28 +117,61 @@ impl Version {
 
 /// What is there of a file before its first attempt.
 #[derive(Debug)]
-pub(crate) enum Prepared {
-    /// Whole, under its final name.
-    Whole(Version),
-    /// A part, perhaps empty. `discarded` says what was thrown away and why.
-    Part { part: Part, discarded: Option<(&'static str, u64)> },
+pub(crate) enum Found {
+    /// All of it, under its final name.
+    Whole(Record),
+    /// A part that can be gone on with.
+    Part(Record, PartFile),
+    /// Nothing of use.
+    Nothing,
 }
 
-#[derive(Debug)]
-pub(crate) struct Part {
+/// A place in the order in which the record of one file is written and removed: what comes late for its turn is not done
+/// any more, and two never do it at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn {
+    number: u64,
+    /// The numbers given, and the last one whose turn it was.
+    given: Arc<AtomicU64>,
+    taken: Arc<Mutex<u64>>,
+}
+
+impl Turn {
+    /// The turn behind all others.
+    pub(crate) fn next(&self) -> Self {
+        let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { number, given: self.given.clone(), taken: self.taken.clone() }
+    }
+
+    /// Does `work`, unless a later turn was taken.
+    pub(crate) fn take(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *taken > self.number {
+            return Ok(());
+        }
+        *taken = self.number;
+        work()
+    }
+}
+
+/// Why something was thrown away, and how many bytes of it.
+pub(crate) type Lost = (&'static str, u64);
+
+/// Where a file and what belongs to it stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
     folder: PathBuf,
-    name: String,
-    part: PathBuf,
-    sidecar: PathBuf,
-    /// The version of the bytes in the part; `None` while there are none.
-    pub(crate) version: Option<Version>,
-    /// Bytes in the part.
-    pub(crate) len: u64,
+    pub(crate) target: PathBuf,
+    pub(crate) part: PathBuf,
+    record: PathBuf,
 }
 
-impl Part {
-    /// The paths of `name`; nothing is read yet.
-    fn named(folder: &Path, name: &str) -> Result<Self, Error> {
+impl Paths {
+    /// How the names of a part, and of a record that is being written, end.
+    pub(crate) const PART: &str = ".part";
+    pub(crate) const TEMPORARY: &str = ".json.new";
+
+    pub(crate) fn new(folder: &Path, name: &str) -> Result<Self, Error> {
         let unusable = |reason| Error::Name { name: name.to_owned(), reason };
         if !is_inside(name) {
             return Err(unusable("it leaves the folder"));
@@ -112,129 +179,258 @@ impl Part {
         if name.split('/').next() == Some(STATE_FOLDER) {
             return Err(unusable("that folder is for parts"));
         }
+        if name == MANIFEST {
+            return Err(unusable("it is the manifest's"));
+        }
         let state = folder.join(STATE_FOLDER);
         Ok(Self {
             folder: folder.to_owned(),
-            name: name.to_owned(),
-            part: state.join(format!("{name}.part")),
-            sidecar: state.join(format!("{name}.json")),
-            version: None,
-            len: 0,
+            target: folder.join(name),
+            part: state.join(format!("{name}{}", Self::PART)),
+            record: state.join(format!("{name}.json")),
         })
     }
 
-    /// Finds or makes the part of `request` in `folder`.
-    pub(crate) fn prepare(folder: &Path, request: &Request) -> Result<Prepared, Error> {
-        let mut part = Self::named(folder, &request.name)?;
-        let parent = part.sidecar.parent().unwrap_or(folder);
+    /// Looks what an earlier run left of `request`, an object with this identity, and removes what is of no use: why, and
+    /// how many bytes of it.
+    pub(crate) fn find(&self, request: &Request, identity: &str) -> Result<(Found, Option<Lost>), Error> {
+        let parent = self.record.parent().unwrap_or(&self.folder);
         fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
-
-        let found = part.read_sidecar()?;
-        let in_part = len(&part.part)?;
-        let whole = len(&part.target())?;
-        let Some(version) = found else {
-            part.restart()?;
-            let discarded = in_part.filter(|len| *len > 0).map(|len| ("nothing says what it is a part of", len));
-            return Ok(Prepared::Part { part, discarded });
+        let in_part = len(&self.part)?;
+        let Some(record) = self.read_record()? else {
+            self.clear()?;
+            let lost = in_part.filter(|len| *len > 0).map(|len| ("nothing says what it is a part of", len));
+            return Ok((Found::Nothing, lost));
         };
-        let reason = version.mismatch(request);
-        // The file may still be an older version, if a new one's part was about to be made: only a sidecar that speaks
+        let whole = len(&self.target)?;
+        let reason = record.mismatch(request, identity);
+        // The file may still be an older version, if a new one's part was about to be made: only a record that speaks
         // of all bytes speaks of the file.
-        let is_complete = version.size == Some(version.synced);
-        if reason.is_none() && is_complete && whole.is_some() && whole == version.size && in_part.is_none() {
-            return Ok(Prepared::Whole(version));
+        if reason.is_none() && record.is_whole() && whole.is_some() && whole == record.version.size && in_part.is_none()
+        {
+            return Ok((Found::Whole(record), None));
         }
-        let Some(kept) = in_part.map(|len| len.min(version.synced)).filter(|_| reason.is_none()) else {
-            part.restart()?;
-            let discarded = reason.zip(in_part.or(whole));
-            return Ok(Prepared::Part { part, discarded });
+        let Some(in_part) = in_part.filter(|_| reason.is_none()) else {
+            self.clear()?;
+            return Ok((Found::Nothing, reason.zip(in_part.or(whole))));
         };
-        part.len = kept;
-        part.version = Some(version);
-        Ok(Prepared::Part { part, discarded: None })
+        let mut record = record;
+        // One that was cut has lost what was behind the cut.
+        record.ranges.forget_behind(in_part);
+        let part = PartFile::open(&self.part)?;
+        // What came after the record was written is fetched again, and is not to count twice until then.
+        part.keep_only(&record.ranges)?;
+        Ok((Found::Part(record, part), None))
     }
 
-    pub(crate) fn target(&self) -> PathBuf {
-        self.folder.join(&self.name)
+    /// Whether a run that asks for the file can go on with the part.
+    pub(crate) fn is_resumable(&self) -> bool {
+        let record = self.read_record().ok().flatten();
+        record.is_some_and(|record| record.version.is_checkable() && record.ranges.total() > 0)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.part
+    /// Throws away what there is of a part, so that the next attempt starts at byte 0. The record goes first: without a
+    /// part it would be taken for that of the file under the final name.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        [&self.record, &self.temporary(), &self.part].into_iter().try_for_each(|path| remove(path))
+    }
+
+    /// Removes the record, so that no later run goes on with the part.
+    pub(crate) fn forget(&self) -> Result<(), Error> {
+        remove(&self.record)
+    }
+
+    /// Writes the record in place of the one before. Atomic: a temporary file is renamed.
+    pub(crate) fn write_record(&self, record: &Record, sync: bool) -> Result<(), Error> {
+        let temporary = self.temporary();
+        let failed = |error| Error::io("write", &temporary, error);
+        let text = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&text)?;
+            if sync { file.sync_data() } else { Ok(()) }
+        };
+        if let Err(error) = write() {
+            // On a full disk its space is needed.
+            let _ = fs::remove_file(&temporary);
+            return Err(failed(error));
+        }
+        fs::rename(&temporary, &self.record).map_err(|error| Error::io("rename", &temporary, error))
+    }
+
+    /// Gives the part its final name. The record stays, as that of the file. Gives the folders that are to be synced for it.
+    pub(crate) fn persist(&self) -> Result<Vec<PathBuf>, Error> {
+        let parent = self.target.parent().unwrap_or(&self.folder);
+        let rename = || fs::rename(&self.part, &self.target);
+        let mut folders = vec![parent.to_owned()];
+        rename()
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    let above = parent.ancestors().skip(1).take_while(|above| above.starts_with(&self.folder));
+                    folders.extend(above.map(Path::to_owned));
+                    fs::create_dir_all(parent).and_then(|()| rename())
+                }
+                _ => Err(error),
+            })
+            .map_err(|error| Error::io("rename", &self.part, error))?;
+        Ok(folders)
     }
 
     fn temporary(&self) -> PathBuf {
-        self.sidecar.with_extension("json.new")
+        self.record.with_extension(&Self::TEMPORARY[1..])
     }
 
-    /// Throws the part away, so that the next attempt starts at byte 0.
-    pub(crate) fn restart(&mut self) -> Result<(), Error> {
-        self.version = None;
-        self.len = 0;
-        remove(&self.part)?;
-        remove(&self.sidecar)
+    /// A record that is torn or of an unknown form counts as absent.
+    fn read_record(&self) -> Result<Option<Record>, Error> {
+        let failed = |error| Error::io("read", &self.record, error);
+        match fs::metadata(&self.record) {
+            Ok(metadata) if metadata.len() > MAX_RECORD => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
+        let text = fs::read(&self.record).map_err(failed)?;
+        let is_sound = |record: &Record| record.ranges.are_sound(record.version.size);
+        Ok(serde_json::from_slice(&text).ok().filter(is_sound))
     }
+}
 
-    /// Opens the part for writing at its end; what stands after it is cut off. A part that became shorter since it was
-    /// looked at is refused: growing it would fill the gap with zeros.
-    pub(crate) fn open(&self) -> Result<File, Error> {
-        let failed = |error| Error::io("write", &self.part, error);
+/// An open part. Its bytes are written and read at any offset, by several at once.
+#[derive(Debug)]
+pub(crate) struct PartFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl PartFile {
+    /// Opens the file, and makes it if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let mut options = File::options();
-        let mut file = options.create(self.len == 0).write(true).truncate(false).open(&self.part).map_err(failed)?;
-        if file.metadata().map_err(failed)?.len() < self.len {
-            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it was cut meanwhile")));
+        let file = options.create(true).read(true).write(true).truncate(false).open(path);
+        Ok(Self { path: path.to_owned(), file: file.map_err(|error| Error::io("open", path, error))? })
+    }
+
+    /// Opens a file that is whole, to read it.
+    pub(crate) fn open_whole(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes all of `chunks`, one behind the other.
+    #[cfg(unix)]
+    pub(crate) fn write_at(&self, chunks: &[Bytes], mut offset: u64) -> Result<(), Error> {
+        // As many as one call takes on every system (POSIX: at least 16; Linux: 1,024).
+        const AT_ONCE: usize = 256;
+        let (mut at, mut skip) = (0, 0);
+        while at < chunks.len() {
+            let slices: Vec<_> = chunks[at..]
+                .iter()
+                .take(AT_ONCE)
+                .enumerate()
+                .map(|(place, chunk)| io::IoSlice::new(if place == 0 { &chunk[skip..] } else { chunk }))
+                .collect();
+            let mut written = match rustix::io::pwritev(&self.file, &slices, offset) {
+                Ok(0) if slices.iter().any(|slice| !slice.is_empty()) => {
+                    return Err(self.failed("write", io::ErrorKind::WriteZero.into()));
+                }
+                Ok(written) => written,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(self.failed("write", error.into())),
+            };
+            offset += written as u64;
+            while at < chunks.len() && written >= chunks[at].len() - skip {
+                written -= chunks[at].len() - skip;
+                (at, skip) = (at + 1, 0);
+            }
+            skip += written;
         }
-        file.set_len(self.len).map_err(failed)?;
-        io::Seek::seek(&mut file, io::SeekFrom::Start(self.len)).map_err(failed)?;
-        Ok(file)
+        Ok(())
     }
 
-    /// Takes note that the part has this many bytes, all of them synced.
-    pub(crate) fn advance(&mut self, synced: u64) -> Result<(), Error> {
-        self.len = synced;
-        if let Some(version) = &mut self.version {
-            version.synced = synced;
+    /// Writes all of `chunks`, one behind the other.
+    #[cfg(windows)]
+    pub(crate) fn write_at(&self, chunks: &[Bytes], mut offset: u64) -> Result<(), Error> {
+        use std::os::windows::fs::FileExt;
+        for chunk in chunks {
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let written = self.file.seek_write(rest, offset).map_err(|error| self.failed("write", error))?;
+                rest = &rest[written..];
+                offset += written as u64;
+            }
         }
-        self.write_sidecar()
+        Ok(())
     }
 
-    /// Records the version that the part holds, if there is one, and how much of it is synced. Atomic: a temporary file
-    /// is synced and renamed.
-    pub(crate) fn write_sidecar(&self) -> Result<(), Error> {
-        let Some(version) = &self.version else { return Ok(()) };
-        let temporary = self.temporary();
-        let failed = |error| Error::io("write", &temporary, error);
-        let mut file = File::create(&temporary).map_err(failed)?;
-        let text = serde_json::to_vec(version).map_err(|error| failed(error.into()))?;
-        file.write_all(&text).map_err(failed)?;
-        file.sync_data().map_err(failed)?;
-        fs::rename(&temporary, &self.sidecar).map_err(|error| Error::io("rename", &temporary, error))
-    }
-
-    /// Syncs the part and gives it its final name. The sidecar stays, as the record of what the file is.
-    pub(crate) fn persist(&self) -> Result<PathBuf, Error> {
-        let target = self.target();
-        File::open(&self.part)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| Error::io("sync", &self.part, error))?;
-        let parent = target.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
-        fs::rename(&self.part, &target).map_err(|error| Error::io("rename", &self.part, error))?;
-        File::open(parent).and_then(|folder| folder.sync_all()).map_err(|error| Error::io("sync", parent, error))?;
-        Ok(target)
-    }
-
-    /// A sidecar that is torn or of an unknown form counts as absent.
-    fn read_sidecar(&self) -> Result<Option<Version>, Error> {
-        match fs::read(&self.sidecar) {
-            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &self.sidecar, error)),
+    /// Reads some bytes; none at the end of the file.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            #[cfg(unix)]
+            let read = std::os::unix::fs::FileExt::read_at(&self.file, buffer, offset);
+            #[cfg(windows)]
+            let read = std::os::windows::fs::FileExt::seek_read(&self.file, buffer, offset);
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
         }
+    }
+
+    /// Gives the disk space of these bytes back, where the file system can. They read as zeros then.
+    pub(crate) fn punch(&self, start: u64, end: u64) -> bool {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::fs::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&self.file, flags, start, end - start).is_ok()
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = (start, end);
+            false
+        }
+    }
+
+    /// Gives the disk space of all other bytes back, where the file system can.
+    fn keep_only(&self, ranges: &Ranges) -> Result<(), Error> {
+        let mut end = 0;
+        for (start, next) in ranges.iter() {
+            if start > end {
+                self.punch(end, start);
+            }
+            end = next;
+        }
+        self.set_len(end)
+    }
+
+    /// Brings the bytes to the disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(|error| self.failed("sync", error))
+    }
+
+    /// Brings the data of all files of its file system to the disk, where that is one call. Whether it did.
+    pub(crate) fn sync_file_system(&self) -> bool {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return rustix::fs::syncfs(&self.file).is_ok();
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        false
+    }
+
+    pub(crate) fn set_len(&self, len: u64) -> Result<(), Error> {
+        self.file.set_len(len).map_err(|error| self.failed("cut", error))
+    }
+
+    fn failed(&self, action: &'static str, error: io::Error) -> Error {
+        Error::io(action, &self.path, error)
     }
 }
 
 /// Removes the file that [`download`](crate::download()) staged as `name` in `folder`, what there is of a part of it,
-/// and the record of its version.
+/// and its record.
 ///
 /// It is the end of a staged file, for whatever reason: its reader is done with it, so that disk space and record are
 /// free; or its reader found it damaged, and the next download that asks for it shall fetch it from its first byte.
@@ -248,8 +444,8 @@ impl Part {
 ///
 /// [`Error::Name`] for a name that [`Request::name`] must not have, [`Error::Io`] if a file cannot be removed.
 pub fn remove_staged(folder: impl AsRef<Path>, name: &str) -> Result<(), Error> {
-    let part = Part::named(folder.as_ref(), name)?;
-    [&part.sidecar, &part.temporary(), &part.part, &part.target()].into_iter().try_for_each(|path| remove(path))
+    let paths = Paths::new(folder.as_ref(), name)?;
+    [&paths.record, &paths.temporary(), &paths.part, &paths.target].into_iter().try_for_each(|path| remove(path))
 }
 
 /// What is not there counts as removed.
@@ -265,50 +461,5 @@ fn len(path: &Path) -> Result<Option<u64>, Error> {
         Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path, error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prepared(folder: &Path) -> Part {
-        match Part::prepare(folder, &Request::new("a")).unwrap() {
-            Prepared::Part { part, discarded: None } => part,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn an_older_file_of_the_same_size_is_not_the_version_whose_part_was_about_to_be_made() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("a"), "old").unwrap();
-        let mut part = prepared(folder.path());
-        let version = Version { key: "a".into(), etag: Some(ETag::new("new")), size: Some(3), ..Version::default() };
-        part.version = Some(version.clone());
-        part.write_sidecar().unwrap();
-        assert_eq!(prepared(folder.path()).len, 0);
-
-        part.version = Some(version);
-        part.open().unwrap().write_all(b"new").unwrap();
-        part.advance(3).unwrap();
-        part.persist().unwrap();
-        assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"new");
-        assert!(matches!(Part::prepare(folder.path(), &Request::new("a")).unwrap(), Prepared::Whole(_)));
-    }
-
-    #[test]
-    fn a_part_that_is_cut_or_removed_meanwhile_is_not_filled_with_zeros() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut part = prepared(folder.path());
-        part.open().unwrap().write_all(b"12345").unwrap();
-        part.len = 5;
-        File::options().write(true).open(part.path()).unwrap().set_len(4).unwrap();
-        let Err(Error::Io { source, .. }) = part.open() else { panic!("it opens") };
-        assert_eq!(source.kind(), io::ErrorKind::UnexpectedEof);
-        fs::remove_file(part.path()).unwrap();
-        let Err(Error::Io { source, .. }) = part.open() else { panic!("it opens") };
-        assert_eq!(source.kind(), io::ErrorKind::NotFound);
-        assert!(!part.path().exists());
     }
 }

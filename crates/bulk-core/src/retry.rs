@@ -1,4 +1,6 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::Error;
 
@@ -50,17 +52,52 @@ impl RetryPolicy {
 /// The error of `attempt` as it is if it is not transient, else [`Error::Exhausted`] with the last one as its source.
 pub async fn retry<T, F, Fut>(
     policy: &RetryPolicy,
+    on_retry: impl FnMut(u32, Duration, &Error),
+    attempt: F,
+) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = (Result<T, Error>, bool)>,
+{
+    retry_when(policy, || std::future::ready(()), on_retry, attempt).await
+}
+
+/// As [`retry()`], and waits for `ready` before each attempt. That wait is for another's sake (the server asked all for
+/// less), so it does not count against [`RetryPolicy::timeout`].
+pub(crate) async fn retry_when<T, F, Fut, Ready>(
+    policy: &RetryPolicy,
+    ready: impl FnMut() -> Ready,
+    on_retry: impl FnMut(u32, Duration, &Error),
+    attempt: F,
+) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = (Result<T, Error>, bool)>,
+    Ready: Future<Output = ()>,
+{
+    retry_drawing(policy, fastrand::f64, ready, on_retry, attempt).await
+}
+
+/// [`retry_when`] with its dice: each wait takes one number of at least 0 and below 1 from `random`.
+async fn retry_drawing<T, F, Fut, Ready>(
+    policy: &RetryPolicy,
+    mut random: impl FnMut() -> f64,
+    mut ready: impl FnMut() -> Ready,
     mut on_retry: impl FnMut(u32, Duration, &Error),
     mut attempt: F,
 ) -> Result<T, Error>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = (Result<T, Error>, bool)>,
+    Ready: Future<Output = ()>,
 {
     let started = Instant::now();
     let mut last_progress = started;
     let mut failures = 0;
     loop {
+        let held = Instant::now();
+        ready().await;
+        last_progress += held.elapsed();
         let (result, progressed) = attempt().await;
         let error = match result {
             Ok(value) => return Ok(value),
@@ -72,7 +109,7 @@ where
             last_progress = Instant::now();
         }
         failures += 1;
-        let delay = policy.delay(failures, &error, fastrand::f64());
+        let delay = policy.delay(failures, &error, random());
         if failures >= policy.attempts || last_progress.elapsed() + delay > policy.timeout {
             return Err(Error::Exhausted { attempts: failures, elapsed: started.elapsed(), source: Box::new(error) });
         }
@@ -123,6 +160,57 @@ mod tests {
         assert_eq!(calls.get(), 4);
         assert!(matches!(error, Error::Exhausted { attempts: 3, .. }), "{error:?}");
         assert!(error.is_remote());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_are_drawn_and_counted_against_the_timeout() {
+        let started = Instant::now();
+        let policy = RetryPolicy { timeout: Duration::from_secs(9), ..RetryPolicy::default() };
+        let mut drawn = [0.5, 0.25, 0.0].into_iter();
+        let (calls, waits) = (Cell::new(0), Cell::new(Vec::new()));
+        let error = retry_drawing(
+            &policy,
+            || drawn.next().unwrap(),
+            || std::future::ready(()),
+            |attempt, wait, _| {
+                let mut all = waits.take();
+                all.push((attempt, wait.as_millis()));
+                waits.set(all);
+            },
+            || {
+                calls.set(calls.get() + 1);
+                let retry_after = (calls.get() == 3).then_some(9);
+                async move { (Err::<(), _>(unavailable(retry_after)), false) }
+            },
+        )
+        .await
+        .unwrap_err();
+        assert_eq!(waits.into_inner(), [(1, 100), (2, 100)]);
+        let Error::Exhausted { attempts, elapsed, .. } = error else { panic!("{error:?}") };
+        assert_eq!((attempts, elapsed, started.elapsed()), (3, Duration::from_millis(200), elapsed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn being_held_back_does_not_count_against_the_timeout() {
+        let policy = RetryPolicy { timeout: Duration::from_secs(9), initial: Duration::ZERO, ..RetryPolicy::default() };
+        let calls = Cell::new(0);
+        let error = retry_when(
+            &policy,
+            || tokio::time::sleep(Duration::from_secs(100)),
+            |_, _, _| {},
+            || {
+                calls.set(calls.get() + 1);
+                async {
+                    tokio::time::sleep(Duration::from_secs(4)).await;
+                    (Err::<(), _>(unavailable(None)), false)
+                }
+            },
+        )
+        .await
+        .unwrap_err();
+        // The third attempt ends after 12 s that count.
+        let Error::Exhausted { attempts, elapsed, .. } = error else { panic!("{error:?}") };
+        assert_eq!((calls.get(), attempts, elapsed), (3, 3, Duration::from_secs(312)));
     }
 
     #[tokio::test]

@@ -177,7 +177,9 @@ async fn a_dropped_download_is_resumed_under_if_match() {
     let folder = tempfile::tempdir().unwrap();
     server.fault(Rule::new(Fault::Truncate(70 << 20)).first(1));
     server.fault(Rule::new(Fault::Hang).nth(2));
-    let (events, options) = recorded();
+    let (events, mut options) = recorded();
+    options.concurrency = 1;
+    options.segment = Some(1 << 30);
     let mut files = download(source(&server), plan(&objects), folder.path(), options.clone());
     // The first attempt broke off and the second one hangs: this is the moment to stop.
     while events.lock().unwrap().is_empty() {
@@ -198,12 +200,15 @@ async fn a_dropped_download_is_resumed_under_if_match() {
     let etag = staged.etag.as_ref().unwrap().to_header();
     assert_eq!(requests[0].if_match.as_deref(), Some(etag.as_str()));
 
-    // And a third run finds it whole.
-    server.clear_requests();
-    let (_, options) = recorded();
-    let deliveries = run(&server, plan(&objects), folder.path(), options).await;
-    assert_eq!(deliveries[0].outcome.as_ref().unwrap().fetched, 0);
-    assert_eq!(server.requests().len(), 0);
+    // And a third run finds it whole: it asks whether it is still the one, unless the plan says so.
+    for asked in [vec![Some("bytes=0-0".to_owned())], vec![]] {
+        server.clear_requests();
+        let mut plan = plan(&objects);
+        plan[0].etag = staged.etag.clone().filter(|_| asked.is_empty());
+        let deliveries = run(&server, plan, folder.path(), recorded().1).await;
+        assert_eq!(deliveries[0].outcome.as_ref().unwrap().fetched, 0);
+        assert_eq!(server.requests().into_iter().map(|request| request.range).collect::<Vec<_>>(), asked);
+    }
 }
 
 #[tokio::test]
@@ -368,6 +373,53 @@ async fn a_plan_that_panics_does_not_end_as_if_it_were_done() {
     let (_, options) = recorded();
     let plan = plan(&objects).into_iter().chain(std::iter::once_with(|| panic!("the plan cannot go on")));
     download(source(&server), plan, folder.path(), options).collect::<Vec<_>>().await;
+}
+
+#[tokio::test]
+async fn an_observer_that_panics_ends_the_download_and_is_passed_on() {
+    type Is = fn(&Event<'_>) -> bool;
+    let events: [(&str, Is); 4] = [
+        ("a", |event| matches!(event, Event::Started { .. })),
+        ("a", |event| matches!(event, Event::Progress { .. })),
+        ("a", |event| matches!(event, Event::Finished { .. })),
+        ("missing", |event| matches!(event, Event::Failed { .. })),
+    ];
+    for (key, is_the_one) in events {
+        let objects = [("a", content(1, 10)), ("b", content(2, 10))];
+        let server = serve(&objects);
+        let folder = tempfile::tempdir().unwrap();
+        let (_, mut options) = recorded();
+        options.observer = Arc::new(move |event: &Event<'_>| assert!(!is_the_one(event), "the observer cannot go on"));
+        let files = download(source(&server), [key, "b"].map(Request::new), folder.path(), options);
+        let collecting = tokio::spawn(files.collect::<Vec<_>>());
+        let ended = tokio::time::timeout(Duration::from_secs(60), collecting).await.expect("it hangs");
+        let panic = ended.unwrap_err().into_panic();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"the observer cannot go on"));
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_ours_are_refused() {
+    let objects = [("a", content(1, 10))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["manifest.json", ".bulk/a", ".bulk", "a/../b", "/a", "a//b", "", "a\0", "x/manifest.json"];
+    let plan = names.map(|name| {
+        let mut request = Request::new("a");
+        request.name = name.to_owned();
+        request
+    });
+    let deliveries = run(&server, plan.to_vec(), folder.path(), recorded().1).await;
+    for (delivery, name) in deliveries.iter().zip(names) {
+        match &delivery.outcome {
+            Ok(staged) => assert_eq!((name, staged.size), ("x/manifest.json", 10)),
+            Err(error) => assert!(matches!(error, Error::Name { name: refused, .. } if refused == name), "{error:?}"),
+        }
+    }
+    assert_eq!(deliveries.iter().filter(|delivery| delivery.outcome.is_ok()).count(), 1);
+    let reason = deliveries[0].outcome.as_ref().unwrap_err().to_string();
+    assert_eq!(reason, "\"manifest.json\" cannot be staged: it is the manifest's");
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]

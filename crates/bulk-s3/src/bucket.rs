@@ -2,8 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bulk_core::{Body, Get, HttpClient, Observer, RetryPolicy, Source};
-use http::HeaderMap;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bulk_core::{Body, Digest, ETag, Get, HttpClient, Observer, RetryPolicy, Source};
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::HttpRequestBody;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -63,6 +66,8 @@ pub struct BucketOptions {
     pub region: Option<String>,
     /// Default: anonymous.
     pub credentials: Credentials,
+    /// The connections. Default: [`HttpClient::new`]'s. The look-up of credentials has its own.
+    pub client: Option<HttpClient>,
     /// When to try again. Used by listings; downloads have their own.
     pub retry: RetryPolicy,
     /// Who is told of a listing's retries. Default nobody.
@@ -75,6 +80,7 @@ impl Default for BucketOptions {
             endpoint: None,
             region: None,
             credentials: Credentials::Anonymous,
+            client: None,
             retry: RetryPolicy::default(),
             observer: Arc::new(()),
         }
@@ -82,6 +88,18 @@ impl Default for BucketOptions {
 }
 
 /// A bucket: lists its objects, and is the source that fetches them.
+///
+/// [`Body::digests`] are what S3 says of a whole object:
+/// - `x-amz-checksum-crc32`, `-crc32c`, `-crc64nvme` and `-sha256`, which are asked for with `x-amz-checksum-mode`, in
+///   answers that are whole. A composite one, made of the checksums of a multipart upload's parts, is none of the object
+///   (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>); and beside a range S3 sends
+///   none, or one that is of the range.
+/// - The ETag as MD5, if it has 32 hexadecimal digits: so it is for what was uploaded in one piece and is encrypted with
+///   S3's own keys or not at all, but with KMS or a customer's key, and in a directory bucket (`…--x-s3`), it is none
+///   (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>). Of other servers nobody can know; those in wide
+///   use follow S3.
+///
+/// A `Content-Encoding` is a property of the object as it was uploaded; its bytes come as they are stored.
 ///
 /// Cheap to clone; clones share connections and credentials.
 #[derive(Clone)]
@@ -122,15 +140,11 @@ impl Bucket {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(unusable("its endpoint is not http:// or https://"));
         }
-        Ok(Self {
-            client: HttpClient::new()?,
-            name,
-            base,
-            region,
-            credentials,
-            retry: options.retry,
-            observer: options.observer,
-        })
+        let client = match options.client {
+            Some(client) => client,
+            None => HttpClient::new()?,
+        };
+        Ok(Self { client, name, base, region, credentials, retry: options.retry, observer: options.observer })
     }
 
     /// The bucket's name.
@@ -157,15 +171,23 @@ impl Bucket {
 
     /// The headers that sign a GET of `url`; none for an anonymous bucket.
     pub(crate) async fn sign(&self, url: &Url) -> Result<HeaderMap, bulk_core::Error> {
-        let Some(provider) = &self.credentials else { return Ok(HeaderMap::new()) };
+        self.sign_with(Method::GET, url, HeaderMap::new()).await
+    }
+
+    /// `headers`, and those that sign them along with a request for `url`. SigV4 wants every `x-amz-` header signed.
+    async fn sign_with(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<HeaderMap, bulk_core::Error> {
+        let Some(provider) = &self.credentials else { return Ok(headers) };
         let denied =
             |what: String| bulk_core::Error::Denied { location: self.location_of_bucket(), reason: Some(what) };
         let credential = provider.get_credential().await.map_err(|error| {
             denied(format!("no usable credentials were found; a public bucket needs anonymous access: {error}"))
         })?;
-        let mut request = http::Request::get(url.as_str())
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(url.as_str())
             .body(HttpRequestBody::empty())
             .map_err(|error| denied(error.to_string()))?;
+        *request.headers_mut() = headers;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .try_authorize(&mut request, None)
             .map_err(|error| denied(error.to_string()))?;
@@ -183,11 +205,74 @@ impl Source for Bucket {
         format!("s3://{}/{key}", self.name)
     }
 
+    /// The URL: buckets of one name are at more than one endpoint.
+    fn identity(&self, key: &str) -> String {
+        let mut url = self.base.clone();
+        // A URL that cannot have them answers Err, and has none.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.set_query(None);
+        format!("{url}{}", utf8_percent_encode(key, PATH))
+    }
+
     async fn get(&self, get: &Get) -> Result<Body, bulk_core::Error> {
         let url = self.url(&get.key, &[])?;
-        let headers = self.sign(&url).await?;
-        self.client.get(&url, headers, get).await
+        let headers = self.sign_with(Method::GET, &url, HeaderMap::from_iter([(CHECKSUM_MODE, ENABLED)])).await?;
+        let (headers, mut body) = self.client.get(&url, headers, get).await?;
+        body.digests.extend(self.digests_in(&headers, body.etag.as_ref()));
+        Ok(body)
     }
+
+    async fn digests(&self, key: &str, if_match: Option<&ETag>) -> Result<Vec<Digest>, bulk_core::Error> {
+        let url = self.url(key, &[])?;
+        let headers = self.sign_with(Method::HEAD, &url, HeaderMap::from_iter([(CHECKSUM_MODE, ENABLED)])).await?;
+        let headers = self.client.head(&url, headers, if_match).await?;
+        let etag = headers.get(ETAG).and_then(|value| value.to_str().ok()).map(ETag::new);
+        Ok(self.digests_in(&headers, etag.as_ref()))
+    }
+}
+
+const CHECKSUM_MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
+const ENABLED: HeaderValue = HeaderValue::from_static("ENABLED");
+
+impl Bucket {
+    /// What S3 says of the object's content.
+    fn digests_in(&self, headers: &HeaderMap, etag: Option<&ETag>) -> Vec<Digest> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        let says = |name, wanted: &str| text(name).is_some_and(|text| text.eq_ignore_ascii_case(wanted));
+        // Google Cloud Storage unpacks such objects on their way, and its digests are of what it keeps
+        // (https://docs.cloud.google.com/storage/docs/transcoding).
+        let is_kept_packed = text("x-goog-stored-content-encoding").is_some_and(|coding| coding != "identity");
+        if is_kept_packed && !headers.contains_key(CONTENT_ENCODING) {
+            return Vec::new();
+        }
+        let mut digests = Vec::new();
+        if !headers.contains_key(CONTENT_RANGE) && !says("x-amz-checksum-type", "COMPOSITE") {
+            digests.extend(text("x-amz-checksum-crc32").and_then(base64).map(u32::from_be_bytes).map(Digest::Crc32));
+            digests.extend(text("x-amz-checksum-crc32c").and_then(base64).map(u32::from_be_bytes).map(Digest::Crc32c));
+            let crc64 = text("x-amz-checksum-crc64nvme").and_then(base64).map(u64::from_be_bytes);
+            digests.extend(crc64.map(Digest::Crc64Nvme));
+            digests.extend(text("x-amz-checksum-sha256").and_then(base64).map(Digest::Sha256));
+        }
+        let has_key = text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
+            || headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
+        if !has_key && !self.name.ends_with("--x-s3") {
+            digests.extend(etag.and_then(|etag| md5(etag.as_str())).map(Digest::Md5));
+        }
+        digests
+    }
+}
+
+/// A checksum of the whole object. A composite one has its number of parts behind it (`…-3`), which is no base64.
+fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
+    BASE64_STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+/// The MD5 that an ETag of 32 digits is.
+fn md5(etag: &str) -> Option<[u8; 16]> {
+    let digits: Option<Vec<u8>> = etag.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    let bytes: Vec<u8> =
+        digits.filter(|digits| digits.len() == 32)?.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    bytes.try_into().ok()
 }
 
 /// The provider of credentials, and the region that the environment names.

@@ -33,4 +33,7 @@ mod snapshot;
 pub use bucket::{Bucket, BucketOptions, Credentials};
 pub use error::Error;
 pub use object::Object;
-pub use snapshot::{DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder, newest_of_each};
+pub use snapshot::{
+    BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
+    newest_of_each,
+};

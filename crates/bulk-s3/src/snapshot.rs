@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::civil::Date;
 
@@ -25,6 +26,130 @@ impl<'a> DatedName<'a> {
         let (base, date) = stem.split_at_checked(at)?;
         let base = base.strip_suffix('-').filter(|base| !base.is_empty())?;
         Some(Self { base, date: date.parse().ok()?, extension: &extension[1..] })
+    }
+}
+
+/// Where a date stands in file names: text in which `YYYY`, and where there are any `MM` and `DD`, stand for digits.
+///
+/// A name is dated by the last place in it that fits and is a date, and where no digit adjoins the pattern's own. Two names
+/// are of one base if they differ in nothing else. Default: `-YYYY-MM-DD`.
+///
+/// ```
+/// use bulk_s3::DatePattern;
+///
+/// let pattern: DatePattern = "_YYYYMM".parse()?;
+/// let (date, base) = pattern.find("dump_202606.tar.gz").unwrap();
+/// assert_eq!((date.to_string().as_str(), base.as_str()), ("2026-06-01", "dump_YYYYMM.tar.gz"));
+/// assert_eq!(pattern.find("dump_2026061.tar.gz"), None);
+/// # Ok::<_, bulk_s3::BadPattern>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatePattern {
+    text: String,
+    tokens: Vec<Token>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Year,
+    Month,
+    Day,
+    Byte(u8),
+}
+
+/// Why text is no [`DatePattern`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no date pattern: {reason}")]
+#[non_exhaustive]
+pub struct BadPattern {
+    /// The text.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl Default for DatePattern {
+    fn default() -> Self {
+        use Token::{Byte, Day, Month, Year};
+        Self { text: "-YYYY-MM-DD".to_owned(), tokens: vec![Byte(b'-'), Year, Byte(b'-'), Month, Byte(b'-'), Day] }
+    }
+}
+
+impl FromStr for DatePattern {
+    type Err = BadPattern;
+
+    fn from_str(text: &str) -> Result<Self, BadPattern> {
+        let mut tokens = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((&byte, behind)) = rest.split_first() {
+            let (token, behind) = match rest {
+                [b'Y', b'Y', b'Y', b'Y', behind @ ..] => (Token::Year, behind),
+                [b'M', b'M', behind @ ..] => (Token::Month, behind),
+                [b'D', b'D', behind @ ..] => (Token::Day, behind),
+                _ => (Token::Byte(byte), behind),
+            };
+            tokens.push(token);
+            rest = behind;
+        }
+        let count = |token| tokens.iter().filter(|found| **found == token).count();
+        let reason = match [Token::Year, Token::Month, Token::Day].map(count) {
+            [0, ..] => Some("it has no YYYY"),
+            [1, 0, 1] => Some("it has DD and no MM"),
+            [1, 0 | 1, 0 | 1] => None,
+            _ => Some("it has YYYY, MM or DD twice"),
+        };
+        match reason {
+            Some(reason) => Err(BadPattern { text: text.to_owned(), reason }),
+            None => Ok(Self { text: text.to_owned(), tokens }),
+        }
+    }
+}
+
+impl fmt::Display for DatePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl DatePattern {
+    /// The date in a file name, its first day where the pattern has no day, and what all names of its base have in common:
+    /// the name with the pattern in place of the date. `None` if it has no date.
+    pub fn find(&self, file_name: &str) -> Option<(Date, String)> {
+        (0..file_name.len()).rev().find_map(|at| {
+            let (date, end) = self.match_at(file_name.as_bytes(), at)?;
+            // What matched are whole characters: it begins and ends with whole ones of the pattern, or with digits.
+            Some((date, format!("{}{}{}", file_name.get(..at)?, self.text, file_name.get(end..)?)))
+        })
+    }
+
+    fn match_at(&self, name: &[u8], at: usize) -> Option<(Date, usize)> {
+        let is_digit = |place: usize| name.get(place).is_some_and(u8::is_ascii_digit);
+        let is_number = |token: Option<&Token>| !matches!(token, None | Some(Token::Byte(_)));
+        if is_number(self.tokens.first()) && at > 0 && is_digit(at - 1) {
+            return None;
+        }
+        let (mut year, mut month, mut day) = (0, 1, 1);
+        let mut end = at;
+        for token in &self.tokens {
+            let mut number = |digits: usize| {
+                let text = name.get(end..end + digits)?;
+                end += digits;
+                let digit = |value: i16, byte: &u8| byte.is_ascii_digit().then(|| value * 10 + i16::from(byte - b'0'));
+                text.iter().try_fold(0, digit)
+            };
+            match token {
+                Token::Year => year = number(4)?,
+                Token::Month => month = number(2)?,
+                Token::Day => day = number(2)?,
+                Token::Byte(byte) if name.get(end) == Some(byte) => end += 1,
+                Token::Byte(_) => return None,
+            }
+        }
+        if is_number(self.tokens.last()) && is_digit(end) {
+            return None;
+        }
+        let small = |number: i16| i8::try_from(number).ok();
+        Some((Date::new(year, small(month)?, small(day)?).ok()?, end))
     }
 }
 
@@ -175,29 +300,30 @@ pub fn choose_snapshot(listing: impl IntoIterator<Item = Object>, wanted: &Wante
     Err(Error::NoSnapshot { passed_over })
 }
 
-/// The newest file of each base name and extension, placeholders and `.delta` files left out; undated files as they are.
-/// The order of the listing is kept.
-pub fn newest_of_each(listing: impl IntoIterator<Item = Object>) -> Vec<Object> {
+/// The newest file of each base name by the date in its name, placeholders of data files and `.delta` files left out; undated
+/// files as they are. Names in different folders are of different bases. The order of the listing is kept.
+pub fn newest_of_each(listing: impl IntoIterator<Item = Object>, pattern: &DatePattern) -> Vec<Object> {
     let objects: Vec<_> =
         listing.into_iter().filter(|object| !object.key.ends_with('/') && !object.key.ends_with(".delta")).collect();
-    let mut newest: BTreeMap<(String, String), (Date, usize)> = BTreeMap::new();
-    let mut undated = BTreeSet::new();
+    let mut newest: BTreeMap<(&str, String), (Date, usize)> = BTreeMap::new();
+    let mut kept = BTreeSet::new();
     for (place, object) in objects.iter().enumerate() {
-        let Some(name) = DatedName::parse(object.file_name()) else {
-            undated.insert(place);
+        let name = object.file_name();
+        let Some((date, base)) = pattern.find(name) else {
+            kept.insert(place);
             continue;
         };
-        if is_data(name.extension) && is_placeholder(object.file_name(), object.size) {
+        let is_data = name.split_once('.').is_some_and(|(_, extension)| is_data(extension));
+        if is_data && is_placeholder(name, object.size) {
             continue;
         }
-        let folder = object.key.strip_suffix(object.file_name()).unwrap_or_default();
-        let entry =
-            newest.entry((format!("{folder}{}", name.base), name.extension.to_owned())).or_insert((name.date, place));
-        if name.date > entry.0 {
-            *entry = (name.date, place);
+        let folder = object.key.strip_suffix(name).unwrap_or_default();
+        let entry = newest.entry((folder, base)).or_insert((date, place));
+        if date > entry.0 {
+            *entry = (date, place);
         }
     }
-    let kept: BTreeSet<_> = newest.into_values().map(|(_, place)| place).chain(undated).collect();
+    kept.extend(newest.into_values().map(|(_, place)| place));
     objects.into_iter().enumerate().filter(|(place, _)| kept.contains(place)).map(|(_, object)| object).collect()
 }
 
@@ -280,7 +406,31 @@ mod tests {
         let listing = ["x/b-2026-01-01.csv.bz2", "x/a-2026-01-01.csv.bz2", "x/b-2026-04-01.csv.bz2", "x/readme", "x/"];
         let mut listing: Vec<_> = listing.iter().map(|key| Object::new(*key, 99)).collect();
         listing.push(Object::new("x/a-2026-04-01.csv.bz2", 14));
-        let keys: Vec<_> = newest_of_each(listing).into_iter().map(|object| object.key).collect();
+        let newest = newest_of_each(listing, &DatePattern::default());
+        let keys: Vec<_> = newest.into_iter().map(|object| object.key).collect();
         assert_eq!(keys, ["x/a-2026-01-01.csv.bz2", "x/b-2026-04-01.csv.bz2", "x/readme"]);
+    }
+
+    #[test]
+    fn a_pattern_finds_the_last_date_of_a_name() {
+        let find = |pattern: &str, name: &str| {
+            let found = pattern.parse::<DatePattern>().unwrap().find(name)?;
+            Some((found.0.to_string(), found.1))
+        };
+        let some = |date: &str, base: &str| Some((date.to_owned(), base.to_owned()));
+        let usual = "-YYYY-MM-DD";
+        assert_eq!(DatePattern::default(), usual.parse().unwrap());
+        assert_eq!(find(usual, "courts-2026-06-30.csv"), some("2026-06-30", "courts-YYYY-MM-DD.csv"));
+        assert_eq!(find(usual, "a-2025-01-01-2026-06-30.csv"), some("2026-06-30", "a-2025-01-01-YYYY-MM-DD.csv"));
+        assert_eq!(find(usual, "a-2026-02-30.csv"), None);
+        assert_eq!(find(usual, "a-2026-06-301.csv"), None);
+        assert_eq!(find("YYYYMMDD", "最-20260630é"), some("2026-06-30", "最-YYYYMMDDé"));
+        assert_eq!(find("YYYYMMDD", "120260630"), None);
+        assert_eq!(find("YYYY", "planet-2026.osm"), some("2026-01-01", "planet-YYYY.osm"));
+        assert_eq!(find("DD.MM.YYYY", "x 30.06.2026"), some("2026-06-30", "x DD.MM.YYYY"));
+        let refused = |pattern: &str| pattern.parse::<DatePattern>().unwrap_err().reason;
+        assert_eq!(refused("-MM-DD"), "it has no YYYY");
+        assert_eq!(refused("YYYY-DD"), "it has DD and no MM");
+        assert_eq!(refused("YYYY-YYYY"), "it has YYYY, MM or DD twice");
     }
 }

@@ -1,16 +1,23 @@
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulk_core::{DownloadOptions, download, remove_staged};
+use bulk_core::{DownloadOptions, Event, Keep, StagedFile, remove_staged, stream};
 use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName};
 use bulk_s3::{Object, Snapshot};
 use futures::StreamExt;
 use tokio::task::{JoinError, JoinSet};
 
 use super::Run;
-use crate::exit::{Exit, Failure};
-use crate::load::load_path;
+use crate::exit::{Exit, Failure, fetch_error};
+use crate::kept::Kept;
+use crate::load::{Arriving, Outcome, load_body};
 use crate::progress::Progress;
+use crate::source::watched;
+
+/// How far the download runs ahead of the load where nobody said how far. A disk that the database shares is not to be
+/// filled by what waits; this is enough to outlast the slow stretches of either.
+const WINDOW: u64 = 4 << 30;
 
 /// One file and where it goes.
 pub(super) struct Job {
@@ -25,6 +32,7 @@ struct Ended {
     session: Session,
     job: Job,
     result: Result<Loaded, Failure>,
+    outcome: Arc<Outcome>,
 }
 
 fn joined(ended: Result<Ended, JoinError>) -> Result<Ended, Failure> {
@@ -39,6 +47,9 @@ pub(super) struct Totals {
     pub(super) rows: u64,
     pub(super) bytes: u64,
     pub(super) exit: Exit,
+    kept: Kept,
+    /// What is to be fetched again, and so to be removed when nothing of it arrives any more.
+    damaged: Vec<Object>,
     /// Then there is no use in fetching the other files.
     is_database_lost: bool,
 }
@@ -46,24 +57,31 @@ pub(super) struct Totals {
 impl Totals {
     /// Counts a load, says how it failed, and gives back its session.
     fn add(&mut self, run: &Run<'_>, ended: Ended) -> Session {
-        let Ended { session, job, result } = ended;
+        let Ended { session, job, result, outcome } = ended;
         match result {
             Ok(loaded) => {
                 self.files += 1;
                 self.rows += loaded.sent;
                 self.bytes += loaded.bytes;
-                if !run.mirror.keep_files {
+                if run.mirror.keep_files {
+                    self.kept.add(outcome.take_staged().and_then(StagedFile::into_space));
+                } else {
                     remove(run, &job.object);
                 }
             }
             // Its chunks so far are kept; the exit status tells the rest.
             Err(failure) if failure.is_stop() => {}
             Err(Failure { exit, mut error }) => {
-                self.is_database_lost |= matches!(exit, Exit::Remote | Exit::Denied);
+                let is_fetch = error.chain().any(|cause| fetch_error(cause).is_some());
+                self.is_database_lost |= !is_fetch && matches!(exit, Exit::Remote | Exit::Denied);
                 if is_damage(&error) {
-                    remove(run, &job.object);
+                    self.damaged.push(job.object);
                     let hint =
                         "damaged; it is fetched again by the next run, and if that fails alike, it was published so";
+                    error = error.context(hint);
+                } else if error.chain().any(is_replacement) {
+                    let hint = "replaced at its source while it was loaded; if the table has rows of the version before, \
+                                the new one is loaded with --restart";
                     error = error.context(hint);
                 }
                 self.fail(run, Failure { exit, error: error.context(job.base) });
@@ -79,7 +97,8 @@ impl Totals {
     }
 }
 
-/// Downloads and loads: files arrive in order, and each goes to the next session that is free.
+/// Downloads and loads: files arrive in order, and each goes to the next session that is free, which reads it while the
+/// rest of it still arrives.
 pub(super) async fn load_all(
     run: &Run<'_>,
     snapshot: &Snapshot,
@@ -87,10 +106,29 @@ pub(super) async fn load_all(
     sessions: Vec<Session>,
 ) -> Result<(Vec<Session>, Totals), Failure> {
     let report = run.report;
-    let mut totals =
-        Totals { files: 0, failed: 0, fetched: 0, rows: 0, bytes: 0, exit: Exit::Done, is_database_lost: false };
+    let mut totals = Totals {
+        files: 0,
+        failed: 0,
+        fetched: 0,
+        rows: 0,
+        bytes: 0,
+        exit: Exit::Done,
+        kept: Kept::default(),
+        damaged: Vec::new(),
+        is_database_lost: false,
+    };
     let requests: Vec<_> = jobs.iter().map(|job| job.object.request()).collect();
-    let mut files = download(run.place.source(), requests, &run.mirror.dir, download_options(run));
+    let mut options = download_options(run);
+    let fetched = Arc::new(AtomicU64::new(0));
+    let (observer, sum) = (options.observer.clone(), fetched.clone());
+    options.observer = Arc::new(move |event: &Event<'_>| {
+        if let Event::Progress { bytes, .. } = event {
+            sum.fetch_add(*bytes, Ordering::Relaxed);
+        }
+        observer.event(event);
+    });
+    let keep = if run.mirror.no_files { Keep::Nothing } else { Keep::File };
+    let mut bodies = stream(watched(run.place.source(), report), requests, &run.mirror.dir, keep, options);
     let bytes = jobs.iter().map(|job| job.object.size).sum();
     let progress = Progress::start(report, bytes, bytes);
     let mut free = sessions;
@@ -102,23 +140,18 @@ pub(super) async fn load_all(
                 free.push(totals.add(run, joined(ended)?));
                 continue;
             }
-            delivery = files.next() => delivery,
+            delivery = bodies.next() => delivery,
         };
-        let (Some(delivery), Some(mut job)) = (delivery, jobs.next()) else { break };
-        let staged = match delivery.outcome {
+        let (Some(delivery), Some(job)) = (delivery, jobs.next()) else { break };
+        let body = match delivery.outcome {
             Ok(_) if run.common.stop.is_cancelled() => continue,
-            Ok(staged) => staged,
+            Ok(body) => body,
             Err(bulk_core::Error::Interrupted { .. }) if run.common.stop.is_cancelled() => continue,
             Err(error) => {
                 totals.fail(run, error.into());
                 continue;
             }
         };
-        totals.fetched += staged.fetched;
-        if let Some(etag) = &staged.etag {
-            // Of an object that was replaced since it was listed, this is the version that came.
-            job.identity = FileIdentity::new(&job.object.key, Some(etag.to_string()), staged.size);
-        }
         let options = load_options(run, snapshot, &job.table)?;
         let session = match free.pop() {
             Some(session) => Some(session),
@@ -126,15 +159,23 @@ pub(super) async fn load_all(
         };
         let mut session = session.ok_or_else(|| Failure::usage("no connection to load by"))?;
         let report = report.clone();
+        let name = run.mirror.dir.join(&job.object.request().name).display().to_string();
+        let arriving = Arriving { body, name, identity: job.identity.clone() };
         loads.spawn(async move {
-            let result = load_path(&mut session, &job.table, &staged.path, &job.identity, &options, &report).await;
-            Ended { session, job, result }
+            let outcome = Arc::default();
+            let result = load_body(&mut session, &job.table, arriving, &outcome, &options, &report).await;
+            Ended { session, job, result, outcome }
         });
     }
     while let Some(ended) = loads.join_next().await {
         free.push(totals.add(run, joined(ended)?));
     }
     drop(progress);
+    drop(bodies);
+    for object in std::mem::take(&mut totals.damaged) {
+        remove(run, &object);
+    }
+    totals.fetched = fetched.load(Ordering::Relaxed);
     if totals.is_database_lost {
         totals.failed += jobs.len();
     }
@@ -144,6 +185,8 @@ pub(super) async fn load_all(
 pub(super) fn download_options(run: &Run<'_>) -> DownloadOptions {
     let mut options = DownloadOptions::default();
     options.concurrency = run.common.jobs;
+    options.window = WINDOW;
+    run.mirror.disk.apply(run.budget, &mut options);
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();
     options.observer = Arc::new(move |event: &bulk_core::Event<'_>| observer.on_download(event));
@@ -169,6 +212,11 @@ fn is_damage(error: &anyhow::Error) -> bool {
         }
         _ => false,
     })
+}
+
+/// Whether an object became another one after some of its bytes had been read.
+fn is_replacement(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(fetch_error(cause), Some(bulk_core::Error::Changed { .. }))
 }
 
 /// Removes a file that was fetched, and what is known of it.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -149,6 +150,41 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
 /// The keys that were asked for with GET, in the order of the requests.
 pub(crate) fn gets(server: &s3::Server) -> Vec<String> {
     server.requests().into_iter().filter_map(|request| request.key).collect()
+}
+
+/// The stretches of a file under way that its record in `out` says are safe on disk.
+pub(crate) fn noted(out: &Path, name: &str) -> Vec<Range<u64>> {
+    let text = std::fs::read(out.join(format!(".bulk/{name}.json"))).unwrap_or_default();
+    let record: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let stretches = record["ranges"].as_array().cloned().unwrap_or_default();
+    stretches.iter().map(|range| range["start"].as_u64().unwrap()..range["end"].as_u64().unwrap()).collect()
+}
+
+/// How many bytes those are.
+pub(crate) fn total(stretches: &[Range<u64>]) -> u64 {
+    stretches.iter().map(|range| range.end - range.start).sum()
+}
+
+/// The stretches that a server was asked for, of an object of `size` bytes, and how many bytes it sent of that object. A
+/// request for all of it may be one for its digests, of which no more than the head is taken.
+pub(crate) fn asked(server: &s3::Server, key: &str, size: u64) -> (Vec<Range<u64>>, u64) {
+    let requests: Vec<_> =
+        server.requests().into_iter().filter(|request| request.key.as_deref() == Some(key)).collect();
+    let stretch = |range: &String| {
+        let (start, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        start.parse().unwrap()..last.parse::<u64>().map_or(size, |last| last + 1)
+    };
+    let stretches = requests.iter().filter_map(|request| request.range.as_ref().map(stretch)).collect();
+    (stretches, requests.iter().map(|request| request.bytes_sent).sum())
+}
+
+/// Asserts that nothing of `there` is in `asked`.
+#[track_caller]
+pub(crate) fn assert_apart(asked: &[Range<u64>], there: &[Range<u64>]) {
+    for range in asked {
+        let twice = there.iter().find(|there| range.start < there.end && there.start < range.end);
+        assert_eq!(twice, None, "{range:?} was asked for, although that was there");
+    }
 }
 
 /// A bucket folder with a snapshot in it, its server, and a database.

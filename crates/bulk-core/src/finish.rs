@@ -1,0 +1,369 @@
+//! The end of a file: its digests are compared, its bytes synced, and it gets its final name.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::part::{PartFile, Record};
+use crate::queue::{DISK_POLL, Finish, RECORD};
+use crate::retry::retry_when;
+use crate::run::Run;
+use crate::{Algorithm, Digest, Error, Event, Hasher};
+
+/// Files that are finished together at most, and that may wait for it.
+const TOGETHER: usize = 64;
+/// From so many on, one sync of the whole file system is cheaper than one for each file.
+const SYNC_AT_ONCE: usize = 8;
+/// A file of this size or less is hashed when it is whole; a larger one while its bytes arrive.
+const SMALL: u64 = 8 << 20;
+const READ: usize = 256 * 1024;
+
+/// Hands whole files to the task that finishes them.
+#[derive(Clone)]
+pub(crate) struct Finisher {
+    files: mpsc::Sender<Finish>,
+}
+
+impl Finisher {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Finish>) {
+        let (files, receiver) = mpsc::channel(TOGETHER);
+        (Self { files }, receiver)
+    }
+
+    pub(crate) async fn finish(&self, finish: Finish) {
+        // Without a receiver the download is over.
+        let _ = self.files.send(finish).await;
+    }
+
+    /// Has the bytes of a large file hashed in their order while they arrive, if that is needed to check them.
+    pub(crate) fn follow(&self, run: &Arc<Run>, place: u64, generation: u32) {
+        let mut queue = run.queue();
+        let keeps = !queue.drops();
+        let Some(file) = queue.file(place, generation).filter(|file| file.is_open()) else { return };
+        let algorithms = in_order(&file.digests, &run.options.digests);
+        // What is dropped cannot be read when it is whole.
+        let is_small = keeps && file.size().is_some_and(|size| size <= SMALL);
+        if file.is_followed || algorithms.is_empty() || is_small {
+            return;
+        }
+        file.is_followed = true;
+        drop(queue);
+        let (following, finisher) = (Arc::downgrade(run), self.clone());
+        // Not one of the runtime's threads, of which those that write must have enough.
+        let follow = move || finisher.follow_file(&following, place, generation, &algorithms);
+        if std::thread::Builder::new().spawn(follow).is_err()
+            && let Some(file) = run.queue().file(place, generation)
+        {
+            file.is_followed = false;
+        }
+    }
+
+    fn follow_file(&self, run: &Weak<Run>, place: u64, generation: u32, algorithms: &[Algorithm]) {
+        let mut hasher = Hasher::new(algorithms);
+        let mut buffer = vec![0; READ];
+        let mut position = 0;
+        loop {
+            let Some(run) = run.upgrade() else { return };
+            if run.is_stopped() {
+                // Most of it may be left to read, and a stop is to be soon.
+                return;
+            }
+            let mut queue = run.queue();
+            let (part, readable) = loop {
+                if queue.is_closed {
+                    return;
+                }
+                // Begun anew, failed, or gone.
+                let Some(file) = queue.file(place, generation).filter(|file| file.is_open()) else { return };
+                let readable = file.readable(position);
+                if let (Some(part), 1..) = (&file.part, readable) {
+                    break (part.clone(), readable);
+                }
+                if file.version.is_some() && file.size() == Some(position) {
+                    file.followed = Some(hasher.finish());
+                    let finish = queue.complete(place);
+                    drop(queue);
+                    if let Some(finish) = finish {
+                        let _ = self.files.blocking_send(finish);
+                    }
+                    return;
+                }
+                if queue.is_deserted {
+                    return;
+                }
+                queue = run.wait_for_bytes(queue);
+            };
+            drop(queue);
+            let wanted = buffer.len().min(usize::try_from(readable).unwrap_or(usize::MAX));
+            match part.read_at(&mut buffer[..wanted], position) {
+                Ok(read @ 1..) => {
+                    hasher.update(&buffer[..read]);
+                    position += read as u64;
+                    run.queue().followed(place, generation, position);
+                    run.drop_consumed(place);
+                }
+                read => {
+                    let source = read.err().unwrap_or_else(|| std::io::ErrorKind::UnexpectedEof.into());
+                    run.queue().fail(place, Error::io("read", part.path(), source));
+                    run.changed();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The algorithms of `stated` and `wanted` that need the bytes in their order. The CRC-64 is put together from pieces.
+fn in_order(stated: &[Digest], wanted: &[Algorithm]) -> Vec<Algorithm> {
+    let mut algorithms: Vec<_> = stated.iter().map(Digest::algorithm).chain(wanted.iter().copied()).collect();
+    algorithms.retain(|algorithm| *algorithm != Algorithm::Crc64Nvme);
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    algorithms
+}
+
+/// Finishes the files that come, several at a time.
+pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>) {
+    // Nobody else does this, so the others would wait for it.
+    let _end = EndIfPanicking(&run);
+    let mut batch = Vec::new();
+    while files.recv_many(&mut batch, TOGETHER).await > 0 {
+        ask_for_digests(&run, &mut batch).await;
+        let mut files_left = std::mem::take(&mut batch);
+        while !files_left.is_empty() {
+            let finishing = files_left;
+            let finisher = run.clone();
+            let finishing = tokio::task::spawn_blocking(move || {
+                let is_kept = !finisher.queue().drops();
+                let results = finish(finishing, &finisher.options.digests, is_kept);
+                // The folder is in use until now, also if nobody waits for it any more.
+                drop(finisher);
+                results
+            });
+            let results = match finishing.await {
+                Ok(results) => results,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime ends.
+                    Err(_) => return,
+                },
+            };
+            let mut short = Vec::new();
+            for (finish, result) in results {
+                match result {
+                    Err(error) if error.is_disk_full() => short.push(finish),
+                    result => finished(&run, &finish, result),
+                }
+            }
+            run.changed();
+            files_left = wait_for_disk(&run, short).await;
+        }
+    }
+}
+
+/// Asks the source what it states of those files of which it stated nothing yet.
+async fn ask_for_digests(run: &Arc<Run>, batch: &mut Vec<Finish>) {
+    let unstated = batch.iter_mut().filter(|finish| finish.stated.is_empty() && finish.fetched > 0);
+    let asking = futures::stream::iter(unstated).for_each_concurrent(run.options.concurrency, |finish| {
+        let run = run.clone();
+        async move {
+            let version = finish.record.version.strong_etag();
+            let ask = || async {
+                let result = run.source.digests(&finish.request.key, version).await;
+                run.pace.observe(&result);
+                (result, false)
+            };
+            // Without an answer there is nothing to compare, as with sources that have no digests.
+            let stated = retry_when(&run.options.retry, || run.pace.ready(), |_, _, _| {}, ask).await;
+            finish.stated = stated.unwrap_or_default();
+        }
+    });
+    tokio::select! {
+        () = asking => {}
+        () = run.options.stop.cancelled() => {
+            let mut queue = run.queue();
+            // What was not asked yet is not known to be right.
+            batch.retain(|finish| {
+                let is_known = !finish.stated.is_empty() || finish.fetched == 0;
+                if !is_known {
+                    queue.reopen(finish.place, finish.generation);
+                }
+                is_known
+            });
+        }
+    }
+}
+
+/// Says what became of a file.
+fn finished(run: &Run, finish: &Finish, result: Result<(PathBuf, Record), Error>) {
+    let name = finish.request.name.as_str();
+    match &result {
+        Ok(_) => {
+            run.goes_on(true);
+            let elapsed = finish.started.elapsed();
+            run.event(&Event::Finished { name, size: finish.size, fetched: finish.fetched, elapsed });
+        }
+        // It may be begun anew.
+        Err(Error::Corrupt { .. }) => {}
+        Err(error) => run.event(&Event::Failed { name, error }),
+    }
+    let anew = run.queue().finished(finish.place, finish.generation, result);
+    if let Some((reason, discarded)) = anew {
+        run.event(&Event::Restarted { name, reason: &reason, discarded });
+    }
+}
+
+/// Waits until the disk may have room for what was `short` of it. What is to be tried again then: all, or nothing if it
+/// took too long or the run is to stop.
+async fn wait_for_disk(run: &Arc<Run>, short: Vec<Finish>) -> Vec<Finish> {
+    if short.is_empty() {
+        return short;
+    }
+    let changed = run.budget.changed();
+    let shortage = run.shortage(RECORD);
+    {
+        let mut queue = run.queue();
+        short.iter().for_each(|finish| queue.set_unfinished(finish.place, finish.generation));
+    }
+    // A worker makes room, if what is behind the front has some.
+    run.news.notify_waiters();
+    let Some(left) = run.stands(&shortage) else {
+        for finish in &short {
+            let (name, shortage) = (finish.request.name.clone(), Box::new(shortage.clone()));
+            finished(run, finish, Err(Error::Space { name, shortage }));
+        }
+        run.changed();
+        return Vec::new();
+    };
+    tokio::select! {
+        () = changed => {}
+        () = tokio::time::sleep(left.min(DISK_POLL)) => {}
+        () = run.options.stop.cancelled() => {
+            let mut queue = run.queue();
+            short.iter().for_each(|finish| queue.reopen(finish.place, finish.generation));
+            return Vec::new();
+        }
+    }
+    short
+}
+
+/// Ends the run if the task that has it panics.
+struct EndIfPanicking<'a>(&'a Run);
+
+impl Drop for EndIfPanicking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end();
+        }
+    }
+}
+
+/// A file, and what became of it.
+type Finished = (Finish, Result<(PathBuf, Record), Error>);
+
+fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finished> {
+    let mut files: Vec<_> = batch
+        .into_iter()
+        .map(|finish| {
+            let checked = check(&finish, wanted, is_kept);
+            if let Err(Error::Corrupt { .. }) = &checked {
+                // Neither a retry nor a later run is to go on with it. What cannot be removed fails again.
+                let _ = finish.turn.take(|| finish.paths.clear());
+            }
+            (finish, checked)
+        })
+        .collect();
+    let mut results = Vec::new();
+    let mut folders = BTreeSet::new();
+    let synced = is_kept
+        && files.len() >= SYNC_AT_ONCE
+        && files
+            .iter()
+            .find_map(|(_, checked)| checked.as_ref().ok()?.0.as_ref())
+            .is_some_and(|part| part.sync_file_system());
+    for (finish, checked) in files.drain(..) {
+        let result = checked.and_then(|(part, digests)| {
+            let mut record = finish.record.clone();
+            record.stated = Vec::new();
+            record.digests = digests;
+            record.fetched_at = Some(Timestamp::now());
+            if let Some(part) = part {
+                if !synced {
+                    part.sync()?;
+                }
+                // Its rename reaches the disk before that of the part, or the part is found beside it.
+                finish.turn.take(|| finish.paths.write_record(&record, false))?;
+                folders.extend(finish.paths.persist()?);
+            }
+            Ok((finish.paths.target.clone(), record))
+        });
+        results.push((finish, result));
+    }
+    for folder in &folders {
+        if let Err(source) = File::open(folder).and_then(|folder| folder.sync_all()) {
+            let fails = |(finish, result): &mut Finished| {
+                if result.is_ok() && finish.paths.target.parent() == Some(folder) {
+                    let source = source.kind().into();
+                    *result = Err(Error::Io { action: "sync", path: folder.clone(), source });
+                }
+            };
+            results.iter_mut().for_each(fails);
+        }
+    }
+    results
+}
+
+/// Compares what the source says of a file with what arrived. The file, if it is kept, and its digests.
+fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option<Arc<PartFile>>, Vec<Digest>), Error> {
+    let mut digests = finish.computed.clone().unwrap_or_default();
+    digests.extend(finish.crc.map(Digest::Crc64Nvme));
+    // What was read may be off the disk.
+    let part = match (&finish.part, is_kept) {
+        (_, false) => None,
+        (Some(part), true) => Some(part.clone()),
+        (None, true) => Some(Arc::new(PartFile::open(&finish.paths.part)?)),
+    };
+    if let Some(part) = &part {
+        part.set_len(finish.size)?;
+        // What nobody has computed while the bytes arrived: because the source stated it later, the file is small, or some
+        // of it came in an earlier run.
+        let mut missing = in_order(&finish.stated, wanted);
+        missing.push(Algorithm::Crc64Nvme);
+        missing.retain(|algorithm| digests.iter().all(|digest| digest.algorithm() != *algorithm));
+        digests.extend(hash(part, finish.size, &missing)?);
+    }
+    for stated in &finish.stated {
+        if let Some(found) = digests.iter().find(|found| found.algorithm() == stated.algorithm())
+            && found != stated
+        {
+            let what =
+                format!("its {} is not the one that the server states ({found}, not {stated})", stated.algorithm());
+            return Err(Error::Corrupt { location: finish.request.name.clone(), what });
+        }
+    }
+    Ok((part, digests))
+}
+
+fn hash(part: &PartFile, size: u64, algorithms: &[Algorithm]) -> Result<Vec<Digest>, Error> {
+    let mut hasher = Hasher::new(algorithms);
+    let mut buffer = vec![0; if algorithms.is_empty() { 0 } else { READ.min(size as usize) }];
+    let mut position = 0;
+    while position < size && !buffer.is_empty() {
+        match part.read_at(&mut buffer, position) {
+            Ok(read @ 1..) => {
+                hasher.update(&buffer[..read]);
+                position += read as u64;
+            }
+            read => {
+                let source = read.err().unwrap_or_else(|| std::io::ErrorKind::UnexpectedEof.into());
+                return Err(Error::io("read", part.path(), source));
+            }
+        }
+    }
+    Ok(hasher.finish())
+}

@@ -1,0 +1,452 @@
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, LAST_MODIFIED, LOCATION, RANGE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use url::Url;
+
+use crate::redaction::{redacted, redacted_text};
+use crate::refusal::{element, error_text, refusal};
+use crate::{Body, Digest, ETag, Error, Get, HttpOptions, Proxy};
+
+/// Redirects that one request follows, as browsers do.
+const REDIRECTS: usize = 20;
+
+/// One pool of HTTP/1.1 connections under one set of [`HttpOptions`]. Clones share it.
+///
+/// Redirects are followed. The caller's headers go to the host that they are meant for (same scheme, host and port) and
+/// to no other, so that signatures, keys and session tokens stay there; nor does a `Referer` carry the query of a URL.
+///
+/// It makes one attempt for each call; [`retry`](crate::retry()) is the caller's.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: reqwest::Client,
+}
+
+impl HttpClient {
+    /// Makes the pool with the default options; no connection is opened yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpClient::with_options`].
+    pub fn new() -> Result<Self, Error> {
+        Self::with_options(&HttpOptions::default())
+    }
+
+    /// Makes the pool; no connection is opened yet. Certificates are read now, in calls that block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a file of certificates cannot be read or holds none, [`Error::Url`] if the proxy's URL is
+    /// unusable, [`Error::Transport`] if the TLS library is, or if the system has no roots.
+    pub fn with_options(options: &HttpOptions) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.read_timeout)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none());
+        for path in &options.root_certificates {
+            let failed = |source| Error::io("read certificates from", path, source);
+            let pem = std::fs::read(path).map_err(failed)?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, innermost(&error))))?;
+            if certificates.is_empty() {
+                return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it holds none in PEM form")));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        builder = match &options.proxy {
+            Proxy::System => builder,
+            Proxy::Direct => builder.no_proxy(),
+            Proxy::Url(url) => {
+                let unusable = |reason| Error::Url { url: redacted_text(url), reason };
+                if !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+                    return Err(unusable("a proxy is http:// or https://".to_owned()));
+                }
+                let proxy = reqwest::Proxy::all(url).map_err(|error| unusable(innermost(&error.without_url())))?;
+                builder.proxy(proxy)
+            }
+        };
+        builder
+            .build()
+            .map(|client| Self { client })
+            .map_err(|error| transport("the HTTP client", "cannot be set up", error))
+    }
+
+    /// Opens an object: sends `get` as `Range` and `If-Match` along with `headers`, and checks the answer against it.
+    /// Gives the answer's headers, for what a protocol above HTTP says in them, and the body.
+    ///
+    /// | asked | answer | taken for |
+    /// |---|---|---|
+    /// | a range | 206 | that range, if `Content-Range` says so exactly (RFC 9110, section 14.4) and `Content-Length` agrees |
+    /// | a range | 200 | the whole object: the server gives no ranges (section 14.2) |
+    /// | a range | 200 | that range, if `Content-Range`, with the object's size, and `Content-Length` both say so exactly: some servers send the range that was asked for under this status, against section 14.4 |
+    /// | a range from 0 | 416 of 0 bytes | an empty object: no range of it can be satisfied (section 14.1.2) |
+    /// | the whole | 200 | the whole object; whether it has ranges says `Accept-Ranges` (section 14.3) |
+    ///
+    /// [`Body::digests`] are the SHA-256 in `Repr-Digest` (RFC 9530, section 3), which is of the whole object also beside
+    /// a range, and, in answers that are whole, `Content-MD5` (RFC 1864). If [`Body::end`] is known, the bytes are
+    /// exactly as many, or end in an error.
+    ///
+    /// Every request says `Accept-Encoding: identity`. Whether the bytes are coded nonetheless is for the caller to read
+    /// in `Content-Encoding`: a server compresses on the fly, or states a property of the object as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::get`](crate::Source::get). A status 412, a status 416, and another `ETag` than the one asked for or
+    /// none are [`Error::Changed`]. Any other answer than those above is [`Error::Protocol`] if it is a success, such as
+    /// `multipart/byteranges`, or a 206 to a request without a range.
+    pub async fn get(&self, url: &Url, headers: HeaderMap, get: &Get) -> Result<(HeaderMap, Body), Error> {
+        let location = redacted(url);
+        let protocol = |what: String| Error::Protocol { location: location.clone(), what };
+        let changed = |what: String| Error::Changed { location: location.clone(), what };
+        let mut conditions = HeaderMap::new();
+        conditions.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let range = match get.end {
+            Some(end) if end <= get.start => return Err(protocol("the range asked for is empty".to_owned())),
+            Some(end) => Some(format!("bytes={}-{}", get.start, end - 1)),
+            None if get.start > 0 => Some(format!("bytes={}-", get.start)),
+            None => None,
+        };
+        if let Some(range) = &range {
+            conditions.insert(RANGE, header(range, &location)?);
+        }
+        if let Some(etag) = get.if_match.as_ref().filter(|etag| !etag.is_weak()) {
+            conditions.insert(IF_MATCH, header(&etag.to_header(), &location)?);
+        }
+        let mut response = self.send(Method::GET, url, headers.clone(), conditions, &location).await?;
+        let status = response.status();
+        let length = response.content_length();
+        let found = std::mem::take(response.headers_mut());
+        let is_empty = match status {
+            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::PARTIAL_CONTENT => false,
+            StatusCode::RANGE_NOT_SATISFIABLE if get.start == 0 && range.is_some() => {
+                let text = error_text(response).await;
+                if !is_of_empty_object(&found, &text) {
+                    return Err(changed("it is shorter than before".to_owned()));
+                }
+                response = reqwest::Response::from(http::Response::new(""));
+                true
+            }
+            _ => {
+                *response.headers_mut() = found;
+                return Err(refusal(url, &headers, status, response).await);
+            }
+        };
+        let etag = found.get(ETAG).and_then(|value| value.to_str().ok()).map(ETag::new);
+        match (&get.if_match, &etag) {
+            (Some(expected), Some(found)) if expected != found => {
+                return Err(changed(format!("its ETag was {expected} and is {found}")));
+            }
+            // The server has seen If-Match before it saw the range (section 13.2.2), and need not repeat the tag.
+            (Some(expected), None) if !is_empty => {
+                return Err(changed(format!("its ETag was {expected} and it has none now")));
+            }
+            _ => {}
+        }
+        let (start, end, size, has_ranges) = match status {
+            _ if is_empty => (0, Some(0), Some(0), true),
+            StatusCode::PARTIAL_CONTENT => {
+                let Some(range) = &range else {
+                    return Err(protocol("asked for the whole, the server sent a part of it".to_owned()));
+                };
+                let (end, size) = partial(&found, length, get)
+                    .map_err(|what| protocol(format!("asked for {range}, the server sent {what}")))?;
+                (get.start, Some(end), size, true)
+            }
+            // Its length tells the range from a whole object under a stray header.
+            _ => match range.as_ref().and(length).and_then(|_| partial(&found, length, get).ok()) {
+                Some((end, size @ Some(_))) => (get.start, Some(end), size, true),
+                _ => (0, length, length, range.is_none() && accepts_ranges(&found)),
+            },
+        };
+        let is_whole = status == StatusCode::OK && start == 0 && end == size;
+        let bytes = response
+            .bytes_stream()
+            .map({
+                let location = location.clone();
+                move |item| item.map_err(|error| transport(&location, "the connection broke", error))
+            })
+            .boxed();
+        let bytes = match end {
+            Some(end) => exactly(bytes, start, end, location),
+            None => bytes,
+        };
+        let mut body = Body::new(start, bytes);
+        body.end = end;
+        body.size = size;
+        body.etag = etag;
+        body.last_modified = found.get(LAST_MODIFIED).and_then(|value| http_date(value.to_str().ok()?));
+        body.has_ranges = has_ranges;
+        body.digests = digests(&found, is_whole);
+        Ok((found, body))
+    }
+
+    /// Asks for what the server says of an object, with `HEAD`, and gives the answer's headers. `if_match` is held against
+    /// the `ETag` in them, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpClient::get`].
+    pub async fn head(&self, url: &Url, headers: HeaderMap, if_match: Option<&ETag>) -> Result<HeaderMap, Error> {
+        let location = redacted(url);
+        let mut conditions = HeaderMap::new();
+        conditions.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(etag) = if_match.filter(|etag| !etag.is_weak()) {
+            conditions.insert(IF_MATCH, header(&etag.to_header(), &location)?);
+        }
+        let mut response = self.send(Method::HEAD, url, headers.clone(), conditions, &location).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            status if status.is_success() => {
+                let what = format!("a HEAD was answered with status {}", status.as_u16());
+                return Err(Error::Protocol { location, what });
+            }
+            status => return Err(refusal(url, &headers, status, response).await),
+        }
+        let found = std::mem::take(response.headers_mut());
+        let etag = found.get(ETAG).and_then(|value| value.to_str().ok()).map(ETag::new);
+        if if_match.is_some() && if_match != etag.as_ref() {
+            return Err(Error::Changed { location, what: "it is not the version asked for".to_owned() });
+        }
+        Ok(found)
+    }
+
+    /// Reads a small answer (a listing page, a schema) whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpClient::get`], and [`Error::Protocol`] if it is longer than `limit` bytes.
+    pub async fn read(&self, url: &Url, headers: HeaderMap, limit: usize) -> Result<Bytes, Error> {
+        let location = redacted(url);
+        let response = self.send(Method::GET, url, headers.clone(), HeaderMap::new(), &location).await?;
+        if !response.status().is_success() {
+            return Err(refusal(url, &headers, response.status(), response).await);
+        }
+        let mut stream = response.bytes_stream();
+        let mut body = Vec::new();
+        while let Some(item) = stream.next().await {
+            body.extend_from_slice(&item.map_err(|error| transport(&location, "the connection broke", error))?);
+            if body.len() > limit {
+                return Err(Error::Protocol { location, what: format!("the answer is longer than {limit} bytes") });
+            }
+        }
+        Ok(body.into())
+    }
+
+    /// Sends `headers` along as long as no redirect leads to another host, and `conditions` in any case. The answer has
+    /// any status.
+    async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        mut headers: HeaderMap,
+        conditions: HeaderMap,
+        location: &str,
+    ) -> Result<reqwest::Response, Error> {
+        let mut url = url.clone();
+        for _ in 0..=REDIRECTS {
+            let request = self.client.request(method.clone(), url.clone());
+            let request = request.headers(headers.clone()).headers(conditions.clone());
+            let response = request.send().await.map_err(|error| {
+                let what = match () {
+                    () if error.is_connect() => "cannot connect",
+                    () if error.is_timeout() => "no answer in time",
+                    () => "the request failed",
+                };
+                transport(location, what, error)
+            })?;
+            let Some(next) = redirect(&url, &response) else { return Ok(response) };
+            if next.origin() != url.origin() {
+                headers.clear();
+            }
+            url = next;
+        }
+        Err(Error::Protocol { location: location.to_owned(), what: format!("more than {REDIRECTS} redirects") })
+    }
+}
+
+/// Where the answer leads on to (RFC 9110, section 15.4), if it leads to an HTTP or HTTPS URL.
+fn redirect(url: &Url, response: &reqwest::Response) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let next = url.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()?;
+    matches!(next.scheme(), "http" | "https").then_some(next)
+}
+
+fn header(value: &str, location: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(value).map_err(|_| Error::Protocol {
+        location: location.to_owned(),
+        what: format!("its ETag {value:?} cannot be sent in a header"),
+    })
+}
+
+/// The innermost cause says what happened ("connection refused"); the layers above it repeat the URL.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn transport(location: &str, what: &'static str, error: reqwest::Error) -> Error {
+    let source = innermost(&error.without_url()).into();
+    Error::Transport { location: location.to_owned(), what, source }
+}
+
+/// End and size of the object out of the headers of a 206, if it is what was asked for; else what it is.
+fn partial(headers: &HeaderMap, length: Option<u64>, get: &Get) -> Result<(u64, Option<u64>), String> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = text(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    if content_type.eq_ignore_ascii_case("multipart/byteranges") {
+        return Err(content_type.to_owned());
+    }
+    let other = || format!("Content-Range {:?}", text(CONTENT_RANGE));
+    let (start, end, size) = content_range(text(CONTENT_RANGE)).ok_or_else(other)?;
+    let is_end = match (size, get.end) {
+        (Some(size), asked) => end == asked.unwrap_or(size).min(size),
+        // Short of what was asked for only if the object is.
+        (None, Some(asked)) => end <= asked,
+        (None, None) => true,
+    };
+    if start != get.start || !is_end {
+        return Err(other());
+    }
+    match length {
+        Some(length) if length != end - start => Err(format!("{}, but Content-Length {length}", other())),
+        _ => Ok((end, size)),
+    }
+}
+
+/// Start, end (exclusive) and size of the whole, out of `bytes 5-9/10` (RFC 9110, section 14.4).
+fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (unit, rest) = text.trim().split_once(' ')?;
+    let (range, size) = rest.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (start, end) = (decimal(first)?, decimal(last)?.checked_add(1)?);
+    let size = match size {
+        "*" => None,
+        size => Some(decimal(size).filter(|size| end <= *size)?),
+    };
+    (unit.eq_ignore_ascii_case("bytes") && start < end).then_some((start, end, size))
+}
+
+fn decimal(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn accepts_ranges(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_RANGES).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|unit| unit.trim().eq_ignore_ascii_case("bytes"))
+}
+
+/// Whether a 416 is of an object without bytes: by `Content-Range: bytes */0`, or without one by the body of S3.
+fn is_of_empty_object(headers: &HeaderMap, text: &str) -> bool {
+    match headers.get(CONTENT_RANGE) {
+        Some(value) => value.to_str().is_ok_and(|value| {
+            value.trim().split_once(' ').is_some_and(|(unit, rest)| {
+                unit.eq_ignore_ascii_case("bytes") && rest.trim().strip_prefix("*/").and_then(decimal) == Some(0)
+            })
+        }),
+        None => element(text, "ActualObjectSize") == Some("0"),
+    }
+}
+
+/// What HTTP itself says of the object's content.
+fn digests(headers: &HeaderMap, is_whole: bool) -> Vec<Digest> {
+    let mut digests = Vec::new();
+    // A dictionary of structured fields (RFC 9651, section 3.2); of a key that comes twice the last value counts.
+    let mut sha256 = None;
+    for value in headers.get_all("repr-digest").iter().filter_map(|value| value.to_str().ok()) {
+        for (key, value) in value.split(',').filter_map(|member| member.trim().split_once('=')) {
+            if key == "sha-256" {
+                let value = value.strip_prefix(':').and_then(|value| value.split_once(':'));
+                sha256 = value.and_then(|(value, _)| base64(value));
+            }
+        }
+    }
+    digests.extend(sha256.map(Digest::Sha256));
+    if is_whole && let Some(value) = headers.get("content-md5").and_then(|value| value.to_str().ok()) {
+        digests.extend(base64(value.trim()).map(Digest::Md5));
+    }
+    digests
+}
+
+fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
+    BASE64_STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+/// The stream, if it has the bytes from `start` to `end`; else its end is an error.
+fn exactly(
+    bytes: BoxStream<'static, Result<Bytes, Error>>,
+    start: u64,
+    end: u64,
+    location: String,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    futures::stream::unfold(Some((bytes, start, location)), move |state| async move {
+        let (mut bytes, position, location) = state?;
+        match bytes.next().await {
+            Some(Ok(chunk)) if chunk.len() as u64 > end - position => {
+                let what = "it sends more bytes than it announced".to_owned();
+                Some((Err(Error::Protocol { location, what }), None))
+            }
+            Some(Ok(chunk)) => {
+                let position = position + chunk.len() as u64;
+                Some((Ok(chunk), Some((bytes, position, location))))
+            }
+            Some(Err(error)) => Some((Err(error), None)),
+            None if position < end => {
+                Some((Err(Error::Truncated { location, expected: end, received: position }), None))
+            }
+            None => None,
+        }
+    })
+    .boxed()
+}
+
+pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_range_is_read_exactly() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, 10, Some(10))));
+        assert_eq!(content_range("Bytes 5-8/10"), Some((5, 9, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, 10, None)));
+        let bad = ["bytes 5-10/10", "bytes 9-5/10", "bytes */10", "items 5-9/10", "", "bytes 5-9", "bytes=5-9/10"];
+        let overflow = ["bytes 5-18446744073709551615/*", "bytes +5-9/10", "bytes 5-9/", "bytes -9/10", "bytes 5-/10"];
+        for bad in bad.into_iter().chain(overflow) {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn digests_are_of_the_form_that_their_standard_gives() {
+        let zeros = format!("{}=", "A".repeat(43));
+        let headers = |pairs: &[(&'static str, String)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        };
+        let md5 = ("content-md5", "Q2hlY2sgSW50ZWdyaXR5IQ==".to_owned());
+        let both = headers(&[("repr-digest", format!("sha-512=:AAAA:, sha-256=:{zeros}:;a=1")), md5]);
+        let expected = [Digest::Sha256([0; 32]), Digest::Md5(*b"Check Integrity!")];
+        assert_eq!(digests(&both, true), expected);
+        assert_eq!(digests(&both, false), expected[..1]);
+        for bad in ["sha-256=:AAAA:".to_owned(), format!("sha-256={zeros}"), format!("SHA-256=:{zeros}:")] {
+            assert_eq!(digests(&headers(&[("repr-digest", bad.clone())]), true), [], "{bad}");
+        }
+        assert_eq!(digests(&headers(&[("content-md5", "AAAA".to_owned())]), true), []);
+    }
+}

@@ -1,0 +1,304 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::Error;
+
+/// The ceiling is halved once in this time at most: the answers to requests that were sent together are one sign.
+const HALVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How fast all workers of a run go when the server asks for less.
+///
+/// Two means. A shared instant before which nobody sends ([`hold`](Self::hold), [`ready`](Self::ready)), for what the
+/// server says in `Retry-After`. And a ceiling on requests under way ([`permit`](Self::permit)) that adapts as TCP's
+/// congestion window does: a throttle answer halves it, down to 1, and as many successes in a row at the ceiling as the
+/// ceiling is high add one to it, up to the configured number.
+///
+/// A worker takes its permit before it chooses what to fetch, so that whoever is let through serves the front of the
+/// order, and keeps it over all attempts of that, waits included: at a ceiling of 1, one worker's back-off slows all. Each
+/// attempt begins with [`ready`](Self::ready) and ends with [`observe`](Self::observe).
+///
+/// Cheap to clone; all clones are one pace.
+#[derive(Clone)]
+pub(crate) struct Pace {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    configured: usize,
+    /// Has as many permits, taken or not, as `ceiling` and `excess` of the state together.
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    not_before: Option<Instant>,
+    ceiling: usize,
+    /// Permits above the ceiling that are still in use, and vanish when they are dropped.
+    excess: usize,
+    /// Successes at the ceiling since it last changed.
+    successes: usize,
+    halved: Option<Instant>,
+}
+
+impl Pace {
+    /// At most `concurrency` requests at a time (0 counts as 1), all of them from the start.
+    pub(crate) fn new(concurrency: usize) -> Self {
+        let configured = concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let state = State { not_before: None, ceiling: configured, excess: 0, successes: 0, halved: None };
+        let shared = Shared { configured, permits: Arc::new(Semaphore::new(configured)), state: Mutex::new(state) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Waits until no [`hold`](Self::hold) is in force. Dropping the future is safe.
+    pub(crate) async fn ready(&self) {
+        loop {
+            let not_before = self.shared.lock().not_before;
+            match not_before {
+                // Somebody may hold for longer meanwhile.
+                Some(not_before) if not_before > Instant::now() => tokio::time::sleep_until(not_before).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Lets nobody be ready for `delay` from now. A longer hold stays in force.
+    pub(crate) fn hold(&self, delay: Duration) {
+        // A delay beyond the end of time is none that a server means.
+        let Some(until) = Instant::now().checked_add(delay) else { return };
+        let mut state = self.shared.lock();
+        state.not_before = state.not_before.max(Some(until));
+    }
+
+    /// Waits until fewer requests are under way than the ceiling allows, in the order of asking. Dropping the future gives
+    /// up the place in that order.
+    pub(crate) async fn permit(&self) -> Permit {
+        // The semaphore is never closed; if it were, nothing would be counted.
+        let permit = self.shared.permits.clone().acquire_owned().await.ok();
+        Permit { shared: self.shared.clone(), permit }
+    }
+
+    /// How many requests may be under way now.
+    #[cfg(test)]
+    fn ceiling(&self) -> usize {
+        self.shared.lock().ceiling
+    }
+
+    /// Learns from how an attempt ended, while its permit is still held: a success, a throttle with what the server asked
+    /// for, or another failure, which says nothing about the pace.
+    pub(crate) fn observe<T>(&self, result: &Result<T, Error>) {
+        match result {
+            Ok(_) => self.succeeded(),
+            Err(error) if error.is_throttle() => {
+                if let Some(delay) = error.retry_after() {
+                    self.hold(delay);
+                }
+                self.throttled();
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Halves the ceiling, unless that was done within the last second.
+    fn throttled(&self) {
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        state.successes = 0;
+        if state.halved.is_some_and(|halved| now.duration_since(halved) < HALVE_EVERY) {
+            return;
+        }
+        state.halved = Some(now);
+        let ceiling = (state.ceiling / 2).max(1);
+        let fewer = state.ceiling - ceiling;
+        state.ceiling = ceiling;
+        // Idle ones go at once, the others as they are dropped.
+        state.excess += fewer - self.shared.permits.forget_permits(fewer);
+    }
+
+    /// Counts a success towards a higher ceiling, if the ceiling is what kept the number of requests down.
+    fn succeeded(&self) {
+        let mut state = self.shared.lock();
+        if state.ceiling == self.shared.configured || self.shared.permits.available_permits() > 0 {
+            return;
+        }
+        state.successes += 1;
+        if state.successes < state.ceiling {
+            return;
+        }
+        state.successes = 0;
+        state.ceiling += 1;
+        match state.excess {
+            0 => self.shared.permits.add_permits(1),
+            _ => state.excess -= 1,
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leave for one request at a time. Dropping it lets the next one in line go.
+#[must_use = "dropping a permit lets another request go"]
+pub(crate) struct Permit {
+    shared: Arc<Shared>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(permit) = self.permit.take()
+            && state.excess > 0
+        {
+            state.excess -= 1;
+            permit.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::{RetryPolicy, retry};
+
+    fn throttle(retry_after: Option<u64>) -> Error {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Error::Status { location: "x".into(), status: 503, retry_after, reason: None }
+    }
+
+    fn seconds(started: Instant) -> f64 {
+        started.elapsed().as_secs_f64()
+    }
+
+    /// All permits that are to be had now.
+    fn take_all(pace: &Pace) -> Vec<Permit> {
+        std::iter::from_fn(|| pace.permit().now_or_never()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_hold_holds_all() {
+        let (pace, started) = (Pace::new(4), Instant::now());
+        pace.ready().await;
+        assert_eq!(seconds(started), 0.0);
+        pace.hold(Duration::from_secs(5));
+        pace.hold(Duration::from_secs(3));
+        let extends = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            pace.hold(Duration::from_secs(6));
+        };
+        tokio::join!(pace.ready(), pace.ready(), extends);
+        assert_eq!(seconds(started).round(), 10.0);
+        pace.hold(Duration::MAX);
+        pace.ready().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_of_one_worker_holds_the_others() {
+        let (pace, started) = (Pace::new(4), Instant::now());
+        let policy = RetryPolicy { initial: Duration::ZERO, ..RetryPolicy::default() };
+        let worker = async |errors: &[Option<u64>], begins: u64| {
+            let _permit = pace.permit().await;
+            tokio::time::sleep(Duration::from_secs(begins)).await;
+            let sent = std::cell::RefCell::new(Vec::new());
+            let mut answers = errors.iter();
+            let result = retry(
+                &policy,
+                |_, _, _| {},
+                || {
+                    let answer = answers.next();
+                    let (pace, sent) = (&pace, &sent);
+                    async move {
+                        pace.ready().await;
+                        sent.borrow_mut().push(seconds(started).round());
+                        let result = answer.map_or(Ok(()), |retry_after| Err(throttle(*retry_after)));
+                        pace.observe(&result);
+                        (result, false)
+                    }
+                },
+            );
+            result.await.unwrap();
+            sent.into_inner()
+        };
+        let (told, other) = tokio::join!(worker(&[Some(7), None], 0), worker(&[], 1));
+        assert_eq!((told, other), (vec![0.0, 7.0, 7.0], vec![7.0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_halves_the_ceiling_once_a_second_and_successes_raise_it() {
+        let pace = Pace::new(9);
+        let mut held = take_all(&pace);
+        assert_eq!(held.len(), 9);
+        pace.observe(&Err::<(), _>(throttle(None)));
+        pace.observe(&Err::<(), _>(throttle(None)));
+        assert_eq!(pace.ceiling(), 4);
+        // The five above the ceiling vanish as they end.
+        held.truncate(4);
+        assert!(pace.permit().now_or_never().is_none());
+        held.truncate(3);
+        held.extend(take_all(&pace));
+        assert_eq!(held.len(), 4);
+
+        for _ in 0..3 {
+            pace.observe(&Ok(()));
+        }
+        pace.observe(&Err::<(), _>(Error::NotFound { location: "x".into() }));
+        assert_eq!(pace.ceiling(), 4);
+        pace.observe(&Ok(()));
+        assert_eq!(pace.ceiling(), 5);
+        // Below the ceiling a success tells nothing.
+        for _ in 0..9 {
+            pace.observe(&Ok(()));
+        }
+        assert_eq!(pace.ceiling(), 5);
+        held.extend(take_all(&pace));
+        assert_eq!(held.len(), 5);
+
+        for expected in [2, 1, 1] {
+            tokio::time::advance(HALVE_EVERY).await;
+            pace.observe(&Err::<(), _>(throttle(None)));
+            assert_eq!(pace.ceiling(), expected);
+        }
+        held.clear();
+        held = take_all(&pace);
+        assert_eq!(held.len(), 1);
+        while pace.ceiling() < 9 {
+            pace.observe(&Ok(()));
+            held.extend(take_all(&pace));
+            assert_eq!(held.len(), pace.ceiling());
+        }
+        pace.observe(&Ok(()));
+        assert_eq!(pace.ceiling(), 9);
+    }
+
+    #[tokio::test]
+    async fn permits_go_in_the_order_of_asking_past_those_who_gave_up() {
+        let pace = Pace::new(1);
+        let held = pace.permit().await;
+        let (mut first, mut second, mut third) =
+            (Box::pin(pace.permit()), Box::pin(pace.permit()), Box::pin(pace.permit()));
+        assert!(futures::poll!(&mut first).is_pending());
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(held);
+        // It was granted and is given up before it was taken.
+        drop(first);
+        assert!(futures::poll!(&mut third).is_pending());
+        let held = second.await;
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(held);
+        drop(third.await);
+        assert_eq!(pace.shared.permits.available_permits(), 1);
+    }
+
+    #[test]
+    fn there_is_always_leave_for_one() {
+        assert_eq!((Pace::new(0).ceiling(), Pace::new(usize::MAX).ceiling()), (1, Semaphore::MAX_PERMITS));
+    }
+}

@@ -1,0 +1,157 @@
+//! Random plans, faults, consumers and limits: the order is the plan's, the bytes are equal, the disk is not overrun.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulk_core::{DiskBudget, Error, Request, download};
+use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
+use futures::StreamExt;
+use proptest::prelude::*;
+
+#[path = "support/fetch.rs"]
+mod fetch;
+use fetch::*;
+
+/// The largest object, which any limit has room for.
+const LARGEST: u64 = 3_000_000;
+/// Records and folders, which are no bytes of objects.
+const OVERHEAD: u64 = MIB;
+
+#[derive(Clone, Debug)]
+struct Case {
+    /// `None` is missing.
+    sizes: Vec<Option<u64>>,
+    is_listed: bool,
+    faults: Vec<(u8, usize, u64)>,
+    concurrency: usize,
+    segment: u64,
+    window: u64,
+    limit: u64,
+    /// How many deliveries the consumer holds before it lets one go.
+    holds: usize,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = prop::collection::vec(prop::option::weighted(0.9, prop_oneof![0..100_000u64, 0..LARGEST]), 1..12);
+    let faults = prop::collection::vec((0..7u8, 0..12usize, 1..4u64), 0..6);
+    let window = prop_oneof![Just(1), 0..2 * LARGEST, Just(1 << 40)];
+    (sizes, any::<bool>(), faults, 1..9usize, 20_000..LARGEST, window, LARGEST..3 * LARGEST, 0..3usize).prop_map(
+        |(sizes, is_listed, faults, concurrency, segment, window, limit, holds)| Case {
+            sizes,
+            is_listed,
+            faults,
+            concurrency,
+            segment,
+            window,
+            limit,
+            holds,
+        },
+    )
+}
+
+fn fault(kind: u8) -> Fault {
+    match kind {
+        0 => Fault::internal_error(),
+        1 => Fault::ResetAfter(30_000),
+        2 => Fault::Truncate(10_000),
+        3 => Fault::NoRange,
+        4 => Fault::WrongContentRange,
+        5 => Fault::Latency(Duration::from_millis(5)),
+        _ => Fault::Bandwidth(20_000_000),
+    }
+}
+
+async fn check(case: Case) {
+    let objects: HashMap<_, _> =
+        case.sizes.iter().enumerate().map(|(seed, size)| (format!("o{seed}"), *size)).collect();
+    let store = objects
+        .iter()
+        .filter_map(|(key, size)| Some((key, (*size)?)))
+        .fold(Store::memory(), |store, (key, size)| store.with(key, Object::made_up(size, key[1..].parse().unwrap())));
+    let server = Server::builder().bucket(BUCKET, store).start().unwrap();
+    for (kind, place, nth) in &case.faults {
+        server.fault(Rule::new(fault(*kind)).key(&format!("o{place}")).nth(*nth));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let plan: Vec<_> = (0..case.sizes.len())
+        .map(|place| {
+            let mut request = Request::new(format!("o{place}"));
+            request.size = case.sizes[place].filter(|_| case.is_listed);
+            request
+        })
+        .collect();
+    let (events, mut options) = recorded();
+    let budget = DiskBudget::new(folder.path());
+    budget.set_limit(Some(case.limit));
+    options.budget = Some(budget.clone());
+    (options.concurrency, options.segment, options.window) = (case.concurrency, Some(case.segment), case.window);
+    options.disk_patience = Duration::from_secs(30);
+    // What the disk says, from another thread.
+    let (ends, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let watching = {
+        let (ends, most, folder) = (ends.clone(), most.clone(), folder.path().to_owned());
+        std::thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                most.fetch_max(allocated(&folder), Ordering::Relaxed);
+            }
+        })
+    };
+    let mut files = download(source(&server), plan, folder.path(), options);
+    let (mut held, mut place) = (std::collections::VecDeque::new(), 0);
+    loop {
+        // A consumer that holds what fills the disk would wait for itself.
+        let delivery = match tokio::time::timeout(Duration::from_millis(100), files.next()).await {
+            Ok(delivery) => delivery,
+            Err(_) if held.pop_front().is_some() => continue,
+            Err(_) => {
+                let next = tokio::time::timeout(Duration::from_secs(60), files.next()).await;
+                next.unwrap_or_else(|_| panic!("{case:?} hangs at {place}: {:?}, {budget:?}", events.lock().unwrap()))
+            }
+        };
+        let Some(delivery) = delivery else { break };
+        assert_eq!((delivery.place, &delivery.request.key), (place, &format!("o{place}")));
+        match (delivery.outcome, case.sizes[place as usize]) {
+            (Ok(staged), Some(size)) => {
+                assert!(std::fs::read(&staged.path).unwrap() == content(place, size), "o{place} differs: {case:?}");
+                held.push_back(Held(staged.path.clone(), Some(staged)));
+                if held.len() > case.holds {
+                    held.pop_front();
+                }
+            }
+            (Err(Error::NotFound { .. }), None) => {}
+            (outcome, size) => panic!("o{place} of {size:?}: {outcome:?}, {:?}, {case:?}", events.lock().unwrap()),
+        }
+        place += 1;
+    }
+    assert_eq!(place as usize, case.sizes.len());
+    drop(held);
+    drop(files);
+    ends.store(true, Ordering::Relaxed);
+    watching.join().unwrap();
+    let most = most.load(Ordering::Relaxed);
+    assert!(most <= case.limit + OVERHEAD, "{most} bytes on disk, {} allowed: {case:?}", case.limit);
+    assert_eq!(budget.held(), 0, "{case:?}");
+    assert_no_parts(folder.path());
+}
+
+/// A staged file that is removed before its space is free.
+struct Held(std::path::PathBuf, Option<bulk_core::StagedFile>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+        drop(self.1.take());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn deliveries_keep_the_order_and_the_limit(case in cases()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(check(case));
+    }
+}

@@ -1,0 +1,79 @@
+//! Each example runs to its end, and prints what it is to show.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// `cargo test` builds the examples beside the tests, but not with `--test`.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is not built: run all tests of this package", path.display());
+    path
+}
+
+/// What it prints, line by line.
+#[track_caller]
+fn run(name: &str) -> Vec<String> {
+    let output = Command::new(example(name)).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn choose_snapshot() {
+    let expected = [
+        "4 objects",
+        "passed over 2026-06-30: dockets is a placeholder of 14 bytes",
+        "snapshot of 2026-03-31:",
+        "       80000 bulk-data/courts-2026-03-31.csv.bz2",
+        "      900000 bulk-data/dockets-2026-03-31.csv.bz2",
+    ];
+    assert_eq!(run("choose_snapshot"), expected);
+}
+
+#[test]
+fn decode_while_it_arrives() {
+    let lines = run("decode_while_it_arrives");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("numbers.csv.gz: the first line is \"0,0\", after "), "{lines:?}");
+    assert!(lines[1].starts_with("numbers.csv.gz: 500000 lines after "), "{lines:?}");
+}
+
+#[test]
+fn download_in_order() {
+    let lines = run("download_in_order");
+    let ends =
+        [("0: 41943040 bytes in ", "/big"), ("1: 8388608 bytes in ", "/middle"), ("2: 1024 bytes in ", "/small")];
+    assert_eq!(lines.len(), ends.len(), "{lines:?}");
+    for (line, (start, end)) in lines.iter().zip(ends) {
+        assert!(line.starts_with(start) && line.ends_with(end), "{line}");
+    }
+}
+
+#[test]
+fn load_csv() {
+    let lines = run("load_csv");
+    assert_eq!(lines.first().unwrap(), "214 records, 214 of them sent by this run");
+    assert_eq!(lines.last().unwrap(), "public.court has 214 rows");
+}
+
+#[test]
+fn mirror() {
+    let expected = [
+        "public.search_court: 214 rows",
+        "public.search_courthouse: 12 rows",
+        "public.search_court_appeals_to: 12 rows",
+        "308 indexes and constraints made, 0 keys violated",
+    ];
+    assert_eq!(run("mirror"), expected);
+}
+
+#[test]
+fn own_source() {
+    let expected = [
+        "b: 5 bytes, crc64nvme:iaP9e6NWxzw=",
+        "a: 3145728 bytes, crc64nvme:hfKFG6seVyc=",
+        "c: memory:c does not exist",
+    ];
+    assert_eq!(run("own_source"), expected);
+}
