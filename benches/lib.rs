@@ -1,8 +1,18 @@
 //! Benchmarks and comparisons with peers. Each is a program of its own, in the `compare` folder or beside this file; here
 //! is what they share.
 
+mod bucket;
+mod first_byte;
+mod measured;
+mod peer;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+pub use bucket::{BUCKET, Bucket, Content, Distance, Made, PREFIX, Served, serve_if_asked};
+pub use first_byte::{first_line, first_line_if_asked};
+pub use measured::{Cost, measured, run_if_asked};
+pub use peer::{Job, Tool, Tools};
 
 /// What ends such a program.
 pub type Failed = Box<dyn std::error::Error>;
