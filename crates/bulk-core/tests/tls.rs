@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// Where a child of this program finds what to fetch. The environment is set for it, so that it is no other test's.
@@ -37,7 +38,10 @@ impl Authority {
         let server = CertificateParams::new(["127.0.0.1".to_owned(), "bulk.test".to_owned()]).unwrap();
         let server = server.signed_by(&server_key, &Issuer::new(params, key)).unwrap();
         let server_key = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![server.into()], server_key);
+        // Named, since in a build of the whole workspace another crate brings a second one.
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![server.into()], server_key);
         Self { folder, config: Arc::new(config.unwrap()) }
     }
 
