@@ -283,7 +283,7 @@ async fn supervise(run: Arc<Run>) {
     let folder = run.folder.clone();
     // A folder that cannot be locked is one that cannot be used, which each file finds out for itself.
     let lock = blocking(&run, "", move || {
-        let lock = FolderLock::acquire(&folder)?;
+        let lock = FolderLock::of_staging(&folder)?;
         Ok((lock, leftovers::find(&folder)))
     })
     .await;

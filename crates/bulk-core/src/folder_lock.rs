@@ -1,4 +1,5 @@
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,31 +10,45 @@ use crate::part::STATE_FOLDER;
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Keeps a second download out of a staging folder, also one of another process. The system ends it with the process.
+/// Keeps a second run out of a folder, also one of another process.
+///
+/// A drop ends it, and so does the system when the process ends, however that comes about. Where the file system has no
+/// locks (some network file systems), and on systems other than Unix, it keeps nobody out.
 #[derive(Debug)]
-pub(crate) struct FolderLock {
+pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Locks the subfolder `.bulk` of a folder, which is made if need be. It blocks.
-    pub(crate) fn acquire(folder: &Path) -> Result<Self, Error> {
+    /// Locks a folder (`flock(2)`), which is made if need be; gives `None` if somebody else has it. It does not wait.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be made, opened or locked.
+    pub fn try_acquire(folder: &Path) -> io::Result<Option<Self>> {
+        fs::create_dir_all(folder)?;
+        let file = File::open(folder)?;
+        Ok(try_lock(&file)?.then_some(Self { _file: file }))
+    }
+
+    /// Locks the subfolder `.bulk` of a staging folder, which is made if need be. It blocks.
+    pub(crate) fn of_staging(folder: &Path) -> Result<Self, Error> {
         let state = folder.join(STATE_FOLDER);
-        fs::create_dir_all(&state).map_err(|error| Error::io("create", &state, error))?;
-        let file = File::open(&state).map_err(|error| Error::io("open", &state, error))?;
         let begun = Instant::now();
-        while !try_lock(&file).map_err(|error| Error::io("lock", &state, error))? {
+        loop {
+            if let Some(lock) = Self::try_acquire(&state).map_err(|error| Error::io("lock", &state, error))? {
+                return Ok(lock);
+            }
             if begun.elapsed() >= PATIENCE {
                 return Err(Error::Locked { folder: folder.to_owned() });
             }
             std::thread::sleep(POLL);
         }
-        Ok(Self { _file: file })
     }
 }
 
 #[cfg(unix)]
-fn try_lock(file: &File) -> std::io::Result<bool> {
+fn try_lock(file: &File) -> io::Result<bool> {
     use rustix::fs::{FlockOperation, flock};
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -45,6 +60,6 @@ fn try_lock(file: &File) -> std::io::Result<bool> {
 }
 
 #[cfg(not(unix))]
-fn try_lock(_: &File) -> std::io::Result<bool> {
+fn try_lock(_: &File) -> io::Result<bool> {
     Ok(true)
 }

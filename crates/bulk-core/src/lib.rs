@@ -193,6 +193,7 @@ pub use error::Error;
 pub use etag::ETag;
 pub use event::{Event, Observer};
 pub use file_source::FileSource;
+pub use folder_lock::FolderLock;
 pub use hasher::Hasher;
 pub use http_client::HttpClient;
 pub use http_options::{HttpOptions, Proxy};

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulk_core::remove_staged;
+use bulk_core::{FolderLock, remove_staged};
 
 use super::extracted::{self, Extraction, STATE_FOLDER};
 use crate::exit::{Exit, Failure};
@@ -25,7 +25,7 @@ pub(super) struct Workshop {
     folder: PathBuf,
     root: PathBuf,
     /// Keeps other runs out.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// What was not put back into a folder, since something of another kind has its name.
@@ -35,12 +35,10 @@ impl Workshop {
     /// Locks the folder, and brings to its end what a run that was killed had left.
     pub(super) fn open(folder: &Path) -> Result<(Self, Left), Failure> {
         let root = folder.join(WORKSHOP);
-        let opened = fs::create_dir_all(&root).and_then(|()| File::open(&root));
-        let lock = opened.map_err(|error| failed(&root, error))?;
-        if !try_lock(&lock).map_err(|error| failed(&root, error))? {
+        let Some(lock) = FolderLock::try_acquire(&root).map_err(|error| failed(&root, error))? else {
             let what = anyhow::anyhow!("another run extracts files into {}", folder.display());
             return Err(Failure::new(Exit::Failed, what));
-        }
+        };
         let workshop = Self { folder: folder.to_owned(), root, _lock: lock };
         let left = match extracted::read(&workshop.whole()).map_err(|error| failed(&workshop.whole(), error))? {
             Some((head, _)) => workshop.finish(&head)?,
@@ -242,21 +240,4 @@ fn failed(path: &Path, error: io::Error) -> Failure {
     let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let what = anyhow::anyhow!("cannot work on {}: {error}", path.display());
     Failure::new(if is_full { Exit::Disk } else { Exit::Failed }, what)
-}
-
-#[cfg(unix)]
-fn try_lock(file: &File) -> io::Result<bool> {
-    use rustix::fs::{FlockOperation, flock};
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        // A file system without locks does not keep anybody out.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(not(unix))]
-fn try_lock(_: &File) -> io::Result<bool> {
-    Ok(true)
 }
