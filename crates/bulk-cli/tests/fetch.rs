@@ -2,57 +2,15 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Arc, RwLock};
 
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bulk_testkit::snapshot::PLACEHOLDER;
-use support::{BUCKET, NOWHERE, Ran, asked, assert_apart, bulk, files, gets, kill_when, noted, total};
+use support::{BUCKET, DATA, Fetch, NOWHERE, Ran, asked, assert_apart, bulk, files, gets, kill_when, noted, total};
 
-/// A server, and a folder to fetch into.
-struct Fetch {
-    server: Server,
-    folder: tempfile::TempDir,
-}
-
-impl Fetch {
-    fn from(store: Store) -> Self {
-        let server = Server::builder().bucket(BUCKET, store).start().unwrap();
-        Self { server, folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn out(&self) -> PathBuf {
-        self.folder.path().join("out")
-    }
-
-    /// `bulk fetch SOURCE`, anonymously.
-    fn command(&self, source: &str, more: &[&str]) -> Command {
-        let mut command = bulk(["fetch", source, "--anonymous", "--endpoint", &self.server.url(), "--out"]);
-        command.arg(self.out()).args(more);
-        command
-    }
-
-    #[track_caller]
-    fn fetch(&self, source: &str, more: &[&str]) -> Ran {
-        Ran::of(self.command(source, more))
-    }
-
-    /// Fetches the prefix `data/` of the bucket.
-    #[track_caller]
-    fn data(&self, more: &[&str]) -> Ran {
-        self.fetch(&data(), more)
-    }
-
-    /// The names of the files that are there, with their bytes as text.
-    fn files(&self) -> Vec<(String, String)> {
-        let fetched = files(&self.out()).into_iter().filter(|(name, _)| name != "manifest.json");
-        fetched.map(|(name, bytes)| (name, String::from_utf8(bytes).unwrap())).collect()
-    }
-}
-
-fn data() -> String {
-    format!("s3://{BUCKET}/data/")
+/// A fetch as people begin it, with no options.
+fn fetch_from(store: Store) -> Fetch {
+    Fetch::new(store, &[])
 }
 
 fn named<const N: usize>(files: [(&str, &str); N]) -> Vec<(String, String)> {
@@ -74,7 +32,7 @@ fn bytes(size: usize) -> Vec<u8> {
 
 #[test]
 fn a_prefix_is_fetched_largest_first_and_a_second_run_fetches_nothing() {
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("data/small.csv", "id\n1\n")
             .with("data/large.csv", "id\n1\n2\n3\n4\n")
@@ -82,13 +40,13 @@ fn a_prefix_is_fetched_largest_first_and_a_second_run_fetches_nothing() {
             .with("data/", "")
             .with("other/x.csv", "id\n"),
     );
-    fetch.data(&["--jobs", "1"]).assert(0, &[]);
+    fetch.fetch(&["--jobs", "1"]).assert(0, &[]);
     let all = named([("large.csv", "id\n1\n2\n3\n4\n"), ("middle.csv", "id\n1\n2\n"), ("small.csv", "id\n1\n")]);
     assert_eq!(fetch.files(), all);
     assert_eq!(gets(&fetch.server), ["data/large.csv", "data/middle.csv", "data/small.csv"]);
 
     fetch.server.clear_requests();
-    let second = fetch.data(&["--json"]);
+    let second = fetch.fetch(&["--json"]);
     second.assert(0, &[]);
     assert_eq!(gets(&fetch.server), [""; 0]);
     let fetched: Vec<_> = second.events_of("fetched").iter().map(|event| event["fetched"].clone()).collect();
@@ -97,7 +55,7 @@ fn a_prefix_is_fetched_largest_first_and_a_second_run_fetches_nothing() {
     // Of a file that is another version now, the new one is fetched, and nothing else.
     fetch.server.put(BUCKET, "data/middle.csv", "id\n7\n8\n").unwrap();
     std::fs::remove_file(fetch.out().join("small.csv")).unwrap();
-    fetch.data(&["--jobs", "1"]).assert(0, &[]);
+    fetch.fetch(&["--jobs", "1"]).assert(0, &[]);
     assert_eq!(gets(&fetch.server), ["data/middle.csv", "data/small.csv"]);
     let changed = named([("large.csv", "id\n1\n2\n3\n4\n"), ("middle.csv", "id\n7\n8\n"), ("small.csv", "id\n1\n")]);
     assert_eq!(fetch.files(), changed);
@@ -105,7 +63,7 @@ fn a_prefix_is_fetched_largest_first_and_a_second_run_fetches_nothing() {
 
 #[test]
 fn only_the_newest_of_each_dated_file_is_fetched() {
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("bulk-data/courts-2026-03-31.csv", "id\nold\n")
             .with("bulk-data/courts-2026-06-30.csv", "id\nnew\n")
@@ -115,7 +73,7 @@ fn only_the_newest_of_each_dated_file_is_fetched() {
             .with("bulk-data/readme.txt", "undated"),
     );
     // The catalogue knows bucket and prefix.
-    fetch.fetch("courtlistener", &[]).assert(0, &[]);
+    fetch.fetch_of("courtlistener", &[]).assert(0, &[]);
     let newest = named([
         ("courts-2026-06-30.csv", "id\nnew\n"),
         ("dockets-2026-03-31.csv.bz2", "fifteen bytes.."),
@@ -126,13 +84,13 @@ fn only_the_newest_of_each_dated_file_is_fetched() {
 
 #[test]
 fn a_url_and_a_folder_are_sources_too() {
-    let fetch = Fetch::from(Store::memory().with("data/big file+1.csv", "id\n1\n"));
+    let fetch = fetch_from(Store::memory().with("data/big file+1.csv", "id\n1\n"));
     let url = fetch.server.object_url(BUCKET, "data/big file+1.csv");
     assert!(url.ends_with("/data/big%20file%2B1.csv"), "{url}");
     // A URL names no version: whether it is still the one that is there, a byte of it tells.
     for sent in [5, 1] {
         fetch.server.clear_requests();
-        fetch.fetch(&url, &[]).assert(0, &[]);
+        fetch.fetch_of(&url, &[]).assert(0, &[]);
         let bytes: Vec<_> = fetch.server.requests().iter().map(|request| request.bytes_sent).collect();
         assert_eq!(bytes, [sent]);
     }
@@ -145,7 +103,7 @@ fn a_url_and_a_folder_are_sources_too() {
     }
     std::fs::remove_dir_all(fetch.out()).unwrap();
     for fetched in [[5, 4], [0, 0]] {
-        let ran = fetch.fetch(&format!("file://{}", folder.display()), &["--json"]);
+        let ran = fetch.fetch_of(&format!("file://{}", folder.display()), &["--json"]);
         ran.assert(0, &[]);
         let bytes: Vec<_> = ran.events_of("fetched").iter().map(|event| event["fetched"].clone()).collect();
         assert_eq!(bytes, fetched);
@@ -155,8 +113,8 @@ fn a_url_and_a_folder_are_sources_too() {
 
 #[test]
 fn a_dry_run_prints_the_plan_and_does_nothing() {
-    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n1\n"));
-    let ran = fetch.data(&["--dry-run"]);
+    let fetch = fetch_from(Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n1\n"));
+    let ran = fetch.fetch(&["--dry-run"]);
     ran.assert(0, &[]);
     assert_eq!(ran.stdout, "5\tdata/b.csv\n3\tdata/a.csv\n");
     assert_eq!(gets(&fetch.server), [""; 0]);
@@ -167,8 +125,8 @@ fn a_dry_run_prints_the_plan_and_does_nothing() {
 fn all_pages_of_a_listing_are_read() {
     for keys in [1_000, 1_001, 2_500] {
         let store: Store = (0..keys).map(|n| (format!("data/{n:04}.csv"), "id\n")).collect();
-        let fetch = Fetch::from(store);
-        let ran = fetch.data(&["--dry-run"]);
+        let fetch = fetch_from(store);
+        let ran = fetch.fetch(&["--dry-run"]);
         ran.assert(0, &[]);
         let expected: String = (0..keys).map(|n| format!("3\tdata/{n:04}.csv\n")).collect();
         assert_eq!(ran.stdout, expected);
@@ -178,12 +136,12 @@ fn all_pages_of_a_listing_are_read() {
 
 #[test]
 fn with_json_every_line_is_an_event_and_there_is_nothing_else() {
-    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n1\n"));
+    let fetch = fetch_from(Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n1\n"));
     fetch.server.fault(Rule::new(Fault::slow_down()).key("data/a.csv").first(1));
     fetch
         .server
         .fault(Rule::new(Fault::Status { code: 404, error: "NoSuchKey".into(), retry_after: None }).key("data/b.csv"));
-    let ran = fetch.data(&["--json"]);
+    let ran = fetch.fetch(&["--json"]);
     ran.assert(3, &[]);
     let [fetched] = &ran.events_of("fetched")[..] else { panic!("{}", ran.stdout) };
     assert_eq!((&fetched["file"], &fetched["size"], &fetched["fetched"]), (&"a.csv".into(), &3.into(), &3.into()));
@@ -205,14 +163,14 @@ fn killed_in_the_middle_it_goes_on_behind_what_is_noted() {
         }
         fill(offset, chunk);
     });
-    let fetch = Fetch::from(Store::memory().with("data/huge.csv", object));
-    kill_when(fetch.command(&data(), &[]), || !noted(&fetch.out(), "huge.csv").is_empty());
+    let fetch = fetch_from(Store::memory().with("data/huge.csv", object));
+    kill_when(fetch.command(&[]), || !noted(&fetch.out(), "huge.csv").is_empty());
     drop(closed);
     assert_eq!(fetch.files(), [], "half a file is under no final name");
     let noted = noted(&fetch.out(), "huge.csv");
 
     fetch.server.clear_requests();
-    fetch.data(&[]).assert(0, &["huge.csv: goes on behind its first"]);
+    fetch.fetch(&[]).assert(0, &["huge.csv: goes on behind its first"]);
     let requests = fetch.server.requests();
     let resumed: Vec<_> = requests.iter().filter(|request| request.range.is_some()).collect();
     assert!(resumed.iter().all(|request| request.if_match.is_some()), "{resumed:?}");
@@ -248,9 +206,9 @@ fn what_passes_is_tried_again_and_the_bytes_are_the_same() {
     for (fault, times, ranges) in cases {
         let expected = if matches!(fault, Fault::ReplaceMidway { .. }) { other.clone() } else { bytes(size) };
         let what = format!("{fault:.40?}");
-        let fetch = Fetch::from(Store::memory().with("data/a.csv", bytes(size)));
+        let fetch = fetch_from(Store::memory().with("data/a.csv", bytes(size)));
         fetch.server.fault(Rule::new(fault).key("data/a.csv").first(times));
-        fetch.data(&[]).assert(0, &["a.csv"]);
+        fetch.fetch(&[]).assert(0, &["a.csv"]);
         let asked: Vec<_> = fetch
             .server
             .requests()
@@ -265,10 +223,10 @@ fn what_passes_is_tried_again_and_the_bytes_are_the_same() {
 
 #[test]
 fn without_ranges_a_broken_body_begins_anew() {
-    let fetch = Fetch::from(Store::memory().with("data/a.csv", bytes(1_000_000)));
+    let fetch = fetch_from(Store::memory().with("data/a.csv", bytes(1_000_000)));
     fetch.server.fault(Rule::new(Fault::NoRange));
     fetch.server.fault(Rule::new(Fault::Truncate(500_000)).key("data/a.csv").first(2));
-    let ran = fetch.data(&[]);
+    let ran = fetch.fetch(&[]);
     ran.assert(0, &["the connection broke"]);
     assert_eq!(ran.stderr.matches("data/a.csv: the server sends no ranges").count(), 1, "{}", ran.stderr);
     let sent: Vec<_> = fetch
@@ -284,7 +242,7 @@ fn without_ranges_a_broken_body_begins_anew() {
 
 #[test]
 fn what_fails_says_so_with_its_own_status() {
-    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n").with("denied/a.csv", "id\n"));
+    let fetch = fetch_from(Store::memory().with("data/a.csv", "id\n").with("denied/a.csv", "id\n"));
     let status = |code, error: &str| Fault::Status { code, error: error.into(), retry_after: None };
     fetch.server.fault(Rule::new(status(403, "AccessDenied")).prefix("denied/"));
     let bucket = |prefix: &str| format!("s3://{BUCKET}/{prefix}");
@@ -301,17 +259,17 @@ fn what_fails_says_so_with_its_own_status() {
         (fetch.server.url() + "/", 2, "names no file".into()),
     ];
     for (source, exit, said) in cases {
-        fetch.fetch(&source, &[]).assert(exit, &[&said]);
+        fetch.fetch_of(&source, &[]).assert(exit, &[&said]);
         assert_eq!(fetch.files(), [], "{source}");
     }
     fetch.server.fault(Rule::new(status(403, "AccessDenied")).list());
-    fetch.data(&[]).assert(6, &[&format!("/{BUCKET}/ is denied (AccessDenied")]);
+    fetch.fetch(&[]).assert(6, &[&format!("/{BUCKET}/ is denied (AccessDenied")]);
 }
 
 #[test]
 fn an_endpoint_that_nobody_answers_at_is_given_up_with_its_own_status() {
-    let fetch = Fetch::from(Store::memory());
-    let mut command = bulk(["fetch", &data(), "--anonymous", "--endpoint", &format!("http://{NOWHERE}"), "--out"]);
+    let fetch = fetch_from(Store::memory());
+    let mut command = bulk(["fetch", DATA, "--anonymous", "--endpoint", &format!("http://{NOWHERE}"), "--out"]);
     command.arg(fetch.out());
     Ran::of(command).assert(4, &["gave up after 8 attempts", &format!("http://{NOWHERE}"), "cannot connect"]);
     assert!(!fetch.out().exists());
@@ -319,14 +277,14 @@ fn an_endpoint_that_nobody_answers_at_is_given_up_with_its_own_status() {
 
 #[test]
 fn wrong_usage_is_told_before_anything_is_asked() {
-    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n"));
-    let (url, data) = (fetch.server.url(), data());
+    let fetch = fetch_from(Store::memory().with("data/a.csv", "id\n"));
+    let url = fetch.server.url();
     let cases: [&[&str]; 5] = [
         &["fetch"],
-        &["fetch", &data],
-        &["fetch", &data, "--out", "out", "--jobs", "many"],
-        &["fetch", &data, "--out", "out", "--quiet", "--verbose"],
-        &["fetch", &data, "--out", "out", "--endpoint", &url, "--nonsense"],
+        &["fetch", DATA],
+        &["fetch", DATA, "--out", "out", "--jobs", "many"],
+        &["fetch", DATA, "--out", "out", "--quiet", "--verbose"],
+        &["fetch", DATA, "--out", "out", "--endpoint", &url, "--nonsense"],
     ];
     for case in cases {
         Ran::of(bulk(case)).assert(2, &["--help"]);
@@ -337,12 +295,12 @@ fn wrong_usage_is_told_before_anything_is_asked() {
 #[test]
 fn of_several_the_others_arrive_whichever_fails() {
     for failing in ["data/a.csv", "data/b.csv", "data/c.csv"] {
-        let fetch = Fetch::from(
+        let fetch = fetch_from(
             Store::memory().with("data/a.csv", "id\n1\n2\n").with("data/b.csv", "id\n1\n").with("data/c.csv", "id\n"),
         );
         let denied = Fault::Status { code: 403, error: "AccessDenied".into(), retry_after: None };
         let rule = fetch.server.fault(Rule::new(denied).key(failing));
-        fetch.data(&[]).assert(3, &[failing, "is denied"]);
+        fetch.fetch(&[]).assert(3, &[failing, "is denied"]);
         let there: Vec<_> = fetch.files().into_iter().map(|(name, _)| format!("data/{name}")).collect();
         let others: Vec<_> =
             ["data/a.csv", "data/b.csv", "data/c.csv"].into_iter().filter(|key| *key != failing).collect();
@@ -350,17 +308,17 @@ fn of_several_the_others_arrive_whichever_fails() {
         // The same command fetches the one that is left.
         rule.remove();
         fetch.server.clear_requests();
-        fetch.data(&[]).assert(0, &[]);
+        fetch.fetch(&[]).assert(0, &[]);
         assert_eq!(gets(&fetch.server), [failing]);
     }
 }
 
 #[test]
 fn if_all_fail_the_status_is_theirs() {
-    let fetch = Fetch::from(Store::memory().with("data/a.csv", "id\n1\n").with("data/b.csv", "id\n"));
+    let fetch = fetch_from(Store::memory().with("data/a.csv", "id\n1\n").with("data/b.csv", "id\n"));
     let denied = Fault::Status { code: 403, error: "AccessDenied".into(), retry_after: None };
     fetch.server.fault(Rule::new(denied).prefix("data/"));
-    fetch.data(&[]).assert(6, &["data/a.csv is denied", "data/b.csv is denied"]);
+    fetch.fetch(&[]).assert(6, &["data/a.csv is denied", "data/b.csv is denied"]);
 }
 
 #[test]
@@ -375,33 +333,33 @@ fn keys_of_any_characters_arrive_under_their_names() {
         ".hidden.csv",
         "line\nend.csv",
     ];
-    let fetch = Fetch::from(names.iter().map(|name| (format!("data/{name}"), format!("id\n{name}\n"))).collect());
-    fetch.data(&[]).assert(0, &[]);
+    let fetch = fetch_from(names.iter().map(|name| (format!("data/{name}"), format!("id\n{name}\n"))).collect());
+    fetch.fetch(&[]).assert(0, &[]);
     let mut expected: Vec<_> = names.map(|name| (name.to_owned(), format!("id\n{name}\n"))).into();
     expected.sort();
     assert_eq!(fetch.files(), expected);
     fetch.server.clear_requests();
-    fetch.data(&[]).assert(0, &[]);
+    fetch.fetch(&[]).assert(0, &[]);
     assert_eq!(gets(&fetch.server), [""; 0]);
 }
 
 #[test]
 fn two_keys_of_one_name_do_not_overwrite_each_other() {
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("data/2025/rows.csv", "id\n2025\n")
             .with("data/2026/rows.csv", "id\n2026\n")
             .with("data/rows.csv", "id\n"),
     );
-    fetch.data(&["--jobs", "1"]).assert(0, &[]);
+    fetch.fetch(&["--jobs", "1"]).assert(0, &[]);
     let all = named([("2025/rows.csv", "id\n2025\n"), ("2026/rows.csv", "id\n2026\n"), ("rows.csv", "id\n")]);
     assert_eq!(fetch.files(), all);
 }
 
 #[test]
 fn a_key_cannot_leave_the_folder() {
-    let fetch = Fetch::from(Store::memory().with("data/..", "outside\n").with("data/a.csv", "id\n"));
-    let ran = fetch.data(&[]);
+    let fetch = fetch_from(Store::memory().with("data/..", "outside\n").with("data/a.csv", "id\n"));
+    let ran = fetch.fetch(&[]);
     ran.assert(3, &["\"..\" cannot be staged: it leaves the folder"]);
     assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
 }
@@ -415,16 +373,16 @@ fn a_bucket_that_asks_for_a_signature_gets_one() {
         .require_credentials(true)
         .start()
         .unwrap();
-    let fetch = Fetch { server, folder: tempfile::tempdir().unwrap() };
+    let fetch = Fetch::of(server, &[]);
     for (secret, exit) in [("not-the-secret", 6), ("the-secret", 0)] {
-        let mut command = bulk(["fetch", &data(), "--endpoint", &fetch.server.url(), "-v", "--out"]);
+        let mut command = bulk(["fetch", DATA, "--endpoint", &fetch.server.url(), "-v", "--out"]);
         command.arg(fetch.out()).env("AWS_ACCESS_KEY_ID", "KEYID").env("AWS_SECRET_ACCESS_KEY", secret);
         let ran = Ran::of(command);
         ran.assert(exit, &[]);
         assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
     }
     assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
-    fetch.data(&[]).assert(6, &["AccessDenied"]);
+    fetch.fetch(&[]).assert(6, &["AccessDenied"]);
 }
 
 #[test]

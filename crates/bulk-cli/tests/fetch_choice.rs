@@ -3,68 +3,30 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, RwLock};
 
-use bulk_testkit::s3::{Object, Server, Store};
-use support::{BUCKET, Ran, bulk, files, gets, kill_when};
+use bulk_testkit::s3::{Object, Store};
+use support::{BUCKET, Fetch, Ran, bulk, files, kill_when};
 
-struct Fetch {
-    server: Server,
-    folder: tempfile::TempDir,
+/// One connection, so that what is asked for comes in one order.
+fn fetch_from(store: Store) -> Fetch {
+    Fetch::new(store, &["--jobs", "1"])
 }
 
-impl Fetch {
-    fn from(store: Store) -> Self {
-        let server = Server::builder().bucket(BUCKET, store).start().unwrap();
-        Self { server, folder: tempfile::tempdir().unwrap() }
-    }
+/// Writes a file beside the folder of the fetch.
+fn write(fetch: &Fetch, name: &str, text: impl AsRef<[u8]>) -> String {
+    let path = fetch.folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.into_os_string().into_string().unwrap()
+}
 
-    fn out(&self) -> PathBuf {
-        self.folder.path().join("out")
-    }
-
-    /// Writes a file beside the folder of the fetch.
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.into_os_string().into_string().unwrap()
-    }
-
-    fn command(&self, more: &[&str]) -> Command {
-        let source = format!("s3://{BUCKET}/data/");
-        let mut command = bulk(["fetch", &source, "--anonymous", "--endpoint", &self.server.url(), "--out"]);
-        command.arg(self.out()).args(["--jobs", "1"]).args(more);
-        command
-    }
-
-    #[track_caller]
-    fn fetch(&self, more: &[&str]) -> Ran {
-        Ran::of(self.command(more))
-    }
-
-    #[track_caller]
-    fn verify(&self, more: &[&str]) -> Ran {
-        let mut command = bulk(["fetch", "--verify", "--out"]);
-        command.arg(self.out()).args(more);
-        Ran::of(command)
-    }
-
-    /// The keys that were asked for since the last time, without their prefix.
-    fn asked(&self) -> Vec<String> {
-        let keys = gets(&self.server).into_iter().map(|key| key.strip_prefix("data/").unwrap().to_owned()).collect();
-        self.server.clear_requests();
-        keys
-    }
-
-    fn names(&self) -> Vec<String> {
-        files(&self.out()).into_keys().collect()
-    }
+fn names(fetch: &Fetch) -> Vec<String> {
+    files(&fetch.out()).into_keys().collect()
 }
 
 fn three() -> Fetch {
-    Fetch::from(
+    fetch_from(
         Store::memory().with("data/b.csv", "id\n").with("data/a.csv", "id\n1\n2\n").with("data/x/c.txt", "id\n1\n"),
     )
 }
@@ -72,7 +34,7 @@ fn three() -> Fetch {
 #[test]
 fn files_are_asked_for_in_the_order_that_is_wanted() {
     let fetch = three();
-    let list = fetch.write("order", "x/c.txt\r\ndata/b.csv\n\nabsent\n");
+    let list = write(&fetch, "order", "x/c.txt\r\ndata/b.csv\n\nabsent\n");
     let reversed = format!("{list}:desc");
     let cases: [(&str, [&str; 3]); 9] = [
         ("size", ["a.csv", "x/c.txt", "b.csv"]),
@@ -114,7 +76,7 @@ fn globs_choose_by_the_name_below_the_prefix() {
 
 #[test]
 fn the_newest_is_told_by_the_pattern() {
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("data/a_202605.csv", "a\n")
             .with("data/a_202606.csv", "b\n")
@@ -147,7 +109,7 @@ fn a_list_says_which_files_and_names_those_that_are_not_there() {
     assert_eq!(fetch.asked(), ["x/c.txt", "a.csv"]);
 
     // Below a URL there is no listing, and a list is all it needs.
-    let list = fetch.write("list", "b.csv\nx/c.txt\nabsent.csv\n");
+    let list = write(&fetch, "list", "b.csv\nx/c.txt\nabsent.csv\n");
     let mut command =
         bulk(["fetch", &fetch.server.object_url(BUCKET, "data"), "--files-from", &list, "--order", "listed"]);
     command.args(["--jobs", "1", "--out"]).arg(fetch.folder.path().join("web"));
@@ -159,7 +121,7 @@ fn a_list_says_which_files_and_names_those_that_are_not_there() {
 #[test]
 fn wrong_arguments_are_told_before_anything_is_asked() {
     let fetch = three();
-    let list = fetch.write("list", "nonsense\n");
+    let list = write(&fetch, "list", "nonsense\n");
     let cases: [(&[&str], &str); 13] = [
         (&["--order", "fastest"], "neither size, name or listed nor a file"),
         (&["--date-pattern", "MM-DD"], "it has no YYYY"),
@@ -218,7 +180,7 @@ fn what_a_checksum_list_says_otherwise_is_named() {
     let fetch = three();
     fetch.fetch(&[]).assert(0, &[]);
     let good = sha256sum(&fetch.out().join("a.csv"));
-    let list = fetch.write("SHA256SUMS", format!("{good}  a.csv\n{good}  x/c.txt\n"));
+    let list = write(&fetch, "SHA256SUMS", format!("{good}  a.csv\n{good}  x/c.txt\n"));
     // Also of files that were there.
     for _ in 0..2 {
         let ran = fetch.fetch(&["--sums", &list]);
@@ -232,7 +194,7 @@ fn what_a_checksum_list_says_otherwise_is_named() {
 #[test]
 fn an_etag_of_parts_is_compared_if_the_parts_can_be_guessed() {
     let bytes: Vec<u8> = (0..=255).cycle().take(9 << 20).collect();
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("data/known.csv", Object::new(bytes.clone()).multipart_etag(8 << 20))
             .with("data/unknown.csv", Object::new(bytes).etag("d41d8cd98f00b204e9800998ecf8427e-2")),
@@ -263,7 +225,7 @@ fn tar_gz(members: &[(&str, &str)]) -> Vec<u8> {
 
 #[test]
 fn archives_are_extracted_and_known_to_be() {
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("data/x/rows.csv.bz2", bzip2(b"id\n1\n"))
             .with("data/set.tar.gz", tar_gz(&[("a", "first\n"), ("b", "second\n")]))
@@ -271,14 +233,14 @@ fn archives_are_extracted_and_known_to_be() {
     );
     fetch.fetch(&["--extract"]).assert(0, &["set/: 2 files, 13 B", "x/rows.csv: 1 files, 5 B"]);
     let expected = ["manifest.json", "plain.csv", "set/a", "set/b", "x/rows.csv"];
-    assert_eq!(fetch.names(), expected);
+    assert_eq!(names(&fetch), expected);
     assert_eq!(files(&fetch.out())["set/b"], b"second\n");
     fetch.verify(&[]).assert(0, &["4 files"]);
     fetch.asked();
 
     fetch.fetch(&["--extract"]).assert(0, &["2 of 3 files had been extracted", "0 B fetched"]);
     assert_eq!(fetch.asked(), [""; 0]);
-    assert_eq!(fetch.names(), expected);
+    assert_eq!(names(&fetch), expected);
 
     // Of what changed, and of what is gone, the archive is fetched again.
     fetch.server.put(BUCKET, "data/x/rows.csv.bz2", bzip2(b"id\n2\n")).unwrap();
@@ -287,7 +249,7 @@ fn archives_are_extracted_and_known_to_be() {
     assert_eq!(fetch.asked(), ["set.tar.gz", "x/rows.csv.bz2"]);
     assert_eq!(files(&fetch.out())["x/rows.csv"], b"id\n2\n");
     let kept = ["manifest.json", "plain.csv", "set.tar.gz", "set/a", "set/b", "x/rows.csv", "x/rows.csv.bz2"];
-    assert_eq!(fetch.names(), kept);
+    assert_eq!(names(&fetch), kept);
     fetch.verify(&[]).assert(0, &["6 files"]);
 }
 
@@ -296,7 +258,7 @@ fn archives_beyond_a_limit_or_damaged_are_named_and_the_others_extracted() {
     let zeros = bzip2(&vec![0; 100 << 20]);
     let mut torn = bzip2(b"id\n1\n");
     torn.truncate(torn.len() - 4);
-    let fetch = Fetch::from(
+    let fetch = fetch_from(
         Store::memory()
             .with("data/bomb.csv.bz2", zeros)
             .with("data/many.tar.gz", tar_gz(&[("a", ""), ("b", ""), ("c", "")]))
@@ -309,12 +271,12 @@ fn archives_beyond_a_limit_or_damaged_are_named_and_the_others_extracted() {
         "torn.csv.bz2: bzip2 data cut short",
     ];
     fetch.fetch(&["--extract", "--max-entries", "3"]).assert(3, &said);
-    let there = fetch.names().into_iter().filter(|name| !name.starts_with("many/")).collect::<Vec<_>>();
+    let there = names(&fetch).into_iter().filter(|name| !name.starts_with("many/")).collect::<Vec<_>>();
     assert_eq!(there, ["bomb.csv.bz2", "good.csv", "manifest.json", "many.tar.gz"]);
     fetch.fetch(&["--extract", "--max-extracted", "2B", "--include", "good*", "--all-dates"]).assert(0, &[]);
-    let other = Fetch::from(Store::memory().with("data/good.csv.bz2", bzip2(b"id\n")));
+    let other = fetch_from(Store::memory().with("data/good.csv.bz2", bzip2(b"id\n")));
     other.fetch(&["--extract", "--max-extracted", "2B"]).assert(1, &["good.csv.bz2: more than 2 bytes"]);
-    let twice = Fetch::from(Store::memory().with("data/a.csv.bz2", bzip2(b"id\n")).with("data/a.csv", "id\n"));
+    let twice = fetch_from(Store::memory().with("data/a.csv.bz2", bzip2(b"id\n")).with("data/a.csv", "id\n"));
     twice.fetch(&["--extract"]).assert(2, &["would both be extracted to a.csv"]);
 }
 
@@ -330,7 +292,7 @@ fn killed_between_two_extractions_it_goes_on_with_the_second() {
         chunk.copy_from_slice(&bytes[offset as usize..][..chunk.len()]);
     });
     let first = bzip2(&(0..10_000).flat_map(|n| format!("{n}\n").into_bytes()).collect::<Vec<_>>());
-    let fetch = Fetch::from(Store::memory().with("data/a.csv.bz2", first).with("data/b.csv.bz2", held));
+    let fetch = fetch_from(Store::memory().with("data/a.csv.bz2", first).with("data/b.csv.bz2", held));
     let record = fetch.out().join(".bulk/a.csv.bz2.extracted");
     kill_when(fetch.command(&["--extract"]), || record.exists());
     drop(closed);
@@ -341,7 +303,7 @@ fn killed_between_two_extractions_it_goes_on_with_the_second() {
     let mut asked = fetch.asked();
     asked.dedup();
     assert_eq!(asked, ["b.csv.bz2"]);
-    assert_eq!(fetch.names(), ["a.csv", "b.csv", "manifest.json"]);
+    assert_eq!(names(&fetch), ["a.csv", "b.csv", "manifest.json"]);
     assert_eq!(files(&fetch.out())["b.csv"], b"id\n2\n");
 }
 
@@ -350,7 +312,7 @@ fn killed_in_the_middle_of_an_extraction_it_extracts_anew() {
     const SIZE: u64 = 512 << 20;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::copy(&mut std::io::repeat(b'x').take(SIZE), &mut encoder).unwrap();
-    let fetch = Fetch::from(Store::memory().with("data/large.csv.gz", encoder.finish().unwrap()));
+    let fetch = fetch_from(Store::memory().with("data/large.csv.gz", encoder.finish().unwrap()));
     let unfinished = fetch.out().join(".bulk-extract");
     let flags = ["--extract", "--max-ratio", "2000"];
     let is_writing = || std::fs::read_dir(&unfinished).is_ok_and(|mut entries| entries.next().is_some());
@@ -374,6 +336,6 @@ fn what_can_never_fit_is_refused_before_the_first_byte() {
     let mut command = fetch.command(&[]);
     command.env("BULK_MAX_DISK", "1B");
     Ran::of(command).assert(5, &["the limit is 1 B"]);
-    let config = fetch.write("bulk.toml", "[fetch]\nmax-disk = 2\n");
+    let config = write(&fetch, "bulk.toml", "[fetch]\nmax-disk = 2\n");
     fetch.fetch(&["--config", &config]).assert(5, &["the limit is 2 B"]);
 }

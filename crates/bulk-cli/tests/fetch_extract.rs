@@ -6,89 +6,44 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
-use support::{BUCKET, Ran, bulk, files, gets, kill_when};
+use bulk_testkit::s3::{Fault, Object, Rule, Store};
+use support::{BUCKET, Fetch, Ran, bulk, files, kill_when};
 
-struct Fetch {
-    server: Server,
-    folder: tempfile::TempDir,
+/// One connection, so that what is asked for comes in one order.
+fn fetch_from(store: Store) -> Fetch {
+    Fetch::new(store, &["--jobs", "1", "--order", "name"])
 }
 
-impl Fetch {
-    fn from(store: Store) -> Self {
-        let server = Server::builder().bucket(BUCKET, store).start().unwrap();
-        Self { server, folder: tempfile::tempdir().unwrap() }
-    }
+/// `bulk fetch URL` of one object, by HTTP.
+#[track_caller]
+fn fetch_url(fetch: &Fetch, name: &str, more: &[&str]) -> Ran {
+    let url = fetch.server.object_url(BUCKET, &format!("data/{name}"));
+    let mut command = bulk(["fetch", &url, "--out"]);
+    command.arg(fetch.out()).args(more);
+    Ran::of(command)
+}
 
-    fn out(&self) -> PathBuf {
-        self.folder.path().join("out")
-    }
+/// Checks the files against the manifest, which lists so many.
+#[track_caller]
+fn verify(fetch: &Fetch, count: usize) {
+    fetch.verify(&[]).assert(0, &[&format!("{count} files,")]);
+}
 
-    fn put(&self, name: &str, object: impl Into<Object>) {
-        self.server.put(BUCKET, &format!("data/{name}"), object).unwrap();
-    }
+/// Bytes that the server sent since the last time.
+fn sent(fetch: &Fetch) -> u64 {
+    let sent = fetch.server.requests().iter().map(|request| request.bytes_sent).sum();
+    fetch.server.clear_requests();
+    sent
+}
 
-    fn command(&self, more: &[&str]) -> Command {
-        let source = format!("s3://{BUCKET}/data/");
-        let mut command = bulk(["fetch", &source, "--anonymous", "--endpoint", &self.server.url(), "--out"]);
-        command.arg(self.out()).args(["--jobs", "1", "--order", "name"]).args(more);
-        command
-    }
-
-    #[track_caller]
-    fn fetch(&self, more: &[&str]) -> Ran {
-        Ran::of(self.command(more))
-    }
-
-    /// `bulk fetch URL` of one object, by HTTP.
-    #[track_caller]
-    fn fetch_url(&self, name: &str, more: &[&str]) -> Ran {
-        let url = self.server.object_url(BUCKET, &format!("data/{name}"));
-        let mut command = bulk(["fetch", &url, "--out"]);
-        command.arg(self.out()).args(more);
-        Ran::of(command)
-    }
-
-    /// Checks the files against the manifest, which lists so many.
-    #[track_caller]
-    fn verify(&self, count: usize) {
-        let mut command = bulk(["fetch", "--verify", "--out"]);
-        command.arg(self.out());
-        Ran::of(command).assert(0, &[&format!("{count} files,")]);
-    }
-
-    /// The keys that were asked for since the last time, without their prefix.
-    fn asked(&self) -> Vec<String> {
-        let keys = gets(&self.server).into_iter().map(|key| key.strip_prefix("data/").unwrap().to_owned()).collect();
-        self.server.clear_requests();
-        keys
-    }
-
-    /// Bytes that the server sent since the last time.
-    fn sent(&self) -> u64 {
-        let sent = self.server.requests().iter().map(|request| request.bytes_sent).sum();
-        self.server.clear_requests();
-        sent
-    }
-
-    /// The names of all files but the manifest, and of those in it.
-    #[track_caller]
-    fn assert_files(&self, expected: &[(&str, &str)]) {
-        let found = files(&self.out()).into_iter().filter(|(name, _)| name != "manifest.json");
-        let found: Vec<_> = found.map(|(name, bytes)| (name, String::from_utf8(bytes).unwrap())).collect();
-        let expected: Vec<_> = expected.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        assert_eq!(found, expected);
-    }
-
-    /// The names in the manifest.
-    fn listed(&self) -> Vec<String> {
-        let manifest: serde_json::Value =
-            serde_json::from_slice(&fs::read(self.out().join("manifest.json")).unwrap()).unwrap();
-        manifest.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
-    }
+/// The names in the manifest.
+fn listed(fetch: &Fetch) -> Vec<String> {
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(fetch.out().join("manifest.json")).unwrap()).unwrap();
+    manifest.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
 }
 
 fn gzip(bytes: impl AsRef<[u8]>) -> Vec<u8> {
@@ -145,7 +100,7 @@ fn allocated(folder: &Path) -> u64 {
 
 #[test]
 fn a_tar_that_changed_takes_the_place_of_the_one_before_and_of_nothing_else() {
-    let fetch = Fetch::from(Store::memory().with("data/set.tar", tar(&[("a", "1\n"), ("b", "1\n"), ("d/c", "1\n")])));
+    let fetch = fetch_from(Store::memory().with("data/set.tar", tar(&[("a", "1\n"), ("b", "1\n"), ("d/c", "1\n")])));
     fetch.fetch(&["--extract"]).assert(0, &["set/: 3 files"]);
     fs::write(fetch.out().join("set/d/mine"), "mine\n").unwrap();
     fs::write(fetch.out().join("set/notes"), "mine\n").unwrap();
@@ -154,8 +109,8 @@ fn a_tar_that_changed_takes_the_place_of_the_one_before_and_of_nothing_else() {
     fetch.put("set.tar", tar(&[("a", "2\n"), ("e", "2\n"), ("notes", "2\n")]));
     fetch.fetch(&["--extract"]).assert(0, &["set/: 3 files"]);
     fetch.assert_files(&[("set/a", "2\n"), ("set/d/mine", "mine\n"), ("set/e", "2\n"), ("set/notes", "2\n")]);
-    assert_eq!(fetch.listed(), ["set/a", "set/e", "set/notes"]);
-    fetch.verify(3);
+    assert_eq!(listed(&fetch), ["set/a", "set/e", "set/notes"]);
+    verify(&fetch, 3);
     assert_eq!(fetch.asked(), ["set.tar"]);
     fetch.fetch(&["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
     assert_eq!(fetch.asked(), [""; 0]);
@@ -168,7 +123,7 @@ fn a_tar_that_changed_takes_the_place_of_the_one_before_and_of_nothing_else() {
 
 #[test]
 fn a_version_that_fails_leaves_the_one_before_as_it_was() {
-    let fetch = Fetch::from(Store::memory().with("data/set.tar", tar(&[("a", "1\n"), ("b", "1\n")])));
+    let fetch = fetch_from(Store::memory().with("data/set.tar", tar(&[("a", "1\n"), ("b", "1\n")])));
     fetch.fetch(&["--extract"]).assert(0, &[]);
     let mut damaged = tar(&[("a", "2\n"), ("b", "2\n")]);
     damaged.truncate(1536 + 512);
@@ -179,12 +134,12 @@ fn a_version_that_fails_leaves_the_one_before_as_it_was() {
     fetch.fetch(&["--extract", "--max-entries", "3"]).assert(1, &["more than 3 members"]);
     fs::remove_file(fetch.out().join("set.tar")).unwrap();
     fetch.assert_files(&[("set/a", "1\n"), ("set/b", "1\n")]);
-    assert_eq!(fetch.listed(), ["set.tar", "set/a", "set/b"]);
+    assert_eq!(listed(&fetch), ["set.tar", "set/a", "set/b"]);
 }
 
 #[test]
 fn an_archive_that_comes_back_otherwise_packed_breaks_nothing() {
-    let fetch = Fetch::from(Store::memory().with("data/rows.csv.gz", gzip("1\n")).with("data/z.csv", "z\n"));
+    let fetch = fetch_from(Store::memory().with("data/rows.csv.gz", gzip("1\n")).with("data/z.csv", "z\n"));
     fetch.fetch(&["--extract"]).assert(0, &[]);
     let only = |name: &str| ["--extract", "--include", name].map(str::to_owned).to_vec();
     let round = |name: &str, object: Vec<u8>, flags: &[String], text: &str| {
@@ -192,8 +147,8 @@ fn an_archive_that_comes_back_otherwise_packed_breaks_nothing() {
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
         fetch.fetch(&flags).assert(0, &[]);
         fetch.assert_files(&[("rows.csv", text), ("z.csv", "z\n")]);
-        assert_eq!(fetch.listed(), ["rows.csv", "z.csv"]);
-        fetch.verify(2);
+        assert_eq!(listed(&fetch), ["rows.csv", "z.csv"]);
+        verify(&fetch, 2);
         fetch.asked()
     };
     assert_eq!(round("rows.csv.bz2", bzip2("22\n"), &only("*.bz2"), "22\n").last().unwrap(), "rows.csv.bz2");
@@ -207,13 +162,13 @@ fn an_archive_that_comes_back_otherwise_packed_breaks_nothing() {
 
 #[test]
 fn over_http_a_change_is_noticed_and_what_did_not_change_is_not_fetched_again() {
-    let fetch = Fetch::from(Store::memory().with("data/rows.csv.gz", gzip("1\n")));
-    fetch.fetch_url("rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
-    fetch.sent();
-    fetch.fetch_url("rows.csv.gz", &["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
-    assert_eq!(fetch.sent(), 1);
+    let fetch = fetch_from(Store::memory().with("data/rows.csv.gz", gzip("1\n")));
+    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
+    sent(&fetch);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
+    assert_eq!(sent(&fetch), 1);
     fetch.put("rows.csv.gz", gzip("2\n"));
-    fetch.fetch_url("rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
     fetch.assert_files(&[("rows.csv", "2\n")]);
 
     // Where the server tells no version, nothing tells that it is the same.
@@ -222,7 +177,7 @@ fn over_http_a_change_is_noticed_and_what_did_not_change_is_not_fetched_again() 
     }
     for text in ["3\n", "4\n"] {
         fetch.put("rows.csv.gz", gzip(text));
-        fetch.fetch_url("rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
+        fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
         fetch.assert_files(&[("rows.csv", text)]);
     }
 }
@@ -231,8 +186,8 @@ fn over_http_a_change_is_noticed_and_what_did_not_change_is_not_fetched_again() 
 fn an_archive_of_another_place_is_another_one() {
     // Both say the same of themselves.
     let said = |text: &str| Store::memory().with("data/rows.csv.gz", Object::new(gzip(text)).etag("one"));
-    let (one, other) = (Fetch::from(said("1\n")), Fetch::from(said("2\n")));
-    one.fetch_url("rows.csv.gz", &["--extract"]).assert(0, &[]);
+    let (one, other) = (fetch_from(said("1\n")), fetch_from(said("2\n")));
+    fetch_url(&one, "rows.csv.gz", &["--extract"]).assert(0, &[]);
     let url = other.server.object_url(BUCKET, "data/rows.csv.gz");
     let mut command = bulk(["fetch", &url, "--extract", "--out"]);
     command.arg(one.out());
@@ -242,21 +197,21 @@ fn an_archive_of_another_place_is_another_one() {
 
 #[test]
 fn an_archive_that_was_kept_stays_and_is_extracted_anew_when_it_changes() {
-    let fetch = Fetch::from(Store::memory().with("data/rows.csv.gz", gzip("1\n")));
+    let fetch = fetch_from(Store::memory().with("data/rows.csv.gz", gzip("1\n")));
     fetch.fetch(&["--extract"]).assert(0, &[]);
     assert!(!fetch.out().join("rows.csv.gz").exists());
     for flags in [&["--extract", "--keep-archives"][..], &["--extract"]] {
         fetch.fetch(flags).assert(0, &[]);
         assert_eq!(fs::read(fetch.out().join("rows.csv.gz")).unwrap(), gzip("1\n"), "{flags:?}");
-        assert_eq!(fetch.listed(), ["rows.csv", "rows.csv.gz"]);
+        assert_eq!(listed(&fetch), ["rows.csv", "rows.csv.gz"]);
     }
     // Who removes it has it fetched anew, and what comes out of it.
     fetch.put("rows.csv.gz", gzip("2\n"));
     fs::remove_file(fetch.out().join("rows.csv.gz")).unwrap();
-    fetch.fetch_url("rows.csv.gz", &["--extract", "--keep-archives"]).assert(0, &["rows.csv: 1 files"]);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract", "--keep-archives"]).assert(0, &["rows.csv: 1 files"]);
     assert_eq!(fs::read(fetch.out().join("rows.csv.gz")).unwrap(), gzip("2\n"));
     assert_eq!(fs::read(fetch.out().join("rows.csv")).unwrap(), b"2\n");
-    fetch.verify(2);
+    verify(&fetch, 2);
 }
 
 #[test]
@@ -271,13 +226,13 @@ fn the_manifest_lists_links_to_files_and_no_symlinks_and_names_are_counted_that_
     let later = tar_of(|folder| std::os::unix::fs::symlink("b", folder.join("a")).unwrap());
     let end = archive.chunks(512).rposition(|block| block.iter().any(|byte| *byte != 0)).unwrap() + 1;
     let archive = [&archive[..end * 512], &later].concat();
-    let fetch = Fetch::from(Store::memory().with("data/set.tar", archive));
+    let fetch = fetch_from(Store::memory().with("data/set.tar", archive));
     fetch.fetch(&["--extract", "--sha256"]).assert(0, &["set.tar: 1 files have names that are not UTF-8"]);
-    assert_eq!(fetch.listed(), ["set/b"]);
+    assert_eq!(listed(&fetch), ["set/b"]);
     let manifest = fs::read_to_string(fetch.out().join("manifest.json")).unwrap();
     // printf '1\n' | sha256sum
     assert!(manifest.contains("4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865"), "{manifest}");
-    fetch.verify(1);
+    verify(&fetch, 1);
     // All of them go with the next version.
     fetch.put("set.tar", tar(&[("d", "2\n")]));
     fetch.fetch(&["--extract"]).assert(0, &[]);
@@ -290,15 +245,15 @@ fn of_a_member_that_comes_twice_the_second_is_listed() {
     let first = tar(&[("a", "1\n")]);
     let end = first.chunks(512).rposition(|block| block.iter().any(|byte| *byte != 0)).unwrap() + 1;
     let archive = [&first[..end * 512], &tar(&[("a", "22\n")])].concat();
-    let fetch = Fetch::from(Store::memory().with("data/set.tar", archive));
+    let fetch = fetch_from(Store::memory().with("data/set.tar", archive));
     fetch.fetch(&["--extract"]).assert(0, &[]);
     fetch.assert_files(&[("set/a", "22\n")]);
-    fetch.verify(1);
+    verify(&fetch, 1);
 }
 
 #[test]
 fn a_tar_without_members_is_known_to_be_extracted() {
-    let fetch = Fetch::from(Store::memory().with("data/none.tar.gz", gzip(vec![0; 10_240])));
+    let fetch = fetch_from(Store::memory().with("data/none.tar.gz", gzip(vec![0; 10_240])));
     fetch.fetch(&["--extract"]).assert(0, &["none/: 0 files"]);
     fetch.asked();
     fetch.fetch(&["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
@@ -307,20 +262,20 @@ fn a_tar_without_members_is_known_to_be_extracted() {
 
 #[test]
 fn a_torn_record_costs_its_own_line_alone() {
-    let fetch = Fetch::from(Store::memory().with("data/set.tar", tar(&[("a", "1\n"), ("b", "1\n")])));
+    let fetch = fetch_from(Store::memory().with("data/set.tar", tar(&[("a", "1\n"), ("b", "1\n")])));
     fetch.fetch(&["--extract"]).assert(0, &[]);
     let record = fetch.out().join(".bulk/set.tar.extracted");
     let text = fs::read_to_string(&record).unwrap();
     fs::write(&record, text.replacen("\"name\":\"set/a\"", "\"name\":\"set/", 1)).unwrap();
     fetch.put("z.csv", "z\n");
     fetch.fetch(&["--extract"]).assert(0, &[]);
-    assert_eq!(fetch.listed(), ["set/b", "z.csv"]);
+    assert_eq!(listed(&fetch), ["set/b", "z.csv"]);
 }
 
 #[test]
 fn a_folder_or_file_that_is_in_the_way_is_named_and_left() {
     let fetch =
-        Fetch::from(Store::memory().with("data/a.csv.gz", gzip("1\n")).with("data/set.tar", tar(&[("a", "1\n")])));
+        fetch_from(Store::memory().with("data/a.csv.gz", gzip("1\n")).with("data/set.tar", tar(&[("a", "1\n")])));
     fs::create_dir_all(fetch.out().join("a.csv")).unwrap();
     fs::write(fetch.out().join("a.csv/x"), "mine\n").unwrap();
     fs::write(fetch.out().join("set"), "mine\n").unwrap();
@@ -343,7 +298,7 @@ fn killed_while_it_changes_what_is_there_the_next_run_ends_it() {
     // Also a run without extraction, which writes the manifest.
     for next in [&["--extract"][..], &["--include", "z.csv"]] {
         let store = Store::memory().with("data/set.tar", many("1\n", 2000)).with("data/z.csv", "z\n");
-        let fetch = Fetch::from(store);
+        let fetch = fetch_from(store);
         fetch.fetch(&["--extract"]).assert(0, &[]);
         fs::write(fetch.out().join("set/mine"), "mine\n").unwrap();
         fetch.put("set.tar", many("2\n", 1000));
@@ -358,7 +313,7 @@ fn killed_while_it_changes_what_is_there_the_next_run_ends_it() {
         assert_eq!(found.len(), 1000, "{next:?}");
         assert!(found.iter().all(|(name, bytes)| name.starts_with("set/") && bytes == b"2\n"), "{next:?}");
         assert!(!old.exists());
-        fetch.verify(1001);
+        verify(&fetch, 1001);
     }
 }
 
@@ -372,7 +327,7 @@ fn what_failed_and_stays_counts_against_the_limit() {
         }))
     };
     let store = Store::memory().with("data/a.tar.gz", archive(1)).with("data/b.bin", noise(9, 2 << 20));
-    let fetch = Fetch::from(store);
+    let fetch = fetch_from(store);
     let flags = ["--extract", "--max-entries", "3", "--disk-wait", "0s", "--max-disk", "3MiB", "--reserve", "0"];
     fetch.fetch(&flags).assert(5, &["a.tar.gz: more than 3 members", "no room for b.bin: "]);
     assert!(allocated(&fetch.out()) < (3 << 20) + (64 << 10), "{}", allocated(&fetch.out()));
@@ -380,7 +335,7 @@ fn what_failed_and_stays_counts_against_the_limit() {
 
     // So does what earlier runs extracted.
     let store = Store::memory().with("data/a.tar.gz", archive(1)).with("data/b.bin", noise(9, 2 << 20));
-    let fetch = Fetch::from(store);
+    let fetch = fetch_from(store);
     fetch.fetch(&["--extract", "--include", "a*"]).assert(0, &[]);
     let flags = ["--extract", "--disk-wait", "0s", "--max-disk", "3MiB", "--reserve", "0"];
     fetch.fetch(&flags).assert(5, &["1 of 2 files had been extracted", "no room for b.bin: "]);
@@ -390,7 +345,7 @@ fn what_failed_and_stays_counts_against_the_limit() {
 #[test]
 fn a_guess_of_what_comes_out_refuses_nothing() {
     let archive = gzip(tar_of(|folder| fs::write(folder.join("noise"), noise(1, 1 << 20)).unwrap()));
-    let fetch = Fetch::from(Store::memory().with("data/a.tar.gz", archive));
+    let fetch = fetch_from(Store::memory().with("data/a.tar.gz", archive));
     fetch.fetch(&["--extract", "--disk-wait", "0s", "--max-disk", "2300KiB", "--reserve", "0"]).assert(0, &[]);
     assert_eq!(fs::metadata(fetch.out().join("a/noise")).unwrap().len(), 1 << 20);
 }
@@ -400,7 +355,7 @@ fn what_runs_ahead_gives_up_what_it_has_reserved() {
     // More comes out of the first than is usual, and less of the second.
     let first = gzip([noise(1, 100 << 10), vec![b'x'; 1100 << 10]].concat());
     let second = gzip(noise(2, 300 << 10));
-    let fetch = Fetch::from(Store::memory().with("data/a.csv.gz", first).with("data/b.bin.gz", second));
+    let fetch = fetch_from(Store::memory().with("data/a.csv.gz", first).with("data/b.bin.gz", second));
     let ran = fetch.fetch(&["--extract", "--max-disk", "2100KiB", "--reserve", "0", "--disk-wait", "60s"]);
     ran.assert(0, &["a.csv: 1 files", "b.bin: 1 files"]);
     assert!(!ran.stderr.contains("paused"), "{}", ran.stderr);
@@ -411,7 +366,7 @@ fn what_runs_ahead_makes_way_and_is_fetched_again() {
     let first = gzip([noise(1, 100 << 10), vec![b'x'; 1100 << 10]].concat());
     let second = noise(2, 900 << 10);
     let store = Store::memory().with("data/a.csv.gz", first).with("data/b.bin", second.clone());
-    let fetch = Fetch::from(store);
+    let fetch = fetch_from(store);
     // What is left of the first is asked for again by a connection that has nothing else to do: when the second is there.
     fetch.server.fault(Rule::new(Fault::StallAfter(1000)).key("data/a.csv.gz").first(1));
     let source = format!("s3://{BUCKET}/data/");
@@ -429,7 +384,7 @@ fn a_second_run_keeps_out_of_a_folder_in_which_one_extracts() {
     const SIZE: u64 = 512 << 20;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::copy(&mut std::io::Read::take(std::io::repeat(b'x'), SIZE), &mut encoder).unwrap();
-    let fetch = Fetch::from(Store::memory().with("data/large.csv.gz", encoder.finish().unwrap()));
+    let fetch = fetch_from(Store::memory().with("data/large.csv.gz", encoder.finish().unwrap()));
     let flags = ["--extract", "--max-ratio", "2000"];
     let new = fetch.out().join(".bulk-extract/new");
     let mut second = None;

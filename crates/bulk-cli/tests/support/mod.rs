@@ -1,5 +1,7 @@
 //! What the tests of the program share: the built binary, a PostgreSQL for all tests of a file, and a served snapshot.
-#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
+
+mod fetch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,6 +16,8 @@ use bulk_testkit::postgres::{self, Database, Durability};
 use bulk_testkit::s3::{self, EtagStyle, Store};
 use bulk_testkit::snapshot::{self, Snapshot, Spec, TABLES};
 use serde_json::Value;
+
+pub(crate) use fetch::{DATA, Fetch};
 
 pub(crate) const BUCKET: &str = "com-courtlistener-storage";
 
