@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::part::{PartFile, Record};
 use crate::queue::{DISK_POLL, Finish, RECORD};
@@ -131,12 +131,27 @@ fn in_order(stated: &[Digest], wanted: &[Algorithm]) -> Vec<Algorithm> {
 pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>) {
     // Nobody else does this, so the others would wait for it.
     let _end = EndIfPanicking(&run);
-    let mut batch = Vec::new();
-    while files.recv_many(&mut batch, TOGETHER).await > 0 {
-        ask_for_digests(&run, &mut batch).await;
-        let mut files_left = std::mem::take(&mut batch);
-        while !files_left.is_empty() {
-            let finishing = files_left;
+    // Those of which the source is asked what it states: who waits for an answer holds nobody up.
+    let mut asking = JoinSet::new();
+    let (mut come, mut ready) = (Vec::new(), Vec::new());
+    let mut is_open = true;
+    while is_open || !asking.is_empty() {
+        tokio::select! {
+            count = files.recv_many(&mut come, TOGETHER), if is_open && asking.len() < TOGETHER => is_open = count > 0,
+            Some(answered) = asking.join_next() => ready.extend(joined(answered).flatten()),
+        }
+        while let Some(answered) = asking.try_join_next() {
+            ready.extend(joined(answered).flatten());
+        }
+        for finish in come.drain(..) {
+            if finish.stated.is_empty() && finish.fetched > 0 {
+                asking.spawn(ask_for_digests(run.clone(), finish));
+            } else {
+                ready.push(finish);
+            }
+        }
+        while !ready.is_empty() {
+            let finishing = std::mem::take(&mut ready);
             let finisher = run.clone();
             let finishing = tokio::task::spawn_blocking(move || {
                 let is_kept = !finisher.queue().drops();
@@ -145,14 +160,7 @@ pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>)
                 drop(finisher);
                 results
             });
-            let results = match finishing.await {
-                Ok(results) => results,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime ends.
-                    Err(_) => return,
-                },
-            };
+            let Some(results) = joined(finishing.await) else { return };
             let mut short = Vec::new();
             for (finish, result) in results {
                 match result {
@@ -161,42 +169,39 @@ pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>)
                 }
             }
             run.changed();
-            files_left = wait_for_disk(&run, short).await;
+            ready = wait_for_disk(&run, short).await;
         }
     }
 }
 
-/// Asks the source what it states of those files of which it stated nothing yet.
-async fn ask_for_digests(run: &Arc<Run>, batch: &mut Vec<Finish>) {
-    let unstated = batch.iter_mut().filter(|finish| finish.stated.is_empty() && finish.fetched > 0);
-    let asking = futures::stream::iter(unstated).for_each_concurrent(run.options.concurrency, |finish| {
-        let run = run.clone();
-        async move {
-            let version = finish.record.version.strong_etag();
-            let ask = || async {
-                let result = run.source.digests(&finish.request.key, version).await;
-                run.pace.observe(&result);
-                (result, false)
-            };
-            // Without an answer there is nothing to compare, as with sources that have no digests.
-            let stated = retry_when(&run.options.retry, || run.pace.ready(), |_, _, _| {}, ask).await;
-            finish.stated = stated.unwrap_or_default();
-        }
-    });
-    tokio::select! {
-        () = asking => {}
-        () = run.options.stop.cancelled() => {
-            let mut queue = run.queue();
-            // What was not asked yet is not known to be right.
-            batch.retain(|finish| {
-                let is_known = !finish.stated.is_empty() || finish.fetched == 0;
-                if !is_known {
-                    queue.reopen(finish.place, finish.generation);
-                }
-                is_known
-            });
+/// What a task gave; `None` if the runtime ends. Its panic goes on here.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Option<T> {
+    match result.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(given) => Some(given),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
+    }
+}
+
+/// Asks the source what it states of a file of which it stated nothing yet. `None` if the run is to stop before it answers:
+/// what was not asked is not known to be right.
+async fn ask_for_digests(run: Arc<Run>, mut finish: Finish) -> Option<Finish> {
+    let version = finish.record.version.strong_etag();
+    let ask = || async {
+        let result = run.source.digests(&finish.request.key, version).await;
+        run.pace.observe(&result);
+        (result, false)
+    };
+    let asking = retry_when(&run.options.retry, || run.pace.ready(), |_, _, _| {}, ask);
+    match run.options.stop.run_until_cancelled(asking).await {
+        // Without an answer there is nothing to compare, as with sources that have no digests.
+        Some(stated) => finish.stated = stated.unwrap_or_default(),
+        None => {
+            run.queue().reopen(finish.place, finish.generation);
+            return None;
         }
     }
+    Some(finish)
 }
 
 /// Says what became of a file.

@@ -17,7 +17,7 @@ pub(crate) use self::completion::Finish;
 pub(crate) use self::file_state::{FileState, Phase, Save};
 pub(crate) use self::room::{DISK_POLL, EVICTED, RECORD};
 pub(crate) use self::schedule::{Discard, Next, Prepare, Segment};
-pub(crate) use self::transfer::{Accepted, Ask, Ended};
+pub(crate) use self::transfer::{Accepted, Ask, Claimed, Ended};
 use crate::budget::DiskBudget;
 use crate::leftovers::Leftovers;
 use crate::part::{Found, Paths};

@@ -10,7 +10,9 @@ use futures::{FutureExt, StreamExt};
 use crate::finish::Finisher;
 use crate::leftovers::Leftover;
 use crate::part::{Found, Lost, PartFile, Paths};
-use crate::queue::{Accepted, Ask, DISK_POLL, Discard, EVICTED, Ended, FileState, Next, Prepare, Save, Segment};
+use crate::queue::{
+    Accepted, Ask, Claimed, DISK_POLL, Discard, EVICTED, Ended, FileState, Next, Prepare, Save, Segment,
+};
 use crate::ranges::Range;
 use crate::retry::retry_when;
 use crate::run::Run;
@@ -20,6 +22,8 @@ use crate::{Body, Crc64Nvme, Error, Event, Get, Request, remove_staged};
 const GATHER: usize = 512 * 1024;
 /// How long bytes that are fewer wait for others, if more arrive at all.
 const GATHER_TIME: Duration = Duration::from_millis(100);
+/// How often it is seen whether the window has moved on.
+const WINDOW_POLL: Duration = Duration::from_millis(50);
 
 /// Works until nothing is left to do, or until it is told to stop.
 pub(crate) async fn work(run: Arc<Run>, finisher: Finisher) {
@@ -279,7 +283,6 @@ impl Worker<'_> {
         let run = self.run;
         let key = &segment.request.key;
         let location = run.source.location(key);
-        let interrupted = || Error::Interrupted { location: location.clone() };
         let Some(ask) = run.queue().ask(segment) else { return Ok(()) };
         if ask.start > 0 && !ask.version.is_checkable() {
             return self.again(segment, "the server names no version", &location);
@@ -290,7 +293,7 @@ impl Worker<'_> {
         let body = tokio::select! {
             biased;
             () = segment.cancel.cancelled() => return Ok(()),
-            () = run.options.stop.cancelled() => return Err(interrupted()),
+            () = run.options.stop.cancelled() => return Err(self.interrupted(segment)),
             body = run.source.get(&get) => body?,
         };
         let accepted = run.queue().accept(segment, &body, &location)?;
@@ -410,11 +413,16 @@ impl Worker<'_> {
                 let changed = run.budget.changed();
                 let claim = run.queue().claim(segment, gathered.len as u64);
                 match claim {
-                    Ok(claim) => break claim,
+                    Ok(Claimed::There(claim)) => break claim,
+                    Ok(Claimed::Over) => return Ok(false),
+                    Ok(Claimed::Ahead) => self.wait_for_window(segment).await?,
+                    Ok(Claimed::Yield) => {
+                        let reason = "the files before it need its connection";
+                        return self.again(segment, reason, &segment.request.name).map(|()| false);
+                    }
                     Err(shortage) => self.wait_for_disk(segment, shortage, changed).await?,
                 }
             };
-            let Some(claim) = claim.filter(|claim| claim.len > 0) else { return Ok(false) };
             let is_all = claim.len == gathered.len as u64;
             let chunks = gathered.take(claim.len as usize);
             let range = self.write(segment, claim.offset, claim.part, chunks).await?;
@@ -433,6 +441,20 @@ impl Worker<'_> {
         Ok(true)
     }
 
+    /// Waits until the window may have room for more of an object whose size is not known.
+    async fn wait_for_window(&self, segment: &Segment) -> Result<(), Error> {
+        let stopped = self.run.options.stop.cancelled();
+        tokio::select! {
+            () = tokio::time::sleep(WINDOW_POLL) => Ok(()),
+            () = segment.cancel.cancelled() => Err(self.interrupted(segment)),
+            () = stopped => Err(self.interrupted(segment)),
+        }
+    }
+
+    fn interrupted(&self, segment: &Segment) -> Error {
+        Error::Interrupted { location: self.run.source.location(&segment.request.key) }
+    }
+
     /// Waits until the disk may have room again, as long as the options allow.
     async fn wait_for_disk(
         &self,
@@ -442,7 +464,6 @@ impl Worker<'_> {
     ) -> Result<(), Error> {
         let run = self.run;
         let name = || segment.request.name.clone();
-        let interrupted = || Error::Interrupted { location: run.source.location(&segment.request.key) };
         let evicted = {
             let mut queue = run.queue();
             queue.set_short(segment, true);
@@ -458,8 +479,8 @@ impl Worker<'_> {
         tokio::select! {
             () = changed => {}
             () = tokio::time::sleep(left.min(DISK_POLL)) => {}
-            () = segment.cancel.cancelled() => return Err(interrupted()),
-            () = run.options.stop.cancelled() => return Err(interrupted()),
+            () = segment.cancel.cancelled() => return Err(self.interrupted(segment)),
+            () = run.options.stop.cancelled() => return Err(self.interrupted(segment)),
         }
         Ok(())
     }

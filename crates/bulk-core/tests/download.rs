@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_core::{
-    Delivery, DownloadOptions, Error, Event, HttpSource, Request, RetryPolicy, Source, download, remove_staged,
+    Body, Delivery, Digest, DownloadOptions, ETag, Error, Event, Get, Request, RetryPolicy, Source, download,
+    remove_staged,
 };
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bytes::Bytes;
 use futures::StreamExt;
 
-const BUCKET: &str = "data";
+#[path = "support/fetch.rs"]
+mod fetch;
+use fetch::{BUCKET, count, recorded, source};
 
 /// Bytes that differ at every place.
 fn content(seed: u64, len: usize) -> Vec<u8> {
@@ -22,29 +25,6 @@ fn content(seed: u64, len: usize) -> Vec<u8> {
 fn serve(objects: &[(&str, Vec<u8>)]) -> Server {
     let store = objects.iter().fold(Store::memory(), |store, (key, bytes)| store.with(key, bytes.clone()));
     Server::builder().bucket(BUCKET, store).start().unwrap()
-}
-
-fn source(server: &Server) -> Arc<dyn Source> {
-    Arc::new(HttpSource::new(&format!("{}/{BUCKET}", server.url())).unwrap())
-}
-
-/// What happened, as text; the options that record it, with waits of no length.
-fn recorded() -> (Arc<Mutex<Vec<String>>>, DownloadOptions) {
-    let events = Arc::new(Mutex::new(Vec::new()));
-    let mut options = DownloadOptions::default();
-    let mut retry = RetryPolicy::default();
-    retry.initial = Duration::ZERO;
-    options.retry = retry;
-    let sink = events.clone();
-    options.observer = Arc::new(move |event: &Event<'_>| {
-        let text = match event {
-            Event::Retry { name, error, .. } => format!("retry {name}: {error}"),
-            Event::Restarted { name, reason, .. } => format!("restart {name}: {reason}"),
-            _ => return,
-        };
-        sink.lock().unwrap().push(text);
-    });
-    (events, options)
 }
 
 fn plan(objects: &[(&str, Vec<u8>)]) -> Vec<Request> {
@@ -148,7 +128,7 @@ async fn attempts_are_bounded_and_counted() {
     assert!(matches!(error, Error::Exhausted { attempts: 3, .. }), "{error:?}");
     assert!(error.is_remote());
     assert_eq!(server.requests().len(), 3);
-    assert_eq!(events.lock().unwrap().len(), 2);
+    assert_eq!(count(&events, "retry"), 2);
 }
 
 #[tokio::test]
@@ -182,7 +162,7 @@ async fn a_dropped_download_is_resumed_under_if_match() {
     options.segment = Some(1 << 30);
     let mut files = download(source(&server), plan(&objects), folder.path(), options.clone());
     // The first attempt broke off and the second one hangs: this is the moment to stop.
-    while events.lock().unwrap().is_empty() {
+    while count(&events, "retry") == 0 {
         assert!(futures::poll!(files.next()).is_pending());
         tokio::task::yield_now().await;
     }
@@ -440,4 +420,78 @@ async fn a_stop_ends_a_download_whose_window_is_full() {
     let staged: Vec<_> = deliveries.iter().map(|delivery| delivery.outcome.as_ref().unwrap().size).collect();
     assert_eq!(staged, [10]);
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn objects_of_unknown_size_keep_to_the_window() {
+    const WINDOW: u64 = 2 << 20;
+    let objects = [("a", content(1, 4 << 20)), ("b", content(2, 4 << 20)), ("c", content(3, 4 << 20))];
+    let server = serve(&objects);
+    server.fault(Rule::new(Fault::WithoutHeader(http::header::CONTENT_LENGTH)));
+    let (_, mut options) = recorded();
+    (options.concurrency, options.window) = (3, WINDOW);
+    let arrived = Arc::new(Mutex::new((0, false)));
+    let sink = arrived.clone();
+    options.observer = Arc::new(move |event: &Event<'_>| match event {
+        Event::Progress { name: "b" | "c", bytes } => sink.lock().unwrap().0 += bytes,
+        Event::Finished { name: "a", .. } => sink.lock().unwrap().1 = true,
+        _ => {}
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = download(source(&server), ["a", "b", "c"].map(Request::new), folder.path(), options);
+    while !arrived.lock().unwrap().1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Nobody takes the first one, so the others are held up. Without that they are here in no time.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let ahead = arrived.lock().unwrap().0;
+    assert!(ahead <= WINDOW, "{ahead}");
+    for (_, bytes) in &objects {
+        let staged = files.next().await.unwrap().outcome.unwrap();
+        assert!(std::fs::read(&staged.path).unwrap() == *bytes);
+    }
+}
+
+/// A source that does not say what it has of one object until it is told to, and gives the others only when it was asked.
+struct Hesitant {
+    source: Arc<dyn Source>,
+    is_asked: tokio::sync::Semaphore,
+    answer: tokio::sync::Semaphore,
+}
+
+#[async_trait::async_trait]
+impl Source for Hesitant {
+    fn location(&self, key: &str) -> String {
+        self.source.location(key)
+    }
+
+    async fn get(&self, get: &Get) -> Result<Body, Error> {
+        if get.key != "slow" {
+            drop(self.is_asked.acquire().await.unwrap());
+        }
+        self.source.get(get).await
+    }
+
+    async fn digests(&self, key: &str, _: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+        if key == "slow" {
+            self.is_asked.add_permits(1);
+            drop(self.answer.acquire().await.unwrap());
+        }
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn who_is_slow_to_state_digests_holds_up_no_other_file() {
+    let objects = [("a", content(1, 10)), ("b", content(2, 10)), ("slow", content(3, 10))];
+    let server = serve(&objects);
+    let (is_asked, answer) = (tokio::sync::Semaphore::new(0), tokio::sync::Semaphore::new(0));
+    let hesitant = Arc::new(Hesitant { source: source(&server), is_asked, answer });
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = download(hesitant.clone(), plan(&objects), folder.path(), recorded().1);
+    for _ in 0..2 {
+        files.next().await.unwrap().outcome.unwrap();
+    }
+    hesitant.answer.add_permits(1);
+    files.next().await.unwrap().outcome.unwrap();
 }

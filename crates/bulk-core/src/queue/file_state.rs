@@ -137,7 +137,8 @@ impl FileState {
 
     /// Bytes from the source, or on their way, that nobody consumed.
     pub(super) fn ahead(&self) -> u64 {
-        let under_way = self.flights.iter().map(|flight| flight.end.unwrap_or(0).saturating_sub(flight.position));
+        let under_way =
+            self.flights.iter().map(|flight| flight.end.unwrap_or(flight.claimed).saturating_sub(flight.position));
         under_way.fold(self.ranges.total(), u64::saturating_add).saturating_sub(self.consumed())
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Flight {
     pub(super) is_asking: bool,
     /// Its writes wait for disk space.
     pub(super) is_short: bool,
+    /// Its writes wait for the window.
+    pub(super) is_ahead: bool,
     /// Its end was brought forward, so that its body goes on behind it.
     pub(super) is_cut: bool,
     /// It counts as stalled when not one byte came for so long.

@@ -101,7 +101,7 @@ impl Queue {
         let goes_on = |file: &FileState| match file.phase {
             Phase::Preparing => true,
             Phase::Finishing => !file.is_unfinished,
-            _ => file.flights.iter().any(|flight| !flight.is_short),
+            _ => file.flights.iter().any(|flight| !flight.is_short && !flight.is_ahead),
         };
         match self.leftovers.is_clearing() || self.files.values().any(goes_on) {
             true => (Some(DISK_POLL), false),

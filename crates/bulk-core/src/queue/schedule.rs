@@ -121,7 +121,7 @@ impl Queue {
                 return Next::Wait(IDLE);
             }
             // Nothing behind it may overtake it.
-            return match self.segment(place, gap, head == Some(place)) {
+            return match self.segment(place, gap) {
                 Ok(Some(segment)) => Next::Fetch(segment, self.go_on(false)),
                 Ok(None) => self.help_out(),
                 Err(shortage) => {
@@ -155,26 +155,16 @@ impl Queue {
         &mut self,
         place: u64,
         (start, end): (u64, Option<u64>),
-        is_head: bool,
     ) -> Result<Option<Segment>, Shortage> {
         let size = self.segment_size(end.map(|end| end - start), place);
-        // What nobody took yet of those before it counts against the window.
-        let is_taken = |file: &FileState| file.charged == 0 || matches!(file.phase, Phase::Done(Err(_)));
-        let is_head = is_head && self.files.range(..place).all(|(_, file)| is_taken(file));
-        let Some(file) = self.files.get_mut(&place) else { return Ok(None) };
+        let Some(file) = self.files.get(&place) else { return Ok(None) };
         // An object in one piece comes in one piece.
         let end = if file.is_single { end } else { end.map(|end| end.min(start.saturating_add(size))) };
         let len = end.map_or(0, |end| end - start);
-        let is_next = match self.mode {
-            Mode::Files => is_head,
-            // Its reader waits for this very byte, or is to get it when its version is known.
-            Mode::Bodies { .. } => {
-                is_head && (start <= file.reader.position || (file.flights.is_empty() && !file.is_ready()))
-            }
-        };
-        if !is_next && self.ahead.saturating_add(len) > self.limits.window {
+        if !self.is_within_window(place, start, len) {
             return Ok(None);
         }
+        let Some(file) = self.files.get_mut(&place) else { return Ok(None) };
         file.room.get_or_insert_with(|| self.budget.withhold(RECORD));
         let extra = if file.extra.is_some() { 0 } else { file.request.extra_space };
         let mut space = match self.budget.try_reserve(len.saturating_add(extra)) {
@@ -190,6 +180,24 @@ impl Queue {
             None => file.space = Some(space),
         }
         Ok(self.take_off(place, start, end, end.unwrap_or(start), STALLED))
+    }
+
+    /// Whether the window lets the file at `place` have `len` more bytes from `start` on. What comes next has no need of it.
+    pub(super) fn is_within_window(&self, place: u64, start: u64, len: u64) -> bool {
+        if self.ahead.saturating_add(len) <= self.limits.window {
+            return true;
+        }
+        let Some(file) = self.files.get(&place) else { return true };
+        // What nobody took yet of those before it counts against the window.
+        let is_taken = |file: &FileState| file.charged == 0 || matches!(file.phase, Phase::Done(Err(_)));
+        let is_head = self.files.range(..place).all(|(_, file)| file.is_done() && is_taken(file));
+        match self.mode {
+            Mode::Files => is_head,
+            // Its reader waits for this very byte, or is to get it when its version is known.
+            Mode::Bodies { .. } => {
+                is_head && (start <= file.reader.position || (file.flights.is_empty() && !file.is_ready()))
+            }
+        }
     }
 
     pub(super) fn take_off(
@@ -217,6 +225,7 @@ impl Queue {
             moved: now,
             is_asking: false,
             is_short: false,
+            is_ahead: false,
             is_cut: false,
             patience,
         });

@@ -37,6 +37,17 @@ pub(crate) struct Claim {
     pub(crate) part: Option<Arc<PartFile>>,
 }
 
+/// The answer to one who has bytes to write.
+pub(crate) enum Claimed {
+    There(Claim),
+    /// None are wanted any more.
+    Over,
+    /// They are ahead of the window, which moves on when something is consumed.
+    Ahead,
+    /// They are ahead of the window, and all connections wait as this one does while the front has need of one.
+    Yield,
+}
+
 /// What became of a segment.
 pub(crate) enum Ended {
     Gone,
@@ -110,6 +121,10 @@ impl Queue {
         (flight.begun, flight.begun_at, flight.moved) = (Instant::now(), position, Instant::now());
         if body.start == position {
             let end = body.end.or(size);
+            if flight.end.is_none() && end.is_some() && size.is_none() {
+                // `bytes 5-9/*`: there may be more behind it, which only an answer without a range would tell.
+                return Ok(Accepted::Again("the server does not say where it ends".to_owned()));
+            }
             // Nothing would tell that the next segment is of the same version.
             let is_segment = flight.end.is_some() && flight.end != size && end != size;
             if !is_checkable && is_segment {
@@ -161,14 +176,28 @@ impl Queue {
         Ok(Accepted::Take { skip, cut })
     }
 
-    /// Where the next `len` bytes of a segment go, and how many of them. `None` if none are wanted any more.
-    pub(crate) fn claim(&mut self, segment: &Segment, len: u64) -> Result<Option<Claim>, Shortage> {
+    /// Where the next `len` bytes of a segment go, and how many of them.
+    pub(crate) fn claim(&mut self, segment: &Segment, len: u64) -> Result<Claimed, Shortage> {
         let budget = self.budget.clone();
-        let Some(file) = self.file(segment.place, segment.generation) else { return Ok(None) };
-        let part = file.part.clone();
-        let Some(flight) = file.flights.iter_mut().find(|flight| flight.id == segment.flight) else { return Ok(None) };
+        let Some(file) = self.file(segment.place, segment.generation) else { return Ok(Claimed::Over) };
+        let Some(flight) = file.flight(segment.flight) else { return Ok(Claimed::Over) };
         let (offset, end) = (flight.claimed, flight.end.unwrap_or(u64::MAX));
         let len = len.min(end.saturating_sub(offset));
+        if len == 0 {
+            return Ok(Claimed::Over);
+        }
+        // Where the end is known, the window was asked before all of it.
+        let is_ahead = flight.end.is_none() && !self.is_within_window(segment.place, offset, len);
+        let is_front_served = !is_ahead || self.is_front_served(segment.place);
+        let Some(file) = self.file(segment.place, segment.generation) else { return Ok(Claimed::Over) };
+        let part = file.part.clone();
+        let Some(flight) = file.flights.iter_mut().find(|flight| flight.id == segment.flight) else {
+            return Ok(Claimed::Over);
+        };
+        flight.is_ahead = is_ahead;
+        if is_ahead {
+            return Ok(if is_front_served { Claimed::Ahead } else { Claimed::Yield });
+        }
         let to_reserve = (offset + len).saturating_sub(flight.reserved.max(offset));
         if to_reserve > 0 {
             match &mut file.space {
@@ -179,7 +208,14 @@ impl Queue {
         }
         flight.claimed += len;
         flight.is_short = false;
-        Ok(Some(Claim { offset, len, part }))
+        self.charge(segment.place);
+        Ok(Claimed::There(Claim { offset, len, part }))
+    }
+
+    /// Whether somebody is at work on what the files before `place` have need of, or they have none.
+    fn is_front_served(&self, place: u64) -> bool {
+        self.wanting.range(..place).next().is_none()
+            || self.files.values().any(|file| file.flights.iter().any(|flight| !flight.is_ahead))
     }
 
     /// The part that a first claim made, or the one that another had made meanwhile.
