@@ -16,7 +16,9 @@ use crate::run::Run;
 use crate::{Algorithm, Digest, Error, Event, Hasher};
 
 /// Files that are finished together at most, and that may wait for it.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 512;
+/// Of these, how many are finished at once.
+const BATCHES: usize = 2;
 /// From so many on, one sync of the whole file system is cheaper than one for each file.
 const SYNC_AT_ONCE: usize = 8;
 /// A file of this size or less is hashed when it is whole; a larger one while its bytes arrive.
@@ -133,12 +135,14 @@ pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>)
     let _end = EndIfPanicking(&run);
     // Those of which the source is asked what it states: who waits for an answer holds nobody up.
     let mut asking = JoinSet::new();
+    let mut finishing = JoinSet::new();
     let (mut come, mut ready) = (Vec::new(), Vec::new());
     let mut is_open = true;
     while is_open || !asking.is_empty() {
         tokio::select! {
             count = files.recv_many(&mut come, TOGETHER), if is_open && asking.len() < TOGETHER => is_open = count > 0,
             Some(answered) = asking.join_next() => ready.extend(joined(answered).flatten()),
+            Some(ended) = finishing.join_next() => drop(joined(ended)),
         }
         while let Some(answered) = asking.try_join_next() {
             ready.extend(joined(answered).flatten());
@@ -150,27 +154,39 @@ pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>)
                 ready.push(finish);
             }
         }
-        while !ready.is_empty() {
-            let finishing = std::mem::take(&mut ready);
-            let finisher = run.clone();
-            let finishing = tokio::task::spawn_blocking(move || {
-                let is_kept = !finisher.queue().drops();
-                let results = finish(finishing, &finisher.options.digests, is_kept);
-                // The folder is in use until now, also if nobody waits for it any more.
-                drop(finisher);
-                results
-            });
-            let Some(results) = joined(finishing.await) else { return };
-            let mut short = Vec::new();
-            for (finish, result) in results {
-                match result {
-                    Err(error) if error.is_disk_full() => short.push(finish),
-                    result => finished(&run, &finish, result),
-                }
+        if !ready.is_empty() {
+            // Two batches at once: while one waits for the disk, the other has work to do.
+            while finishing.len() >= BATCHES {
+                finishing.join_next().await.and_then(joined);
             }
-            run.changed();
-            ready = wait_for_disk(&run, short).await;
+            finishing.spawn(finish_batch(run.clone(), std::mem::take(&mut ready)));
         }
+    }
+    while let Some(finished) = finishing.join_next().await {
+        joined(finished);
+    }
+}
+
+async fn finish_batch(run: Arc<Run>, mut files: Vec<Finish>) {
+    while !files.is_empty() {
+        let (finishing, finisher) = (std::mem::take(&mut files), run.clone());
+        let finishing = tokio::task::spawn_blocking(move || {
+            let is_kept = !finisher.queue().drops();
+            let results = finish(finishing, &finisher.options.digests, is_kept);
+            // The folder is in use until now, also if nobody waits for it any more.
+            drop(finisher);
+            results
+        });
+        let Some(results) = joined(finishing.await) else { return };
+        let mut short = Vec::new();
+        for (finish, result) in results {
+            match result {
+                Err(error) if error.is_disk_full() => short.push(finish),
+                result => finished(&run, &finish, result),
+            }
+        }
+        run.changed();
+        files = wait_for_disk(&run, short).await;
     }
 }
 
@@ -272,10 +288,17 @@ impl Drop for EndIfPanicking<'_> {
 type Finished = (Finish, Result<(PathBuf, Record), Error>);
 
 fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finished> {
-    let mut files: Vec<_> = batch
+    let is_at_once = is_kept && batch.len() >= SYNC_AT_ONCE;
+    // That of which there are many is not kept open.
+    let mut any = None;
+    let files: Vec<_> = batch
         .into_iter()
         .map(|finish| {
-            let checked = check(&finish, wanted, is_kept);
+            let mut checked = check(&finish, wanted, is_kept);
+            if let (true, Ok((part, _))) = (is_at_once, &mut checked) {
+                any = any.take().or(part.take());
+                *part = None;
+            }
             if let Err(Error::Corrupt { .. }) = &checked {
                 // Neither a retry nor a later run is to go on with it. What cannot be removed fails again.
                 let _ = finish.turn.take(|| finish.paths.clear());
@@ -285,24 +308,21 @@ fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finish
         .collect();
     let mut results = Vec::new();
     let mut folders = BTreeSet::new();
-    let synced = is_kept
-        && files.len() >= SYNC_AT_ONCE
-        && files
-            .iter()
-            .find_map(|(_, checked)| checked.as_ref().ok()?.0.as_ref())
-            .is_some_and(|part| part.sync_file_system());
-    for (finish, checked) in files.drain(..) {
+    let synced = any.is_some_and(|part: Arc<PartFile>| part.sync_file_system());
+    for (finish, checked) in files {
         let result = checked.and_then(|(part, digests)| {
             let mut record = finish.record.clone();
             record.stated = Vec::new();
             record.digests = digests;
             record.fetched_at = Some(Timestamp::now());
-            if let Some(part) = part {
-                if !synced {
-                    part.sync()?;
+            if is_kept {
+                match part {
+                    _ if synced => {}
+                    Some(part) => part.sync()?,
+                    None => PartFile::open(&finish.paths.part)?.sync()?,
                 }
                 // Its rename reaches the disk before that of the part, or the part is found beside it.
-                finish.turn.take(|| finish.paths.write_record(&record, false))?;
+                finish.turn.take(|| finish.paths.write_last_record(&record))?;
                 folders.extend(finish.paths.persist()?);
             }
             Ok((finish.paths.target.clone(), record))
@@ -334,7 +354,7 @@ fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option
         (None, true) => Some(Arc::new(PartFile::open(&finish.paths.part)?)),
     };
     if let Some(part) = &part {
-        part.set_len(finish.size)?;
+        part.cut_to(finish.size)?;
         // What nobody has computed while the bytes arrived: because the source stated it later, the file is small, or some
         // of it came in an earlier run.
         let mut missing = in_order(&finish.stated, wanted);

@@ -90,13 +90,19 @@ pub(crate) struct Found {
 }
 
 /// Looks for the parts of earlier runs, and removes their torn records. What cannot be read is left alone: it is said when
-/// its file is asked for.
-pub(crate) fn find(folder: &Path) -> Vec<Found> {
+/// its file is asked for. Also says whether nothing at all is there, of any file.
+pub(crate) fn find(folder: &Path) -> (Vec<Found>, bool) {
     let mut found = Vec::new();
+    let mut is_fresh = true;
     let mut prefixes = vec![String::new()];
     while let Some(prefix) = prefixes.pop() {
-        let Ok(entries) = fs::read_dir(folder.join(STATE_FOLDER).join(&prefix)) else { continue };
-        for entry in entries.flatten() {
+        let Ok(entries) = fs::read_dir(folder.join(STATE_FOLDER).join(&prefix)) else {
+            is_fresh = false;
+            continue;
+        };
+        for entry in entries {
+            is_fresh = false;
+            let Ok(entry) = entry else { continue };
             // Names are UTF-8; what is not is none of ours.
             let (Ok(name), Ok(kind)) = (entry.file_name().into_string(), entry.file_type()) else { continue };
             let name = format!("{prefix}{name}");
@@ -114,7 +120,7 @@ pub(crate) fn find(folder: &Path) -> Vec<Found> {
             found.push(Found { name: name.to_owned(), paths, bytes: allocated(&metadata), is_resumable });
         }
     }
-    found
+    (found, is_fresh)
 }
 
 /// The bytes that a file takes on the disk, of which it may have holes.

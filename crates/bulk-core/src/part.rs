@@ -194,11 +194,11 @@ impl Paths {
     /// Looks what an earlier run left of `request`, an object with this identity, and removes what is of no use: why, and
     /// how many bytes of it.
     pub(crate) fn find(&self, request: &Request, identity: &str) -> Result<(Found, Option<Lost>), Error> {
-        let parent = self.record.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
         let in_part = len(&self.part)?;
         let Some(record) = self.read_record()? else {
-            self.clear()?;
+            if in_part.is_some() || len(&self.record)?.is_some() {
+                self.clear()?;
+            }
             let lost = in_part.filter(|len| *len > 0).map(|len| ("nothing says what it is a part of", len));
             return Ok((Found::Nothing, lost));
         };
@@ -243,19 +243,18 @@ impl Paths {
     /// Writes the record in place of the one before. Atomic: a temporary file is renamed.
     pub(crate) fn write_record(&self, record: &Record, sync: bool) -> Result<(), Error> {
         let temporary = self.temporary();
-        let failed = |error| Error::io("write", &temporary, error);
-        let text = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&text)?;
-            if sync { file.sync_data() } else { Ok(()) }
-        };
-        if let Err(error) = write() {
-            // On a full disk its space is needed.
-            let _ = fs::remove_file(&temporary);
-            return Err(failed(error));
-        }
+        write_new(&temporary, File::options().create(true).truncate(true), record, sync)?;
         fs::rename(&temporary, &self.record).map_err(|error| Error::io("rename", &temporary, error))
+    }
+
+    /// Writes the record of a file that has come to its end. Where there was none, what a kill leaves of it counts as none.
+    pub(crate) fn write_last_record(&self, record: &Record) -> Result<(), Error> {
+        match write_new(&self.record, File::options().create_new(true), record, false) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                self.write_record(record, false)
+            }
+            written => written,
+        }
     }
 
     /// Gives the part its final name. The record stays, as that of the file. Gives the folders that are to be synced for it.
@@ -303,10 +302,13 @@ pub(crate) struct PartFile {
 }
 
 impl PartFile {
-    /// Opens the file, and makes it if it is not there.
+    /// Opens the file, and makes it and its folder if they are not there.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let mut options = File::options();
-        let file = options.create(true).read(true).write(true).truncate(false).open(path);
+        let open = || File::options().create(true).read(true).write(true).truncate(false).open(path);
+        let file = open().or_else(|error| match (error.kind(), path.parent()) {
+            (io::ErrorKind::NotFound, Some(folder)) => fs::create_dir_all(folder).and_then(|()| open()),
+            _ => Err(error),
+        });
         Ok(Self { path: path.to_owned(), file: file.map_err(|error| Error::io("open", path, error))? })
     }
 
@@ -420,6 +422,14 @@ impl PartFile {
         false
     }
 
+    /// Cuts what stands behind `len` bytes, if there is anything.
+    pub(crate) fn cut_to(&self, len: u64) -> Result<(), Error> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() == len => Ok(()),
+            _ => self.set_len(len),
+        }
+    }
+
     pub(crate) fn set_len(&self, len: u64) -> Result<(), Error> {
         self.file.set_len(len).map_err(|error| self.failed("cut", error))
     }
@@ -427,6 +437,19 @@ impl PartFile {
     fn failed(&self, action: &'static str, error: io::Error) -> Error {
         Error::io(action, &self.path, error)
     }
+}
+
+/// Writes a record to a file that is opened so. Nothing is left of it if that fails.
+fn write_new(path: &Path, options: &mut fs::OpenOptions, record: &Record, sync: bool) -> Result<(), Error> {
+    let failed = |error| Error::io("write", path, error);
+    let text = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
+    let mut file = options.write(true).open(path).map_err(failed)?;
+    let written = file.write_all(&text).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
+    written.map_err(|error| {
+        // On a full disk its space is needed.
+        let _ = fs::remove_file(path);
+        failed(error)
+    })
 }
 
 /// Removes the file that [`download`](crate::download()) staged as `name` in `folder`, what there is of a part of it,

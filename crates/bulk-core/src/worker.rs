@@ -111,22 +111,26 @@ impl Worker<'_> {
         let of = identity.clone();
         let is_first = discard.is_none();
         let evicted = discard.as_ref().map_or(0, |discard| discard.evicted);
-        let found = blocking(self.run, &request.name, move || {
-            let paths = Paths::new(&folder, &wanted.name)?;
-            turn.take(|| match &discard {
-                Some(Discard { is_staged: true, .. }) => remove_staged(&folder, &wanted.name),
-                Some(_) => paths.clear(),
-                None => Ok(()),
-            })?;
-            drop(discard);
-            let (found, lost) = paths.find(&wanted, &of)?;
-            if drops && matches!(found, Found::Part(..)) {
-                // What it speaks of leaves the disk as it is read.
-                paths.forget()?;
-            }
-            Ok((paths, found, lost))
-        })
-        .await;
+        let found = if is_first && self.run.is_fresh() {
+            Paths::new(&folder, &wanted.name).map(|paths| (paths, Found::Nothing, None))
+        } else {
+            blocking(self.run, &request.name, move || {
+                let paths = Paths::new(&folder, &wanted.name)?;
+                turn.take(|| match &discard {
+                    Some(Discard { is_staged: true, .. }) => remove_staged(&folder, &wanted.name),
+                    Some(_) => paths.clear(),
+                    None => Ok(()),
+                })?;
+                drop(discard);
+                let (found, lost) = paths.find(&wanted, &of)?;
+                if drops && matches!(found, Found::Part(..)) {
+                    // What it speaks of leaves the disk as it is read.
+                    paths.forget()?;
+                }
+                Ok((paths, found, lost))
+            })
+            .await
+        };
         let found = match found {
             Ok(found) => self.confirm(&request, found).await,
             Err(error) => Err(error),
@@ -485,60 +489,56 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Opens the part of a file, and makes it if need be; `None` if the file is not under way any more.
-    async fn open(&self, segment: &Segment) -> Result<Option<Arc<PartFile>>, Error> {
-        let run = self.run;
-        loop {
-            let (paths, turn) = match run.queue().file(segment.place, segment.generation) {
-                Some(FileState { part: Some(part), .. }) => return Ok(Some(part.clone())),
-                Some(file) => (file.paths.clone(), file.next_turn()),
-                None => return Ok(None),
-            };
-            let Some(paths) = paths else { return Ok(None) };
-            let opened = blocking(run, &segment.request.name, move || {
-                let mut part = None;
-                // Not behind the one who removes it when the file is given up.
-                turn.take(|| PartFile::open(&paths.part).map(|opened| part = Some(opened)))?;
-                Ok(part)
-            });
-            match opened.await? {
-                Some(part) => return Ok(run.queue().opened(segment, Arc::new(part))),
-                // Another connection was quicker.
-                None => tokio::task::yield_now().await,
-            }
-        }
-    }
-
-    /// Writes `chunks` at `offset`, where it cannot stall a connection. A full disk is waited for.
+    /// Writes `chunks` at `offset`, where it cannot stall a connection, to a part that is made if need be. A full disk is
+    /// waited for.
     async fn write(
         &self,
         segment: &Segment,
         offset: u64,
-        part: Option<Arc<PartFile>>,
+        mut part: Option<Arc<PartFile>>,
         chunks: Vec<Bytes>,
     ) -> Result<Range, Error> {
         let run = self.run;
         let name = segment.request.name.as_str();
-        let part = match part {
-            Some(part) => part,
-            None => self.open(segment).await?.ok_or_else(|| Error::Interrupted { location: name.to_owned() })?,
-        };
         let len: usize = chunks.iter().map(Bytes::len).sum();
         let chunks = Arc::new(chunks);
         loop {
-            let (part, chunks) = (part.clone(), chunks.clone());
+            let known = match part.take() {
+                Some(part) => Ok(part),
+                None => match run.queue().file(segment.place, segment.generation) {
+                    Some(FileState { part: Some(part), .. }) => Ok(part.clone()),
+                    Some(file) => Err((file.paths.clone(), file.next_turn())),
+                    None => return Err(self.interrupted(segment)),
+                },
+            };
+            let (chunks, maker, of) = (chunks.clone(), run.clone(), segment.clone());
             let written = blocking(run, name, move || {
+                let part = match known {
+                    Ok(part) => part,
+                    Err((None, _)) => return Ok(None),
+                    Err((Some(paths), turn)) => {
+                        let mut made = None;
+                        // Not behind the one who removes it when the file is given up.
+                        turn.take(|| PartFile::open(&paths.part).map(|part| made = Some(Arc::new(part))))?;
+                        let Some(part) = made.and_then(|part| maker.queue().opened(&of, part)) else {
+                            return Ok(None);
+                        };
+                        part
+                    }
+                };
                 part.write_at(&chunks, offset)?;
                 let mut crc = Crc64Nvme::new();
                 chunks.iter().for_each(|chunk| crc.update(chunk));
-                Ok(crc.value())
+                Ok(Some(crc.value()))
             });
             match written.await {
-                Ok(crc) => {
+                Ok(Some(crc)) => {
                     run.queue().set_short(segment, false);
                     run.goes_on(false);
                     return Ok(Range { start: offset, end: offset + len as u64, crc: Some(crc) });
                 }
+                // Another connection was quicker.
+                Ok(None) => tokio::task::yield_now().await,
                 Err(error) if error.is_disk_full() => {
                     // Others fill it, too, or it has no room where the budget thought so.
                     let shortage = run.shortage(len as u64);

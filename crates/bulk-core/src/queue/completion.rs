@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Queue;
 use super::file_state::{Phase, Save};
 use super::transfer::MAX_RESTARTS;
+use super::{Mode, Queue};
 use crate::part::{PartFile, Paths, Record, Turn};
 use crate::{Digest, Error, Request, StagedFile};
 
@@ -73,6 +73,11 @@ impl Queue {
         }
         let paths = file.paths.clone()?;
         let record = file.record()?;
+        if self.mode == Mode::Files {
+            // Nobody reads it before it has its name, and many may wait for that.
+            file.part = None;
+        }
+        let part = file.part.clone();
         file.phase = Phase::Finishing;
         self.wanting.remove(&place);
         let file = self.files.get_mut(&place)?;
@@ -80,7 +85,7 @@ impl Queue {
             place,
             generation: file.generation,
             paths,
-            part: file.part.clone(),
+            part,
             size,
             crc: file.ranges.crc(size),
             turn: file.turn.next(),
@@ -150,6 +155,10 @@ impl Queue {
     pub(crate) fn reopen(&mut self, place: u64, generation: u32) {
         if let Some(file) = self.file(place, generation).filter(|file| matches!(file.phase, Phase::Finishing)) {
             (file.phase, file.is_unfinished) = (Phase::Open, false);
+            if let (None, Some(paths)) = (&file.part, &file.paths) {
+                // What cannot be opened is not noted, and fetched again.
+                file.part = PartFile::open(&paths.part).ok().map(Arc::new);
+            }
         }
     }
 }
