@@ -147,7 +147,7 @@ pub(crate) struct Mirror {
     /// is there. Each is removed when all of it is loaded.
     #[arg(long, value_name = "DIR", default_value = "bulk-files", help_heading = DISK)]
     pub(crate) dir: PathBuf,
-    /// Keep the files when they are loaded, too.
+    /// Keep the files when they are loaded, too, with a manifest.json that `bulk fetch --verify` checks them against.
     #[arg(long, conflicts_with = "no_files", help_heading = DISK)]
     pub(crate) keep_files: bool,
     /// Keep no file at all: bytes leave the disk as they are loaded, so that a file of any size needs no more room than

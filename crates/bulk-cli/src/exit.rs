@@ -128,6 +128,7 @@ impl From<bulk_pg::Error> for Failure {
 fn exit_of_fetch(error: &bulk_core::Error) -> Exit {
     match error {
         bulk_core::Error::Interrupted { .. } => Exit::Interrupted,
+        bulk_core::Error::Unexpected { .. } => Exit::Differs,
         error if error.is_disk_full() => Exit::Disk,
         error => exit_of(error.is_denied(), error.is_remote()),
     }

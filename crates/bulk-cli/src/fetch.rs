@@ -132,7 +132,6 @@ impl Run<'_> {
             options.window = u64::MAX;
         }
         fetch.disk.apply(budget, &mut options);
-        options.digests = self.checks.algorithms();
         if fetch.sha256 {
             options.digests.push(Algorithm::Sha256);
         }
@@ -148,7 +147,9 @@ impl Run<'_> {
         let progress = Progress::start(report, total, 0);
         let sizes = self.extractor.as_ref().map(|extractor| extractor.ratios().clone());
         // Asked as files are admitted: what earlier archives came to is known by then.
-        let plan = requests.into_iter().map(move |mut request| {
+        let expected: Vec<_> = requests.iter().map(|request| self.checks.expected(request)).collect();
+        let plan = requests.into_iter().zip(expected).map(move |(mut request, expected)| {
+            request.digests.extend(expected);
             request.extra_space = sizes.as_ref().map_or(0, |ratios| ratios.expected(&request));
             request
         });
@@ -232,7 +233,7 @@ impl Run<'_> {
 }
 
 /// Writes what is in the folder, of this run and of those before, into its manifest.
-async fn manifest(folder: &Path) -> Result<(), Failure> {
+pub(crate) async fn manifest(folder: &Path) -> Result<(), Failure> {
     let folder = folder.to_owned();
     blocking(move || {
         let records = staged_records(&folder).chain(extracted::members(&folder));

@@ -20,6 +20,7 @@ use self::findings::{list_left_out, list_post_data, summarise};
 use crate::arguments::{Common, Mirror};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
+use crate::fetch::manifest;
 use crate::report::Report;
 use crate::source::Place;
 
@@ -72,6 +73,9 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     exit = exit.max(totals.exit);
     if stop.is_cancelled() {
         return Ok(Exit::Interrupted);
+    }
+    if mirror.keep_files && totals.files > 0 {
+        manifest(&mirror.dir).await?;
     }
     if totals.failed > 0 {
         report.warn(format!(

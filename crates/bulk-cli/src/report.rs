@@ -155,6 +155,9 @@ impl Report {
                 self.totals.end_file(name);
                 self.detail(format!("{name}: {} fetched in {:.1} s", size(*bytes), elapsed.as_secs_f64()));
             }
+            Event::Unchecked { name, error } => self.warn(format!(
+                "{name}: what the source states of its content could not be asked for, so nothing was compared ({error:#})"
+            )),
             Event::Failed { name, .. } => self.totals.end_file(name),
             // It may be for another plan of the same run.
             Event::Kept { name, bytes } => self.detail(format!("{name}: an earlier run left {} of it", size(*bytes))),

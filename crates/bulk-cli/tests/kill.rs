@@ -31,7 +31,7 @@ const CONTENT: u64 = 7;
 #[test]
 fn what_is_noted_is_never_fetched_again_however_often_it_is_killed() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let size = number("BULK_KILL_SIZE").unwrap_or(200 << 20);
+    let size = number("BULK_KILL_SIZE").unwrap_or(1 << 30);
     let seed = number("BULK_KILL_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("BULK_KILL_SEED={seed} BULK_KILL_SIZE={size}");
     let mut random = fastrand::Rng::with_seed(seed);

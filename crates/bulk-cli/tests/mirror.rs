@@ -83,6 +83,16 @@ fn what_had_arrived_before_a_kill_is_not_fetched_again() {
     assert_eq!(left(&bench), [""; 0]);
 }
 
+#[test]
+fn kept_files_have_a_manifest() {
+    let (bench, made) = Bench::with(&small());
+    bench.mirror(&["--keep-files"]).assert(3, &[]);
+    let folder = bench.folder.path().join("files");
+    let mut command = bulk(["fetch", "--verify", "--out"]);
+    command.arg(&folder);
+    Ran::of(command).assert(0, &[&format!("{} files,", made.files.len())]);
+}
+
 /// What is there of files when all are loaded, parts and records included.
 fn left(bench: &Bench) -> Vec<String> {
     let folder = bench.folder.path().join("files");

@@ -18,6 +18,8 @@ use futures::StreamExt;
 const PATTERN: &[u8; 61] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY";
 const GIGABYTE: u64 = 1_000_000_000;
 const OBJECTS: u64 = 10;
+/// Kilobytes that this process may have resident.
+const MOST: u64 = 200_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let numbers: Vec<_> = std::env::args().skip(1).map(|text| text.parse::<u64>()).collect();
@@ -75,6 +77,8 @@ async fn fetch(url: &str, size: u64, connections: usize) -> Result<(), Box<dyn s
     let status = std::fs::read_to_string("/proc/self/status")?;
     let highest = status.lines().find(|line| line.starts_with("VmHWM")).ok_or("the kernel does not tell")?;
     assert_eq!(fetched, size * OBJECTS);
+    let kilobytes: u64 = highest.split_whitespace().nth(1).ok_or("the kernel does not tell")?.parse()?;
+    assert!(kilobytes < MOST, "{highest}");
     let rate = fetched as f64 / seconds / 1e6;
     writeln!(std::io::stdout(), "{fetched} bytes over {connections} connections in {seconds:.1} s, {rate:.0} MB/s")?;
     writeln!(std::io::stdout(), "{}", highest.split_whitespace().collect::<Vec<_>>().join(" "))?;

@@ -2,7 +2,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Shortage;
+use crate::{Digest, Shortage};
 
 /// What can go wrong between a source and the staging folder.
 ///
@@ -79,6 +79,16 @@ pub enum Error {
         location: String,
         /// What differs.
         what: String,
+    },
+    /// What arrived is what the source has, and not what was [expected](crate::Request::digests). It is thrown away.
+    #[error("{name} differs: its content is expected to have {expected}, and has {found}")]
+    Unexpected {
+        /// The file.
+        name: String,
+        /// What the request says.
+        expected: Digest,
+        /// What arrived.
+        found: Digest,
     },
     /// There is no room on the disk, or in the budget.
     #[error("no room for {name}: {shortage}")]

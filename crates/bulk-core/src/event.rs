@@ -82,6 +82,14 @@ pub enum Event<'a> {
         /// Bytes of it that were on the disk.
         bytes: u64,
     },
+    /// The source could not be asked for the digests that it states of a file, of which it had stated none yet: the file
+    /// counts as one without.
+    Unchecked {
+        /// The file.
+        name: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
     /// A file failed for good.
     Failed {
         /// The file.

@@ -47,7 +47,8 @@ impl Finisher {
         let mut queue = run.queue();
         let keeps = !queue.drops();
         let Some(file) = queue.file(place, generation).filter(|file| file.is_open()) else { return };
-        let algorithms = in_order(&file.digests, &run.options.digests);
+        let known = [&file.digests[..], &file.request.digests].concat();
+        let algorithms = in_order(&known, &run.options.digests);
         // What is dropped cannot be read when it is whole.
         let is_small = keeps && file.size().is_some_and(|size| size <= SMALL);
         if file.is_followed || algorithms.is_empty() || is_small {
@@ -208,10 +209,13 @@ async fn ask_for_digests(run: Arc<Run>, mut finish: Finish) -> Option<Finish> {
         run.pace.observe(&result);
         (result, false)
     };
-    let asking = retry_when(&run.options.retry, || run.pace.ready(), |_, _, _| {}, ask);
+    let name = finish.request.name.as_str();
+    let on_retry = |attempt, delay, error: &Error| run.event(&Event::Retry { name, attempt, delay, error });
+    let asking = retry_when(&run.options.retry, || run.pace.ready(), on_retry, ask);
     match run.options.stop.run_until_cancelled(asking).await {
+        Some(Ok(stated)) => finish.stated = stated,
         // Without an answer there is nothing to compare, as with sources that have no digests.
-        Some(stated) => finish.stated = stated.unwrap_or_default(),
+        Some(Err(error)) => run.event(&Event::Unchecked { name, error: &error }),
         None => {
             run.queue().reopen(finish.place, finish.generation);
             return None;
@@ -299,7 +303,7 @@ fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finish
                 any = any.take().or(part.take());
                 *part = None;
             }
-            if let Err(Error::Corrupt { .. }) = &checked {
+            if let Err(Error::Corrupt { .. } | Error::Unexpected { .. }) = &checked {
                 // Neither a retry nor a later run is to go on with it. What cannot be removed fails again.
                 let _ = finish.turn.take(|| finish.paths.clear());
             }
@@ -357,7 +361,8 @@ fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option
         part.cut_to(finish.size)?;
         // What nobody has computed while the bytes arrived: because the source stated it later, the file is small, or some
         // of it came in an earlier run.
-        let mut missing = in_order(&finish.stated, wanted);
+        let known = [&finish.stated[..], &finish.request.digests].concat();
+        let mut missing = in_order(&known, wanted);
         missing.push(Algorithm::Crc64Nvme);
         missing.retain(|algorithm| digests.iter().all(|digest| digest.algorithm() != *algorithm));
         digests.extend(hash(part, finish.size, &missing)?);
@@ -369,6 +374,13 @@ fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option
             let what =
                 format!("its {} is not the one that the server states ({found}, not {stated})", stated.algorithm());
             return Err(Error::Corrupt { location: finish.request.name.clone(), what });
+        }
+    }
+    for expected in &finish.request.digests {
+        if let Some(found) = digests.iter().find(|found| found.algorithm() == expected.algorithm())
+            && found != expected
+        {
+            return Err(Error::Unexpected { name: finish.request.name.clone(), expected: *expected, found: *found });
         }
     }
     Ok((part, digests))

@@ -5,6 +5,10 @@
 //! [`stream`] hands on each object's bytes in order, while the rest of it still arrives. Data flows from the source to the
 //! folder to the caller; [`Event`]s leave sideways to an [`Observer`] and steer nothing.
 //!
+//! The examples below need `bulk-core`, `futures` and `tokio` (with its features `rt-multi-thread` and `macros`) in
+//! `[dependencies]`, and a [`Source`] of your own `async-trait` and `bytes` besides. Downloads run on the caller's tokio
+//! runtime.
+//!
 //! # Files in order
 //!
 //! ```

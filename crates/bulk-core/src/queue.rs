@@ -209,7 +209,7 @@ impl Queue {
     pub(crate) fn fail(&mut self, place: u64, error: Error) {
         let Some(file) = self.files.get_mut(&place) else { return };
         file.cancel_flights(None);
-        let is_void = matches!(error, Error::Changed { .. } | Error::Corrupt { .. });
+        let is_void = matches!(error, Error::Changed { .. } | Error::Corrupt { .. } | Error::Unexpected { .. });
         file.phase = Phase::Done(Err(error));
         file.wake_reader();
         let kept = file.leave();

@@ -44,14 +44,24 @@ impl fmt::Display for Shortage {
             && on_disk.is_none_or(|on_disk| limit.saturating_sub(taken) <= on_disk)
         {
             return match self.is_lasting {
-                true => write!(f, "the limit is {}", Size(limit)),
+                true => {
+                    write!(f, "the limit is {}", Size(limit))?;
+                    match self.free {
+                        Some(free) => write!(f, " ({} free, {} in reserve)", Size(free), Size(self.reserve)),
+                        None => Ok(()),
+                    }
+                }
                 false => write!(f, "{available} of the limit are left ({} in all, {} taken)", Size(limit), Size(taken)),
             };
         }
         let reserve = Size(self.reserve);
         match (self.is_lasting, self.free, self.total) {
-            (true, _, Some(total)) => {
-                write!(f, "the disk has {available} at most ({} in all, {reserve} in reserve)", Size(total))
+            (true, free, Some(total)) => {
+                write!(f, "the disk has {available} at most ({} in all", Size(total))?;
+                if let Some(free) = free {
+                    write!(f, ", {} free", Size(free))?;
+                }
+                write!(f, ", {reserve} in reserve)")
             }
             (false, Some(free), _) => {
                 write!(f, "{available} of the disk may be used ({} free, {reserve} in reserve", Size(free))?;
@@ -130,11 +140,11 @@ mod tests {
         );
         assert_eq!(
             of(&|s| (s.is_lasting, s.needed, s.available) = (true, 95 * MIB, 90 * MIB)),
-            "95.0 MiB are needed, the disk has 90.0 MiB at most (100.0 MiB in all, 10.0 MiB in reserve)"
+            "95.0 MiB are needed, the disk has 90.0 MiB at most (100.0 MiB in all, 64.0 MiB free, 10.0 MiB in reserve)"
         );
         assert_eq!(
             of(&|s| (s.is_lasting, s.limit, s.available) = (true, Some(20 * MIB), 20 * MIB)),
-            "48.0 MiB are needed, the limit is 20.0 MiB"
+            "48.0 MiB are needed, the limit is 20.0 MiB (64.0 MiB free, 10.0 MiB in reserve)"
         );
     }
 }

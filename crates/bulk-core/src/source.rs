@@ -23,6 +23,11 @@ pub struct Request {
     pub etag: Option<ETag>,
     /// When the object last changed, by the server's clock.
     pub last_modified: Option<Timestamp>,
+    /// What its content has to be, where somebody else than the source says so, such as a list of checksums: compared
+    /// with what arrives, before it gets its final name. Another content fails with [`Error::Unexpected`] and is thrown
+    /// away; of [bodies](crate::OrderedBody) it is the last read that fails. A file that is there already is not read for
+    /// it. With [`Keep::Nothing`](crate::Keep) they are computed as the bytes are read. Default none.
+    pub digests: Vec<Digest>,
     /// Bytes of disk that its reader will need besides, such as for what it extracts, as far as can be guessed. They are
     /// reserved together with its own, and are free again when the [`StagedFile`](crate::StagedFile) or body is dropped. A
     /// guess refuses nothing: the file in front is fetched without them where they cannot be had, and those behind it give
@@ -34,7 +39,15 @@ impl Request {
     /// A request for `key`, staged under the same name, of unknown size and version.
     pub fn new(key: impl Into<String>) -> Self {
         let key = key.into();
-        Self { name: key.clone(), key, size: None, etag: None, last_modified: None, extra_space: 0 }
+        Self {
+            name: key.clone(),
+            key,
+            size: None,
+            etag: None,
+            last_modified: None,
+            digests: Vec::new(),
+            extra_space: 0,
+        }
     }
 
     /// Whether another version of the object than the one wanted could be told from it without asking the source.

@@ -17,7 +17,7 @@ use fetch::*;
 /// The largest object, which any limit has room for.
 const LARGEST: u64 = 3_000_000;
 /// Records and folders, which are no bytes of objects.
-const OVERHEAD: u64 = MIB;
+const OVERHEAD: u64 = 256 * KIB;
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -31,14 +31,16 @@ struct Case {
     limit: u64,
     /// How many deliveries the consumer holds before it lets one go.
     holds: usize,
+    /// Milliseconds that it takes over each of them.
+    pace: u64,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(prop::option::weighted(0.9, prop_oneof![0..100_000u64, 0..LARGEST]), 1..12);
     let faults = prop::collection::vec((0..7u8, 0..12usize, 1..4u64), 0..6);
     let window = prop_oneof![Just(1), 0..2 * LARGEST, Just(1 << 40)];
-    (sizes, any::<bool>(), faults, 1..9usize, 20_000..LARGEST, window, LARGEST..3 * LARGEST, 0..3usize).prop_map(
-        |(sizes, is_listed, faults, concurrency, segment, window, limit, holds)| Case {
+    (sizes, any::<bool>(), faults, 1..9usize, 20_000..LARGEST, window, LARGEST..3 * LARGEST, (0..3usize, 0..20u64))
+        .prop_map(|(sizes, is_listed, faults, concurrency, segment, window, limit, (holds, pace))| Case {
             sizes,
             is_listed,
             faults,
@@ -47,8 +49,8 @@ fn cases() -> impl Strategy<Value = Case> {
             window,
             limit,
             holds,
-        },
-    )
+            pace,
+        })
 }
 
 fn fault(kind: u8) -> Fault {
@@ -115,6 +117,7 @@ async fn check(case: Case) {
         match (delivery.outcome, case.sizes[place as usize]) {
             (Ok(staged), Some(size)) => {
                 assert!(std::fs::read(&staged.path).unwrap() == content(place, size), "o{place} differs: {case:?}");
+                tokio::time::sleep(Duration::from_millis(case.pace)).await;
                 held.push_back(Held(staged.path.clone(), Some(staged)));
                 if held.len() > case.holds {
                     held.pop_front();

@@ -2,8 +2,7 @@ use std::fs::File;
 use std::path::Path;
 
 use bulk_core::{
-    Algorithm, Digest, Expected, MultipartEtag, MultipartVerdict, Request, StagedFile, Sums, Verdict, VerifyOptions,
-    verify_files,
+    Digest, Expected, MultipartEtag, MultipartVerdict, Request, StagedFile, Sums, Verdict, VerifyOptions, verify_files,
 };
 use serde_json::json;
 
@@ -36,13 +35,9 @@ impl Checks {
         Ok(Self { sums, is_multipart: fetch.check_multipart })
     }
 
-    /// What is to be computed while the bytes arrive.
-    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
-        let mut algorithms: Vec<_> =
-            self.sums.iter().flat_map(Sums::iter).map(|(_, digest)| digest.algorithm()).collect();
-        algorithms.sort_unstable();
-        algorithms.dedup();
-        algorithms
+    /// What a checksum list says of a file.
+    pub(super) fn expected(&self, request: &Request) -> Option<Digest> {
+        self.sums.as_ref().and_then(|sums| sums.get(&request.name).or_else(|| sums.get(&request.key)))
     }
 
     pub(super) async fn check(
@@ -52,8 +47,8 @@ impl Checks {
         folder: &Path,
         report: &Report,
     ) -> Result<(), Failure> {
-        if let Some(sums) = &self.sums {
-            match sums.get(&request.name).or_else(|| sums.get(&request.key)) {
+        if self.sums.is_some() {
+            match self.expected(request) {
                 Some(expected) => compare(request, staged, folder, expected, report).await?,
                 None => report.warn(format!("{}: no checksum list names it", request.name)),
             }
