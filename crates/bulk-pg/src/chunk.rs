@@ -4,10 +4,9 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures::SinkExt;
-use tokio::sync::mpsc;
 
-use crate::encode::Message;
 use crate::error::Cause;
+use crate::feed::{Chunk, Piece, Rows};
 use crate::ledger::Load;
 use crate::{Error, FileIdentity, Position, Session, TableName};
 
@@ -16,44 +15,37 @@ pub(crate) struct Destination<'a> {
     pub(crate) file: &'a FileIdentity,
     pub(crate) table: &'a TableName,
     pub(crate) load: &'a Load,
+    /// The one that may commit.
+    pub(crate) attempt: i64,
     /// `"a", "b"`.
     pub(crate) columns: &'a str,
 }
 
 impl Destination<'_> {
-    /// Sends the next chunk, which starts at `start`, and commits it with its mark. `None` at the end of the file.
+    /// Sends a chunk and commits it with its mark; the position behind it. `None` if it was cut short: whoever feeds it
+    /// knows why.
     ///
     /// Whatever ends it early, a drop included, rolls the chunk back.
-    pub(crate) async fn copy_chunk(
-        &self,
-        session: &mut Session,
-        start: Position,
-        messages: &mut mpsc::Receiver<Message>,
-    ) -> Result<Option<Position>, Error> {
-        let lost = || Error::Interrupted { file: self.file.key.clone() };
-        let (mut rows, lengths) = match messages.recv().await {
-            Some(Message::Rows { rows, lengths }) => (rows, lengths),
-            Some(Message::End) => return Ok(None),
-            Some(Message::Failed(error)) => return Err(*error),
-            _ => return Err(lost()),
-        };
+    pub(crate) async fn copy(&self, session: &mut Session, chunk: Chunk) -> Result<Option<Position>, Error> {
+        let Chunk { start, mut pieces } = chunk;
+        // The transaction begins when there is something to send.
+        let Some(Piece::Rows(mut rows)) = pieces.recv().await else { return Ok(None) };
         let mut sent = SentRecords::new(start);
-        sent.add(&lengths);
         let action = || format!("load a chunk of {}", self.file.key);
         let transaction = session.client_mut().transaction().await.map_err(Error::database(action()))?;
         let statement = format!("COPY {} ({}) FROM STDIN", self.table, self.columns);
         let mut sink =
             pin!(transaction.copy_in::<_, Bytes>(&statement).await.map_err(|error| self.refusal(&sent, error))?);
         let (end, guarded) = loop {
-            sink.as_mut().send(rows).await.map_err(|error| self.refusal(&sent, error))?;
-            match messages.recv().await {
-                Some(Message::Rows { rows: next, lengths }) => {
-                    sent.add(&lengths);
-                    rows = next;
-                }
-                Some(Message::ChunkEnd { end, guarded }) => break (end, guarded),
-                Some(Message::Failed(error)) => return Err(*error),
-                _ => return Err(lost()),
+            let Rows { bytes, lengths, room } = rows;
+            sent.add(&lengths);
+            sink.as_mut().send(bytes).await.map_err(|error| self.refusal(&sent, error))?;
+            // Before it waits for more, which may need it.
+            drop(room);
+            match pieces.recv().await {
+                Some(Piece::Rows(next)) => rows = next,
+                Some(Piece::End { end, guarded }) => break (end, guarded),
+                None => return Ok(None),
             }
         };
         let taken = sink.finish().await.map_err(|error| self.refusal(&sent, error))?;
@@ -62,12 +54,14 @@ impl Destination<'_> {
             let (file, table) = (self.file.key.clone(), self.table.clone());
             return Err(Error::RowCount { file, table, sent: records, taken });
         }
-        transaction
+        let marked = transaction
             .execute(
                 "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                 SELECT id, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::boolean
+                 FROM bulk.load WHERE id = $1 AND attempt = $2 FOR SHARE",
                 &[
                     &self.load.id,
+                    &self.attempt,
                     &(start.chunk as i64),
                     &(start.record as i64),
                     &(records as i64),
@@ -78,9 +72,13 @@ impl Destination<'_> {
             )
             .await
             .map_err(Error::database(action()))?;
+        if marked == 0 {
+            let what = format!("is loaded from {} by another session by now, or was emptied", self.file.key);
+            return Err(Error::Occupied { table: self.table.clone(), what });
+        }
         // Deferred constraints are checked here.
         transaction.commit().await.map_err(|error| self.refusal(&sent, error))?;
-        Ok(Some(Position { chunk: start.chunk + 1, ..end }))
+        Ok(Some(end))
     }
 
     fn refusal(&self, sent: &SentRecords, error: tokio_postgres::Error) -> Error {

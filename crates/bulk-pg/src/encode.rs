@@ -2,11 +2,12 @@
 
 use std::io::{self, Cursor, Read};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
 use crate::column::{Mapping, Target};
 use crate::error::ANEW;
+use crate::feed::{Feed, PIECE};
+use crate::ledger::Extent;
 use crate::{
     Certainty, Checksum, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError, RecordErrorKind,
     RecordOptions, Records, TableName, Verdict, detect,
@@ -14,57 +15,33 @@ use crate::{
 
 /// Decoded bytes that the dialect is told from, and that the header must be within.
 const SAMPLE: u64 = 1 << 20;
-/// Encoded bytes in one message to the server.
-const BUFFER: usize = 256 << 10;
-/// Messages between the thread and the connection.
-pub(crate) const QUEUE: usize = 8;
 
-pub(crate) enum Message {
-    /// The first: what the file is.
-    Opened(Box<Opened>),
-    /// Encoded bytes, which may end within a row, and the lengths in the file of the records that begin in them.
-    Rows {
-        rows: Bytes,
-        lengths: Vec<u32>,
-    },
-    /// All rows of a chunk have been sent.
-    ChunkEnd {
-        end: Position,
-        guarded: bool,
-    },
-    /// All chunks have been sent.
-    End,
-    Failed(Box<Error>),
-}
-
+/// What the file is.
 pub(crate) struct Opened {
     pub(crate) verdict: Verdict,
     pub(crate) mapping: Mapping,
-    pub(crate) header_end: u64,
 }
 
 pub(crate) struct Encoder {
     pub(crate) file: String,
     pub(crate) table: TableName,
     pub(crate) target: Target,
-    /// The border behind what earlier runs committed, and whether the dialect was still in doubt there.
-    pub(crate) committed: Option<(Position, bool)>,
+    /// What earlier runs committed, in the order of the file.
+    pub(crate) committed: Vec<Extent>,
     /// By which dialect that was read.
     pub(crate) known_dialect: Option<Dialect>,
     pub(crate) options: LoadOptions,
-    pub(crate) sender: mpsc::Sender<Message>,
 }
 
 impl Encoder {
-    /// Sends messages until the end, an error, or until nobody takes them any more.
-    pub(crate) fn run(self, input: impl FnOnce() -> io::Result<Box<dyn Read + Send>>) {
-        if let Err(error) = self.encode(input) {
-            // The receiver is gone if the load was dropped.
-            let _ = self.sender.blocking_send(Message::Failed(Box::new(error)));
-        }
-    }
-
-    fn encode(&self, input: impl FnOnce() -> io::Result<Box<dyn Read + Send>>) -> Result<(), Error> {
+    /// Reads the file, says what it is, and feeds what is not committed yet. The position behind its last record, or
+    /// `None` if nobody takes chunks any more.
+    pub(crate) fn run(
+        &self,
+        input: impl FnOnce() -> io::Result<Box<dyn Read + Send>>,
+        opened: oneshot::Sender<Opened>,
+        mut feed: Feed,
+    ) -> Result<Option<Position>, Error> {
         let mut input = input().map_err(|error| self.unreadable(error))?;
         let mut sample = Vec::new();
         (&mut input).take(SAMPLE).read_to_end(&mut sample).map_err(|error| self.unreadable(error))?;
@@ -73,106 +50,107 @@ impl Encoder {
             return Err(Error::Empty { file: self.file.clone() });
         }
         let verdict = self.verdict(&sample, complete)?;
+        let header = self.header(&sample, complete, verdict.dialect)?;
+        let header_end = header.end();
+        let mapping = Mapping::new(&self.file, &self.table, header.names(), &self.target, &self.options.fill)?;
+        let encoder =
+            CopyText::new(&mapping.sources, header.names().len()).map_err(|error| self.misfit(error.to_string()))?;
 
         let mut options = RecordOptions::default();
         options.chunk_size = self.options.chunk_size;
         options.max_record = self.options.max_record;
-        options.guard = match self.committed {
-            // What settled the dialect stands in a chunk that is not read again; so does what left it open.
-            Some((_, guarded)) => guarded && self.options.dialect.is_none(),
-            None => verdict.certainty == Certainty::Ambiguous,
-        };
-        let header = self.header(&sample, complete, verdict.dialect)?;
-        let header_end = header.end();
-        let mapping = Mapping::new(&self.file, &self.table, header.names(), &self.target, &self.options.fill)?;
-        let misfit = |what: String| Error::Columns { file: self.file.clone(), what };
-        let encoder =
-            CopyText::new(&mapping.sources, header.names().len()).map_err(|error| misfit(error.to_string()))?;
-        let start = self.committed.map_or(Position { offset: header_end, record: 0, chunk: 0 }, |(at, _)| at);
+        options.guard = verdict.certainty == Certainty::Ambiguous;
+        let dialect = verdict.dialect;
+        if opened.send(Opened { verdict, mapping }).is_err() {
+            return Ok(None);
+        }
         let mut stream = Cursor::new(sample).chain(input);
-        let skipped = self.skip(&mut stream, start.offset)?;
-        if skipped < start.offset {
-            return Err(misfit(format!(
-                "{} bytes of it are loaded, and it now has only {skipped}: it is not the same file; {ANEW}",
-                start.offset
-            )));
+        let mut at = Position { offset: header_end, record: 0, chunk: 0 };
+        self.skip(&mut stream, 0, header_end)?;
+        for extent in &self.committed {
+            if at.offset < extent.start.offset {
+                let gap = (&mut stream).take(extent.start.offset - at.offset);
+                let mut records = Records::resume(gap, dialect, header.clone(), at, options.clone());
+                match self.feed_records(&mut records, &encoder, &mut feed) {
+                    Ok(true) => at = records.position(),
+                    Ok(false) => return Ok(None),
+                    Err(error) => return Err(self.blame(error, &mut stream)),
+                }
+            }
+            if (at.offset, at.record) != (extent.start.offset, extent.start.record) {
+                return Err(self.misfit(format!(
+                    "its record {} starts at byte {}, and what is loaded of it has record {} at byte {}: it is not the \
+                     same file; {ANEW}",
+                    at.record + 1,
+                    at.offset,
+                    extent.start.record + 1,
+                    extent.start.offset
+                )));
+            }
+            self.skip(&mut stream, at.offset, extent.end.offset)?;
+            at = extent.end;
+            // What settled the dialect stands in chunks that are not read again; so does what left it open.
+            options.guard = extent.guarded && self.options.dialect.is_none();
         }
-        let records = Records::resume(stream, verdict.dialect, header, start, options);
-        if !self.send(Message::Opened(Box::new(Opened { verdict, mapping, header_end }))) {
-            return Ok(());
+        let mut records = Records::resume(&mut stream, dialect, header, at, options);
+        match self.feed_records(&mut records, &encoder, &mut feed) {
+            Ok(true) => Ok(Some(records.position())),
+            Ok(false) => Ok(None),
+            Err(error) => Err(self.blame(error, &mut stream)),
         }
-        self.encode_records(records, &encoder)
     }
 
-    /// Reads over what is loaded, which may take as long as loading it did.
-    fn skip(&self, stream: &mut impl Read, offset: u64) -> Result<u64, Error> {
-        let mut skipped = 0;
-        loop {
-            let piece = io::copy(&mut stream.take((offset - skipped).min(SAMPLE)), &mut io::sink());
+    /// Reads over what is loaded, from one offset to another, which may take as long as loading it did.
+    fn skip(&self, stream: &mut impl Read, from: u64, to: u64) -> Result<(), Error> {
+        let mut at = from;
+        while at < to {
+            let piece = io::copy(&mut stream.take((to - at).min(SAMPLE)), &mut io::sink());
             let piece = piece.map_err(|error| self.unreadable(error))?;
-            skipped += piece;
-            if piece == 0 || skipped == offset {
-                return Ok(skipped);
+            at += piece;
+            if piece == 0 {
+                return Err(self.misfit(format!(
+                    "{to} bytes of it are loaded, and it now has only {at}: it is not the same file; {ANEW}"
+                )));
             }
             if self.options.stop.is_cancelled() {
                 return Err(Error::Stopped { what: format!("the load of {}", self.file) });
             }
         }
-    }
-
-    fn encode_records(&self, mut records: Records<impl Read>, encoder: &CopyText) -> Result<(), Error> {
-        let new_buffer = || Vec::with_capacity(BUFFER + BUFFER / 4);
-        let (mut buffer, mut lengths) = (new_buffer(), Vec::new());
-        let mut open = false;
-        loop {
-            let ends_chunk = match records.next_record() {
-                Ok(Some(record)) => {
-                    encoder.append(&record, &mut buffer);
-                    lengths.push(u32::try_from(record.raw().len()).unwrap_or(u32::MAX));
-                    record.ends_chunk()
-                }
-                Ok(None) => break,
-                Err(error) => return Err(self.blame(error, records.into_inner())),
-            };
-            open = true;
-            if buffer.len() >= BUFFER || ends_chunk {
-                let full = std::mem::replace(&mut buffer, new_buffer());
-                if !self.send_rows(full, std::mem::take(&mut lengths)) {
-                    return Ok(());
-                }
-            }
-            if ends_chunk {
-                open = false;
-                if !self.send(Message::ChunkEnd { end: records.position(), guarded: records.is_guarded() }) {
-                    return Ok(());
-                }
-            }
-        }
-        if open {
-            let end = Message::ChunkEnd { end: records.position(), guarded: records.is_guarded() };
-            if !(buffer.is_empty() || self.send_rows(buffer, lengths)) || !self.send(end) {
-                return Ok(());
-            }
-        }
-        self.send(Message::End);
         Ok(())
     }
 
-    /// Sends rows in pieces, so that the queue does not hold several records of the greatest length.
-    fn send_rows(&self, rows: Vec<u8>, mut lengths: Vec<u32>) -> bool {
-        let mut rows = Bytes::from(rows);
-        while rows.len() > 2 * BUFFER {
-            let piece = rows.split_to(BUFFER);
-            if !self.send(Message::Rows { rows: piece, lengths: std::mem::take(&mut lengths) }) {
-                return false;
+    /// Feeds records to their end. Whether anybody took them all.
+    fn feed_records(
+        &self,
+        records: &mut Records<impl Read>,
+        encoder: &CopyText,
+        feed: &mut Feed,
+    ) -> Result<bool, RecordError> {
+        let new_buffer = || Vec::with_capacity(PIECE + PIECE / 4);
+        let (mut buffer, mut lengths) = (new_buffer(), Vec::new());
+        let mut start = records.position();
+        while let Some(record) = records.next_record()? {
+            encoder.append(&record, &mut buffer);
+            lengths.push(u32::try_from(record.raw().len()).unwrap_or(u32::MAX));
+            let ends_chunk = record.ends_chunk();
+            if buffer.len() >= PIECE || ends_chunk {
+                let full = std::mem::replace(&mut buffer, new_buffer());
+                if feed.rows(start, full, std::mem::take(&mut lengths)).is_err() {
+                    return Ok(false);
+                }
+            }
+            if ends_chunk {
+                if feed.end(start, records.position(), records.is_guarded()).is_err() {
+                    return Ok(false);
+                }
+                start = records.position();
             }
         }
-        self.send(Message::Rows { rows, lengths })
-    }
-
-    /// Whether anybody still listens.
-    fn send(&self, message: Message) -> bool {
-        self.sender.blocking_send(message).is_ok()
+        let end = records.position();
+        let is_rest_taken = end.record == start.record
+            || (buffer.is_empty() || feed.rows(start, buffer, lengths).is_ok())
+                && feed.end(start, end, records.is_guarded()).is_ok();
+        Ok(is_rest_taken)
     }
 
     /// By which dialect to read: the one that was asked for, that of earlier runs, or the one that is found.
@@ -181,7 +159,7 @@ impl Encoder {
         let undetected = |source| Error::Undetected { file: self.file.clone(), source };
         let options = &self.options;
         // What was loaded while the dialect was in doubt reads the same in both.
-        let settled = self.committed.filter(|(_, guarded)| !guarded).and(self.known_dialect);
+        let settled = self.committed.iter().find(|extent| !extent.guarded).and(self.known_dialect);
         if let (Some(asked), Some(settled)) = (options.dialect, settled)
             && !reads_alike(asked, settled)
         {
@@ -199,7 +177,7 @@ impl Encoder {
             }
             return Err(Error::Dialect { file: file(), asked, found: verdict.dialect, evidence: verdict.evidence });
         }
-        let known = match self.committed.and(self.known_dialect) {
+        let known = match self.committed.first().and(self.known_dialect) {
             Some(known) if !reads_alike(known, verdict.dialect) => known,
             _ => return Ok(verdict),
         };
@@ -225,15 +203,19 @@ impl Encoder {
         Ok(header)
     }
 
+    fn misfit(&self, what: String) -> Error {
+        Error::Columns { file: self.file.clone(), what }
+    }
+
     /// A record may be bad because the file is damaged, which the codec's checksum tells at the end.
-    fn blame(&self, error: RecordError, mut rest: impl Read) -> Error {
+    fn blame(&self, error: RecordError, rest: &mut impl Read) -> Error {
         let (records, offset) = (error.record.saturating_sub(1), error.offset);
         let is_io = matches!(error.kind, RecordErrorKind::Io(_));
         let error = self.bad_record(error);
         if is_io || self.options.checksum != Checksum::Follows {
             return error;
         }
-        match io::copy(&mut rest, &mut io::sink()) {
+        match io::copy(rest, &mut io::sink()) {
             Err(source) if source.kind() == io::ErrorKind::InvalidData => {
                 Error::Read { file: self.file.clone(), records, offset, source }
             }

@@ -40,9 +40,10 @@ const TABLES: &str = "
         finished_at timestamptz,
         settled_at timestamptz,
         damage text,
+        attempt bigint NOT NULL DEFAULT 0,
         UNIQUE (target_schema, target_table, file_key)
     );
-    COMMENT ON TABLE bulk.load IS 'A file and the table that it is loaded into; finished_at is set when all of it is there, settled_at when its table was indexed and counted after that, damage when rows of it may be wrong.';
+    COMMENT ON TABLE bulk.load IS 'A file and the table that it is loaded into; finished_at is set when all of it is there, settled_at when its table was indexed and counted after that, damage when rows of it may be wrong; attempt counts the loaders that have worked on it, of which only the last one may commit.';
     CREATE TABLE IF NOT EXISTS bulk.chunk (
         load_id bigint NOT NULL REFERENCES bulk.load ON DELETE CASCADE,
         chunk bigint NOT NULL,
@@ -52,7 +53,7 @@ const TABLES: &str = "
         bytes bigint NOT NULL,
         guarded boolean NOT NULL,
         committed_at timestamptz NOT NULL DEFAULT now(),
-        PRIMARY KEY (load_id, chunk)
+        PRIMARY KEY (load_id, first_byte)
     );
     COMMENT ON TABLE bulk.chunk IS 'A run of records whose rows were committed in the transaction that wrote this row.';";
 
@@ -68,8 +69,17 @@ pub(crate) struct Load {
     pub(crate) finished: Option<u64>,
     /// Why rows of it may be wrong.
     pub(crate) damage: Option<String>,
-    /// The border behind the last committed chunk, and whether the dialect was still in doubt there.
-    pub(crate) committed: Option<(Position, bool)>,
+    /// Whether any chunk of it is committed.
+    pub(crate) has_chunks: bool,
+}
+
+/// Records that are committed, one after the other: chunks without a gap between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    /// Whether the dialect was still in doubt at its end.
+    pub(crate) guarded: bool,
 }
 
 /// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.dropped` of
@@ -99,30 +109,65 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         .client()
         .query(
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
-                    c.chunk, c.first_record, c.records, c.first_byte, c.bytes, c.guarded, l.target_oid, l.damage
+                    l.target_oid, l.damage, EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id)
              FROM bulk.load l
-             LEFT JOIN LATERAL
-                 (SELECT * FROM bulk.chunk WHERE load_id = l.id ORDER BY chunk DESC LIMIT 1) c ON true
              WHERE l.target_schema = $1 AND l.target_table = $2
              ORDER BY l.id",
             &[&table.schema.as_str(), &table.name.as_str()],
         )
         .await
         .map_err(Error::database(format!("read the marks of {table:#}")))?;
-    let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
     let load = |row: &tokio_postgres::Row| Load {
         id: row.get(0),
-        oid: row.get(13),
+        oid: row.get(7),
         file: FileIdentity { key: row.get(1), etag: row.get(2), size: unsigned(row.get(3)) },
         dialect: row.get::<_, Option<String>>(4).and_then(|text| read_dialect(&text)),
-        damage: row.get(14),
+        damage: row.get(8),
         finished: row.get::<_, bool>(6).then(|| unsigned(row.get::<_, Option<i64>>(5).unwrap_or(0))),
-        committed: row.get::<_, Option<i64>>(7).map(|chunk| {
-            let sum = |a, b| unsigned(row.get(a)) + unsigned(row.get(b));
-            (Position { offset: sum(10, 11), record: sum(8, 9), chunk: unsigned(chunk) + 1 }, row.get(12))
-        }),
+        has_chunks: row.get(9),
     };
     Ok(rows.iter().map(load).collect())
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// What is committed of a load, in the order of the file.
+pub(crate) async fn extents(session: &Session, load: &Load) -> Result<Vec<Extent>, Error> {
+    let rows = session
+        .client()
+        .query(
+            "SELECT chunk, first_record, records, first_byte, bytes, guarded FROM bulk.chunk
+             WHERE load_id = $1 ORDER BY first_byte",
+            &[&load.id],
+        )
+        .await
+        .map_err(Error::database(format!("read the marks of {}", load.file.key)))?;
+    let mut extents: Vec<Extent> = Vec::new();
+    for row in &rows {
+        let number = |place| unsigned(row.get(place));
+        let start = Position { offset: number(3), record: number(1), chunk: number(0) };
+        let end =
+            Position { offset: start.offset + number(4), record: start.record + number(2), chunk: start.chunk + 1 };
+        let guarded = row.get(5);
+        match extents.last_mut() {
+            Some(last) if last.end.offset == start.offset => (last.end, last.guarded) = (end, guarded),
+            _ => extents.push(Extent { start, end, guarded }),
+        }
+    }
+    Ok(extents)
+}
+
+/// Counts the loaders of a file, so that chunks of one whose lock is lost, such as by a broken connection, are refused
+/// from here on: none of its commits comes after this. The number that [`Mark`](crate::chunk) rows must match.
+pub(crate) async fn begin_attempt(session: &Session, load: &Load) -> Result<i64, Error> {
+    let row = session
+        .client()
+        .query_one("UPDATE bulk.load SET attempt = attempt + 1 WHERE id = $1 RETURNING attempt", &[&load.id])
+        .await
+        .map_err(Error::database(format!("note the load of {}", load.file.key)))?;
+    Ok(row.get(0))
 }
 
 /// Notes that the load of a file begins.
@@ -136,7 +181,7 @@ pub(crate) async fn begin(session: &Session, table: &TableName, oid: Oid, file: 
         )
         .await
         .map_err(Error::database(format!("note the load of {}", file.key)))?;
-    Ok(Load { id: row.get(0), oid, file: file.clone(), dialect: None, finished: None, damage: None, committed: None })
+    Ok(Load { id: row.get(0), oid, file: file.clone(), dialect: None, finished: None, damage: None, has_chunks: false })
 }
 
 /// Notes by which dialect the file is read, so that a rerun reads it alike.

@@ -25,21 +25,23 @@
 //! # let database = server.create_database("doc").unwrap();
 //! # let url = database.url();
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let mut session = Session::connect(url).await?;
+//! // Chunks go over several at once.
+//! let mut sessions = [Session::connect(url).await?, Session::connect(url).await?];
+//! let [session, _] = &sessions;
 //! session.client().batch_execute("CREATE TABLE court (id text PRIMARY KEY, name text)").await.unwrap();
-//! prepare_ledger(&session).await?;
+//! prepare_ledger(session).await?;
 //!
 //! let csv = &b"name,id\n\"Supreme Court\",\"scotus\"\n"[..];
 //! let file = FileIdentity::new("courts.csv", Some("v1".to_owned()), csv.len() as u64);
 //! let table = "court".parse().unwrap();
 //! let open = move || Ok(Box::new(csv) as Box<dyn Read + Send>);
-//! let loaded = load(&mut session, &table, &file, open, &LoadOptions::default()).await?;
+//! let loaded = load(&mut sessions, &table, &file, open, &LoadOptions::default()).await?;
 //! assert_eq!((loaded.records, loaded.sent), (1, 1));
 //!
 //! // A second call finds it loaded, and does not read the file.
-//! let loaded = load(&mut session, &table, &file, || unreachable!(), &LoadOptions::default()).await?;
+//! let loaded = load(&mut sessions, &table, &file, || unreachable!(), &LoadOptions::default()).await?;
 //! assert_eq!((loaded.records, loaded.sent), (1, 0));
-//! assert!(count_rows(&session, &table).await?.matches());
+//! assert!(count_rows(&sessions[0], &table).await?.matches());
 //! # Ok::<(), bulk_pg::Error>(())
 //! # }).unwrap();
 //! ```
@@ -52,9 +54,11 @@
 //! whatever schema that run has. No privilege beyond those of the tables' owner is needed. Memory does not grow with the
 //! file.
 
+mod binary_type;
 mod buffer;
 mod chunk;
 mod column;
+mod copy_binary;
 mod copy_text;
 mod dependents;
 mod detect;
@@ -65,6 +69,7 @@ mod encode;
 mod error;
 mod event;
 mod existing;
+mod feed;
 mod field;
 mod foreign_key;
 mod header;
@@ -87,8 +92,11 @@ mod sequences;
 mod session;
 mod statement;
 mod table_lock;
+mod value;
 mod verify;
 
+pub use binary_type::BinaryType;
+pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use dependents::drop_dependents;
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};

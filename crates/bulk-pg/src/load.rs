@@ -3,19 +3,19 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures::future::join_all;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::chunk::Destination;
 use crate::column::Target;
-use crate::encode::{Encoder, Message, QUEUE};
+use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
+use crate::feed::{Chunk, Feed};
 use crate::ledger::{self, FileIdentity, Load};
 use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::verify::has_rows;
-use crate::{
-    Dialect, Drift, Error, Event, Observer, Position, RecordOptions, Session, TableName, Verdict, quote_literal,
-};
+use crate::{Dialect, Drift, Error, Event, Observer, RecordOptions, Session, TableName, Verdict, quote_literal};
 
 /// When an input's checksums vouch for its bytes. It decides what an error of the kind
 /// [`InvalidData`](io::ErrorKind::InvalidData) says of the bytes before it.
@@ -136,12 +136,12 @@ impl Found {
     ) -> Result<Self, Error> {
         let occupied = |what: String| Error::Occupied { table: table.clone(), what };
         // One that failed in its first chunk has left nothing.
-        let counts = |load: &Load| load.oid == target.oid && (load.finished.is_some() || load.committed.is_some());
+        let counts = |load: &Load| load.oid == target.oid && (load.finished.is_some() || load.has_chunks);
         let (mut loads, mut gone): (Vec<_>, Vec<_>) =
             ledger::loads(session, table).await?.into_iter().partition(counts);
         // Asked after the marks were read: rows that they speak of are seen.
         let is_empty = !has_rows(session, table).await?;
-        let left_rows = |load: &Load| load.finished.unwrap_or(0) > 0 || load.committed.is_some();
+        let left_rows = |load: &Load| load.finished.unwrap_or(0) > 0 || load.has_chunks;
         if is_empty && loads.iter().any(left_rows) {
             gone.append(&mut loads);
         }
@@ -194,30 +194,39 @@ fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
 /// Loads a CSV file into a table, exactly once.
 ///
 /// `input` gives the file's decoded bytes; it is read in a thread of its own. Records are re-encoded for COPY and sent in
-/// chunks; the rows of a chunk and its mark in `bulk.chunk` are committed together. Chunk borders depend on the bytes
-/// alone, so after any interruption the same call skips what is committed and goes on behind it. A file that had been
-/// loaded is not read at all.
+/// chunks, several at once if there are several sessions; the rows of a chunk and its mark in `bulk.chunk` are committed
+/// together. Chunk borders depend on the bytes alone, so after any interruption the same call fills in the chunks that are
+/// missing, over any number of sessions. A file that had been loaded is not read at all.
 ///
 /// Columns are matched by the header's names. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
-/// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other sessions cannot load into the
-/// table in the meantime.
+/// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other loaders cannot load into the
+/// table in the meantime: the first session holds its lock, and if that one is lost, no chunk of the others is committed
+/// after another loader has begun.
 ///
-/// Dropping the future rolls back the chunk under way, and the session can be used at once; the thread ends at its next
+/// Rows of one chunk stand in the table in the order of the file; chunks of several sessions stand in any order.
+///
+/// Dropping the future rolls back the chunks under way, and the sessions can be used at once; the thread ends at its next
 /// buffer.
 ///
 /// # Errors
 ///
-/// See [`Error`]. Chunks that were committed before the error stay and are skipped by the next call.
+/// See [`Error`]. Chunks that were committed before the error stay and are skipped by the next call; those that other
+/// sessions have under way are still sent to their ends.
+///
+/// # Panics
+///
+/// If there is no session.
 pub async fn load(
-    session: &mut Session,
+    sessions: &mut [Session],
     table: &TableName,
     file: &FileIdentity,
     input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
-    let target = Target::find(session, table).await?;
-    let mut locked = LockedTable::lock(session, table, target.oid, options.lock_timeout).await?;
-    let loaded = load_locked(&mut locked, table, target, file, input, options).await;
+    let (first, others) = sessions.split_first_mut().expect("a load takes at least one session");
+    let target = Target::find(first, table).await?;
+    let mut locked = LockedTable::lock(first, table, target.oid, options.lock_timeout).await?;
+    let loaded = load_locked(&mut locked, others, table, target, file, input, options).await;
     // Behind whatever is still to be rolled back.
     let unlocked = locked.unlock().await;
     let loaded = loaded?;
@@ -227,6 +236,7 @@ pub async fn load(
 
 async fn load_locked(
     session: &mut Session,
+    others: &mut [Session],
     table: &TableName,
     target: Target,
     file: &FileIdentity,
@@ -244,7 +254,7 @@ async fn load_locked(
         Some(load) => load,
         None => ledger::begin(session, table, target.oid, file).await?,
     };
-    let loaded = load_rows(session, table, target, file, &load, input, options).await;
+    let loaded = load_rows(session, others, table, target, file, &load, input, options).await;
     if let Err(error @ Error::Read { source, .. }) = &loaded
         && source.kind() == io::ErrorKind::InvalidData
         && options.checksum != Checksum::Precedes
@@ -254,8 +264,17 @@ async fn load_locked(
     loaded
 }
 
+/// Encoded bytes that wait for each session, so that it always has some to send while the thread goes on to the next chunk.
+const ROOM: usize = 2 << 20;
+/// The same where there are several sessions, whose chunks must be read before the next ones can be begun.
+const ROOM_OF_SEVERAL: usize = 20 << 20;
+/// The most for all of them.
+const MAX_ROOM: usize = 80 << 20;
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a load, each of another kind")]
 async fn load_rows(
     session: &mut Session,
+    others: &mut [Session],
     table: &TableName,
     target: Target,
     file: &FileIdentity,
@@ -263,27 +282,33 @@ async fn load_rows(
     input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
-    let (sender, mut messages) = mpsc::channel(QUEUE);
+    let attempt = ledger::begin_attempt(session, load).await?;
+    let committed = ledger::extents(session, load).await?;
+    let resumed = committed.iter().map(|extent| extent.end.record - extent.start.record).sum();
+    let room = if others.is_empty() { ROOM } else { MAX_ROOM.min(ROOM_OF_SEVERAL * (1 + others.len())) };
+    let (feed, chunks) = Feed::new(1 + others.len(), room);
+    let (opening, opened) = oneshot::channel();
+    let (ending, ended) = oneshot::channel();
     let encoder = Encoder {
         file: file.key.clone(),
         table: table.clone(),
         target,
-        committed: load.committed,
+        committed,
         known_dialect: load.dialect,
         options: options.clone(),
-        sender,
     };
-    let thread = std::thread::Builder::new().name("bulk-encode".to_owned()).spawn(move || encoder.run(input));
-    let thread = thread.map_err(|source| Error::Read { file: file.key.clone(), records: 0, offset: 0, source })?;
-    let lost = || Error::Interrupted { file: file.key.clone() };
+    // The receiver is gone if the load was dropped.
+    let run = move || drop(ending.send(encoder.run(input, opening, feed)));
+    let thread = std::thread::Builder::new().name("bulk-encode".to_owned()).spawn(run);
+    thread.map_err(|source| Error::Read { file: file.key.clone(), records: 0, offset: 0, source })?;
+    let lost = |_| Error::Interrupted { file: file.key.clone() };
 
-    let opened = match messages.recv().await {
-        Some(Message::Opened(opened)) => *opened,
-        Some(Message::Failed(error)) => return Err(*error),
-        _ => return Err(lost()),
+    let Ok(Opened { verdict, mapping }) = opened.await else {
+        return match ended.await.map_err(lost)? {
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::Interrupted { file: file.key.clone() }),
+        };
     };
-    let resumed = load.committed.map_or(0, |(position, _)| position.record);
-    let (verdict, mapping) = (opened.verdict, opened.mapping);
     options.observer.event(&Event::Opened {
         file: &file.key,
         table,
@@ -295,25 +320,88 @@ async fn load_rows(
         ledger::set_dialect(session, load, verdict.dialect).await?;
     }
 
-    let mut done = load.committed.map_or(Position { offset: opened.header_end, record: 0, chunk: 0 }, |(at, _)| at);
-    let first = done;
-    let destination = Destination { file, table, load, columns: &mapping.list };
-    while let Some(end) = destination.copy_chunk(session, done, &mut messages).await? {
-        let (records, bytes) = (end.record - done.record, end.offset - done.offset);
-        options.observer.event(&Event::Committed { file: &file.key, table, records, bytes });
-        done = end;
-        if options.stop.is_cancelled() {
-            return Err(Error::Stopped { what: format!("the load of {}", file.key) });
+    let destination = Destination { file, table, load, attempt, columns: &mapping.list };
+    let chunks = Mutex::new(chunks);
+    // Also by a failure: the others end the chunks that they have.
+    let halt = options.stop.child_token();
+    let senders = std::iter::once(&mut *session).chain(others).map(|session| async {
+        let result = send_chunks(session, &chunks, &destination, options, &halt).await;
+        if result.is_err() {
+            halt.cancel();
+        }
+        result
+    });
+    let results = join_all(senders).await;
+    drop(chunks);
+    let mut sent = Sent::default();
+    let mut failed: Option<Failed> = None;
+    for result in results {
+        match result {
+            Ok(more) => sent.add(more),
+            Err(other) if failed.as_ref().is_none_or(|failed| other.record < failed.record) => failed = Some(other),
+            Err(_) => {}
         }
     }
-    thread.join().map_err(|_| lost())?;
-    ledger::finish(session, load, done.record).await?;
-    options.observer.event(&Event::Loaded { file: &file.key, table, records: done.record });
+    // What the thread met is behind all that was sent.
+    if let Some(Failed { error, .. }) = failed {
+        return Err(error);
+    }
+    let ended = ended.await.map_err(lost)?;
+    // The thread may be done with chunks that nobody has taken.
+    let Some(end) = ended?.filter(|end| end.record == resumed + sent.records) else {
+        return Err(Error::Stopped { what: format!("the load of {}", file.key) });
+    };
+    ledger::finish(session, load, end.record).await?;
+    options.observer.event(&Event::Loaded { file: &file.key, table, records: end.record });
     Ok(Loaded {
-        records: done.record,
-        sent: done.record - first.record,
-        bytes: done.offset - first.offset,
+        records: end.record,
+        sent: sent.records,
+        bytes: sent.bytes,
         verdict: Some(verdict),
         drift: mapping.drift,
     })
+}
+
+/// What a session has sent and committed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    records: u64,
+    bytes: u64,
+}
+
+impl Sent {
+    fn add(&mut self, more: Self) {
+        self.records += more.records;
+        self.bytes += more.bytes;
+    }
+}
+
+/// A chunk that failed.
+struct Failed {
+    /// Records before it.
+    record: u64,
+    error: Error,
+}
+
+/// Sends chunks until there are no more, or until it is told to halt.
+async fn send_chunks(
+    session: &mut Session,
+    chunks: &Mutex<mpsc::Receiver<Chunk>>,
+    destination: &Destination<'_>,
+    options: &LoadOptions,
+    halt: &CancellationToken,
+) -> Result<Sent, Failed> {
+    let mut sent = Sent::default();
+    loop {
+        let next = async { chunks.lock().await.recv().await };
+        let Some(Some(chunk)) = halt.run_until_cancelled(next).await else { break };
+        let start = chunk.start;
+        let end = destination.copy(session, chunk).await.map_err(|error| Failed { record: start.record, error })?;
+        let Some(end) = end else { break };
+        let (records, bytes) = (end.record - start.record, end.offset - start.offset);
+        sent.add(Sent { records, bytes });
+        let (file, table) = (destination.file.key.as_str(), destination.table);
+        options.observer.event(&Event::Committed { file, table, records, bytes });
+    }
+    Ok(sent)
 }

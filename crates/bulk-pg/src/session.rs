@@ -31,6 +31,7 @@ const SETTINGS: &str = "
     SET check_function_bodies = off;
     SET datestyle = 'ISO, MDY';
     SET intervalstyle = postgres;
+    SET array_nulls = on;
     SET statement_timeout = 0;
     SET lock_timeout = 0;
     SET idle_in_transaction_session_timeout = 0;

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{self, Read};
+use std::slice::from_mut;
 
 use bulk_pg::{Checksum, Error, LoadOptions, load, restart};
 use support::{Bench, HEADER, Input, LINE, file, load_t, numbered, table};
@@ -33,7 +34,7 @@ async fn rows_of_a_damaged_copy_are_never_kept_for_good_ones() {
     let mut session = bench.session().await;
     let csv = numbered(20_000);
     let identity = file("t.csv", &csv);
-    let error = load(&mut session, &table("t"), &identity, damaged(&csv), &options()).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &identity, damaged(&csv), &options()).await.unwrap_err();
     assert!(matches!(error, Error::Read { .. }), "{error}");
 
     let error = load_t(&mut session, &csv, &options()).await.unwrap_err();
@@ -58,7 +59,7 @@ async fn the_note_of_damage_waits_for_the_disk() {
          CREATE TRIGGER see BEFORE UPDATE OF damage ON bulk.load FOR EACH ROW EXECUTE FUNCTION see()",
     );
     let csv = numbered(20_000);
-    load(&mut session, &table("t"), &file("t.csv", &csv), damaged(&csv), &options()).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &file("t.csv", &csv), damaged(&csv), &options()).await.unwrap_err();
     assert_eq!(bench.psql("SELECT setting FROM seen"), "on");
     let row = session.client().query_one("SHOW synchronous_commit", &[]).await.unwrap();
     assert_eq!(row.get::<_, String>(0), "off");
@@ -72,7 +73,7 @@ async fn of_an_input_that_checks_first_the_committed_rows_are_kept() {
     let mut checked = options();
     checked.checksum = Checksum::Precedes;
     let cut = &csv[..HEADER + 15_500 * LINE];
-    load(&mut session, &table("t"), &file("t.csv", &csv), damaged(cut), &checked).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &file("t.csv", &csv), damaged(cut), &checked).await.unwrap_err();
     assert_eq!(load_t(&mut session, &csv, &checked).await.unwrap().sent, 5000);
     assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "20000|20000");
 }
@@ -87,7 +88,7 @@ async fn a_bad_record_of_a_damaged_file_is_blamed_on_the_damage() {
     let identity = file("t.csv", &csv);
     let mut follows = options();
     follows.checksum = Checksum::Follows;
-    let error = load(&mut session, &table("t"), &identity, damaged(&csv), &follows).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &identity, damaged(&csv), &follows).await.unwrap_err();
     assert!(matches!(&error, Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData), "{error}");
     restart(&mut session, &[table("t")]).await.unwrap();
     // Where the checksum is right, it is the record.

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::slice::from_mut;
 use std::sync::Mutex;
 
 use bulk_pg::{
@@ -73,7 +74,7 @@ async fn after(session: &mut Session, schema: &Schema) -> PostData {
 }
 
 async fn load_into(session: &mut Session, name: &str, csv: &[u8]) {
-    load(session, &table(name), &file(name, csv), whole(csv), &Default::default()).await.unwrap();
+    load(from_mut(session), &table(name), &file(name, csv), whole(csv), &Default::default()).await.unwrap();
 }
 
 #[tokio::test]

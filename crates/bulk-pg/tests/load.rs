@@ -3,6 +3,7 @@
 mod support;
 
 use bulk_pg::{Certainty, Dialect, LoadOptions, Quoting, count_rows, load};
+use std::slice::from_mut;
 use support::{Bench, Log, chain, file, load_t, numbered, table, whole};
 
 #[tokio::test]
@@ -48,7 +49,7 @@ async fn a_second_load_sends_nothing_and_does_not_open_the_file() {
     load_t(&mut session, &csv, &LoadOptions::default()).await.unwrap();
     let identity = file("t.csv", &csv);
     let open = || panic!("it was opened");
-    let loaded = load(&mut session, &table("t"), &identity, open, &LoadOptions::default()).await.unwrap();
+    let loaded = load(from_mut(&mut session), &table("t"), &identity, open, &LoadOptions::default()).await.unwrap();
     assert_eq!((loaded.records, loaded.sent, loaded.bytes, loaded.verdict), (1000, 0, 0, None));
     assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "1000|1000");
 }
@@ -137,7 +138,8 @@ async fn columns_meet_by_name_whatever_the_name() {
     let csv = "\"Größe, in m\",more,\"we\"\"ird ; DROP\",twice,id\n0.5,x,it's,7,1\n,y,\"a\tb\",8,2\n";
     let target = table(r#""My ""Schema"""."T; DROP TABLE x""#);
     let identity = file("odd ; name.csv", csv.as_bytes());
-    let loaded = load(&mut session, &target, &identity, whole(csv.as_bytes()), &LoadOptions::default()).await.unwrap();
+    let loaded =
+        load(from_mut(&mut session), &target, &identity, whole(csv.as_bytes()), &LoadOptions::default()).await.unwrap();
     assert_eq!(
         loaded.drift.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
@@ -223,13 +225,14 @@ async fn rows_of_somebody_else_are_left_alone_unless_asked() {
     load_t(&mut session, b"id,text\n1,a\n", &options).await.unwrap();
     let second = b"id,text\n2,b\n";
     let identity = file("second.csv", second);
-    let refused = load(&mut session, &table("t"), &identity, whole(second), &LoadOptions::default()).await.unwrap_err();
+    let refused =
+        load(from_mut(&mut session), &table("t"), &identity, whole(second), &LoadOptions::default()).await.unwrap_err();
     assert_eq!(
         chain(&refused),
         "table public.t holds the rows of t.csv; load it anew with --restart, which deletes all \
          rows of the table"
     );
-    load(&mut session, &table("t"), &identity, whole(second), &options).await.unwrap();
+    load(from_mut(&mut session), &table("t"), &identity, whole(second), &options).await.unwrap();
     assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "0|theirs\n1|a\n2|b");
     let count = count_rows(&session, &table("t")).await.unwrap();
     assert_eq!((count.rows, count.records), (3, 2));

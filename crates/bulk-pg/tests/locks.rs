@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::slice::from_mut;
 use std::time::Duration;
 
 use bulk_pg::{Error, LoadOptions, load, lock_mirror, restart};
@@ -26,7 +27,7 @@ async fn a_second_loader_of_a_table_is_told_and_changes_nothing() {
     impatient.lock_timeout = Duration::ZERO;
 
     let target = table("t");
-    let loading = load(&mut first, &target, &identity, open, &options);
+    let loading = load(from_mut(&mut first), &target, &identity, open, &options);
     let others = async {
         while locks(&bench, true) != "1" {
             tokio::task::yield_now().await;
@@ -39,7 +40,7 @@ async fn a_second_loader_of_a_table_is_told_and_changes_nothing() {
         // Another table is free.
         let small = numbered(3);
         let open = support::whole(&small);
-        load(&mut second, &table("u"), &file("u.csv", &small), open, &impatient).await.unwrap();
+        load(from_mut(&mut second), &table("u"), &file("u.csv", &small), open, &impatient).await.unwrap();
         drop(gate);
     };
     let (loaded, ()) = tokio::join!(loading, others);
@@ -60,7 +61,7 @@ async fn a_loader_waits_for_one_that_is_about_to_end() {
     let mut patient = LoadOptions::default();
     patient.lock_timeout = Duration::from_secs(60);
     let target = table("t");
-    let loading = load(&mut first, &target, &identity, open, &options);
+    let loading = load(from_mut(&mut first), &target, &identity, open, &options);
     let waiting = async {
         while locks(&bench, true) != "1" {
             tokio::task::yield_now().await;

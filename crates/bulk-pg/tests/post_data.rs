@@ -3,6 +3,7 @@
 mod support;
 
 use bulk_pg::{PostData, Schema, Session, TableName, apply_post_data, apply_pre_data, drop_dependents};
+use std::slice::from_mut;
 use support::{Bench, table};
 use tokio_util::sync::CancellationToken;
 
@@ -55,9 +56,7 @@ impl Loaded {
         let mut plan = self.schema.plan();
         apply_pre_data(&mut self.session, &mut plan, &[]).await.unwrap();
         let tables: Vec<_> = loaded.iter().map(|name| table(name)).collect();
-        apply_post_data(std::slice::from_mut(&mut self.session), &plan, &tables, &(), &CancellationToken::new())
-            .await
-            .unwrap()
+        apply_post_data(from_mut(&mut self.session), &plan, &tables, &(), &CancellationToken::new()).await.unwrap()
     }
 
     fn psql(&self, sql: &str) -> String {
@@ -325,7 +324,7 @@ async fn a_stop_ends_it_between_two_statements_and_the_next_run_goes_on() {
     let mut plan = loaded.schema.plan();
     apply_pre_data(&mut loaded.session, &mut plan, &[]).await.unwrap();
     let tables = [table("docket")];
-    let sessions = std::slice::from_mut(&mut loaded.session);
+    let sessions = from_mut(&mut loaded.session);
     let error = apply_post_data(sessions, &plan, &tables, &observer, &stop).await.unwrap_err();
     assert!(matches!(error, bulk_pg::Error::Stopped { .. }), "{error}");
     let made = "SELECT (SELECT count(*) FROM pg_constraint WHERE connamespace = 'public'::regnamespace)

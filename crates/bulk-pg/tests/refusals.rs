@@ -3,11 +3,12 @@
 mod support;
 
 use std::io::{self, Read};
+use std::slice::from_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulk_pg::{Dialect, Error, LoadOptions, RecordErrorKind, Session, load};
-use support::{Bench, HEADER, LINE, chain, file, load_t, numbered, table, whole};
+use support::{Bench, Counted, HEADER, LINE, chain, file, load_t, numbered, table, whole};
 
 /// Loads into a fresh `t (id integer, text text)`, which must fail, and gives the error and the rows that stay.
 async fn refused(content: &[u8], options: &LoadOptions) -> (Error, String) {
@@ -85,7 +86,8 @@ async fn a_row_against_a_constraint_is_named() {
     }
     // The server has no line for what it checks at the end.
     let csv = b"id,text\n1,a\n2,b\n1,c\n";
-    let error = load(&mut session, &table("later"), &file("l.csv", csv), whole(csv), &options).await.unwrap_err();
+    let error =
+        load(from_mut(&mut session), &table("later"), &file("l.csv", csv), whole(csv), &options).await.unwrap_err();
     assert_eq!(
         chain(&error),
         "l.csv: the server refuses one of the records 1 to 3, from byte 8 on for public.later: duplicate key value \
@@ -141,7 +143,9 @@ async fn a_file_that_cannot_be_opened_is_named() {
     let bench = Bench::new("unreadable", "CREATE TABLE t (id integer)");
     let mut session = bench.session().await;
     let open = || std::fs::File::open("/nowhere/t.csv").map(|file| Box::new(file) as support::Input);
-    let error = load(&mut session, &table("t"), &file("t.csv", b""), open, &LoadOptions::default()).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &file("t.csv", b""), open, &LoadOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(chain(&error), "cannot read t.csv: No such file or directory (os error 2)");
     assert!(!error.is_remote());
 }
@@ -199,7 +203,7 @@ async fn a_record_beyond_the_limit_is_refused_and_not_held_in_memory() {
         let endless = Counted { count, inner: io::repeat(b'x') };
         Ok(Box::new(io::Cursor::new(csv).chain(endless)) as support::Input)
     };
-    let error = load(&mut session, &table("t"), &identity, open, &options).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &identity, open, &options).await.unwrap_err();
     assert_eq!(
         chain(&error),
         format!(
@@ -212,19 +216,6 @@ async fn a_record_beyond_the_limit_is_refused_and_not_held_in_memory() {
     // No more than the limit and a buffer's worth was taken.
     let read = read.load(Ordering::SeqCst);
     assert!((1 << 20..4 << 20).contains(&read), "{read}");
-}
-
-struct Counted<R> {
-    count: Arc<AtomicU64>,
-    inner: R,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.count.fetch_add(read as u64, Ordering::SeqCst);
-        Ok(read)
-    }
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 mod support;
 
+use std::io;
+use std::slice::from_mut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulk_pg::{Dialect, Error, Event, LoadOptions, Session, load, restart};
-use support::{Bench, HEADER, LINE, Log, broken_after, chain, file, gated, load_t, numbered, table, whole};
+use support::{Bench, Counted, HEADER, LINE, Log, broken_after, chain, file, gated, load_t, numbered, table, whole};
 
 const ROWS: usize = 20_000;
 /// Lines of a chunk.
@@ -37,7 +40,7 @@ async fn a_load_goes_on_behind_the_last_committed_chunk() {
     let identity = file("t.csv", &csv);
     // In the middle of record 12,346, in the thirteenth chunk.
     let open = broken_after(&csv, HEADER + 12_345 * LINE + 50);
-    let error = load(&mut session, &table("t"), &identity, open, &options()).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &identity, open, &options()).await.unwrap_err();
     assert_eq!(chain(&error), "cannot read t.csv behind record 12345, decoded byte 1481458: the disk is gone");
     assert!(matches!(error, Error::Read { records: 12_345, offset: 1_481_458, .. }));
     assert_eq!(bench.psql("SELECT count(*) FROM t"), "12000");
@@ -65,7 +68,7 @@ async fn a_load_may_go_on_in_chunks_of_another_size() {
         let mut options = options();
         options.chunk_size = (chunk * LINE) as u64;
         let open = broken_after(&csv, HEADER + broken * LINE + 1);
-        load(&mut session, &table("t"), &identity, open, &options).await.unwrap_err();
+        load(from_mut(&mut session), &table("t"), &identity, open, &options).await.unwrap_err();
         assert_eq!(bench.psql("SELECT count(*) FROM t"), committed.to_string());
     }
     let loaded = load_t(&mut session, &csv, &LoadOptions::default()).await.unwrap();
@@ -80,7 +83,7 @@ async fn a_load_that_stopped_behind_its_last_chunk_is_finished_without_sending()
     let csv = numbered(ROWS);
     let identity = file("t.csv", &csv);
     let open = broken_after(&csv, csv.len());
-    load(&mut session, &table("t"), &identity, open, &options()).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &identity, open, &options()).await.unwrap_err();
     assert_eq!(
         bench.psql("SELECT count(*), (SELECT count(*) FROM bulk.load WHERE finished_at IS NULL) FROM t"),
         "20000|1"
@@ -109,7 +112,7 @@ async fn interrupt(bench: &Bench, session: &mut Session, csv: &[u8], end: impl A
         }
     });
     let (target, identity) = (table("t"), file("t.csv", csv));
-    let load = load(session, &target, &identity, open, &options);
+    let load = load(from_mut(session), &target, &identity, open, &options);
     let ended = async {
         committed.recv().await.unwrap();
         committed.recv().await.unwrap();
@@ -193,11 +196,11 @@ async fn another_version_of_a_file_is_refused_and_said() {
     let mut session = bench.session().await;
     let csv = numbered(ROWS);
     let identity = file("t.csv", &csv);
-    load(&mut session, &table("t"), &identity, broken_after(&csv, 2_000_000), &options()).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &identity, broken_after(&csv, 2_000_000), &options()).await.unwrap_err();
     let mut other = identity.clone();
     other.etag = Some("v2".to_owned());
     let open = || panic!("it was opened");
-    let error = load(&mut session, &table("t"), &other, open, &options()).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &other, open, &options()).await.unwrap_err();
     assert_eq!(
         chain(&error),
         "table public.t holds a part of another version of t.csv (ETag v1, 2400008 bytes; now v2, 2400008 bytes); \
@@ -205,7 +208,7 @@ async fn another_version_of_a_file_is_refused_and_said() {
     );
     load_t(&mut session, &csv, &options()).await.unwrap();
     let longer = bulk_pg::FileIdentity::new("t.csv", Some("v1".to_owned()), 2_400_009);
-    let error = load(&mut session, &table("t"), &longer, open, &options()).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &longer, open, &options()).await.unwrap_err();
     assert_eq!(
         chain(&error),
         "table public.t holds all of another version of t.csv (ETag v1, 2400008 bytes; now v1, 2400009 bytes); \
@@ -266,7 +269,9 @@ async fn a_dialect_in_doubt_is_in_doubt_behind_an_interruption() {
     let csv = ambiguous_at_the_end();
     let line = 121 + 1;
     let identity = file("t.csv", &csv);
-    load(&mut session, &table("t"), &identity, broken_after(&csv, 15_000 * line), &options()).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &identity, broken_after(&csv, 15_000 * line), &options())
+        .await
+        .unwrap_err();
     let loaded = bench.psql("SELECT count(*) FROM t");
     assert_eq!(bench.psql("SELECT dialect, (SELECT bool_and(guarded) FROM bulk.chunk) FROM bulk.load"), "B|t");
 
@@ -294,7 +299,7 @@ async fn one_file_is_not_read_by_two_dialects() {
     let identity = file("t.csv", &csv);
     let mut named = options();
     named.dialect = Some(Dialect::B);
-    load(&mut session, &table("t"), &identity, broken_after(&csv, 2_000_000), &named).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &identity, broken_after(&csv, 2_000_000), &named).await.unwrap_err();
     named.dialect = Some(Dialect::D);
     let error = load_t(&mut session, &csv, &named).await.unwrap_err();
     assert_eq!(
@@ -314,9 +319,9 @@ async fn a_file_shorter_than_what_is_loaded_is_refused() {
     let mut session = bench.session().await;
     let csv = numbered(ROWS);
     let identity = file("t.csv", &csv);
-    load(&mut session, &table("t"), &identity, broken_after(&csv, 2_000_000), &options()).await.unwrap_err();
+    load(from_mut(&mut session), &table("t"), &identity, broken_after(&csv, 2_000_000), &options()).await.unwrap_err();
     let open = whole(&csv[..HEADER + 10_000 * LINE]);
-    let error = load(&mut session, &table("t"), &identity, open, &options()).await.unwrap_err();
+    let error = load(from_mut(&mut session), &table("t"), &identity, open, &options()).await.unwrap_err();
     assert_eq!(
         chain(&error),
         "t.csv: 1920008 bytes of it are loaded, and it now has only 1200008: it is not the same file; load it anew with \
@@ -351,15 +356,18 @@ async fn a_stop_is_heeded_while_a_load_reads_over_what_is_there() {
     let mut session = bench.session().await;
     let csv = numbered(ROWS);
     let identity = file("t.csv", &csv);
-    load(&mut session, &table("t"), &identity, broken_after(&csv, csv.len() - 10), &options()).await.unwrap_err();
-    // Opened is never said, since the stop comes while the first 2 MB are read over.
-    let mut stopped = options();
-    let log = Log::default();
-    log.observe(&mut stopped);
+    load(from_mut(&mut session), &table("t"), &identity, broken_after(&csv, csv.len() - 10), &options())
+        .await
+        .unwrap_err();
+    let stopped = options();
     stopped.stop.cancel();
-    let error = load_t(&mut session, &csv, &stopped).await.unwrap_err();
+    let read = Arc::new(AtomicU64::new(0));
+    let counted = Counted { count: read.clone(), inner: io::Cursor::new(csv.clone()) };
+    let open = move || Ok(Box::new(counted) as support::Input);
+    let error = load(from_mut(&mut session), &table("t"), &identity, open, &stopped).await.unwrap_err();
     assert!(matches!(error, Error::Stopped { .. }), "{error}");
-    assert_eq!(log.lines(), [""; 0]);
+    // The sample from which the dialect is told, and no more of 2.4 MB.
+    assert_eq!(read.load(Ordering::SeqCst), 1 << 20);
     assert_eq!(load_t(&mut session, &csv, &options()).await.unwrap().records, 20_000);
     assert_whole(&bench, ROWS);
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program takes what it needs")]
 
 use std::io::{self, Read};
+use std::slice::from_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
@@ -49,7 +51,7 @@ pub fn file(key: &str, content: &[u8]) -> FileIdentity {
 
 /// Loads `content` as the file `t.csv` into the table `t`.
 pub async fn load_t(session: &mut Session, content: &[u8], options: &LoadOptions) -> Result<Loaded, bulk_pg::Error> {
-    load(session, &table("t"), &file("t.csv", content), whole(content), options).await
+    load(from_mut(session), &table("t"), &file("t.csv", content), whole(content), options).await
 }
 
 pub type Input = Box<dyn Read + Send>;
@@ -93,6 +95,20 @@ impl Read for Gate {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         let _ = self.receiver.recv();
         Ok(0)
+    }
+}
+
+/// A reader that counts what it gives.
+pub struct Counted<R> {
+    pub count: Arc<AtomicU64>,
+    pub inner: R,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.count.fetch_add(read as u64, Ordering::SeqCst);
+        Ok(read)
     }
 }
 

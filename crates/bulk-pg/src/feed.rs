@@ -1,0 +1,99 @@
+//! From the thread that reads a file to the sessions that send it: chunks in the order of the file, each with pieces of
+//! its own, so that several are on their way at once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::Position;
+
+/// Encoded bytes in a piece.
+pub(crate) const PIECE: usize = 256 << 10;
+/// The unit in which room is counted.
+const UNIT: usize = 1 << 10;
+
+/// A chunk that is being read.
+pub(crate) struct Chunk {
+    pub(crate) start: Position,
+    /// Ends without a [`Piece::End`] if the file cannot be read further.
+    pub(crate) pieces: mpsc::UnboundedReceiver<Piece>,
+}
+
+pub(crate) enum Piece {
+    Rows(Rows),
+    /// All rows of the chunk have been given.
+    End {
+        end: Position,
+        guarded: bool,
+    },
+}
+
+/// Encoded rows.
+pub(crate) struct Rows {
+    /// They may end within a row.
+    pub(crate) bytes: Bytes,
+    /// How long the records that begin here are in the file.
+    pub(crate) lengths: Vec<u32>,
+    /// To be dropped when the bytes are sent.
+    pub(crate) room: Arc<OwnedSemaphorePermit>,
+}
+
+/// The sending end. Dropping it ends the chunk under way and the stream of chunks.
+pub(crate) struct Feed {
+    chunks: mpsc::Sender<Chunk>,
+    pieces: Option<mpsc::UnboundedSender<Piece>>,
+    room: Arc<Semaphore>,
+    units: u32,
+    runtime: Handle,
+}
+
+/// Nobody takes chunks any more.
+#[derive(Debug)]
+pub(crate) struct Deserted;
+
+impl Feed {
+    /// A feed for `sessions` sessions. Encoded bytes that are under way are bounded by `room`, but for one row that is
+    /// longer than that.
+    pub(crate) fn new(sessions: usize, room: usize) -> (Self, mpsc::Receiver<Chunk>) {
+        let (sender, chunks) = mpsc::channel(sessions.max(1));
+        let units = u32::try_from(room / UNIT).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3);
+        let room = Arc::new(Semaphore::new(units as usize));
+        (Self { chunks: sender, pieces: None, room, units, runtime: Handle::current() }, chunks)
+    }
+
+    /// Gives rows of the chunk that starts at `start`, the same one as before until it [ends](Self::end). Waits for room,
+    /// so it must not be called by a task.
+    pub(crate) fn rows(&mut self, start: Position, bytes: Vec<u8>, mut lengths: Vec<u32>) -> Result<(), Deserted> {
+        let units = u32::try_from(bytes.len().div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
+        let room = self.runtime.block_on(self.room.clone().acquire_many_owned(units)).map_err(|_| Deserted)?;
+        let (room, mut bytes) = (Arc::new(room), Bytes::from(bytes));
+        // The connection copies what it is given before it sends it: a long row goes in pieces, too.
+        while bytes.len() > 2 * PIECE {
+            let piece = bytes.split_to(PIECE);
+            let lengths = std::mem::take(&mut lengths);
+            self.send(start, Piece::Rows(Rows { bytes: piece, lengths, room: room.clone() }))?;
+        }
+        self.send(start, Piece::Rows(Rows { bytes, lengths, room }))
+    }
+
+    /// Ends the chunk that starts at `start`.
+    pub(crate) fn end(&mut self, start: Position, end: Position, guarded: bool) -> Result<(), Deserted> {
+        self.send(start, Piece::End { end, guarded })?;
+        self.pieces = None;
+        Ok(())
+    }
+
+    fn send(&mut self, start: Position, piece: Piece) -> Result<(), Deserted> {
+        let sender = match &self.pieces {
+            Some(sender) => sender,
+            None => {
+                let (sender, pieces) = mpsc::unbounded_channel();
+                self.chunks.blocking_send(Chunk { start, pieces }).map_err(|_| Deserted)?;
+                self.pieces.insert(sender)
+            }
+        };
+        sender.send(piece).map_err(|_| Deserted)
+    }
+}

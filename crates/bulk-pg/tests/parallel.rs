@@ -1,0 +1,163 @@
+//! Loads over several sessions: the same rows and marks as over one, whatever is committed first.
+
+mod support;
+
+use std::slice::from_mut;
+
+use bulk_pg::{Error, LoadOptions, Session, load};
+use support::{Bench, HEADER, LINE, broken_after, chain, file, numbered, table, whole};
+
+const ROWS: usize = 20_000;
+
+fn options(lines: usize) -> LoadOptions {
+    let mut options = LoadOptions::default();
+    options.chunk_size = (lines * LINE) as u64;
+    options
+}
+
+async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        sessions.push(bench.session().await);
+    }
+    sessions
+}
+
+/// That the table holds the records of [`numbered`], each once, and the marks speak of each once.
+fn assert_whole(bench: &Bench) {
+    assert_eq!(
+        bench.psql("SELECT count(*), count(DISTINCT id), min(id), max(id), bool_and(length(text) = 110) FROM t"),
+        format!("{ROWS}|{ROWS}|1|{ROWS}|t")
+    );
+    let gaps = "SELECT count(*) FILTER (WHERE first_byte <> coalesce(behind, 8)), sum(records), max(first_byte + bytes)
+                FROM (SELECT *, lag(first_byte + bytes) OVER (ORDER BY first_byte) behind FROM bulk.chunk) c";
+    assert_eq!(bench.psql(gaps), format!("0|{ROWS}|{}", HEADER + ROWS * LINE));
+    assert_eq!(bench.psql("SELECT records, finished_at IS NOT NULL FROM bulk.load"), format!("{ROWS}|t"));
+}
+
+/// Makes the insertion of these ids wait for the advisory lock 7.
+fn hold(bench: &Bench, ids: &str) {
+    bench.psql(&format!(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END $$;
+         CREATE TRIGGER hold BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.id IN ({ids})) EXECUTE FUNCTION hold()"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_of_sessions_gives_the_same_chunks() {
+    let csv = numbered(ROWS);
+    let mut first: Option<String> = None;
+    for count in [1, 2, 4, 7] {
+        let bench = Bench::new("sessions", "CREATE TABLE t (id integer, text text)");
+        let mut sessions = sessions(&bench, count).await;
+        let loaded = load(&mut sessions, &table("t"), &file("t.csv", &csv), whole(&csv), &options(700)).await.unwrap();
+        assert_eq!((loaded.records, loaded.sent, loaded.bytes), (20_000, 20_000, (ROWS * LINE) as u64));
+        assert_whole(&bench);
+        let chunks = bench.psql(
+            "SELECT string_agg(concat_ws(' ', chunk, first_record, records, first_byte, bytes), ',' ORDER BY chunk)
+             FROM bulk.chunk",
+        );
+        assert_eq!(*first.get_or_insert(chunks.clone()), chunks);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gaps_that_an_interrupted_load_left_are_filled_in() {
+    let csv = numbered(ROWS);
+    let bench = Bench::new("gaps", "CREATE TABLE t (id integer, text text)");
+    // In the first chunk of 1,000 lines, and in the thirteenth.
+    hold(&bench, "900, 12001");
+    let holder = bench.session().await;
+    holder.client().batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let mut three = sessions(&bench, 3).await;
+    let (target, identity) = (table("t"), file("t.csv", &csv));
+    let options_of_1000 = options(1000);
+    {
+        let load = load(&mut three, &target, &identity, whole(&csv), &options_of_1000);
+        let rest_is_there = async {
+            while bench.psql("SELECT count(*) FROM bulk.chunk") != "18" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = load => panic!("{ended:?}"),
+            () = rest_is_there => {}
+        }
+    }
+    holder.client().batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    // Each session can be used.
+    for session in &three {
+        session.client().batch_execute("SELECT 1").await.unwrap();
+    }
+    assert_eq!(bench.psql("SELECT count(*) FROM t WHERE id <= 1000 OR id BETWEEN 12001 AND 13000"), "0");
+    // Smaller chunks, so that the gaps need several; and the input breaks off within the second gap.
+    let mut two = sessions(&bench, 2).await;
+    let open = broken_after(&csv, HEADER + 12_500 * LINE + 5);
+    let error = load(&mut two, &target, &identity, open, &options(300)).await.unwrap_err();
+    assert_eq!(chain(&error), "cannot read t.csv behind record 12500, decoded byte 1500013: the disk is gone");
+    assert_eq!(bench.psql("SELECT count(*) FROM t"), "19300");
+    let loaded = load(&mut two, &target, &identity, whole(&csv), &options(300)).await.unwrap();
+    assert_eq!((loaded.records, loaded.sent), (20_000, 700));
+    assert_whole(&bench);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_whose_records_lie_elsewhere_is_not_put_into_a_gap() {
+    let csv = numbered(ROWS);
+    let bench = Bench::new("elsewhere", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    let (target, identity) = (table("t"), file("t.csv", &csv));
+    let open = broken_after(&csv, HEADER + 15_000 * LINE);
+    load(from_mut(&mut session), &target, &identity, open, &options(1000)).await.unwrap_err();
+    bench.psql("DELETE FROM bulk.chunk WHERE chunk = 3; DELETE FROM t WHERE id BETWEEN 3001 AND 4000");
+    // As long, and one line of the gap is now two.
+    let mut other = csv.clone();
+    other[HEADER + 3500 * LINE + 60..][..7].copy_from_slice(b"\n99999,");
+    let error = load(from_mut(&mut session), &target, &identity, whole(&other), &options(1000)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "t.csv: its record 4002 starts at byte 480008, and what is loaded of it has record 4001 at byte 480008: it is \
+         not the same file; load it anew with --restart, which deletes all rows of the table"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loader_that_lost_its_lock_commits_nothing_after_another_has_begun() {
+    let csv = numbered(ROWS);
+    let bench = Bench::new("fence", "CREATE TABLE t (id integer, text text)");
+    hold(&bench, "900");
+    let holder = bench.session().await;
+    holder.client().batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let mut two = sessions(&bench, 2).await;
+    let (target, identity) = (table("t"), file("t.csv", &csv));
+    let options = options(ROWS);
+    let load = load(&mut two, &target, &identity, whole(&csv), &options);
+    let another = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                       AND wait_event_type = 'Lock' AND query LIKE 'COPY%'";
+        while bench.psql(waiting) != "1" {
+            tokio::task::yield_now().await;
+        }
+        // What another loader does when it has the table's lock.
+        bench.psql("UPDATE bulk.load SET attempt = attempt + 1");
+        holder.client().batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    };
+    let (loaded, ()) = tokio::join!(load, another);
+    let error = loaded.unwrap_err();
+    assert!(matches!(error, Error::Occupied { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "table public.t is loaded from t.csv by another session by now, or was emptied");
+    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM bulk.chunk)"), "0|0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_of_several_failures_is_told() {
+    let mut csv = numbered(ROWS);
+    for id in [2500, 7500, 12_500] {
+        csv[HEADER + (id - 1) * LINE] = b'x';
+    }
+    let bench = Bench::new("several", "CREATE TABLE t (id integer, text text)");
+    let mut four = sessions(&bench, 4).await;
+    let error = load(&mut four, &table("t"), &file("t.csv", &csv), whole(&csv), &options(5000)).await.unwrap_err();
+    assert!(chain(&error).contains("record 2500, byte 299888, column id"), "{}", chain(&error));
+}
