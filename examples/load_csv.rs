@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let decoder = Decoder::open(&file, &DecodeOptions::default()).map_err(io::Error::other)?;
         Ok(Box::new(decoder) as Box<dyn Read + Send>)
     };
-    let loaded = load(&mut session, &table, &identity, open, &LoadOptions::default()).await?;
+    let loaded = load(std::slice::from_mut(&mut session), &table, &identity, open, &LoadOptions::default()).await?;
     println!("{} records, {} of them sent by this run", loaded.records, loaded.sent);
     // Columns are matched by name; what only one side has is said.
     for difference in &loaded.drift {

@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let decoder = Decoder::open(&staged.path, &DecodeOptions::default()).map_err(io::Error::other)?;
             Ok(Box::new(decoder) as Box<dyn Read + Send>)
         };
-        let loaded = load(&mut sessions[0], table, &identity, open, &LoadOptions::default()).await?;
+        let loaded = load(&mut sessions[..1], table, &identity, open, &LoadOptions::default()).await?;
         println!("{table:#}: {} rows", loaded.records);
     }
     let done = apply_post_data(&mut sessions, &phases, &wanted, &(), &CancellationToken::new()).await?;

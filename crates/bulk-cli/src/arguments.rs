@@ -367,6 +367,16 @@ pub(crate) struct Load {
     /// Give a column that the files lack this value in every row.
     #[arg(long, value_name = "COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
+    /// Database connections: parts of a file loaded at once.
+    #[arg(long, value_name = "N", default_value_t = 2, env = "BULK_CONNECTIONS")]
+    pub(crate) connections: usize,
+    /// Leave out bad records, up to this many of a file; they are noted in bulk.reject. Default: the first one ends the
+    /// load.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) max_rejects: u64,
+    /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
+    #[arg(long, value_name = "DIR", requires = "max_rejects")]
+    pub(crate) rejects: Option<PathBuf>,
     /// Add to rows that the table has already.
     #[arg(long)]
     pub(crate) append: bool,

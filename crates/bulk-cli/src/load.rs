@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use crate::arguments::{Common, Load};
 use crate::exit::{Exit, Failure, Tally, fetch_error};
 use crate::progress::Progress;
+use crate::rejects::RejectFiles;
 use crate::report::Report;
 
 pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result<Exit, Failure> {
@@ -25,10 +26,14 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     let observer = report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
     options.stop = common.stop.clone();
+    options.max_rejects = load.max_rejects;
+    if load.connections == 0 {
+        return Err(Failure::usage("--connections must be 1 or more"));
+    }
     let Some(session) = common.stop.run_until_cancelled(Session::connect(&load.db)).await else {
         return Ok(Exit::Interrupted);
     };
-    let mut session = session?;
+    let mut sessions = vec![session?];
     if common.dry_run {
         for file in &load.files {
             let identity = identity(file)?;
@@ -41,20 +46,36 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     // Before anything is emptied: a file that cannot be read must not cost the rows of the last one.
     let readable = |file: &PathBuf| codec(file).and_then(|_| identity(file));
     let identities = load.files.iter().map(readable).collect::<Result<Vec<_>, _>>()?;
-    prepare_ledger(&session).await?;
+    let rejects = load.rejects.as_deref().map(|folder| RejectFiles::new(folder, &load.files)).transpose()?;
+    while sessions.len() < load.connections {
+        sessions.push(Session::connect(&load.db).await?);
+    }
+    prepare_ledger(&sessions[0]).await?;
     if load.restart {
-        restart(&mut session, std::slice::from_ref(&load.table)).await?;
+        restart(&mut sessions[0], std::slice::from_ref(&load.table)).await?;
     }
     let progress = Progress::start(report, 0, identities.iter().map(|identity| identity.size).sum());
     let mut tally = Tally::default();
     for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
         // The first one is not mixed with rows that somebody else put there; the others come to it.
         options.append = load.append || place > 0;
-        match load_path(&mut session, &load.table, file, identity, &options, report).await {
+        let result = load_path(&mut sessions, &load.table, file, identity, &options, report).await;
+        // Also what was left out before a failure, if the server still answers.
+        if let Some(rejects) = &rejects {
+            let written = rejects.write(&sessions[0], &load.table, file, identity, report).await;
+            if result.is_ok() {
+                written?;
+            }
+        }
+        match result {
             Ok(loaded) => {
                 tally.done();
-                if loaded.sent == 0 {
-                    report.note(format!("{}: all of its {} rows had been loaded", file.display(), loaded.records));
+                if loaded.rejected > 0 {
+                    report.warn(format!("{}: {} records were left out", file.display(), loaded.rejected));
+                }
+                if loaded.bytes == 0 {
+                    let rows = loaded.records - loaded.rejected;
+                    report.note(format!("{}: all of its {rows} rows had been loaded", file.display()));
                 }
             }
             Err(failure) if failure.is_stop() => return Ok(Exit::Interrupted),
@@ -67,10 +88,10 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         }
     }
     drop(progress);
-    session.flush().await?;
+    sessions[0].flush().await?;
     // What a file that failed has in the table is not counted in the ledger.
     if tally.exit() == Exit::Done {
-        verify(&session, &load.table, load.append, report).await?;
+        verify(&sessions[0], &load.table, load.append, report).await?;
     }
     Ok(tally.exit())
 }
@@ -79,17 +100,18 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
 async fn verify(session: &Session, table: &TableName, append: bool, report: &Report) -> Result<(), Failure> {
     let count = count_rows(session, table).await?;
     report.verified(&count);
-    if count.matches() || (append && count.rows > count.records) {
+    let loaded = count.records.saturating_sub(count.rejected);
+    if count.matches() || (append && count.rows > loaded) {
         report.note(format!("verified: {table:#} has {} rows", count.rows));
         return Ok(());
     }
-    let what = anyhow::anyhow!("{table:#} has {} rows, and {} were loaded into it", count.rows, count.records);
+    let what = anyhow::anyhow!("{table:#} has {} rows, and {loaded} were loaded into it", count.rows);
     Err(Failure::new(Exit::Differs, what))
 }
 
 /// Decodes and loads a local file.
 pub(crate) async fn load_path(
-    session: &mut Session,
+    sessions: &mut [Session],
     table: &TableName,
     path: &Path,
     identity: &FileIdentity,
@@ -99,7 +121,7 @@ pub(crate) async fn load_path(
     let codec = codec(path)?;
     let path = path.to_owned();
     let open = move || Decoder::open(&path, &decode_options());
-    load_decoded(session, table, codec, open, identity, options, report).await
+    load_decoded(sessions, table, codec, open, identity, options, report).await
 }
 
 /// An object that is loaded while it arrives.
@@ -129,7 +151,7 @@ impl Outcome {
 
 /// Decodes and loads an object while it arrives.
 pub(crate) async fn load_body(
-    session: &mut Session,
+    sessions: &mut [Session],
     table: &TableName,
     arriving: Arriving,
     outcome: &Arc<Outcome>,
@@ -147,7 +169,7 @@ pub(crate) async fn load_body(
     let codec = Codec::detect(&head);
     let rest = Rest { body: body.into_blocking(), outcome: outcome.clone() };
     let open = move || Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options());
-    let loaded = load_decoded(session, table, codec, open, &identity, options, report).await;
+    let loaded = load_decoded(sessions, table, codec, open, &identity, options, report).await;
     // A decoder that failed may have left a thread that reads on.
     outcome.is_given_up.store(true, Ordering::Relaxed);
     loaded
@@ -177,7 +199,7 @@ impl Read for Rest {
 }
 
 async fn load_decoded(
-    session: &mut Session,
+    sessions: &mut [Session],
     table: &TableName,
     codec: Codec,
     open: impl FnOnce() -> Result<Decoder, bulk_archive::Error> + Send + 'static,
@@ -198,7 +220,7 @@ async fn load_decoded(
         totals.begin_reading(begun.get_or_init(|| decoder.progress()).clone());
         Ok(Box::new(decoder) as Box<dyn std::io::Read + Send>)
     };
-    let loaded = bulk_pg::load(session, table, identity, open, &options).await;
+    let loaded = bulk_pg::load(sessions, table, identity, open, &options).await;
     if let Some(counter) = counter.get() {
         report.totals().end_reading(counter);
     }

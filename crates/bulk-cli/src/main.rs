@@ -12,6 +12,7 @@ mod load;
 mod mirror;
 mod progress;
 mod record;
+mod rejects;
 mod report;
 mod source;
 

@@ -79,8 +79,10 @@ impl Report {
 
     /// How many rows a table was counted to have. For people only with `-v`: somebody says how it comes out.
     pub(crate) fn verified(&self, count: &Count) {
-        let fields = json!({"table": format!("{:#}", count.table), "rows": count.rows, "records": count.records});
-        let text = format!("{:#} has {} rows, and {} were loaded", count.table, count.rows, count.records);
+        let Count { rows, records, rejected, .. } = count;
+        let table = format!("{:#}", count.table);
+        let text = format!("{table} has {rows} rows, and {} were loaded", records.saturating_sub(*rejected));
+        let fields = json!({"table": table, "rows": rows, "records": records, "rejected": rejected});
         self.say("verified", &text, fields, !self.verbose);
     }
 
@@ -210,9 +212,10 @@ impl Report {
             Event::Committed { records, bytes, .. } => {
                 self.totals.add_loaded(*records, *bytes);
             }
-            Event::Loaded { file, table, records } => {
-                let fields = json!({"file": file, "table": format!("{table:#}"), "records": records});
-                self.event("loaded", &format!("{table:#}: {records} rows"), fields);
+            Event::Loaded { file, table, records, rejected } => {
+                let name = format!("{table:#}");
+                let fields = json!({"file": file, "table": name, "records": records, "rejected": rejected});
+                self.event("loaded", &format!("{name}: {} rows", records - rejected), fields);
             }
             Event::Step { what } => self.detail(what),
             _ => {}

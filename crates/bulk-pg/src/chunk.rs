@@ -1,14 +1,23 @@
-//! The transaction of one chunk: its rows and its mark.
+//! The transaction of one chunk: its rows, its rejects and its mark.
 
-use std::pin::pin;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::SinkExt;
+use tokio_postgres::{CopyInSink, Transaction};
 
+use crate::copy_format::Encoding;
 use crate::error::Cause;
 use crate::feed::{Chunk, Piece, Rows};
 use crate::ledger::Load;
-use crate::{Error, FileIdentity, Position, Session, TableName};
+use crate::lines::Lines;
+use crate::place::Place;
+use crate::received::{Kept, Received};
+use crate::rejects::{self, Reject};
+use crate::salvage::{KEEP, UNDO, known, salvage};
+use crate::turns::{Turn, Turns};
+use crate::{CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, Session, TableName};
 
 /// Where a load's chunks go.
 pub(crate) struct Destination<'a> {
@@ -19,166 +28,286 @@ pub(crate) struct Destination<'a> {
     pub(crate) attempt: i64,
     /// `"a", "b"`.
     pub(crate) columns: &'a str,
+    /// If records may be left out.
+    pub(crate) tolerance: Option<Tolerance>,
 }
 
+/// What it takes to leave out records.
+pub(crate) struct Tolerance {
+    /// How many may be left out.
+    pub(crate) limit: u64,
+    /// How many are, of the chunks that are committed.
+    pub(crate) rejected: AtomicU64,
+    /// Whether several sessions send chunks.
+    pub(crate) several: bool,
+    pub(crate) turns: Turns,
+    /// How to read the records, and to make rows of them.
+    pub(crate) dialect: Dialect,
+    pub(crate) header: Header,
+    pub(crate) max_record: usize,
+    pub(crate) text: CopyText,
+}
+
+/// A chunk that is committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Committed {
+    /// Where it ends.
+    pub(crate) end: Position,
+    pub(crate) rejected: u64,
+}
+
+/// How long a chunk that is sent before its turn waits for a lock: the one that holds it may wait for that very turn.
+const LOCK_WAIT: &str = "SET LOCAL lock_timeout = '1s'";
+
 impl Destination<'_> {
-    /// Sends a chunk and commits it with its mark; the position behind it. `None` if it was cut short: whoever feeds it
-    /// knows why.
+    /// Sends a chunk and commits it with its mark. `None` if it was cut short, or one before it was: whoever feeds or
+    /// sends that knows why.
     ///
     /// Whatever ends it early, a drop included, rolls the chunk back.
-    pub(crate) async fn copy(&self, session: &mut Session, chunk: Chunk) -> Result<Option<Position>, Error> {
-        let Chunk { start, mut pieces } = chunk;
-        // The transaction begins when there is something to send.
-        let Some(Piece::Rows(mut rows)) = pieces.recv().await else { return Ok(None) };
-        let mut sent = SentRecords::new(start);
+    pub(crate) async fn copy(&self, session: &mut Session, chunk: Chunk) -> Result<Option<Committed>, Error> {
+        let place = chunk.place;
+        let result = self.copy_in_turn(session, chunk).await;
+        if let Some(Tolerance { turns, .. }) = &self.tolerance {
+            if matches!(result, Ok(Some(_))) { turns.done() } else { turns.break_off(place) }
+        }
+        result
+    }
+
+    async fn copy_in_turn(&self, session: &mut Session, chunk: Chunk) -> Result<Option<Committed>, Error> {
+        let Chunk { start, place, mut pieces } = chunk;
         let action = || format!("load a chunk of {}", self.file.key);
+        // The transaction begins when there is something to send.
+        let Some(first) = pieces.recv().await else { return Ok(None) };
         let transaction = session.client_mut().transaction().await.map_err(Error::database(action()))?;
-        let statement = format!("COPY {} ({}) FROM STDIN", self.table, self.columns);
-        let mut sink =
-            pin!(transaction.copy_in::<_, Bytes>(&statement).await.map_err(|error| self.refusal(&sent, error))?);
+        if let Some(Tolerance { several, .. }) = &self.tolerance {
+            let sql = if *several { format!("{LOCK_WAIT}; {KEEP}") } else { KEEP.to_owned() };
+            transaction.batch_execute(&sql).await.map_err(Error::database(action()))?;
+        }
+
+        let mut received = Received::new(start);
+        let mut copy = Copy { destination: self, transaction: &transaction, under_way: None, ended: 0 };
+        let (mut next, mut refusal) = (Some(first), None);
         let (end, guarded) = loop {
-            let Rows { bytes, lengths, room } = rows;
-            sent.add(&lengths);
-            sink.as_mut().send(bytes).await.map_err(|error| self.refusal(&sent, error))?;
-            // Before it waits for more, which may need it.
-            drop(room);
-            match pieces.recv().await {
-                Some(Piece::Rows(next)) => rows = next,
+            match next {
+                Some(Piece::Rows(Rows { encoding, bytes, lines, stretch, room })) => {
+                    received.add(stretch);
+                    if refusal.is_none() && !bytes.is_empty() {
+                        let sent = copy.send(encoding, bytes, lines, &received).await;
+                        refusal = self.tolerated(sent)?;
+                    }
+                    // Before it waits for more, which may need it.
+                    drop(room);
+                }
                 Some(Piece::End { end, guarded }) => break (end, guarded),
                 None => return Ok(None),
             }
+            next = pieces.recv().await;
         };
-        let taken = sink.finish().await.map_err(|error| self.refusal(&sent, error))?;
-        let records = end.record - start.record;
-        if taken != records {
-            let (file, table) = (self.file.key.clone(), self.table.clone());
-            return Err(Error::RowCount { file, table, sent: records, taken });
+        if refusal.is_none() {
+            refusal = self.tolerated(copy.finish(&received).await)?;
+        }
+        let known = refusal.as_ref().filter(|_| copy.ended == 1).and_then(|error| known(self, &received, error));
+
+        let mut rejected = 0;
+        if let Some(tolerance) = &self.tolerance {
+            // What was deferred is checked while something can be done about it.
+            if refusal.is_none() {
+                let checked = transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
+                refusal = self.tolerated(checked.map_err(|error| self.refusal(&received, None, error)))?;
+            }
+            let turn = if refusal.is_none() { tolerance.turns.wait(place).await } else { Turn::Yield };
+            let kept = (turn == Turn::Yield || !received.rejects.is_empty()).then(|| received.kept());
+            let mut left_out = Vec::new();
+            match turn {
+                Turn::Now => {}
+                Turn::Never => return Ok(None),
+                Turn::Yield => {
+                    transaction.batch_execute(UNDO).await.map_err(Error::database(action()))?;
+                    if tolerance.turns.wait_empty(place).await == Turn::Never {
+                        return Ok(None);
+                    }
+                    if let Some(kept) = &kept {
+                        left_out = salvage(self, tolerance, &transaction, &received, kept, known).await?;
+                    }
+                }
+            }
+            if let Some(kept) = &kept {
+                rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
+            }
+        }
+        self.mark(&transaction, start, end, guarded, rejected).await?;
+        // Deferred constraints are checked here.
+        transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
+        if let Some(tolerance) = &self.tolerance {
+            tolerance.rejected.fetch_add(rejected, Ordering::Relaxed);
+        }
+        Ok(Some(Committed { end, rejected }))
+    }
+
+    /// Tells a failure that something can be done about from others.
+    fn tolerated(&self, result: Result<(), Error>) -> Result<Option<Error>, Error> {
+        match (result, &self.tolerance) {
+            (Ok(()), _) => Ok(None),
+            (Err(error @ Error::Copy { .. }), Some(Tolerance { several, .. }))
+                if error.is_of_rows() || *several && error.is_of_locks() =>
+            {
+                Ok(Some(error))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Notes all rejects of a chunk, and tells how many they are.
+    async fn note(
+        &self,
+        tolerance: &Tolerance,
+        transaction: &Transaction<'_>,
+        before: &[Reject],
+        left_out: Vec<Reject>,
+        kept: &Kept<'_>,
+    ) -> Result<u64, Error> {
+        let mut all = [before, &left_out].concat();
+        all.sort_by_key(|reject| reject.index);
+        if let Some(reject) = usize::try_from(tolerance.left()).ok().and_then(|left| all.get(left)) {
+            return Err(reject.too_many(&self.file.key, tolerance.limit, kept));
+        }
+        rejects::insert(transaction, self.load, kept, &all).await?;
+        Ok(all.len() as u64)
+    }
+
+    async fn mark(
+        &self,
+        transaction: &Transaction<'_>,
+        start: Position,
+        end: Position,
+        guarded: bool,
+        rejected: u64,
+    ) -> Result<(), Error> {
+        let action = || Error::database(format!("load a chunk of {}", self.file.key));
+        if rejected > 0 {
+            transaction
+                .execute(
+                    "UPDATE bulk.load SET rejected = rejected + $3 WHERE id = $1 AND attempt = $2",
+                    &[&self.load.id, &self.attempt, &(rejected as i64)],
+                )
+                .await
+                .map_err(action())?;
         }
         let marked = transaction
             .execute(
-                "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded)
-                 SELECT id, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::boolean
+                "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected)
+                 SELECT id, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::boolean, $9::bigint
                  FROM bulk.load WHERE id = $1 AND attempt = $2 FOR SHARE",
                 &[
                     &self.load.id,
                     &self.attempt,
                     &(start.chunk as i64),
                     &(start.record as i64),
-                    &(records as i64),
+                    &((end.record - start.record) as i64),
                     &(start.offset as i64),
                     &((end.offset - start.offset) as i64),
                     &guarded,
+                    &(rejected as i64),
                 ],
             )
             .await
-            .map_err(Error::database(action()))?;
+            .map_err(action())?;
         if marked == 0 {
             let what = format!("is loaded from {} by another session by now, or was emptied", self.file.key);
             return Err(Error::Occupied { table: self.table.clone(), what });
         }
-        // Deferred constraints are checked here.
-        transaction.commit().await.map_err(|error| self.refusal(&sent, error))?;
-        Ok(Some(end))
+        Ok(())
     }
 
-    fn refusal(&self, sent: &SentRecords, error: tokio_postgres::Error) -> Error {
+    pub(crate) fn statement(&self, encoding: Encoding) -> String {
+        let format = match encoding {
+            Encoding::Text => "",
+            Encoding::Binary => " (FORMAT binary)",
+        };
+        format!("COPY {} ({}) FROM STDIN{format}", self.table, self.columns)
+    }
+
+    /// What the server says of rows, in a COPY with these lines if it was one.
+    pub(crate) fn refusal(&self, received: &Received, lines: Option<&Lines>, error: tokio_postgres::Error) -> Error {
         let (file, table) = (self.file.key.clone(), Box::new(self.table.clone()));
         let Some(answer) = error.as_db_error() else {
             return Error::Database { action: format!("load {file} into {table:#}"), source: Cause(error) };
         };
         let place = answer.where_().and_then(|context| Place::find(context, table.name.as_str()));
-        let (first, last, offset, column) = match place {
-            Some(Place { line, column }) => {
-                let record = sent.start.record + line;
-                (record, record, sent.offset_of(line), column)
+        let index = place.as_ref().and_then(|place| lines?.record(place.line));
+        let start = received.start;
+        let (first, last, offset, column) = match index {
+            Some(index) => {
+                let record = start.record + index + 1;
+                (record, record, received.offset(index), place.and_then(|place| place.column))
             }
-            None => (sent.start.record + 1, sent.start.record + sent.records.max(1), Some(sent.start.offset), None),
+            None => (start.record + 1, start.record + received.records.max(1), Some(start.offset), None),
         };
         Error::Copy { file, table, first, last, offset, column, source: Cause(error) }
     }
-}
 
-/// What has been sent of a chunk, so that a line of COPY that the server names is found in the file.
-struct SentRecords {
-    start: Position,
-    records: u64,
-    /// Of the first records.
-    lengths: Vec<u32>,
-}
-
-impl SentRecords {
-    /// Records of a chunk whose places are kept: in 16 MiB no more than this many of four bytes.
-    const PLACED: usize = 1 << 22;
-
-    fn new(start: Position) -> Self {
-        Self { start, records: 0, lengths: Vec::new() }
-    }
-
-    fn add(&mut self, lengths: &[u32]) {
-        self.records += lengths.len() as u64;
-        let room = Self::PLACED - self.lengths.len();
-        self.lengths.extend(lengths.iter().take(room));
-    }
-
-    /// Where the record of a line, from 1, starts in the file.
-    fn offset_of(&self, line: u64) -> Option<u64> {
-        let before = usize::try_from(line.checked_sub(1)?).ok()?;
-        let lengths = self.lengths.get(..before)?;
-        Some(self.start.offset + lengths.iter().map(|length| u64::from(*length)).sum::<u64>())
+    /// The server took other rows than were sent.
+    pub(crate) fn compare(&self, sent: u64, taken: u64) -> Result<(), Error> {
+        if sent == taken {
+            return Ok(());
+        }
+        Err(Error::RowCount { file: self.file.key.clone(), table: self.table.clone(), sent, taken })
     }
 }
 
-/// A line of COPY, from 1, and perhaps a column, as the server names them in the context of an error.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    line: u64,
-    column: Option<Box<str>>,
-}
-
-impl Place {
-    /// Out of `COPY table, line 7, column x: "…"`, as `CopyFromErrorCallback` in
-    /// `src/backend/commands/copyfrom.c` writes it, in a context of several lines.
-    fn find(context: &str, table: &str) -> Option<Self> {
-        let start = format!("COPY {table}, line ");
-        let at = context.match_indices(&start).find(|(at, _)| *at == 0 || context[..*at].ends_with('\n'))?.0;
-        let rest = &context[at + start.len()..];
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let line = rest[..digits].parse().ok().filter(|line| *line > 0)?;
-        // A value follows in quotes, or the word null; a name may hold either sign.
-        let column = rest[digits..].strip_prefix(", column ").and_then(|rest| {
-            let end = rest.find(": \"").or_else(|| rest.find(": null input"))?;
-            Some(rest[..end].into())
-        });
-        Some(Self { line, column })
+impl Tolerance {
+    /// How many more may be left out, of the chunk whose turn it is and those behind it.
+    pub(crate) fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.rejected.load(Ordering::Relaxed))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The rows of a chunk on their way: one COPY after the other, as their format changes.
+struct Copy<'a> {
+    destination: &'a Destination<'a>,
+    transaction: &'a Transaction<'a>,
+    under_way: Option<UnderWay>,
+    /// Those before it, or it, too, if it failed.
+    ended: u32,
+}
 
-    #[test]
-    fn the_servers_word_for_a_place_is_read() {
-        let find = |context| Place::find(context, "t, line 5");
-        let place = |line, column: Option<&str>| Some(Place { line, column: column.map(Into::into) });
-        assert_eq!(find("COPY t, line 5, line 7, column id: \"x\""), place(7, Some("id")));
-        assert_eq!(find("COPY t, line 5, line 7, column a: b: null input"), place(7, Some("a: b")));
-        assert_eq!(find("COPY t, line 5, line 17: \"1\t2\""), place(17, None));
-        assert_eq!(find("COPY t, line 5, line 3"), place(3, None));
-        assert_eq!(find("PL/pgSQL function f() line 2 at RAISE\nCOPY t, line 5, line 3: \"\""), place(3, None));
-        assert_eq!(find("COPY t, line 7"), None);
-        assert_eq!(find("as in COPY t, line 5, line 7"), None);
+struct UnderWay {
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    encoding: Encoding,
+    lines: Lines,
+}
+
+impl Copy<'_> {
+    async fn send(&mut self, encoding: Encoding, bytes: Bytes, lines: Lines, received: &Received) -> Result<(), Error> {
+        let destination = self.destination;
+        let refusal = |error| destination.refusal(received, None, error);
+        if self.under_way.as_ref().is_some_and(|under_way| under_way.encoding != encoding) {
+            self.finish(received).await?;
+        }
+        let under_way = match &mut self.under_way {
+            Some(under_way) => under_way,
+            None => {
+                let statement = destination.statement(encoding);
+                let mut sink = Box::pin(self.transaction.copy_in(&statement).await.map_err(refusal)?);
+                if encoding == Encoding::Binary {
+                    sink.send(Bytes::from_static(&CopyBinary::HEADER)).await.map_err(refusal)?;
+                }
+                self.under_way.insert(UnderWay { sink, encoding, lines: Lines::default() })
+            }
+        };
+        under_way.lines.append(lines);
+        under_way.sink.send(bytes).await.map_err(refusal)
     }
 
-    #[test]
-    fn a_line_is_found_in_the_file() {
-        let mut sent = SentRecords::new(Position { offset: 100, record: 10, chunk: 1 });
-        sent.add(&[5, 6]);
-        sent.add(&[7]);
-        assert_eq!(
-            [1, 2, 3, 4, 5].map(|line| sent.offset_of(line)),
-            [100, 105, 111, 118].map(Some).into_iter().chain([None]).collect::<Vec<_>>()[..]
-        );
-        assert_eq!((sent.offset_of(0), sent.records), (None, 3));
+    /// Ends the COPY under way, and compares the rows that were sent with those that the server counts.
+    async fn finish(&mut self, received: &Received) -> Result<(), Error> {
+        let Some(UnderWay { mut sink, encoding, lines }) = self.under_way.take() else { return Ok(()) };
+        self.ended += 1;
+        let refusal = |error| self.destination.refusal(received, Some(&lines), error);
+        if encoding == Encoding::Binary {
+            sink.send(Bytes::from_static(&CopyBinary::TRAILER)).await.map_err(refusal)?;
+        }
+        let taken = sink.as_mut().finish().await.map_err(refusal)?;
+        self.destination.compare(lines.count(), taken)
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::{Drift, Error, Ident, Session, Source, TableName};
+use crate::{BinaryType, Drift, Error, Ident, Session, Source, TableName};
 
 /// A column of a table, out of the server's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) type_name: String,
+    /// If its values can be encoded.
+    pub(crate) binary_type: Option<BinaryType>,
     /// NOT NULL with nothing that would give it a value.
     pub(crate) required: bool,
     pub(crate) generated: bool,
@@ -27,7 +29,8 @@ impl Target {
             .client()
             .query(
                 "SELECT c.oid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
-                        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', a.attgenerated <> ''
+                        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', a.attgenerated <> '',
+                        a.atttypid, a.atttypmod
                  FROM pg_catalog.pg_class c
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -41,6 +44,7 @@ impl Target {
         let column = |row: &tokio_postgres::Row| Column {
             name: row.get(1),
             type_name: row.get(2),
+            binary_type: BinaryType::new(row.get(5), row.get(6)),
             required: row.get(3),
             generated: row.get(4),
         };
@@ -53,7 +57,11 @@ impl Target {
 pub(crate) struct Mapping {
     /// `"a", "b"`, as COPY wants it.
     pub(crate) list: String,
+    /// The same names, as they are.
+    pub(crate) names: Vec<String>,
     pub(crate) sources: Vec<Source>,
+    /// The same with their types, if each has one that can be encoded.
+    pub(crate) binary: Option<Vec<(Source, BinaryType)>>,
     /// One sentence for each difference.
     pub(crate) drift: Vec<Drift>,
 }
@@ -74,7 +82,7 @@ impl Mapping {
             }
         }
         let (mut names, mut sources, mut drift, mut lacking) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut taken = Vec::new();
+        let (mut taken, mut list, mut types) = (Vec::new(), Vec::new(), Vec::new());
         for column in &target.columns {
             match (places.remove(column.name.as_str()), fill.get(&column.name)) {
                 (Some(_), _) if column.generated => {
@@ -100,7 +108,9 @@ impl Mapping {
                     continue;
                 }
             }
-            names.push(Ident::new(&column.name).map_err(|error| misfit(error.to_string()))?.to_string());
+            list.push(Ident::new(&column.name).map_err(|error| misfit(error.to_string()))?.to_string());
+            names.push(column.name.clone());
+            types.push(column.binary_type);
         }
         if taken.is_empty() {
             return Err(misfit(format!("none of its columns ({}) is in {table:#}", header.join(", "))));
@@ -133,7 +143,9 @@ impl Mapping {
         let mut extra: Vec<_> = places.into_iter().collect();
         extra.sort_by_key(|(_, place)| *place);
         drift.extend(extra.into_iter().map(|(name, _)| Drift::Dropped { column: name.to_owned() }));
-        Ok(Self { list: names.join(", "), sources, drift })
+        let types: Option<Vec<_>> = types.into_iter().collect();
+        let binary = types.map(|types| sources.iter().cloned().zip(types).collect());
+        Ok(Self { list: list.join(", "), names, sources, binary, drift })
     }
 }
 
@@ -145,6 +157,7 @@ mod tests {
         let column = |name: &str, required, generated| Column {
             name: name.to_owned(),
             type_name: "text".to_owned(),
+            binary_type: BinaryType::new(25, -1).filter(|_| name != "Note"),
             required,
             generated,
         };
@@ -172,6 +185,8 @@ mod tests {
         let mapping = mapping(&["path", "more", "id", "Note"], &[]).unwrap();
         assert_eq!(mapping.list, "\"id\", \"Note\", \"path\"");
         assert_eq!(mapping.sources, [Source::Field(2), Source::Field(3), Source::Field(0)]);
+        assert_eq!(mapping.names, ["id", "Note", "path"]);
+        assert_eq!(mapping.binary, None);
         assert_eq!(
             said(&mapping),
             [
@@ -179,6 +194,13 @@ mod tests {
                 "column more of the file is not in the table and is not loaded",
             ]
         );
+    }
+
+    #[test]
+    fn types_that_are_known_come_with_the_columns() {
+        let mapping = mapping(&["path", "id"], &[]).unwrap();
+        let text = BinaryType::new(25, -1).unwrap();
+        assert_eq!(mapping.binary, Some(vec![(Source::Field(1), text), (Source::Field(0), text)]));
     }
 
     #[test]

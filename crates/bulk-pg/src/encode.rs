@@ -6,20 +6,39 @@ use tokio::sync::oneshot;
 
 use crate::column::{Mapping, Target};
 use crate::error::ANEW;
-use crate::feed::{Feed, PIECE};
+use crate::feed::{Deserted, Feed};
 use crate::ledger::Extent;
+use crate::rows::{BadValue, RowEncoder};
 use crate::{
-    Certainty, Checksum, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError, RecordErrorKind,
-    RecordOptions, Records, TableName, Verdict, detect,
+    Certainty, Checksum, CopyBinary, CopyFormat, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError,
+    RecordErrorKind, RecordOptions, Records, TableName, Verdict, detect,
 };
 
 /// Decoded bytes that the dialect is told from, and that the header must be within.
 const SAMPLE: u64 = 1 << 20;
 
+/// Decoded bytes of a chunk whose records are kept until it is committed.
+const MAX_KEPT: u64 = 64 << 20;
+
 /// What the file is.
 pub(crate) struct Opened {
     pub(crate) verdict: Verdict,
+    pub(crate) header: Header,
     pub(crate) mapping: Mapping,
+    pub(crate) text: CopyText,
+}
+
+/// Why the thread goes no further.
+enum End {
+    Deserted,
+    Record(RecordError),
+    Value { bad: BadValue, record: u64, offset: u64 },
+}
+
+impl From<Deserted> for End {
+    fn from(_: Deserted) -> Self {
+        Self::Deserted
+    }
 }
 
 pub(crate) struct Encoder {
@@ -53,15 +72,23 @@ impl Encoder {
         let header = self.header(&sample, complete, verdict.dialect)?;
         let header_end = header.end();
         let mapping = Mapping::new(&self.file, &self.table, header.names(), &self.target, &self.options.fill)?;
-        let encoder =
-            CopyText::new(&mapping.sources, header.names().len()).map_err(|error| self.misfit(error.to_string()))?;
+        let fields = header.names().len();
+        let text = CopyText::new(&mapping.sources, fields).map_err(|error| self.misfit(error.to_string()))?;
+        // The server is to judge a constant that cannot be encoded.
+        let binary = mapping.binary.as_ref().filter(|_| self.options.format == CopyFormat::Auto);
+        let binary = binary.and_then(|columns| CopyBinary::new(columns, fields).ok());
+        let tolerant = self.options.is_tolerant();
+        let mut rows = RowEncoder::new(text.clone(), binary, mapping.names.clone(), tolerant);
 
         let mut options = RecordOptions::default();
         options.chunk_size = self.options.chunk_size;
+        if tolerant {
+            options.chunk_size = options.chunk_size.min(MAX_KEPT);
+        }
         options.max_record = self.options.max_record;
         options.guard = verdict.certainty == Certainty::Ambiguous;
         let dialect = verdict.dialect;
-        if opened.send(Opened { verdict, mapping }).is_err() {
+        if opened.send(Opened { verdict, header: header.clone(), mapping, text }).is_err() {
             return Ok(None);
         }
         let mut stream = Cursor::new(sample).chain(input);
@@ -71,10 +98,9 @@ impl Encoder {
             if at.offset < extent.start.offset {
                 let gap = (&mut stream).take(extent.start.offset - at.offset);
                 let mut records = Records::resume(gap, dialect, header.clone(), at, options.clone());
-                match self.feed_records(&mut records, &encoder, &mut feed) {
-                    Ok(true) => at = records.position(),
-                    Ok(false) => return Ok(None),
-                    Err(error) => return Err(self.blame(error, &mut stream)),
+                match self.feed_records(&mut records, &mut rows, &mut feed) {
+                    Ok(()) => at = records.position(),
+                    Err(end) => return self.end(end, &mut stream),
                 }
             }
             if (at.offset, at.record) != (extent.start.offset, extent.start.record) {
@@ -93,10 +119,9 @@ impl Encoder {
             options.guard = extent.guarded && self.options.dialect.is_none();
         }
         let mut records = Records::resume(&mut stream, dialect, header, at, options);
-        match self.feed_records(&mut records, &encoder, &mut feed) {
-            Ok(true) => Ok(Some(records.position())),
-            Ok(false) => Ok(None),
-            Err(error) => Err(self.blame(error, &mut stream)),
+        match self.feed_records(&mut records, &mut rows, &mut feed) {
+            Ok(()) => Ok(Some(records.position())),
+            Err(end) => self.end(end, &mut stream),
         }
     }
 
@@ -119,38 +144,47 @@ impl Encoder {
         Ok(())
     }
 
-    /// Feeds records to their end. Whether anybody took them all.
+    /// Feeds records to their end.
     fn feed_records(
         &self,
         records: &mut Records<impl Read>,
-        encoder: &CopyText,
+        rows: &mut RowEncoder,
         feed: &mut Feed,
-    ) -> Result<bool, RecordError> {
-        let new_buffer = || Vec::with_capacity(PIECE + PIECE / 4);
-        let (mut buffer, mut lengths) = (new_buffer(), Vec::new());
+    ) -> Result<(), End> {
         let mut start = records.position();
-        while let Some(record) = records.next_record()? {
-            encoder.append(&record, &mut buffer);
-            lengths.push(u32::try_from(record.raw().len()).unwrap_or(u32::MAX));
-            let ends_chunk = record.ends_chunk();
-            if buffer.len() >= PIECE || ends_chunk {
-                let full = std::mem::replace(&mut buffer, new_buffer());
-                if feed.rows(start, full, std::mem::take(&mut lengths)).is_err() {
-                    return Ok(false);
+        loop {
+            match records.next_record() {
+                Ok(Some(record)) => {
+                    if let Err(bad) = rows.push(&record) {
+                        if !self.options.is_tolerant() {
+                            return Err(End::Value { bad, record: record.number(), offset: record.offset() });
+                        }
+                        rows.leave_out(record.raw(), Some(&bad.column), bad.sqlstate, &bad.message);
+                    }
                 }
+                Ok(None) => break,
+                Err(error) => match error.kind.of_one_record() {
+                    Some((sqlstate, message)) if self.options.is_tolerant() && error.is_reject() => {
+                        rows.leave_out(records.rejected(), error.column.as_deref(), sqlstate, &message);
+                    }
+                    _ => return Err(End::Record(error)),
+                },
             }
-            if ends_chunk {
-                if feed.end(start, records.position(), records.is_guarded()).is_err() {
-                    return Ok(false);
-                }
-                start = records.position();
+            rows.feed(start, feed)?;
+            if rows.is_chunk_full() {
+                records.end_chunk();
+            }
+            let end = records.position();
+            if end.chunk != start.chunk {
+                rows.end(start, end, records.is_guarded(), feed)?;
+                start = end;
             }
         }
         let end = records.position();
-        let is_rest_taken = end.record == start.record
-            || (buffer.is_empty() || feed.rows(start, buffer, lengths).is_ok())
-                && feed.end(start, end, records.is_guarded()).is_ok();
-        Ok(is_rest_taken)
+        if end.record != start.record {
+            rows.end(start, end, records.is_guarded(), feed)?;
+        }
+        Ok(())
     }
 
     /// By which dialect to read: the one that was asked for, that of earlier runs, or the one that is found.
@@ -208,18 +242,25 @@ impl Encoder {
     }
 
     /// A record may be bad because the file is damaged, which the codec's checksum tells at the end.
-    fn blame(&self, error: RecordError, rest: &mut impl Read) -> Error {
-        let (records, offset) = (error.record.saturating_sub(1), error.offset);
-        let is_io = matches!(error.kind, RecordErrorKind::Io(_));
-        let error = self.bad_record(error);
-        if is_io || self.options.checksum != Checksum::Follows {
-            return error;
+    fn end(&self, end: End, rest: &mut impl Read) -> Result<Option<Position>, Error> {
+        let (records, offset, error) = match end {
+            End::Deserted => return Ok(None),
+            End::Record(error) if matches!(error.kind, RecordErrorKind::Io(_)) => return Err(self.bad_record(error)),
+            End::Record(error) => (error.record.saturating_sub(1), error.offset, self.bad_record(error)),
+            End::Value { bad: BadValue { column, sqlstate, message }, record, offset } => {
+                let (file, table) = (self.file.clone(), Box::new(self.table.clone()));
+                let message = message.into();
+                (record - 1, offset, Error::Value { file, table, record, offset, column, sqlstate, message })
+            }
+        };
+        if self.options.checksum != Checksum::Follows {
+            return Err(error);
         }
         match io::copy(rest, &mut io::sink()) {
             Err(source) if source.kind() == io::ErrorKind::InvalidData => {
-                Error::Read { file: self.file.clone(), records, offset, source }
+                Err(Error::Read { file: self.file.clone(), records, offset, source })
             }
-            _ => error,
+            _ => Err(error),
         }
     }
 

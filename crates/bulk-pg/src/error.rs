@@ -39,7 +39,7 @@ pub enum Error {
         source: Cause,
     },
     /// The server refused rows.
-    #[error("{file}: the server refuses {}{}{} for {table:#}", records(*first, *last), at_byte(*first == *last, *offset), column.as_deref().map(|c| format!(", column {c}")).unwrap_or_default())]
+    #[error("{file}: the server refuses {}{}{} for {table:#}", records(*first, *last), at_byte(*first == *last, *offset), of_column(column.as_deref()))]
     Copy {
         /// The file.
         file: String,
@@ -56,6 +56,52 @@ pub enum Error {
         column: Option<Box<str>>,
         /// The cause.
         source: Cause,
+    },
+    /// A value that the table cannot hold. It was not sent.
+    #[error("{file}: {}: {message} [SQLSTATE {sqlstate}]", place(*record, *offset, Some(column)))]
+    Value {
+        /// The file.
+        file: String,
+        /// Where the record was to go.
+        table: Box<TableName>,
+        /// The record's number, from 1.
+        record: u64,
+        /// Where the record starts, in decoded bytes of the file.
+        offset: u64,
+        /// The table's column.
+        column: Box<str>,
+        /// The code with which the server would refuse it (PostgreSQL manual, "PostgreSQL Error Codes"), or one of the
+        /// same class.
+        sqlstate: &'static str,
+        /// What the server would say.
+        message: Box<str>,
+    },
+    /// More records are bad than may be left out. Nothing of the chunk that this one is in is kept; those of the chunks
+    /// before it are noted.
+    #[error("{file}: more than {limit} records are bad; the first one too many: {}: {message} [SQLSTATE {sqlstate}]", place(*record, *offset, column.as_deref()))]
+    Rejects {
+        /// The file.
+        file: String,
+        /// How many may be left out.
+        limit: u64,
+        /// The first one too many: its number, from 1.
+        record: u64,
+        /// Where it starts, in decoded bytes of the file.
+        offset: u64,
+        /// The column to blame, where there is one.
+        column: Option<Box<str>>,
+        /// What is wrong with it: the server's code, or the one with which it would refuse it.
+        sqlstate: Box<str>,
+        /// The same in words.
+        message: Box<str>,
+    },
+    /// What was to be written out could not be.
+    #[error("cannot write {what}")]
+    Write {
+        /// What it was.
+        what: String,
+        /// The cause.
+        source: io::Error,
     },
     /// The server counted other rows than were sent.
     #[error("{file}: {sent} rows were sent to {table:#} and the server took {taken}; nothing of that chunk is kept")]
@@ -178,6 +224,23 @@ impl Cause {
         }
     }
 
+    /// Whether the rows themselves are to blame: any class of codes (PostgreSQL manual, "PostgreSQL Error Codes") but those
+    /// of the connection, the transaction, the statement, privileges, resources, the operator and the server's own faults.
+    /// A trigger's function may give a code of its own.
+    pub(crate) fn is_of_rows(&self) -> bool {
+        const OTHERS: [&str; 21] = [
+            "00", "01", "02", "03", "08", "0A", "25", "26", "28", "2D", "34", "3D", "3F", "40", "42", "53", "55", "57",
+            "58", "F0", "XX",
+        ];
+        self.code().is_some_and(|code| code.code().get(..2).is_some_and(|class| !OTHERS.contains(&class)))
+    }
+
+    /// Whether it waited too long for what another session holds, or would have waited for ever.
+    pub(crate) fn is_of_locks(&self) -> bool {
+        let code = self.code();
+        code.is_some_and(|code| [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(code))
+    }
+
     /// The SQLSTATE, if the server answered at all.
     pub fn code(&self) -> Option<&SqlState> {
         self.0.code()
@@ -222,6 +285,16 @@ impl Error {
         }
     }
 
+    /// As [`Cause::is_of_rows`].
+    pub(crate) fn is_of_rows(&self) -> bool {
+        self.cause().is_some_and(Cause::is_of_rows)
+    }
+
+    /// As [`Cause::is_of_locks`].
+    pub(crate) fn is_of_locks(&self) -> bool {
+        self.cause().is_some_and(Cause::is_of_locks)
+    }
+
     /// Whether the role, its password or its privileges are to blame (SQLSTATE class 28, and 42501).
     pub fn is_denied(&self) -> bool {
         let code = self.cause().and_then(Cause::code);
@@ -233,6 +306,14 @@ impl Error {
     pub fn is_remote(&self) -> bool {
         self.cause().is_some_and(Cause::is_remote)
     }
+}
+
+fn place(record: u64, offset: u64, column: Option<&str>) -> String {
+    format!("record {record}, byte {offset}{}", of_column(column))
+}
+
+fn of_column(column: Option<&str>) -> String {
+    column.map(|column| format!(", column {column}")).unwrap_or_default()
 }
 
 fn records(first: u64, last: u64) -> String {

@@ -25,6 +25,8 @@ pub enum Event<'a> {
         table: &'a TableName,
         /// Its records.
         records: u64,
+        /// Those of them that were left out.
+        rejected: u64,
         /// Its decoded bytes.
         bytes: u64,
     },
@@ -36,6 +38,8 @@ pub enum Event<'a> {
         table: &'a TableName,
         /// Records of the whole file.
         records: u64,
+        /// Those of them that were left out.
+        rejected: u64,
     },
     /// A step after the data begins: an index, a constraint, a trigger.
     Step {

@@ -8,6 +8,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::Position;
+use crate::copy_format::Encoding;
+use crate::lines::Lines;
+use crate::rejects::Reject;
 
 /// Encoded bytes in a piece.
 pub(crate) const PIECE: usize = 256 << 10;
@@ -17,6 +20,8 @@ const UNIT: usize = 1 << 10;
 /// A chunk that is being read.
 pub(crate) struct Chunk {
     pub(crate) start: Position,
+    /// How many were given before it.
+    pub(crate) place: u64,
     /// Ends without a [`Piece::End`] if the file cannot be read further.
     pub(crate) pieces: mpsc::UnboundedReceiver<Piece>,
 }
@@ -32,18 +37,38 @@ pub(crate) enum Piece {
 
 /// Encoded rows.
 pub(crate) struct Rows {
-    /// They may end within a row.
+    pub(crate) encoding: Encoding,
+    /// They may end within a row, or be none.
     pub(crate) bytes: Bytes,
-    /// How long the records that begin here are in the file.
-    pub(crate) lengths: Vec<u32>,
+    /// The records whose rows begin here.
+    pub(crate) lines: Lines,
+    pub(crate) stretch: Stretch,
     /// To be dropped when the bytes are sent.
     pub(crate) room: Arc<OwnedSemaphorePermit>,
+}
+
+/// Records of a chunk as they follow each other in the file, whether they became rows or not.
+#[derive(Default)]
+pub(crate) struct Stretch {
+    /// How long they are in the file.
+    pub(crate) lengths: Vec<u32>,
+    /// They themselves, if some may be left out.
+    pub(crate) raw: Vec<u8>,
+    /// Those that are left out.
+    pub(crate) rejects: Vec<Reject>,
+}
+
+impl Stretch {
+    fn room(&self) -> usize {
+        self.raw.len() + self.rejects.iter().map(Reject::room).sum::<usize>()
+    }
 }
 
 /// The sending end. Dropping it ends the chunk under way and the stream of chunks.
 pub(crate) struct Feed {
     chunks: mpsc::Sender<Chunk>,
     pieces: Option<mpsc::UnboundedSender<Piece>>,
+    given: u64,
     room: Arc<Semaphore>,
     units: u32,
     runtime: Handle,
@@ -54,28 +79,37 @@ pub(crate) struct Feed {
 pub(crate) struct Deserted;
 
 impl Feed {
-    /// A feed for `sessions` sessions. Encoded bytes that are under way are bounded by `room`, but for one row that is
-    /// longer than that.
+    /// A feed for `sessions` sessions. Bytes that are under way are bounded by `room`, but for one row that is longer than
+    /// that.
     pub(crate) fn new(sessions: usize, room: usize) -> (Self, mpsc::Receiver<Chunk>) {
         let (sender, chunks) = mpsc::channel(sessions.max(1));
         let units = u32::try_from(room / UNIT).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3);
         let room = Arc::new(Semaphore::new(units as usize));
-        (Self { chunks: sender, pieces: None, room, units, runtime: Handle::current() }, chunks)
+        (Self { chunks: sender, pieces: None, given: 0, room, units, runtime: Handle::current() }, chunks)
     }
 
-    /// Gives rows of the chunk that starts at `start`, the same one as before until it [ends](Self::end). Waits for room,
-    /// so it must not be called by a task.
-    pub(crate) fn rows(&mut self, start: Position, bytes: Vec<u8>, mut lengths: Vec<u32>) -> Result<(), Deserted> {
-        let units = u32::try_from(bytes.len().div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
+    /// Gives rows of the chunk that starts at `start`, the same one as before until it [ends](Self::end), and a stretch of
+    /// its records, behind the last one. A record of a row is in this stretch or in one before. Waits for room, so it must
+    /// not be called by a task.
+    pub(crate) fn rows(
+        &mut self,
+        start: Position,
+        encoding: Encoding,
+        bytes: Vec<u8>,
+        mut lines: Lines,
+        mut stretch: Stretch,
+    ) -> Result<(), Deserted> {
+        let bytes_and_more = bytes.len() + stretch.room();
+        let units = u32::try_from(bytes_and_more.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
         let room = self.runtime.block_on(self.room.clone().acquire_many_owned(units)).map_err(|_| Deserted)?;
         let (room, mut bytes) = (Arc::new(room), Bytes::from(bytes));
         // The connection copies what it is given before it sends it: a long row goes in pieces, too.
         while bytes.len() > 2 * PIECE {
             let piece = bytes.split_to(PIECE);
-            let lengths = std::mem::take(&mut lengths);
-            self.send(start, Piece::Rows(Rows { bytes: piece, lengths, room: room.clone() }))?;
+            let (lines, stretch) = (std::mem::take(&mut lines), std::mem::take(&mut stretch));
+            self.send(start, Piece::Rows(Rows { encoding, bytes: piece, lines, stretch, room: room.clone() }))?;
         }
-        self.send(start, Piece::Rows(Rows { bytes, lengths, room }))
+        self.send(start, Piece::Rows(Rows { encoding, bytes, lines, stretch, room }))
     }
 
     /// Ends the chunk that starts at `start`.
@@ -90,7 +124,8 @@ impl Feed {
             Some(sender) => sender,
             None => {
                 let (sender, pieces) = mpsc::unbounded_channel();
-                self.chunks.blocking_send(Chunk { start, pieces }).map_err(|_| Deserted)?;
+                self.chunks.blocking_send(Chunk { start, place: self.given, pieces }).map_err(|_| Deserted)?;
+                self.given += 1;
                 self.pieces.insert(sender)
             }
         };

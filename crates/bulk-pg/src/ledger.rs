@@ -3,7 +3,7 @@
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
-use crate::{Dialect, Error, Position, Quoting, Session, TableName, dropped};
+use crate::{Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ const TABLES: &str = "
         committed_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (load_id, first_byte)
     );
-    COMMENT ON TABLE bulk.chunk IS 'A run of records whose rows were committed in the transaction that wrote this row.';";
+    COMMENT ON TABLE bulk.chunk IS 'A run of records whose rows were committed in the transaction that wrote this row.';
+    ALTER TABLE bulk.load ADD COLUMN IF NOT EXISTS attempt bigint NOT NULL DEFAULT 0;";
 
 /// The load of one file as the ledger has it.
 #[derive(Clone, Debug)]
@@ -71,6 +72,10 @@ pub(crate) struct Load {
     pub(crate) damage: Option<String>,
     /// Whether any chunk of it is committed.
     pub(crate) has_chunks: bool,
+    /// Whether any of those has a row.
+    pub(crate) has_rows: bool,
+    /// Records that were left out.
+    pub(crate) rejected: u64,
 }
 
 /// Records that are committed, one after the other: chunks without a gap between them.
@@ -82,8 +87,8 @@ pub(crate) struct Extent {
     pub(crate) guarded: bool,
 }
 
-/// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.dropped` of
-/// what was dropped for a load and is to be made again.
+/// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.reject` of what
+/// was left out, `bulk.dropped` of what was dropped for a load and is to be made again.
 ///
 /// # Errors
 ///
@@ -91,15 +96,15 @@ pub(crate) struct Extent {
 pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     let exists = session
         .client()
-        .query_one("SELECT to_regclass('bulk.dropped') IS NOT NULL", &[])
+        .query_one("SELECT to_regclass('bulk.dropped') IS NOT NULL AND to_regclass('bulk.reject') IS NOT NULL", &[])
         .await
         .map_err(Error::database("look for the ledger"))?;
     if exists.get(0) {
         return Ok(());
     }
     // Two first runs at once would both find nothing, so one waits for the other.
-    let dropped = dropped::TABLE;
-    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} COMMIT");
+    let (dropped, rejects) = (dropped::TABLE, rejects::TABLE);
+    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} COMMIT");
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
 
@@ -109,7 +114,8 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         .client()
         .query(
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
-                    l.target_oid, l.damage, EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id)
+                    l.target_oid, l.damage, EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id),
+                    EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected), l.rejected
              FROM bulk.load l
              WHERE l.target_schema = $1 AND l.target_table = $2
              ORDER BY l.id",
@@ -125,11 +131,13 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         damage: row.get(8),
         finished: row.get::<_, bool>(6).then(|| unsigned(row.get::<_, Option<i64>>(5).unwrap_or(0))),
         has_chunks: row.get(9),
+        has_rows: row.get(10),
+        rejected: unsigned(row.get(11)),
     };
     Ok(rows.iter().map(load).collect())
 }
 
-fn unsigned(value: i64) -> u64 {
+pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
@@ -181,7 +189,17 @@ pub(crate) async fn begin(session: &Session, table: &TableName, oid: Oid, file: 
         )
         .await
         .map_err(Error::database(format!("note the load of {}", file.key)))?;
-    Ok(Load { id: row.get(0), oid, file: file.clone(), dialect: None, finished: None, damage: None, has_chunks: false })
+    Ok(Load {
+        id: row.get(0),
+        oid,
+        file: file.clone(),
+        dialect: None,
+        finished: None,
+        damage: None,
+        has_chunks: false,
+        has_rows: false,
+        rejected: 0,
+    })
 }
 
 /// Notes by which dialect the file is read, so that a rerun reads it alike.

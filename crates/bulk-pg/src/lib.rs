@@ -10,6 +10,7 @@
 //!   [`restart`]; compare counts with [`count_rows`].
 //! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
 //!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all.
+//! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`].
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
 //! - *Read a `pg_dump` schema*: [`Schema`].
@@ -59,6 +60,7 @@ mod buffer;
 mod chunk;
 mod column;
 mod copy_binary;
+mod copy_format;
 mod copy_text;
 mod dependents;
 mod detect;
@@ -75,28 +77,36 @@ mod foreign_key;
 mod header;
 mod ident;
 mod ledger;
+mod lines;
 mod load;
 mod mirror_lock;
+mod place;
 mod position;
 mod post_data;
 mod pre_data;
+mod received;
 mod record;
 mod record_error;
 mod record_options;
 mod records;
+mod rejects;
 mod restart;
 mod restore;
+mod rows;
+mod salvage;
 mod scan;
 mod schema;
 mod sequences;
 mod session;
 mod statement;
 mod table_lock;
+mod turns;
 mod value;
 mod verify;
 
 pub use binary_type::BinaryType;
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
+pub use copy_format::CopyFormat;
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use dependents::drop_dependents;
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};
@@ -118,6 +128,7 @@ pub use record::Record;
 pub use record_error::{Contradiction, RecordError, RecordErrorKind};
 pub use record_options::{Grammar, RecordOptions};
 pub use records::Records;
+pub use rejects::write_rejects;
 pub use restart::{restart, restart_with_plan};
 pub use restore::NotRestored;
 pub use schema::{

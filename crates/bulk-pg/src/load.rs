@@ -1,21 +1,27 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::chunk::Destination;
+use crate::chunk::{Committed, Destination, Tolerance};
 use crate::column::Target;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
 use crate::feed::{Chunk, Feed};
 use crate::ledger::{self, FileIdentity, Load};
+use crate::rejects;
 use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
+use crate::turns::Turns;
 use crate::verify::has_rows;
-use crate::{Dialect, Drift, Error, Event, Observer, RecordOptions, Session, TableName, Verdict, quote_literal};
+use crate::{
+    CopyFormat, Dialect, Drift, Error, Event, Observer, RecordOptions, Session, TableName, Verdict, quote_literal,
+};
 
 /// When an input's checksums vouch for its bytes. It decides what an error of the kind
 /// [`InvalidData`](io::ErrorKind::InvalidData) says of the bytes before it.
@@ -55,6 +61,21 @@ pub struct LoadOptions {
     pub lock_timeout: Duration,
     /// What is known of `input`'s checksums. Default [`Checksum::Unknown`].
     pub checksum: Checksum,
+    /// In which format rows are sent. Default [`CopyFormat::Auto`].
+    pub format: CopyFormat,
+    /// How many bad records may be left out of the table, those of earlier calls for the same file included. Default 0:
+    /// the first one ends the load.
+    ///
+    /// Bad is a record with another number of fields than the header, with a NUL byte or bytes that are not UTF-8, or with
+    /// a value that its column cannot hold; and one whose row the server refuses, such as for a constraint. Of two rows
+    /// that exclude each other, the one that stands later in the file is refused, unless a call for the same file that left
+    /// out nothing had committed it before. Each is noted in `bulk.reject` in the transaction of the rows around it;
+    /// [`write_rejects`](crate::write_rejects) writes them out. A file of which nobody can say where its next record starts
+    /// is an error whatever the number.
+    ///
+    /// Above 0, constraints that are deferred are checked with each chunk, chunks are committed in the order of the file,
+    /// have no more than 64 MiB or 131,072 records, and are kept in memory until they are committed.
+    pub max_rejects: u64,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
     /// Who is told of what happens. Default nobody.
@@ -73,6 +94,8 @@ impl Default for LoadOptions {
             max_record: RecordOptions::MAX_RECORD,
             lock_timeout: LOCK_TIMEOUT,
             checksum: Checksum::Unknown,
+            format: CopyFormat::Auto,
+            max_rejects: 0,
             append: false,
             observer: Arc::new(()),
             stop: CancellationToken::new(),
@@ -80,15 +103,24 @@ impl Default for LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// Whether any record may be left out.
+    pub(crate) fn is_tolerant(&self) -> bool {
+        self.max_rejects > 0
+    }
+}
+
 /// What [`load`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// Records of the file, all of which are in the table.
+    /// Records of the file, all of which are in the table but for the rejected ones.
     pub records: u64,
-    /// Records that this call sent: fewer than `records` after an interruption, 0 if the file had been loaded.
+    /// Records that were left out, by this call and by earlier ones.
+    pub rejected: u64,
+    /// Rows that this call put into the table: fewer than `records` after an interruption, 0 if the file had been loaded.
     pub sent: u64,
-    /// Decoded bytes of the records that this call sent.
+    /// Decoded bytes of the records that this call worked on.
     pub bytes: u64,
     /// By which dialect the file was read; `None` if it was not read.
     pub verdict: Option<Verdict>,
@@ -96,7 +128,7 @@ pub struct Loaded {
     pub drift: Vec<Drift>,
 }
 
-/// Records of `file` that are in `table` already, if all of them are. Nothing is changed or locked, so a caller can ask
+/// Records of `file`, if all of them are in `table` already or were [left out](LoadOptions::max_rejects). Nothing is changed or locked, so a caller can ask
 /// before it fetches the file.
 ///
 /// Marks of a table that was dropped and made anew, or emptied by somebody, do not count while the table is empty; the
@@ -141,7 +173,7 @@ impl Found {
             ledger::loads(session, table).await?.into_iter().partition(counts);
         // Asked after the marks were read: rows that they speak of are seen.
         let is_empty = !has_rows(session, table).await?;
-        let left_rows = |load: &Load| load.finished.unwrap_or(0) > 0 || load.has_chunks;
+        let left_rows = |load: &Load| load.finished.unwrap_or(0) > load.rejected || load.has_rows;
         if is_empty && loads.iter().any(left_rows) {
             gone.append(&mut loads);
         }
@@ -203,7 +235,8 @@ fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
 /// table in the meantime: the first session holds its lock, and if that one is lost, no chunk of the others is committed
 /// after another loader has begun.
 ///
-/// Rows of one chunk stand in the table in the order of the file; chunks of several sessions stand in any order.
+/// Rows of one chunk stand in the table in the order of the file, but for those that go as text beside binary, which
+/// stand behind the others; chunks of several sessions stand in any order.
 ///
 /// Dropping the future rolls back the chunks under way, and the sessions can be used at once; the thread ends at its next
 /// buffer.
@@ -248,10 +281,13 @@ async fn load_locked(
         ledger::forget(session, table, &found.gone).await?;
     }
     let load = match found.load {
-        Some(Load { finished: Some(records), .. }) => {
-            return Ok(Loaded { records, sent: 0, bytes: 0, verdict: None, drift: Vec::new() });
+        Some(Load { finished: Some(records), rejected, .. }) => {
+            return Ok(Loaded { records, rejected, sent: 0, bytes: 0, verdict: None, drift: Vec::new() });
         }
-        Some(load) => load,
+        Some(load) => match rejects::over_limit(session, &load, options.max_rejects).await? {
+            Some(error) => return Err(error),
+            None => load,
+        },
         None => ledger::begin(session, table, target.oid, file).await?,
     };
     let loaded = load_rows(session, others, table, target, file, &load, input, options).await;
@@ -264,7 +300,7 @@ async fn load_locked(
     loaded
 }
 
-/// Encoded bytes that wait for each session, so that it always has some to send while the thread goes on to the next chunk.
+/// Bytes that wait for each session, so that it always has some to send while the thread goes on to the next chunk.
 const ROOM: usize = 2 << 20;
 /// The same where there are several sessions, whose chunks must be read before the next ones can be begun.
 const ROOM_OF_SEVERAL: usize = 20 << 20;
@@ -285,7 +321,10 @@ async fn load_rows(
     let attempt = ledger::begin_attempt(session, load).await?;
     let committed = ledger::extents(session, load).await?;
     let resumed = committed.iter().map(|extent| extent.end.record - extent.start.record).sum();
-    let room = if others.is_empty() { ROOM } else { MAX_ROOM.min(ROOM_OF_SEVERAL * (1 + others.len())) };
+    let several = !others.is_empty();
+    // Records that are kept come beside their rows.
+    let room_of_each = if options.is_tolerant() { 2 * ROOM_OF_SEVERAL } else { ROOM_OF_SEVERAL };
+    let room = if several { MAX_ROOM.min(room_of_each * (1 + others.len())) } else { ROOM };
     let (feed, chunks) = Feed::new(1 + others.len(), room);
     let (opening, opened) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
@@ -303,7 +342,7 @@ async fn load_rows(
     thread.map_err(|source| Error::Read { file: file.key.clone(), records: 0, offset: 0, source })?;
     let lost = |_| Error::Interrupted { file: file.key.clone() };
 
-    let Ok(Opened { verdict, mapping }) = opened.await else {
+    let Ok(Opened { verdict, header, mapping, text }) = opened.await else {
         return match ended.await.map_err(lost)? {
             Err(error) => Err(error),
             Ok(_) => Err(Error::Interrupted { file: file.key.clone() }),
@@ -320,17 +359,25 @@ async fn load_rows(
         ledger::set_dialect(session, load, verdict.dialect).await?;
     }
 
-    let destination = Destination { file, table, load, attempt, columns: &mapping.list };
+    let tolerance = options.is_tolerant().then(|| Tolerance {
+        limit: options.max_rejects,
+        rejected: AtomicU64::new(load.rejected),
+        several,
+        turns: Turns::new(),
+        dialect: verdict.dialect,
+        header,
+        max_record: options.max_record,
+        text,
+    });
+    let destination = Destination { file, table, load, attempt, columns: &mapping.list, tolerance };
     let chunks = Mutex::new(chunks);
     // Also by a failure: the others end the chunks that they have.
     let halt = options.stop.child_token();
-    let senders = std::iter::once(&mut *session).chain(others).map(|session| async {
-        let result = send_chunks(session, &chunks, &destination, options, &halt).await;
-        if result.is_err() {
-            halt.cancel();
-        }
-        result
-    });
+    // Boxed, so that the compiler sees that they may go to another thread.
+    let senders: Vec<BoxFuture<'_, _>> = std::iter::once(&mut *session)
+        .chain(others)
+        .map(|session| send_chunks(session, &chunks, &destination, options, &halt).boxed())
+        .collect();
     let results = join_all(senders).await;
     drop(chunks);
     let mut sent = Sent::default();
@@ -352,10 +399,12 @@ async fn load_rows(
         return Err(Error::Stopped { what: format!("the load of {}", file.key) });
     };
     ledger::finish(session, load, end.record).await?;
-    options.observer.event(&Event::Loaded { file: &file.key, table, records: end.record });
+    let rejected = load.rejected + sent.rejected;
+    options.observer.event(&Event::Loaded { file: &file.key, table, records: end.record, rejected });
     Ok(Loaded {
         records: end.record,
-        sent: sent.records,
+        rejected,
+        sent: sent.records - sent.rejected,
         bytes: sent.bytes,
         verdict: Some(verdict),
         drift: mapping.drift,
@@ -366,12 +415,15 @@ async fn load_rows(
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
     records: u64,
+    /// Those of them that were left out.
+    rejected: u64,
     bytes: u64,
 }
 
 impl Sent {
     fn add(&mut self, more: Self) {
         self.records += more.records;
+        self.rejected += more.rejected;
         self.bytes += more.bytes;
     }
 }
@@ -383,7 +435,7 @@ struct Failed {
     error: Error,
 }
 
-/// Sends chunks until there are no more, or until it is told to halt.
+/// Sends chunks until there are no more, or until it is told to halt. A failure halts all.
 async fn send_chunks(
     session: &mut Session,
     chunks: &Mutex<mpsc::Receiver<Chunk>>,
@@ -396,12 +448,16 @@ async fn send_chunks(
         let next = async { chunks.lock().await.recv().await };
         let Some(Some(chunk)) = halt.run_until_cancelled(next).await else { break };
         let start = chunk.start;
-        let end = destination.copy(session, chunk).await.map_err(|error| Failed { record: start.record, error })?;
-        let Some(end) = end else { break };
+        let copied = destination.copy(session, chunk).await.map_err(|error| {
+            halt.cancel();
+            Failed { record: start.record, error }
+        });
+        let Some(committed) = copied? else { break };
+        let Committed { end, rejected } = committed;
         let (records, bytes) = (end.record - start.record, end.offset - start.offset);
-        sent.add(Sent { records, bytes });
+        sent.add(Sent { records, rejected, bytes });
         let (file, table) = (destination.file.key.as_str(), destination.table);
-        options.observer.event(&Event::Committed { file, table, records, bytes });
+        options.observer.event(&Event::Committed { file, table, records, rejected, bytes });
     }
     Ok(sent)
 }

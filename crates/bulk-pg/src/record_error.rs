@@ -82,13 +82,28 @@ impl RecordError {
     /// Whether this one record is bad and the ones after it can be read: its border is certain. Then
     /// [`Records::rejected`](crate::Records::rejected) has its bytes.
     pub fn is_reject(&self) -> bool {
-        use RecordErrorKind::{FieldCount, InvalidUtf8, Nul};
-        self.record > 0 && matches!(self.kind, FieldCount { .. } | Nul | InvalidUtf8)
+        self.record > 0 && self.kind.of_one_record().is_some()
     }
 
     /// Whether the file is, or may be, of another dialect than the one by which it was read.
     pub fn is_dialect(&self) -> bool {
         matches!(self.kind, RecordErrorKind::Contradiction(_) | RecordErrorKind::Ambiguous)
+    }
+}
+
+impl RecordErrorKind {
+    /// The code with which the server would refuse such a record, and what is wrong with it, if that is it alone.
+    pub(crate) fn of_one_record(&self) -> Option<(&'static str, String)> {
+        match self {
+            // `bad_copy_file_format`
+            Self::FieldCount { expected, found } => {
+                Some(("22P04", format!("{found} fields where the header has {expected}")))
+            }
+            // `character_not_in_repertoire`
+            Self::Nul => Some(("22021", "a NUL byte, which text in PostgreSQL cannot hold".to_owned())),
+            Self::InvalidUtf8 => Some(("22021", "invalid UTF-8".to_owned())),
+            _ => None,
+        }
     }
 }
 
@@ -133,6 +148,9 @@ impl fmt::Display for RecordError {
         if let Some(column) = &self.column {
             write!(f, ", column {column:?}")?;
         }
+        if let Some((_, message)) = self.kind.of_one_record() {
+            return write!(f, ": {message}");
+        }
         let dialect = self.dialect;
         match &self.kind {
             RecordErrorKind::Contradiction(what) => {
@@ -159,11 +177,7 @@ impl fmt::Display for RecordError {
                 ": longer than {limit} bytes (read as dialect {dialect}): a quote is not closed, or the dialect is \
                  another, or the limit is too low"
             ),
-            RecordErrorKind::FieldCount { expected, found } => {
-                write!(f, ": {found} fields where the header has {expected}")
-            }
-            RecordErrorKind::Nul => f.write_str(": a NUL byte, which text in PostgreSQL cannot hold"),
-            RecordErrorKind::InvalidUtf8 => f.write_str(": invalid UTF-8"),
+            RecordErrorKind::FieldCount { .. } | RecordErrorKind::Nul | RecordErrorKind::InvalidUtf8 => Ok(()),
             RecordErrorKind::NoHeader => f.write_str(": the input is empty"),
             RecordErrorKind::Io(_) => f.write_str(": cannot read on"),
         }

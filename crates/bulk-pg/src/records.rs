@@ -166,6 +166,14 @@ impl<R: Read> Records<R> {
         }))
     }
 
+    /// Ends the chunk at the border after the last record, unless that has ended it.
+    pub(crate) fn end_chunk(&mut self) {
+        if self.position.offset > self.chunk_start {
+            self.position.chunk += 1;
+            self.chunk_start = self.position.offset;
+        }
+    }
+
     fn read_header(&mut self) -> Result<(), RecordError> {
         const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
         let wanted = BYTE_ORDER_MARK.len();

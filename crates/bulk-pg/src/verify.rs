@@ -10,14 +10,16 @@ pub struct Count {
     pub table: TableName,
     /// Records of the files that were loaded into it.
     pub records: u64,
+    /// Those of them that were left out.
+    pub rejected: u64,
     /// Rows that it has.
     pub rows: u64,
 }
 
 impl Count {
-    /// Whether the two are equal.
+    /// Whether it has a row for each record that was not left out.
     pub fn matches(&self) -> bool {
-        self.records == self.rows
+        self.records.checked_sub(self.rejected) == Some(self.rows)
     }
 }
 
@@ -43,10 +45,11 @@ pub(crate) async fn is_any_row(client: &impl GenericClient, table: &TableName) -
 /// [`Error::Database`].
 pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, Error> {
     let sql = format!(
-        "SELECT (SELECT count(*) FROM {table}),
-                (SELECT coalesce(sum(records), 0)::bigint FROM bulk.load
-                 WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL
-                   AND target_oid = $3::text::pg_catalog.regclass)"
+        "SELECT (SELECT count(*) FROM {table}), l.records, l.rejected
+         FROM (SELECT coalesce(sum(records), 0)::bigint records, coalesce(sum(rejected), 0)::bigint rejected
+               FROM bulk.load
+               WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL
+                 AND target_oid = $3::text::pg_catalog.regclass) l"
     );
     let row = session
         .client()
@@ -54,5 +57,5 @@ pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, E
         .await
         .map_err(Error::database(format!("count the rows of {table:#}")))?;
     let unsigned = |place| u64::try_from(row.get::<_, i64>(place)).unwrap_or(0);
-    Ok(Count { table: table.clone(), records: unsigned(1), rows: unsigned(0) })
+    Ok(Count { table: table.clone(), records: unsigned(1), rejected: unsigned(2), rows: unsigned(0) })
 }

@@ -161,3 +161,17 @@ async fn the_first_of_several_failures_is_told() {
     let error = load(&mut four, &table("t"), &file("t.csv", &csv), whole(&csv), &options(5000)).await.unwrap_err();
     assert!(chain(&error).contains("record 2500, byte 299888, column id"), "{}", chain(&error));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_can_be_a_task() {
+    let csv = numbered(ROWS);
+    let bench = Bench::new("task", "CREATE TABLE t (id integer, text text)");
+    let mut sessions = sessions(&bench, 2).await;
+    let (target, identity) = (table("t"), file("t.csv", &csv));
+    let task = tokio::spawn(async move {
+        let open = whole(&csv);
+        load(&mut sessions, &target, &identity, open, &options(700)).await.map(|loaded| loaded.sent)
+    });
+    assert_eq!(task.await.unwrap().unwrap(), ROWS as u64);
+    assert_whole(&bench);
+}

@@ -7,7 +7,7 @@ use std::slice::from_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulk_pg::{Dialect, Error, LoadOptions, RecordErrorKind, Session, load};
+use bulk_pg::{CopyFormat, Dialect, Error, LoadOptions, RecordErrorKind, Session, load};
 use support::{Bench, Counted, HEADER, LINE, chain, file, load_t, numbered, table, whole};
 
 /// Loads into a fresh `t (id integer, text text)`, which must fail, and gives the error and the rows that stay.
@@ -35,6 +35,19 @@ async fn a_value_that_the_server_refuses_is_named_with_record_byte_and_column() 
     assert_eq!(
         chain(&error),
         format!(
+            "t.csv: record 15433, byte {at}, column id: invalid input syntax for type integer: \"1543x433\" [SQLSTATE \
+             22P02]"
+        )
+    );
+    assert_eq!(rows, "15000");
+    let Error::Value { record, offset, column, sqlstate, .. } = error else { panic!("{error}") };
+    assert_eq!((record, offset, &*column, sqlstate), (15_433, at as u64, "id", "22P02"));
+    // Where the server is left to find it.
+    options.format = CopyFormat::Text;
+    let (error, rows) = refused(&csv, &options).await;
+    assert_eq!(
+        chain(&error),
+        format!(
             "t.csv: the server refuses record 15433, byte {at}, column id for public.t: invalid input syntax for type \
              integer: \"1543x433\" [SQLSTATE 22P02]"
         )
@@ -48,8 +61,11 @@ async fn a_value_that_the_server_refuses_is_named_with_record_byte_and_column() 
     assert_eq!(rows, "0");
 
     let multiline = b"id,text\n1,\"a\nb\r\nc\"\n2,\"\n\n\"\nx,d\n";
+    let (error, _) = refused(multiline, &options).await;
     let expected = "t.csv: the server refuses record 3, byte 26, column id for public.t: invalid input syntax for type \
                     integer: \"x\" [SQLSTATE 22P02]";
+    assert_eq!(chain(&error), expected);
+    let expected = "t.csv: record 3, byte 26, column id: invalid input syntax for type integer: \"x\" [SQLSTATE 22P02]";
     assert_eq!(said(multiline).await, expected);
 }
 

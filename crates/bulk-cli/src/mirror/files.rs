@@ -163,7 +163,8 @@ pub(super) async fn load_all(
         let arriving = Arriving { body, name, identity: job.identity.clone() };
         loads.spawn(async move {
             let outcome = Arc::default();
-            let result = load_body(&mut session, &job.table, arriving, &outcome, &options, &report).await;
+            let one = std::slice::from_mut(&mut session);
+            let result = load_body(one, &job.table, arriving, &outcome, &options, &report).await;
             Ended { session, job, result, outcome }
         });
     }

@@ -147,8 +147,10 @@ fn say(event: &Event<'_>) -> String {
             verdict.evidence,
             drift.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         ),
-        Event::Committed { file, table, records, bytes } => format!("{file} into {table:#}: {records} in {bytes}"),
-        Event::Loaded { file, table, records } => format!("{file} into {table:#}: all {records}"),
+        Event::Committed { file, table, records, bytes, .. } => {
+            format!("{file} into {table:#}: {records} in {bytes}")
+        }
+        Event::Loaded { file, table, records, .. } => format!("{file} into {table:#}: all {records}"),
         other => format!("{other:?}"),
     }
 }

@@ -1,0 +1,204 @@
+//! The records that a load has left out: `bulk.reject`.
+
+use std::io::{self, Write};
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use serde::Serialize;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Transaction};
+
+use crate::ledger::{Load, unsigned};
+use crate::received::Kept;
+use crate::{Error, FileIdentity, Session, TableName};
+
+/// The statements that make the table, and the columns that count its rows in a ledger which has none.
+pub(crate) const TABLE: &str = "
+    ALTER TABLE bulk.load ADD COLUMN IF NOT EXISTS rejected bigint NOT NULL DEFAULT 0;
+    ALTER TABLE bulk.chunk ADD COLUMN IF NOT EXISTS rejected bigint NOT NULL DEFAULT 0;
+    CREATE TABLE IF NOT EXISTS bulk.reject (
+        load_id bigint NOT NULL REFERENCES bulk.load ON DELETE CASCADE,
+        record bigint NOT NULL,
+        byte bigint NOT NULL,
+        \"column\" text,
+        sqlstate text NOT NULL,
+        message text NOT NULL,
+        raw bytea NOT NULL,
+        PRIMARY KEY (load_id, record)
+    );
+    COMMENT ON TABLE bulk.reject IS 'A record that was left out of a load, written in the transaction of the rows around it; byte is where it starts in the decoded file, raw is the record as it stands there.';";
+
+/// A record that is left out, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reject {
+    /// Its place in the chunk, from 0.
+    pub(crate) index: u64,
+    pub(crate) column: Option<Box<str>>,
+    pub(crate) sqlstate: Box<str>,
+    pub(crate) message: Box<str>,
+}
+
+impl Reject {
+    pub(crate) fn new(index: u64, column: Option<&str>, sqlstate: &str, message: &str) -> Self {
+        // No text of the server's holds a NUL.
+        let message = if message.contains('\0') { message.replace('\0', "\\0").into() } else { message.into() };
+        Self { index, column: column.map(Into::into), sqlstate: sqlstate.into(), message }
+    }
+
+    /// Bytes that it takes, about.
+    pub(crate) fn room(&self) -> usize {
+        size_of::<Self>() + self.message.len() + 64
+    }
+
+    /// That it is the first one too many.
+    pub(crate) fn too_many(&self, file: &str, limit: u64, kept: &Kept<'_>) -> Error {
+        let position = kept.position(self.index);
+        Error::Rejects {
+            file: file.to_owned(),
+            limit,
+            record: position.record + 1,
+            offset: position.offset,
+            column: self.column.clone(),
+            sqlstate: self.sqlstate.clone(),
+            message: self.message.clone(),
+        }
+    }
+}
+
+/// Rejects and bytes of them in one statement.
+const BATCH: usize = 1000;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Notes rejects of a chunk within its transaction.
+pub(crate) async fn insert(
+    transaction: &Transaction<'_>,
+    load: &Load,
+    kept: &Kept<'_>,
+    rejects: &[Reject],
+) -> Result<(), Error> {
+    let action = || Error::database(format!("note the rejects of {}", load.file.key));
+    if rejects.is_empty() {
+        return Ok(());
+    }
+    let insert = transaction
+        .prepare(
+            "INSERT INTO bulk.reject (load_id, record, byte, \"column\", sqlstate, message, raw)
+             SELECT $1, * FROM ROWS FROM (
+                 pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::bigint[]), pg_catalog.unnest($4::text[]),
+                 pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::text[]), pg_catalog.unnest($7::bytea[]))",
+        )
+        .await
+        .map_err(action())?;
+    let mut rest = rejects;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |reject: &&Reject| {
+            let is_first = bytes == 0;
+            bytes += reject.room() + kept.record(reject.index).len();
+            is_first || bytes <= BATCH_BYTES
+        };
+        let (batch, others) = rest.split_at(rest.iter().take(BATCH).take_while(fits).count());
+        rest = others;
+        let positions: Vec<_> = batch.iter().map(|reject| kept.position(reject.index)).collect();
+        let records: Vec<_> = positions.iter().map(|position| position.record as i64 + 1).collect();
+        let bytes: Vec<_> = positions.iter().map(|position| position.offset as i64).collect();
+        let columns: Vec<_> = batch.iter().map(|reject| reject.column.as_deref()).collect();
+        let sqlstates: Vec<_> = batch.iter().map(|reject| &*reject.sqlstate).collect();
+        let messages: Vec<_> = batch.iter().map(|reject| &*reject.message).collect();
+        let raw: Vec<_> = batch.iter().map(|reject| kept.record(reject.index)).collect();
+        let parameters: [&(dyn ToSql + Sync); 7] = [&load.id, &records, &bytes, &columns, &sqlstates, &messages, &raw];
+        transaction.execute(&insert, &parameters).await.map_err(action())?;
+    }
+    Ok(())
+}
+
+/// That a load has more rejects than it may; it names the first one too many.
+pub(crate) async fn over_limit(session: &Session, load: &Load, limit: u64) -> Result<Option<Error>, Error> {
+    let skip = i64::try_from(limit).unwrap_or(i64::MAX);
+    let row = session
+        .client()
+        .query_opt(
+            "SELECT record, byte, \"column\", sqlstate, message FROM bulk.reject WHERE load_id = $1
+             ORDER BY record OFFSET $2 LIMIT 1",
+            &[&load.id, &skip],
+        )
+        .await
+        .map_err(Error::database(format!("read the rejects of {}", load.file.key)))?;
+    Ok(row.map(|row| Error::Rejects {
+        file: load.file.key.clone(),
+        limit,
+        record: unsigned(row.get(0)),
+        offset: unsigned(row.get(1)),
+        column: row.get(2),
+        sqlstate: row.get(3),
+        message: row.get(4),
+    }))
+}
+
+/// A line for a program to read.
+#[derive(Serialize)]
+struct Line<'a> {
+    file: &'a str,
+    record: i64,
+    byte: i64,
+    column: Option<&'a str>,
+    sqlstate: &'a str,
+    message: &'a str,
+}
+
+/// Writes the records of a file that were left out of a table, and tells how many they are.
+///
+/// `raw` gets them byte for byte as they stand in the decoded file, without its header, in the file's order. `lines` gets
+/// a line of JSON for each: `file`, `record` (its number, from 1), `byte` (where it starts in the decoded file),
+/// `column` (or null), `sqlstate` and `message`. Both are written to in small pieces, as the server gives them, and are
+/// not flushed. Of a load that is not finished it writes what has been left out so far.
+///
+/// # Errors
+///
+/// [`Error::Database`], and [`Error::Write`] of either. What had been written stays.
+pub async fn write_rejects(
+    session: &Session,
+    table: &TableName,
+    file: &FileIdentity,
+    raw: &mut impl Write,
+    lines: &mut impl Write,
+) -> Result<u64, Error> {
+    let action = || Error::database(format!("read the rejects of {}", file.key));
+    let size = i64::try_from(file.size).unwrap_or(i64::MAX);
+    let parameters: [&(dyn ToSql + Sync); 5] =
+        [&table.schema.as_str(), &table.name.as_str(), &file.key, &file.etag, &size];
+    let rows = session
+        .client()
+        .query_raw(
+            "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw
+             FROM bulk.load l JOIN bulk.reject r ON r.load_id = l.id
+             WHERE l.target_schema = $1 AND l.target_table = $2 AND l.file_key = $3
+               AND l.file_etag IS NOT DISTINCT FROM $4 AND l.file_size = $5
+             ORDER BY r.record",
+            parameters,
+        )
+        .await
+        .map_err(action())?;
+    let mut rows = pin!(rows);
+    let mut count = 0;
+    while let Some(row) = rows.try_next().await.map_err(action())? {
+        write_reject(&file.key, &row, raw, lines)
+            .map_err(|source| Error::Write { what: format!("the rejects of {}", file.key), source })?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn write_reject(file: &str, row: &Row, raw: &mut impl Write, lines: &mut impl Write) -> io::Result<()> {
+    let line = Line {
+        file,
+        record: row.get(0),
+        byte: row.get(1),
+        column: row.get(2),
+        sqlstate: row.get(3),
+        message: row.get(4),
+    };
+    raw.write_all(row.get(5))?;
+    serde_json::to_writer(&mut *lines, &line)?;
+    lines.write_all(b"\n")
+}

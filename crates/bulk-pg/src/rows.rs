@@ -1,0 +1,173 @@
+//! From records to the rows of COPY, in batches.
+
+use crate::copy_format::Encoding;
+use crate::feed::{Deserted, Feed, PIECE, Stretch};
+use crate::lines::Lines;
+use crate::rejects::Reject;
+use crate::{CopyBinary, CopyText, Position, Record, Unencoded};
+
+/// Bytes of rows that wait to be sent as text beside those in binary.
+const ASIDE: usize = 1 << 20;
+/// Of so many records of a chunk, one may be [unclear](Unencoded::Unclear); where more are, a COPY of its own for them
+/// costs more than is saved by binary.
+const CLEAR: u64 = 20;
+/// Fewer records of a chunk say nothing about the next one.
+const SAMPLE: u64 = 100;
+/// Rejects of a chunk, and records of one that may have rejects: so many take some ten megabytes until they are noted.
+const MAX_REJECTS: u64 = 4 << 10;
+const MAX_RECORDS: u64 = 128 << 10;
+
+/// Encodes the records of chunk after chunk, and feeds them.
+pub(crate) struct RowEncoder {
+    text: CopyText,
+    /// Until it is given up.
+    binary: Option<CopyBinary>,
+    /// Of the columns that are loaded.
+    names: Vec<String>,
+    /// Whether records may be left out, and so all are kept.
+    tolerant: bool,
+    /// Records of the chunk so far.
+    records: u64,
+    unclear: u64,
+    rejected: u64,
+    rows: Batch,
+    /// Text beside binary.
+    aside: Batch,
+    stretch: Stretch,
+}
+
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: Lines,
+}
+
+/// A value that the table cannot hold.
+#[derive(Debug)]
+pub(crate) struct BadValue {
+    /// Its column.
+    pub(crate) column: Box<str>,
+    pub(crate) sqlstate: &'static str,
+    pub(crate) message: String,
+}
+
+impl RowEncoder {
+    /// An encoder of rows of columns with these names.
+    pub(crate) fn new(text: CopyText, binary: Option<CopyBinary>, names: Vec<String>, tolerant: bool) -> Self {
+        Self {
+            text,
+            binary,
+            names,
+            tolerant,
+            records: 0,
+            unclear: 0,
+            rejected: 0,
+            rows: Batch::new(),
+            aside: Batch::default(),
+            stretch: Stretch::default(),
+        }
+    }
+
+    /// Takes the next record of the chunk. One with a bad value is [to be left out](Self::leave_out), or the end of all.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, record: &Record<'_>) -> Result<(), BadValue> {
+        let index = self.records;
+        match &mut self.binary {
+            None => self.text.append(record, &mut self.rows.bytes),
+            Some(binary) => match binary.append(record, &mut self.rows.bytes) {
+                Ok(()) => {}
+                Err(Unencoded::Invalid { column, sqlstate, message }) => {
+                    let column = self.names.get(column).map(|name| name.as_str().into()).unwrap_or_default();
+                    return Err(BadValue { column, sqlstate, message });
+                }
+                Err(Unencoded::Unclear { .. }) => {
+                    self.unclear += 1;
+                    self.text.append(record, &mut self.aside.bytes);
+                    self.aside.lines.push(index);
+                    self.keep(record.raw());
+                    return Ok(());
+                }
+            },
+        }
+        self.rows.lines.push(index);
+        self.keep(record.raw());
+        Ok(())
+    }
+
+    /// Leaves out the next record of the chunk.
+    pub(crate) fn leave_out(&mut self, raw: &[u8], column: Option<&str>, sqlstate: &str, message: &str) {
+        self.stretch.rejects.push(Reject::new(self.records, column, sqlstate, message));
+        self.rejected += 1;
+        self.keep(raw);
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, raw: &[u8]) {
+        self.records += 1;
+        self.stretch.lengths.push(u32::try_from(raw.len()).unwrap_or(u32::MAX));
+        if self.tolerant {
+            self.stretch.raw.extend_from_slice(raw);
+        }
+    }
+
+    /// Whether the chunk is to end here, however short it is.
+    pub(crate) fn is_chunk_full(&self) -> bool {
+        self.tolerant && (self.rejected >= MAX_REJECTS || self.records >= MAX_RECORDS)
+    }
+
+    /// Feeds what has come together, if that is enough.
+    #[inline(always)]
+    pub(crate) fn feed(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
+        let is_full = self.rows.bytes.len() >= PIECE || self.stretch.raw.len() >= 2 * PIECE;
+        if is_full || self.aside.bytes.len() >= ASIDE { self.feed_batches(start, feed, is_full) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn feed_batches(&mut self, start: Position, feed: &mut Feed, rows: bool) -> Result<(), Deserted> {
+        if rows {
+            self.feed_rows(start, feed)?;
+        }
+        if self.aside.bytes.len() >= ASIDE {
+            self.feed_aside(start, feed)?;
+        }
+        Ok(())
+    }
+
+    fn feed_rows(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
+        let encoding = if self.binary.is_some() { Encoding::Binary } else { Encoding::Text };
+        let Batch { bytes, lines } = std::mem::replace(&mut self.rows, Batch::new());
+        feed.rows(start, encoding, bytes, lines, std::mem::take(&mut self.stretch))
+    }
+
+    fn feed_aside(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
+        let Batch { bytes, lines } = std::mem::take(&mut self.aside);
+        feed.rows(start, Encoding::Text, bytes, lines, std::mem::take(&mut self.stretch))
+    }
+
+    /// Feeds the rest of a chunk, and ends it.
+    pub(crate) fn end(
+        &mut self,
+        start: Position,
+        end: Position,
+        guarded: bool,
+        feed: &mut Feed,
+    ) -> Result<(), Deserted> {
+        if !self.rows.bytes.is_empty() || self.aside.bytes.is_empty() && !self.stretch.lengths.is_empty() {
+            self.feed_rows(start, feed)?;
+        }
+        if !self.aside.bytes.is_empty() {
+            self.feed_aside(start, feed)?;
+        }
+        if self.records >= SAMPLE && self.unclear * CLEAR > self.records {
+            self.binary = None;
+        }
+        (self.records, self.unclear, self.rejected) = (0, 0, 0);
+        feed.end(start, end, guarded)
+    }
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { bytes: Vec::with_capacity(PIECE + PIECE / 4), lines: Lines::default() }
+    }
+}
