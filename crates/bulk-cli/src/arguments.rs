@@ -161,7 +161,7 @@ pub(crate) struct Mirror {
     /// Give a column that the file lacks this value in every row.
     #[arg(long, value_name = "TABLE.COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
-    /// Database connections: tables loaded and indexed at once.
+    /// Database connections: small tables loaded at once, parts of a large one, and tables indexed.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Empty the tables and load them anew.

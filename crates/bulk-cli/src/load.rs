@@ -56,6 +56,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     }
     let progress = Progress::start(report, 0, identities.iter().map(|identity| identity.size).sum());
     let mut tally = Tally::default();
+    let mut is_any_left_out = false;
     for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
         // The first one is not mixed with rows that somebody else put there; the others come to it.
         options.append = load.append || place > 0;
@@ -71,6 +72,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
             Ok(loaded) => {
                 tally.done();
                 if loaded.rejected > 0 {
+                    is_any_left_out = true;
                     report.warn(format!("{}: {} records were left out", file.display(), loaded.rejected));
                 }
                 if loaded.bytes == 0 {
@@ -92,6 +94,9 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     // What a file that failed has in the table is not counted in the ledger.
     if tally.exit() == Exit::Done {
         verify(&sessions[0], &load.table, load.append, report).await?;
+        if is_any_left_out {
+            return Ok(Exit::Incomplete);
+        }
     }
     Ok(tally.exit())
 }

@@ -19,6 +19,10 @@ use crate::source::watched;
 /// filled by what waits; this is enough to outlast the slow stretches of either.
 const WINDOW: u64 = 4 << 30;
 
+/// A file of this size is loaded over all sessions, its chunks side by side; smaller ones are loaded side by side, over
+/// one each.
+const LARGE: u64 = 8 << 20;
+
 /// One file and where it goes.
 pub(super) struct Job {
     pub(super) base: String,
@@ -27,9 +31,9 @@ pub(super) struct Job {
     pub(super) identity: FileIdentity,
 }
 
-/// A load that is over; its session is free again.
+/// A load that is over; its sessions are free again.
 struct Ended {
-    session: Session,
+    sessions: Vec<Session>,
     job: Job,
     result: Result<Loaded, Failure>,
     outcome: Arc<Outcome>,
@@ -55,9 +59,9 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Counts a load, says how it failed, and gives back its session.
-    fn add(&mut self, run: &Run<'_>, ended: Ended) -> Session {
-        let Ended { session, job, result, outcome } = ended;
+    /// Counts a load, says how it failed, and gives back its sessions.
+    fn add(&mut self, run: &Run<'_>, ended: Ended) -> Vec<Session> {
+        let Ended { sessions, job, result, outcome } = ended;
         match result {
             Ok(loaded) => {
                 self.files += 1;
@@ -87,7 +91,7 @@ impl Totals {
                 self.fail(run, Failure { exit, error: error.context(job.base) });
             }
         }
-        session
+        sessions
     }
 
     fn fail(&mut self, run: &Run<'_>, failure: Failure) {
@@ -97,8 +101,8 @@ impl Totals {
     }
 }
 
-/// Downloads and loads: files arrive in order, and each goes to the next session that is free, which reads it while the
-/// rest of it still arrives.
+/// Downloads and loads: files arrive in order, and each goes to the sessions that are free, which read it while the rest of
+/// it still arrives.
 pub(super) async fn load_all(
     run: &Run<'_>,
     snapshot: &Snapshot,
@@ -131,13 +135,14 @@ pub(super) async fn load_all(
     let mut bodies = stream(watched(run.place.source(), report), requests, &run.mirror.dir, keep, options);
     let bytes = jobs.iter().map(|job| job.object.size).sum();
     let progress = Progress::start(report, bytes, bytes);
+    let count = sessions.len();
     let mut free = sessions;
     let mut loads: JoinSet<Ended> = JoinSet::new();
     let mut jobs = jobs.into_iter();
     while !totals.is_database_lost {
         let delivery = tokio::select! {
             Some(ended) = loads.join_next() => {
-                free.push(totals.add(run, joined(ended)?));
+                free.extend(totals.add(run, joined(ended)?));
                 continue;
             }
             delivery = bodies.next() => delivery,
@@ -153,23 +158,27 @@ pub(super) async fn load_all(
             }
         };
         let options = load_options(run, snapshot, &job.table)?;
-        let session = match free.pop() {
-            Some(session) => Some(session),
-            None => loads.join_next().await.map(joined).transpose()?.map(|ended| totals.add(run, ended)),
-        };
-        let mut session = session.ok_or_else(|| Failure::usage("no connection to load by"))?;
+        let wanted = if job.object.size >= LARGE { count } else { 1 };
+        while free.len() < wanted
+            && let Some(ended) = loads.join_next().await
+        {
+            free.extend(totals.add(run, joined(ended)?));
+        }
+        let mut sessions = free.split_off(free.len().saturating_sub(wanted));
+        if sessions.is_empty() {
+            return Err(Failure::usage("no connection to load by"));
+        }
         let report = report.clone();
         let name = run.mirror.dir.join(&job.object.request().name).display().to_string();
         let arriving = Arriving { body, name, identity: job.identity.clone() };
         loads.spawn(async move {
             let outcome = Arc::default();
-            let one = std::slice::from_mut(&mut session);
-            let result = load_body(one, &job.table, arriving, &outcome, &options, &report).await;
-            Ended { session, job, result, outcome }
+            let result = load_body(&mut sessions, &job.table, arriving, &outcome, &options, &report).await;
+            Ended { sessions, job, result, outcome }
         });
     }
     while let Some(ended) = loads.join_next().await {
-        free.push(totals.add(run, joined(ended)?));
+        free.extend(totals.add(run, joined(ended)?));
     }
     drop(progress);
     drop(bodies);
