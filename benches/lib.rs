@@ -59,7 +59,8 @@ pub fn done(command: &mut Command) -> Result<(), Failed> {
 pub fn summary(output: std::process::Output) -> Result<serde_json::Value, Failed> {
     let text = String::from_utf8(output.stdout)?;
     if !matches!(output.status.code(), Some(0 | 3)) {
-        return Err(format!("bulk mirror: {}\n{text}", output.status).into());
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        return Err(format!("bulk mirror: {}\n{}", output.status, last.join("\n")).into());
     }
     let is_summary = |event: &serde_json::Value| event["event"] == "summary";
     let events = text.lines().rev().filter_map(|line| line.parse::<serde_json::Value>().ok());

@@ -200,12 +200,12 @@ impl Bench {
     }
 }
 
-/// Writes the snapshot's files decoded, under the same names: `bulk` tells what a file is from its bytes.
+/// Writes the snapshot's files decoded.
 fn decode_to(made: &Snapshot, plain: &Path) -> Result<(), Failed> {
     fs::create_dir_all(plain)?;
     for file in &made.files {
         let mut decoder = Decoder::open(made.dir.join(&file.name), &DecodeOptions::default())?;
-        io::copy(&mut decoder, &mut File::create(plain.join(&file.name))?)?;
+        io::copy(&mut decoder, &mut File::create(plain.join(file.name.trim_end_matches(".bz2")))?)?;
     }
     fs::copy(made.dir.join(&made.schema), plain.join(&made.schema))?;
     Ok(())
