@@ -15,6 +15,9 @@
 //! are the same. Requests open at once are the same for all (`--connections`), split over files and pieces as each
 //! tool's documentation recommends; the settings are printed with the results. curl does not split files.
 //!
+//! `bulk fetch` brings to the disk what it gives a final name, so that no power cut takes it away, and the peers do not:
+//! `--durable` has a `sync` after each of theirs, which counts.
+//!
 //! `head` is one bz2 file, the head of an order: the peers fetch it whole, and beside that a process that reads it by
 //! `bulk_core::stream` is timed until it has the first decoded line.
 //!
@@ -71,6 +74,9 @@ struct Arguments {
     /// Serves a whole-object CRC64NVME with each file, as S3 does of new uploads.
     #[arg(long)]
     checksum: bool,
+    /// Has each peer followed by a `sync` of the file system, which counts: what ours gives its final name is on the disk.
+    #[arg(long)]
+    durable: bool,
     /// The program `bulk`. Default: built from this checkout.
     #[arg(long, value_name = "FILE")]
     bulk: Option<PathBuf>,
@@ -173,6 +179,7 @@ fn main() -> Result<(), Failed> {
             "scale": arguments.scale,
             "far": {"latency_ms": arguments.latency, "bytes_per_second": arguments.rate},
             "checksum": arguments.checksum,
+            "durable": arguments.durable,
             "runs": runs,
             "first_decoded_byte": heads,
             "ratios": ratios.iter().map(Ratio::to_json).collect::<Vec<_>>(),
@@ -295,7 +302,10 @@ impl Bench {
             let folder = self.place.path().join("fetched");
             fs::create_dir(&folder)?;
             let url = bucket.url().to_owned();
-            let command = self.tools.command(tool, &self.job(profile, workload, &url, &folder))?;
+            let mut command = self.tools.command(tool, &self.job(profile, workload, &url, &folder))?;
+            if self.arguments.durable && tool != Tool::Bulk {
+                command = synced(&command, &folder);
+            }
             bucket.served()?;
             let log = self.place.path().join("log");
             let cost = measured(&command, &log, LIMIT)?;
@@ -357,6 +367,23 @@ impl Bench {
         let (seconds, line) = first_line(&base, &key, self.arguments.connections, &staging)?;
         if line == expected { Ok(seconds) } else { Err(format!("{line:?} came, not {expected:?}").into()) }
     }
+}
+
+/// The command, and then what brings the file system of `folder` to the disk.
+fn synced(command: &Command, folder: &Path) -> Command {
+    let mut both = Command::new("sh");
+    both.args(["-c", "\"$@\" && sync --file-system \"$0\""]).arg(folder);
+    both.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => both.env(name, value),
+            None => both.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        both.current_dir(folder);
+    }
+    both
 }
 
 impl Run {
