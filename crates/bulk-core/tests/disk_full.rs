@@ -158,27 +158,6 @@ async fn others_fill_the_disk_when_all_bytes_are_there() {
 }
 
 #[tokio::test]
-async fn with_little_room_the_front_goes_on_in_small_steps() {
-    let server = serve(&[("a", 8 * MIB)]);
-    let folder = tempfile::tempdir().unwrap();
-    let (events, mut options) = recorded();
-    let budget = DiskBudget::new(folder.path());
-    budget.set_limit(Some(10 * MIB));
-    // Three are left: less than a segment.
-    let held = budget.try_reserve(7 * MIB).unwrap();
-    (options.budget, options.segment, options.concurrency) = (Some(budget.clone()), Some(4 * MIB), 1);
-    let mut files = download(source(&server), plan(&[("a", 8 * MIB)]), folder.path(), options);
-    while count(&events, "paused") == 0 {
-        assert!(futures::poll!(files.next()).is_pending());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(allocated(folder.path()) >= 2 * MIB);
-    drop(held);
-    let staged = files.next().await.unwrap().outcome.unwrap();
-    assert!(std::fs::read(&staged.path).unwrap() == content(0, 8 * MIB));
-}
-
-#[tokio::test]
 async fn what_can_never_fit_is_refused_before_its_first_byte() {
     for is_listed in [true, false] {
         let server = serve(&[("a", 2 * MIB), ("b", 1000)]);

@@ -159,14 +159,8 @@ impl Queue {
         let size = self.segment_size(end.map(|end| end - start), place);
         let Some(file) = self.files.get(&place) else { return Ok(None) };
         // An object in one piece comes in one piece.
-        let mut end = if file.is_single { end } else { end.map(|end| end.min(start.saturating_add(size))) };
-        let mut len = end.map_or(0, |end| end - start);
-        // On a disk with little room the front goes on in small steps, before others have to make way for it.
-        let is_front = !file.is_single && self.files.range(..place).all(|(_, file)| file.is_done());
-        while is_front && len > *SEGMENT.start() && !self.budget.has_room(len) {
-            len /= 2;
-            end = Some(start + len);
-        }
+        let end = if file.is_single { end } else { end.map(|end| end.min(start.saturating_add(size))) };
+        let len = end.map_or(0, |end| end - start);
         if !self.is_within_window(place, start, len) {
             return Ok(None);
         }
