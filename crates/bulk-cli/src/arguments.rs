@@ -326,7 +326,8 @@ pub(crate) struct Fetch {
     #[arg(long, conflicts_with_all = ["source", "extract", "dry_run"], help_heading = "Checks")]
     pub(crate) verify: bool,
     /// Unpack each file in its turn while the next ones arrive: gz, bz2, zst and xz beside it, the members of a tar into a
-    /// folder of its name. Then the archive is removed.
+    /// folder of its name. Then the archive is removed. A newer version of a tar takes the place of what the older one
+    /// unpacked; files of your own in its folder stay.
     #[arg(long, help_heading = "Extraction")]
     pub(crate) extract: bool,
     /// Keep the archives when they are unpacked.
