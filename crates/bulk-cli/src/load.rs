@@ -63,7 +63,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         let result = load_path(&mut sessions, &load.table, file, identity, &options, report).await;
         // Also what was left out before a failure, if the server still answers.
         if let Some(rejects) = &rejects {
-            let written = rejects.write(&sessions[0], &load.table, file, identity, report).await;
+            let written = rejects.write(&sessions[0], &load.table, file, identity, result.is_ok(), report).await;
             if result.is_ok() {
                 written?;
             }

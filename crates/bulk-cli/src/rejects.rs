@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bulk_pg::{FileIdentity, Session, TableName, write_rejects};
 use serde_json::json;
+use tempfile::TempPath;
 
 use crate::exit::{Exit, Failure};
 use crate::report::Report;
@@ -26,13 +27,15 @@ impl RejectFiles {
         Ok(Self { folder })
     }
 
-    /// Writes what is left out of a file so far; nothing stays of an earlier run that left out more.
+    /// Writes what is left out of a file so far. If it `is_loaded`, nothing stays of an earlier run that left out more; of
+    /// one that failed, nothing may be known.
     pub(crate) async fn write(
         &self,
         session: &Session,
         table: &TableName,
         file: &Path,
         identity: &FileIdentity,
+        is_loaded: bool,
         report: &Report,
     ) -> Result<(), Failure> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -40,8 +43,13 @@ impl RejectFiles {
         let (mut raw, mut lines) = (Staged::create(raw)?, Staged::create(lines)?);
         let count = write_rejects(session, table, identity, &mut raw.writer, &mut lines.writer).await?;
         let path = raw.path.display().to_string();
-        raw.finish(count > 0)?;
-        lines.finish(count > 0)?;
+        if count > 0 {
+            raw.keep()?;
+            lines.keep()?;
+        } else if is_loaded {
+            raw.discard()?;
+            lines.discard()?;
+        }
         if count > 0 {
             report.event("rejects", &format!("{path}: {count} records"), json!({"file": path, "records": count}));
         }
@@ -49,10 +57,10 @@ impl RejectFiles {
     }
 }
 
-/// A file that gets its name when it is whole.
+/// A file that gets its name when it is whole. Dropped before that, it leaves what was there.
 struct Staged {
     path: PathBuf,
-    part: PathBuf,
+    part: TempPath,
     writer: BufWriter<File>,
 }
 
@@ -62,21 +70,22 @@ impl Staged {
         part.push(".part");
         let part = PathBuf::from(part);
         let file = File::create(&part).map_err(|error| unwritable(&part, &error))?;
+        let part = TempPath::try_from_path(&part).map_err(|error| unwritable(&part, &error))?;
         Ok(Self { path, part, writer: BufWriter::new(file) })
     }
 
-    fn finish(mut self, keep: bool) -> Result<(), Failure> {
-        let finished =
-            self.writer.flush().and_then(|()| if keep { fs::rename(&self.part, &self.path) } else { self.discard() });
-        finished.map_err(|error| unwritable(&self.path, &error))
+    fn keep(mut self) -> Result<(), Failure> {
+        let written = self.writer.flush();
+        let kept = written.and_then(|()| self.part.persist(&self.path).map_err(|error| error.error));
+        kept.map_err(|error| unwritable(&self.path, &error))
     }
 
-    fn discard(&self) -> io::Result<()> {
+    /// Removes what an earlier run left under the name.
+    fn discard(self) -> Result<(), Failure> {
         match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(&self.path, &error)),
+            _ => Ok(()),
         }
-        fs::remove_file(&self.part)
     }
 }
 

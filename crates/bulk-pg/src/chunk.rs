@@ -19,6 +19,13 @@ use crate::salvage::{KEEP, UNDO, known, salvage};
 use crate::turns::{Turn, Turns};
 use crate::{CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, Session, TableName};
 
+/// An expression for what a COPY into the table of the name `$1` depends on. The COPY's lock keeps it until the end of the
+/// transaction.
+pub(crate) const SHAPE: &str = "(
+    SELECT pg_catalog.string_agg(concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod), ', ' ORDER BY attnum)
+    FROM pg_catalog.pg_attribute
+    WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped)";
+
 /// Where a load's chunks go.
 pub(crate) struct Destination<'a> {
     pub(crate) file: &'a FileIdentity,
@@ -26,6 +33,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) load: &'a Load,
     /// The one that may commit.
     pub(crate) attempt: i64,
+    /// The table's [`SHAPE`] when it was read what goes where.
+    pub(crate) shape: Option<String>,
     /// `"a", "b"`.
     pub(crate) columns: &'a str,
     /// If records may be left out.
@@ -106,7 +115,10 @@ impl Destination<'_> {
         if refusal.is_none() {
             refusal = self.tolerated(copy.finish(&received).await)?;
         }
-        let known = refusal.as_ref().filter(|_| copy.ended == 1).and_then(|error| known(self, &received, error));
+        // Of several sessions, what was refused may have missed what one before it had not committed yet.
+        let is_alone = self.tolerance.as_ref().is_some_and(|tolerance| !tolerance.several);
+        let known =
+            refusal.as_ref().filter(|_| is_alone && copy.ended == 1).and_then(|error| known(self, &received, error));
 
         let mut rejected = 0;
         if let Some(tolerance) = &self.tolerance {
@@ -130,6 +142,10 @@ impl Destination<'_> {
                         left_out = salvage(self, tolerance, &transaction, &received, kept, known).await?;
                     }
                 }
+            }
+            if tolerance.several {
+                // It is its turn, and nobody waits for it who holds what it needs.
+                transaction.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(Error::database(action()))?;
             }
             if let Some(kept) = &kept {
                 rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
@@ -193,14 +209,19 @@ impl Destination<'_> {
                 .await
                 .map_err(action())?;
         }
+        let sql = format!(
+            "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected)
+             SELECT id, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::boolean, $11::bigint
+             FROM bulk.load WHERE id = $2 AND attempt = $3 AND {SHAPE} = $4 FOR SHARE"
+        );
         let marked = transaction
             .execute(
-                "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected)
-                 SELECT id, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::boolean, $9::bigint
-                 FROM bulk.load WHERE id = $1 AND attempt = $2 FOR SHARE",
+                &sql,
                 &[
+                    &self.table.to_string(),
                     &self.load.id,
                     &self.attempt,
+                    &self.shape,
                     &(start.chunk as i64),
                     &(start.record as i64),
                     &((end.record - start.record) as i64),
@@ -213,7 +234,7 @@ impl Destination<'_> {
             .await
             .map_err(action())?;
         if marked == 0 {
-            let what = format!("is loaded from {} by another session by now, or was emptied", self.file.key);
+            let what = format!("is loaded from {} by another session by now, or was emptied or altered", self.file.key);
             return Err(Error::Occupied { table: self.table.clone(), what });
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The thread that reads a file, cuts it into records and encodes them for COPY.
 
 use std::io::{self, Cursor, Read};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -50,6 +51,8 @@ pub(crate) struct Encoder {
     /// By which dialect that was read.
     pub(crate) known_dialect: Option<Dialect>,
     pub(crate) options: LoadOptions,
+    /// Says, when nobody takes chunks any more, that the input's checksum is still wanted; else it is dropped.
+    pub(crate) is_to_be_checked: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Encoder {
@@ -244,7 +247,7 @@ impl Encoder {
     /// A record may be bad because the file is damaged, which the codec's checksum tells at the end.
     fn end(&self, end: End, rest: &mut impl Read) -> Result<Option<Position>, Error> {
         let (records, offset, error) = match end {
-            End::Deserted => return Ok(None),
+            End::Deserted => return self.check_rest(rest).map(|()| None),
             End::Record(error) if matches!(error.kind, RecordErrorKind::Io(_)) => return Err(self.bad_record(error)),
             End::Record(error) => (error.record.saturating_sub(1), error.offset, self.bad_record(error)),
             End::Value { bad: BadValue { column, sqlstate, message }, record, offset } => {
@@ -262,6 +265,19 @@ impl Encoder {
             }
             _ => Err(error),
         }
+    }
+
+    /// Reads to the checksum behind the bytes, if somebody asks for what it says.
+    fn check_rest(&self, rest: &mut impl Read) -> Result<(), Error> {
+        let asked = self.is_to_be_checked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_asked = asked.is_some_and(|asked| asked.blocking_recv().is_ok());
+        if is_asked
+            && let Err(source) = io::copy(rest, &mut io::sink())
+            && source.kind() == io::ErrorKind::InvalidData
+        {
+            return Err(self.unreadable(source));
+        }
+        Ok(())
     }
 
     fn unreadable(&self, source: io::Error) -> Error {

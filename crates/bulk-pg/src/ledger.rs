@@ -56,7 +56,10 @@ const TABLES: &str = "
         PRIMARY KEY (load_id, first_byte)
     );
     COMMENT ON TABLE bulk.chunk IS 'A run of records whose rows were committed in the transaction that wrote this row.';
-    ALTER TABLE bulk.load ADD COLUMN IF NOT EXISTS attempt bigint NOT NULL DEFAULT 0;";
+    ALTER TABLE bulk.load ADD COLUMN IF NOT EXISTS settled_at timestamptz, ADD COLUMN IF NOT EXISTS damage text,
+        ADD COLUMN IF NOT EXISTS attempt bigint NOT NULL DEFAULT 0;
+    ALTER TABLE bulk.chunk DROP CONSTRAINT IF EXISTS chunk_pkey;
+    ALTER TABLE bulk.chunk ADD PRIMARY KEY (load_id, first_byte);";
 
 /// The load of one file as the ledger has it.
 #[derive(Clone, Debug)]
@@ -165,6 +168,21 @@ pub(crate) async fn extents(session: &Session, load: &Load) -> Result<Vec<Extent
         }
     }
     Ok(extents)
+}
+
+/// Ends what loaders before this one have begun with the table: their chunks that are about to be committed are waited
+/// for, and others are refused. To be called under the table's lock, before anything is decided by what the ledger says.
+pub(crate) async fn fence(session: &Session, table: &TableName) -> Result<(), Error> {
+    session
+        .client()
+        .execute(
+            "UPDATE bulk.load SET attempt = attempt + 1
+             WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NULL",
+            &[&table.schema.as_str(), &table.name.as_str()],
+        )
+        .await
+        .map_err(Error::database(format!("note the load of {table:#}")))?;
+    Ok(())
 }
 
 /// Counts the loaders of a file, so that chunks of one whose lock is lost, such as by a broken connection, are refused

@@ -9,13 +9,14 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::chunk::{Committed, Destination, Tolerance};
+use crate::chunk::{Committed, Destination, SHAPE, Tolerance};
 use crate::column::Target;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
 use crate::feed::{Chunk, Feed};
 use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
+use crate::salvage::refers_to_itself;
 use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::turns::Turns;
 use crate::verify::has_rows;
@@ -257,9 +258,11 @@ pub async fn load(
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
     let (first, others) = sessions.split_first_mut().expect("a load takes at least one session");
+    // The shape first: if it changes in between, no chunk is committed.
+    let shape = shape(first, table).await?;
     let target = Target::find(first, table).await?;
     let mut locked = LockedTable::lock(first, table, target.oid, options.lock_timeout).await?;
-    let loaded = load_locked(&mut locked, others, table, target, file, input, options).await;
+    let loaded = load_locked(&mut locked, others, table, (target, shape), file, input, options).await;
     // Behind whatever is still to be rolled back.
     let unlocked = locked.unlock().await;
     let loaded = loaded?;
@@ -271,11 +274,12 @@ async fn load_locked(
     session: &mut Session,
     others: &mut [Session],
     table: &TableName,
-    target: Target,
+    (target, shape): (Target, Option<String>),
     file: &FileIdentity,
     input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
+    ledger::fence(session, table).await?;
     let found = Found::look(session, table, &target, file, options.append).await?;
     if !found.gone.is_empty() {
         ledger::forget(session, table, &found.gone).await?;
@@ -290,7 +294,7 @@ async fn load_locked(
         },
         None => ledger::begin(session, table, target.oid, file).await?,
     };
-    let loaded = load_rows(session, others, table, target, file, &load, input, options).await;
+    let loaded = load_rows(session, others, table, (target, shape), file, &load, input, options).await;
     if let Err(error @ Error::Read { source, .. }) = &loaded
         && source.kind() == io::ErrorKind::InvalidData
         && options.checksum != Checksum::Precedes
@@ -310,9 +314,9 @@ const MAX_ROOM: usize = 80 << 20;
 #[expect(clippy::too_many_arguments, reason = "the parts of a load, each of another kind")]
 async fn load_rows(
     session: &mut Session,
-    others: &mut [Session],
+    mut others: &mut [Session],
     table: &TableName,
-    target: Target,
+    (target, shape): (Target, Option<String>),
     file: &FileIdentity,
     load: &Load,
     input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
@@ -320,6 +324,10 @@ async fn load_rows(
 ) -> Result<Loaded, Error> {
     let attempt = ledger::begin_attempt(session, load).await?;
     let committed = ledger::extents(session, load).await?;
+    if !others.is_empty() && !options.is_tolerant() && refers_to_itself(session.client(), load.oid).await? {
+        // A row may need one of a chunk before, which another session had not committed yet.
+        others = &mut [];
+    }
     let resumed = committed.iter().map(|extent| extent.end.record - extent.start.record).sum();
     let several = !others.is_empty();
     // Records that are kept come beside their rows.
@@ -328,6 +336,7 @@ async fn load_rows(
     let (feed, chunks) = Feed::new(1 + others.len(), room);
     let (opening, opened) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
+    let (asking, asked) = oneshot::channel();
     let encoder = Encoder {
         file: file.key.clone(),
         table: table.clone(),
@@ -335,6 +344,7 @@ async fn load_rows(
         committed,
         known_dialect: load.dialect,
         options: options.clone(),
+        is_to_be_checked: std::sync::Mutex::new(Some(asked)),
     };
     // The receiver is gone if the load was dropped.
     let run = move || drop(ending.send(encoder.run(input, opening, feed)));
@@ -369,7 +379,7 @@ async fn load_rows(
         max_record: options.max_record,
         text,
     });
-    let destination = Destination { file, table, load, attempt, columns: &mapping.list, tolerance };
+    let destination = Destination { file, table, load, attempt, shape, columns: &mapping.list, tolerance };
     let chunks = Mutex::new(chunks);
     // Also by a failure: the others end the chunks that they have.
     let halt = options.stop.child_token();
@@ -391,8 +401,18 @@ async fn load_rows(
     }
     // What the thread met is behind all that was sent.
     if let Some(Failed { error, .. }) = failed {
+        // What the server would not take may be what damage made of the file.
+        if matches!(error, Error::Copy { .. } | Error::Rejects { .. })
+            && options.checksum == Checksum::Follows
+            && !options.stop.is_cancelled()
+            && asking.send(()).is_ok()
+            && let Ok(Err(damage @ Error::Read { .. })) = ended.await
+        {
+            return Err(damage);
+        }
         return Err(error);
     }
+    drop(asking);
     let ended = ended.await.map_err(lost)?;
     // The thread may be done with chunks that nobody has taken.
     let Some(end) = ended?.filter(|end| end.record == resumed + sent.records) else {
@@ -409,6 +429,16 @@ async fn load_rows(
         verdict: Some(verdict),
         drift: mapping.drift,
     })
+}
+
+/// What a COPY depends on: the table that has the name, and its columns with their types, as one text. `None` without one.
+async fn shape(session: &Session, table: &TableName) -> Result<Option<String>, Error> {
+    let row = session
+        .client()
+        .query_one(&format!("SELECT {SHAPE}"), &[&table.to_string()])
+        .await
+        .map_err(Error::database(format!("read the columns of {table:#}")))?;
+    Ok(row.get(0))
 }
 
 /// What a session has sent and committed.

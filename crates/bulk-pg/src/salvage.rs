@@ -6,7 +6,8 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures::SinkExt;
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::{Statement, Transaction};
+use tokio_postgres::types::Oid;
+use tokio_postgres::{GenericClient, Statement, Transaction};
 
 use crate::chunk::{Destination, Tolerance};
 use crate::copy_format::Encoding;
@@ -19,6 +20,8 @@ use crate::{Error, RecordOptions, Records};
 
 /// What can be taken back begins here.
 pub(crate) const KEEP: &str = "SAVEPOINT bulk_rows";
+/// How many records more than may be left out are tried again, where they may need others of the table.
+const OPEN: u64 = 4096;
 /// Takes it back.
 pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT bulk_rows";
 
@@ -40,7 +43,7 @@ pub(crate) async fn salvage(
     let begin = format!("RELEASE SAVEPOINT bulk_rows; SET CONSTRAINTS ALL IMMEDIATE; {KEEP}");
     transaction.batch_execute(&begin).await.map_err(action())?;
     let statement = transaction.prepare(&destination.statement(Encoding::Text)).await.map_err(action())?;
-    let refers_to_itself = refers_to_itself(destination, transaction).await?;
+    let refers_to_itself = refers_to_itself(transaction, destination.load.oid).await?;
     let mut salvage =
         Salvage { destination, tolerance, transaction, received, kept, statement, refers_to_itself, found: Vec::new() };
     salvage.send_all(known).await?;
@@ -51,15 +54,15 @@ pub(crate) async fn salvage(
 }
 
 /// Whether rows may need others of the same table, which may stand behind them.
-async fn refers_to_itself(destination: &Destination<'_>, transaction: &Transaction<'_>) -> Result<bool, Error> {
-    let row = transaction
+pub(crate) async fn refers_to_itself(client: &impl GenericClient, oid: Oid) -> Result<bool, Error> {
+    let row = client
         .query_one(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint
                             WHERE contype = 'f' AND conrelid = $1 AND confrelid = $1)",
-            &[&destination.load.oid],
+            &[&oid],
         )
         .await
-        .map_err(Error::database(format!("read the foreign keys of {:#}", destination.table)))?;
+        .map_err(Error::database("read the table's foreign keys"))?;
     Ok(row.get(0))
 }
 
@@ -176,7 +179,7 @@ impl Salvage<'_> {
     /// Takes the next reject in order. Fails as soon as there are too many, whatever comes.
     fn reject(&mut self, reject: Reject) -> Result<(), Error> {
         self.found.push(reject);
-        if self.refers_to_itself {
+        if self.refers_to_itself && (self.found.len() as u64) < self.tolerance.left().saturating_add(OPEN) {
             return Ok(());
         }
         let index = self.found.last().map_or(0, |reject| reject.index);
@@ -217,15 +220,17 @@ impl Salvage<'_> {
         if rows == 0 {
             return Ok(None);
         }
-        let result = match self.send(ranges).await? {
-            Err(cause) if self.tolerance.several && cause.is_of_locks() => {
-                // Those behind this chunk may hold what it waits for.
-                self.tolerance.turns.ask();
-                let sql = format!("{UNDO}; RELEASE SAVEPOINT bulk_rows; SET LOCAL lock_timeout = 0; {KEEP}");
-                self.execute(&sql).await?;
-                self.send(ranges).await?
+        let result = loop {
+            match self.send(ranges).await? {
+                // Again and again: until those behind it have given back what they hold, each may be its deadlock.
+                Err(cause) if self.tolerance.several && cause.is_of_locks() => {
+                    // Those behind this chunk may hold what it waits for.
+                    self.tolerance.turns.ask();
+                    let sql = format!("{UNDO}; RELEASE SAVEPOINT bulk_rows; SET LOCAL lock_timeout = 0; {KEEP}");
+                    self.execute(&sql).await?;
+                }
+                result => break result,
             }
-            result => result,
         };
         let Err(cause) = result else {
             self.execute(&format!("RELEASE SAVEPOINT bulk_rows; {KEEP}")).await?;

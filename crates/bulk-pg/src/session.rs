@@ -32,6 +32,7 @@ const SETTINGS: &str = "
     SET datestyle = 'ISO, MDY';
     SET intervalstyle = postgres;
     SET array_nulls = on;
+    SET default_transaction_isolation = 'read committed';
     SET statement_timeout = 0;
     SET lock_timeout = 0;
     SET idle_in_transaction_session_timeout = 0;

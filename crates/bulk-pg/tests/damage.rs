@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::slice::from_mut;
 
 use bulk_pg::{Checksum, Error, LoadOptions, load, restart};
-use support::{Bench, HEADER, Input, LINE, file, load_t, numbered, table};
+use support::{Bench, HEADER, Input, LINE, file, load_t, numbered, table, whole};
 
 const CHUNK: usize = 1000;
 
@@ -94,4 +94,28 @@ async fn a_bad_record_of_a_damaged_file_is_blamed_on_the_damage() {
     // Where the checksum is right, it is the record.
     let error = load_t(&mut session, &csv, &follows).await.unwrap_err();
     assert!(matches!(error, Error::Record { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn so_is_what_the_server_refuses() {
+    let bench = Bench::new("refused", "CREATE TABLE t (id integer CHECK (id <> 3500), text text)");
+    let mut sessions = [bench.session().await, bench.session().await];
+    let csv = numbered(20_000);
+    let mut follows = options();
+    follows.checksum = Checksum::Follows;
+    for max_rejects in [0, 1] {
+        // More than may be left out.
+        follows.max_rejects = max_rejects;
+        if max_rejects > 0 {
+            bench.psql("ALTER TABLE t ADD CHECK (id <> 3600)");
+        }
+        let error = load(&mut sessions, &table("t"), &file("t.csv", &csv), damaged(&csv), &follows).await.unwrap_err();
+        assert!(matches!(&error, Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData), "{error}");
+        assert_eq!(bench.psql("SELECT count(*) FROM bulk.load WHERE damage IS NOT NULL"), "1");
+        restart(&mut sessions[0], &[table("t")]).await.unwrap();
+        // Where the checksum is right, it is the row.
+        let error = load(&mut sessions, &table("t"), &file("t.csv", &csv), whole(&csv), &follows).await.unwrap_err();
+        assert!(matches!(error, Error::Copy { .. } | Error::Rejects { .. }), "{error}");
+        restart(&mut sessions[0], &[table("t")]).await.unwrap();
+    }
 }

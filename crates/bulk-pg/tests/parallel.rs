@@ -3,6 +3,7 @@
 mod support;
 
 use std::slice::from_mut;
+use std::sync::Arc;
 
 use bulk_pg::{Error, LoadOptions, Session, load};
 use support::{Bench, HEADER, LINE, broken_after, chain, file, numbered, table, whole};
@@ -146,8 +147,75 @@ async fn a_loader_that_lost_its_lock_commits_nothing_after_another_has_begun() {
     let (loaded, ()) = tokio::join!(load, another);
     let error = loaded.unwrap_err();
     assert!(matches!(error, Error::Occupied { .. }), "{error:?}");
-    assert_eq!(error.to_string(), "table public.t is loaded from t.csv by another session by now, or was emptied");
+    assert_eq!(
+        error.to_string(),
+        "table public.t is loaded from t.csv by another session by now, or was emptied or altered"
+    );
     assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM bulk.chunk)"), "0|0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_a_lost_loader_is_about_to_commit_is_waited_for() {
+    let csv = numbered(ROWS);
+    let bench = Bench::new("straggler", "CREATE TABLE t (id integer, text text)");
+    let mut two = sessions(&bench, 2).await;
+    let (target, identity) = (table("t"), file("t.csv", &csv));
+    // It leaves its row in the ledger, and no chunk.
+    load(&mut two, &target, &identity, broken_after(&csv, HEADER + 10), &options(1000)).await.unwrap_err();
+    let straggler = bench.session().await;
+    let chunk = format!(
+        "BEGIN;
+         INSERT INTO t SELECT id, rpad('', 110, 'x') FROM generate_series(1, 1000) id;
+         INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded)
+         SELECT id, 0, 0, 1000, {HEADER}, {}, false FROM bulk.load FOR SHARE",
+        1000 * LINE
+    );
+    straggler.client().batch_execute(&chunk).await.unwrap();
+    let options = options(1000);
+    let load = load(&mut two, &target, &identity, whole(&csv), &options);
+    let commit = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                       AND wait_event_type = 'Lock' AND query LIKE '%bulk.load%'";
+        while bench.psql(waiting) != "1" {
+            tokio::task::yield_now().await;
+        }
+        straggler.client().batch_execute("COMMIT").await.unwrap();
+    };
+    let (loaded, ()) = tokio::join!(load, commit);
+    assert_eq!(loaded.unwrap().sent, ROWS as u64 - 1000);
+    assert_whole(&bench);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_altered_meanwhile_gets_nothing() {
+    let csv = numbered(ROWS);
+    let bench = Arc::new(Bench::new("altered", "CREATE TABLE t (id bigint, text text)"));
+    let mut two = sessions(&bench, 2).await;
+    // Eight bytes stand for another number then.
+    let (altering, input) = (bench.clone(), whole(&csv));
+    let open = move || {
+        altering.psql("ALTER TABLE t ALTER id TYPE double precision");
+        input()
+    };
+    let error = load(&mut two, &table("t"), &file("t.csv", &csv), open, &options(1000)).await.unwrap_err();
+    assert!(error.to_string().ends_with("or was emptied or altered"), "{error}");
+    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM bulk.chunk)"), "0|0");
+    let loaded = load(&mut two, &table("t"), &file("t.csv", &csv), whole(&csv), &options(1000)).await.unwrap();
+    assert_eq!(loaded.sent, ROWS as u64);
+    assert_whole(&bench);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_refer_to_rows_of_chunks_before_them_are_no_failure() {
+    let lines: String = (1..=ROWS).map(|id| format!("{id},{}\n", (id - 1).max(1))).collect();
+    let csv = format!("id,parent\n{lines}").into_bytes();
+    let schema = "CREATE TABLE t (id integer PRIMARY KEY, parent integer REFERENCES t DEFERRABLE INITIALLY DEFERRED)";
+    let bench = Bench::new("itself", schema);
+    let mut four = sessions(&bench, 4).await;
+    let mut options = LoadOptions::default();
+    options.chunk_size = 2000;
+    let loaded = load(&mut four, &table("t"), &file("t.csv", &csv), whole(&csv), &options).await.unwrap();
+    assert_eq!(loaded.sent, ROWS as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
