@@ -1,6 +1,8 @@
 //! Random plans, faults, consumers and limits: the order is the plan's, the bytes are equal, the disk is not overrun.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,6 +67,17 @@ fn fault(kind: u8) -> Fault {
     }
 }
 
+/// The bytes that each file below `folder` takes on the disk. What vanishes meanwhile is left out.
+fn by_inode(folder: &Path, found: &mut HashMap<u64, u64>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => by_inode(&entry.path(), found),
+            Ok(metadata) => drop(found.insert(metadata.ino(), metadata.blocks() * 512)),
+            Err(_) => {}
+        }
+    }
+}
+
 async fn check(case: Case) {
     let objects: HashMap<_, _> =
         case.sizes.iter().enumerate().map(|(seed, size)| (format!("o{seed}"), *size)).collect();
@@ -95,8 +108,15 @@ async fn check(case: Case) {
     let watching = {
         let (ends, most, folder) = (ends.clone(), most.clone(), folder.path().to_owned());
         std::thread::spawn(move || {
+            let mut before: HashMap<u64, u64> = HashMap::new();
             while !ends.load(Ordering::Relaxed) {
-                most.fetch_max(allocated(&folder), Ordering::Relaxed);
+                let mut now = HashMap::new();
+                by_inode(&folder, &mut now);
+                // What is there in both was there in between, all of it at once: a look takes its time, in which files
+                // get other names, go, and make room for others.
+                let both = now.iter().filter_map(|(inode, bytes)| Some(*before.get(inode)?.min(bytes)));
+                most.fetch_max(both.sum(), Ordering::Relaxed);
+                before = now;
             }
         })
     };
