@@ -287,9 +287,9 @@ async fn supervise(run: Arc<Run>) {
         Ok((lock, leftovers::find(&folder)))
     })
     .await;
-    run.lock(lock.map(|(lock, (found, is_fresh))| {
+    run.lock(lock.map(|(lock, found)| {
         run.queue().left_over(found);
-        (lock, is_fresh)
+        lock
     }));
     let (finisher, finished) = Finisher::new();
     // Dropping a set aborts what is in it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::part::{PartFile, Record};
@@ -136,6 +136,7 @@ pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>)
     let _end = EndIfPanicking(&run);
     // Those of which the source is asked what it states: who waits for an answer holds nobody up.
     let mut asking = JoinSet::new();
+    let questions = Arc::new(Semaphore::new(run.options.concurrency.min(Semaphore::MAX_PERMITS)));
     let mut finishing = JoinSet::new();
     let (mut come, mut ready) = (Vec::new(), Vec::new());
     let mut is_open = true;
@@ -150,7 +151,7 @@ pub(crate) async fn finish_all(run: Arc<Run>, mut files: mpsc::Receiver<Finish>)
         }
         for finish in come.drain(..) {
             if finish.stated.is_empty() && finish.fetched > 0 {
-                asking.spawn(ask_for_digests(run.clone(), finish));
+                asking.spawn(ask_for_digests(run.clone(), questions.clone(), finish));
             } else {
                 ready.push(finish);
             }
@@ -202,7 +203,7 @@ fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Option<T> {
 
 /// Asks the source what it states of a file of which it stated nothing yet. `None` if the run is to stop before it answers:
 /// what was not asked is not known to be right.
-async fn ask_for_digests(run: Arc<Run>, mut finish: Finish) -> Option<Finish> {
+async fn ask_for_digests(run: Arc<Run>, questions: Arc<Semaphore>, mut finish: Finish) -> Option<Finish> {
     let version = finish.record.version.strong_etag();
     let ask = || async {
         let result = run.source.digests(&finish.request.key, version).await;
@@ -211,7 +212,11 @@ async fn ask_for_digests(run: Arc<Run>, mut finish: Finish) -> Option<Finish> {
     };
     let name = finish.request.name.as_str();
     let on_retry = |attempt, delay, error: &Error| run.event(&Event::Retry { name, attempt, delay, error });
-    let asking = retry_when(&run.options.retry, || run.pace.ready(), on_retry, ask);
+    let asking = async {
+        // Not the permits of those who fetch: they may wait for this very file to be taken from them. It is never closed.
+        let _permit = questions.acquire().await;
+        retry_when(&run.options.retry, || run.pace.ready(), on_retry, ask).await
+    };
     match run.options.stop.run_until_cancelled(asking).await {
         Some(Ok(stated)) => finish.stated = stated,
         // Without an answer there is nothing to compare, as with sources that have no digests.

@@ -63,6 +63,8 @@ pub(crate) struct Queue {
     /// Bytes a second of one connection, as a moving average; 0 while unknown.
     rate: f64,
     flights: u64,
+    /// Earlier runs left nothing in the folder.
+    is_fresh: bool,
     /// What is on the disk of files that are not under way.
     leftovers: Leftovers,
     /// Nobody fetches any more: what is missing stays so.
@@ -95,6 +97,7 @@ impl Queue {
             rate: 0.0,
             limits,
             flights: 0,
+            is_fresh: false,
             leftovers: Leftovers::default(),
             is_deserted: false,
             is_closed: false,

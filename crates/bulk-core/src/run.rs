@@ -25,8 +25,8 @@ pub(crate) struct Run {
     pub(crate) bytes: Condvar,
     /// The task that polls the stream.
     pub(crate) consumer: AtomicWaker,
-    /// That nobody else uses the folder, and whether earlier runs left nothing in it; or why it cannot be used.
-    lock: OnceLock<Result<(FolderLock, bool), Error>>,
+    /// That nobody else uses the folder, or why this one may not.
+    lock: OnceLock<Result<FolderLock, Error>>,
 }
 
 impl Run {
@@ -54,7 +54,7 @@ impl Run {
         self.bytes.wait(queue).unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn lock(&self, lock: Result<(FolderLock, bool), Error>) {
+    pub(crate) fn lock(&self, lock: Result<FolderLock, Error>) {
         // It is called once.
         let _ = self.lock.set(lock);
     }
@@ -68,11 +68,6 @@ impl Run {
             Some(Err(_)) => Err(Error::Locked { folder: self.folder.clone() }),
             Some(Ok(_)) | None => Ok(()),
         }
-    }
-
-    /// Whether nothing was in the folder when this run began.
-    pub(crate) fn is_fresh(&self) -> bool {
-        matches!(self.lock.get(), Some(Ok((_, true))))
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -100,7 +100,7 @@ impl Worker<'_> {
     }
 
     async fn prepare(&self, prepare: Prepare) {
-        let Prepare { place, generation, request, turn, discard } = prepare;
+        let Prepare { place, generation, request, turn, discard, is_new } = prepare;
         let drops = self.run.queue().drops();
         if let Err(error) = self.run.check_folder() {
             self.fail(place, &request.name, error);
@@ -111,7 +111,7 @@ impl Worker<'_> {
         let of = identity.clone();
         let is_first = discard.is_none();
         let evicted = discard.as_ref().map_or(0, |discard| discard.evicted);
-        let found = if is_first && self.run.is_fresh() {
+        let found = if is_new {
             Paths::new(&folder, &wanted.name).map(|paths| (paths, Found::Nothing, None))
         } else {
             blocking(self.run, &request.name, move || {
@@ -505,18 +505,17 @@ impl Worker<'_> {
         loop {
             let known = match part.take() {
                 Some(part) => Ok(part),
-                None => match run.queue().file(segment.place, segment.generation) {
+                None => match run.queue().file(segment.place, segment.generation).as_deref() {
                     Some(FileState { part: Some(part), .. }) => Ok(part.clone()),
-                    Some(file) => Err((file.paths.clone(), file.next_turn())),
-                    None => return Err(self.interrupted(segment)),
+                    Some(file @ FileState { paths: Some(paths), .. }) => Err((paths.clone(), file.next_turn())),
+                    _ => return Err(self.interrupted(segment)),
                 },
             };
             let (chunks, maker, of) = (chunks.clone(), run.clone(), segment.clone());
             let written = blocking(run, name, move || {
                 let part = match known {
                     Ok(part) => part,
-                    Err((None, _)) => return Ok(None),
-                    Err((Some(paths), turn)) => {
+                    Err((paths, turn)) => {
                         let mut made = None;
                         // Not behind the one who removes it when the file is given up.
                         turn.take(|| PartFile::open(&paths.part).map(|part| made = Some(Arc::new(part))))?;

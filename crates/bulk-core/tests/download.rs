@@ -495,3 +495,76 @@ async fn who_is_slow_to_state_digests_holds_up_no_other_file() {
     hesitant.answer.add_permits(1);
     files.next().await.unwrap().outcome.unwrap();
 }
+
+/// A source that counts how many are asking it for digests at once.
+struct Counting {
+    source: Arc<dyn Source>,
+    /// Now, and at most.
+    asking: Mutex<(usize, usize)>,
+}
+
+#[async_trait::async_trait]
+impl Source for Counting {
+    fn location(&self, key: &str) -> String {
+        self.source.location(key)
+    }
+
+    async fn get(&self, get: &Get) -> Result<Body, Error> {
+        self.source.get(get).await
+    }
+
+    async fn digests(&self, _: &str, _: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+        {
+            let mut asking = self.asking.lock().unwrap();
+            asking.0 += 1;
+            asking.1 = asking.1.max(asking.0);
+        }
+        // As long as the others of the batch need to come here, if nothing holds them back.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.asking.lock().unwrap().0 -= 1;
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn no_more_digests_are_asked_for_at_once_than_there_may_be_requests() {
+    let names: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();
+    let objects: Vec<_> = names.iter().map(|name| (name.as_str(), content(1, 10))).collect();
+    let server = serve(&objects);
+    let counting = Arc::new(Counting { source: source(&server), asking: Mutex::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut options) = recorded();
+    options.concurrency = 3;
+    let deliveries: Vec<_> = download(counting.clone(), plan(&objects), folder.path(), options).collect().await;
+    assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
+    assert_eq!(*counting.asking.lock().unwrap(), (0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_and_is_asked_for_again_is_gone_on_with() {
+    const LEN: usize = 4 << 20;
+    let objects = [("a", content(1, LEN))];
+    let server = serve(&objects);
+    // Both attempts at the last of four segments.
+    for nth in [1, 2] {
+        server.fault(Rule::new(Fault::internal_error()).containing(LEN as u64 - 1).nth(nth));
+    }
+    let (_, mut options) = recorded();
+    options.retry.attempts = 2;
+    (options.concurrency, options.segment) = (1, Some(1 << 20));
+    // The plan names it again when the first failure is delivered; the folder was empty when all began.
+    let (delivered, is_delivered) = std::sync::mpsc::channel();
+    let again = plan(&objects);
+    let again = std::iter::once_with(move || {
+        is_delivered.recv().unwrap();
+        again
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan(&objects).into_iter().chain(again.flatten());
+    let mut files = download(source(&server), plan, folder.path(), options);
+    files.next().await.unwrap().outcome.unwrap_err();
+    delivered.send(()).unwrap();
+    let staged = files.next().await.unwrap().outcome.unwrap();
+    assert_eq!(staged.fetched, LEN as u64 / 4);
+    assert!(std::fs::read(&staged.path).unwrap() == objects[0].1);
+}

@@ -215,7 +215,8 @@ impl FileState {
     }
 
     pub(super) fn prepare(&self, place: u64, discard: Option<Discard>) -> Prepare {
-        Prepare { place, generation: self.generation, request: self.request.clone(), turn: self.turn.next(), discard }
+        let (request, turn) = (self.request.clone(), self.turn.next());
+        Prepare { place, generation: self.generation, request, turn, discard, is_new: false }
     }
 
     pub(super) fn to_save(&self) -> Option<Save> {

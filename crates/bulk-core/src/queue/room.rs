@@ -142,8 +142,9 @@ impl Queue {
         }
     }
 
-    /// Takes in what earlier runs left.
-    pub(crate) fn left_over(&mut self, found: Vec<leftovers::Found>) {
+    /// Takes in what earlier runs left, and whether that is nothing at all.
+    pub(crate) fn left_over(&mut self, (found, is_fresh): (Vec<leftovers::Found>, bool)) {
+        self.is_fresh = is_fresh;
         let budget = &self.budget;
         self.leftovers.extend(found.into_iter().map(|found| Leftover {
             name: found.name,

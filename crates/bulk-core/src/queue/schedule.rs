@@ -57,6 +57,9 @@ pub(crate) struct Prepare {
     pub(crate) request: Arc<Request>,
     pub(crate) turn: Turn,
     pub(crate) discard: Option<Discard>,
+    /// There is nothing to be found of it: neither of an earlier run nor of a failure in this one. (What was delivered and
+    /// stands in the plan once more is fetched once more.)
+    pub(crate) is_new: bool,
 }
 
 /// What there is of a file is to be thrown away.
@@ -105,10 +108,11 @@ impl Queue {
             if let Phase::New(discard) = &mut file.phase {
                 let Ok(space) = self.leftovers.take_up(&file.request.name) else { return Next::Wait(IDLE) };
                 let discard = discard.take();
+                let is_new = self.is_fresh && discard.is_none() && space.is_none();
                 file.phase = Phase::Preparing;
                 file.space = space.or(file.space.take());
                 self.wanting.remove(&place);
-                return Next::Prepare(file.prepare(place, discard));
+                return Next::Prepare(Prepare { is_new, ..file.prepare(place, discard) });
             }
             let gap = if matches!(file.phase, Phase::Open) { file.gap() } else { None };
             let Some(gap) = gap else {
