@@ -1,7 +1,6 @@
 //! The thread that reads a file, cuts it into records and encodes them for COPY.
 
 use std::io::{self, Cursor, Read};
-use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -52,14 +51,14 @@ pub(crate) struct Encoder {
     pub(crate) known_dialect: Option<Dialect>,
     pub(crate) options: LoadOptions,
     /// Says, when nobody takes chunks any more, that the input's checksum is still wanted; else it is dropped.
-    pub(crate) is_to_be_checked: Mutex<Option<oneshot::Receiver<()>>>,
+    pub(crate) is_to_be_checked: Option<oneshot::Receiver<()>>,
 }
 
 impl Encoder {
     /// Reads the file, says what it is, and feeds what is not committed yet. The position behind its last record, or
     /// `None` if nobody takes chunks any more.
     pub(crate) fn run(
-        &self,
+        mut self,
         input: impl FnOnce() -> io::Result<Box<dyn Read + Send>>,
         opened: oneshot::Sender<Opened>,
         mut feed: Feed,
@@ -245,7 +244,7 @@ impl Encoder {
     }
 
     /// A record may be bad because the file is damaged, which the codec's checksum tells at the end.
-    fn end(&self, end: End, rest: &mut impl Read) -> Result<Option<Position>, Error> {
+    fn end(&mut self, end: End, rest: &mut impl Read) -> Result<Option<Position>, Error> {
         let (records, offset, error) = match end {
             End::Deserted => return self.check_rest(rest).map(|()| None),
             End::Record(error) if matches!(error.kind, RecordErrorKind::Io(_)) => return Err(self.bad_record(error)),
@@ -268,9 +267,8 @@ impl Encoder {
     }
 
     /// Reads to the checksum behind the bytes, if somebody asks for what it says.
-    fn check_rest(&self, rest: &mut impl Read) -> Result<(), Error> {
-        let asked = self.is_to_be_checked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let is_asked = asked.is_some_and(|asked| asked.blocking_recv().is_ok());
+    fn check_rest(&mut self, rest: &mut impl Read) -> Result<(), Error> {
+        let is_asked = self.is_to_be_checked.take().is_some_and(|asked| asked.blocking_recv().is_ok());
         if is_asked
             && let Err(source) = io::copy(rest, &mut io::sink())
             && source.kind() == io::ErrorKind::InvalidData

@@ -344,7 +344,7 @@ async fn load_rows(
         committed,
         known_dialect: load.dialect,
         options: options.clone(),
-        is_to_be_checked: std::sync::Mutex::new(Some(asked)),
+        is_to_be_checked: Some(asked),
     };
     // The receiver is gone if the load was dropped.
     let run = move || drop(ending.send(encoder.run(input, opening, feed)));

@@ -135,11 +135,7 @@ async fn a_loader_that_lost_its_lock_commits_nothing_after_another_has_begun() {
     let options = options(ROWS);
     let load = load(&mut two, &target, &identity, whole(&csv), &options);
     let another = async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                       AND wait_event_type = 'Lock' AND query LIKE 'COPY%'";
-        while bench.psql(waiting) != "1" {
-            tokio::task::yield_now().await;
-        }
+        bench.waits("query LIKE 'COPY%'").await;
         // What another loader does when it has the table's lock.
         bench.psql("UPDATE bulk.load SET attempt = attempt + 1");
         holder.client().batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
@@ -174,11 +170,7 @@ async fn a_chunk_that_a_lost_loader_is_about_to_commit_is_waited_for() {
     let options = options(1000);
     let load = load(&mut two, &target, &identity, whole(&csv), &options);
     let commit = async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                       AND wait_event_type = 'Lock' AND query LIKE '%bulk.load%'";
-        while bench.psql(waiting) != "1" {
-            tokio::task::yield_now().await;
-        }
+        bench.waits("query LIKE '%bulk.load%'").await;
         straggler.client().batch_execute("COMMIT").await.unwrap();
     };
     let (loaded, ()) = tokio::join!(load, commit);

@@ -255,16 +255,9 @@ async fn a_load_that_is_dropped_and_called_again_leaves_out_the_same_once() {
         options.chunk_size = 10_000;
         {
             let load = load(&mut sessions, &target, &identity, whole(&sown.csv), &options);
-            let is_held = async {
-                let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                               AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
-                while bench.psql(waiting) == "0" {
-                    tokio::task::yield_now().await;
-                }
-            };
             tokio::select! {
                 ended = load => panic!("{ended:?}, seed {seed}"),
-                () = is_held => {}
+                () = bench.waits("wait_event = 'advisory'") => {}
             }
         }
         holder.client().batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();

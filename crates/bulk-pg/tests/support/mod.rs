@@ -38,6 +38,17 @@ impl Bench {
     pub fn psql(&self, sql: &str) -> String {
         self.server.psql(self.database.url(), sql).unwrap().trim_end().to_owned()
     }
+
+    /// Ends when a session waits for a lock as this condition over `pg_stat_activity` says.
+    pub async fn waits(&self, how: &str) {
+        let waiting = format!(
+            "SELECT count(*) > 0 FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND {how}"
+        );
+        while self.psql(&waiting) != "t" {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 pub fn table(name: &str) -> TableName {
