@@ -1,11 +1,15 @@
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Error;
+use crate::conninfo::{self, Surroundings};
 use crate::error::Cause;
+use crate::tls::{Mode, Tls};
 
 /// A connection to the database, set up for loading.
 ///
@@ -40,19 +44,31 @@ const SETTINGS: &str = "
     SET synchronous_commit = off;";
 
 impl Session {
-    /// Opens a session. `url` is a libpq connection string or URI.
+    /// Opens a session. `url` is a libpq connection string or URI; what it leaves open is completed as libpq does: by a
+    /// service (`service=`, `PGSERVICE`, `PGSERVICEFILE`, `~/.pg_service.conf`), the `PG…` variables, and a password of
+    /// `PGPASSFILE` or `~/.pgpass`. Without a host it is the socket of this machine's server, or localhost.
+    ///
+    /// It is encrypted as `sslmode` says: `disable`, `allow`, `prefer` (the default: encrypted if the server can),
+    /// `require`, `verify-ca` or `verify-full`, with the certificates of `sslrootcert` (a file, or `system`), `sslcert`
+    /// and `sslkey`, or of `~/.postgresql`. Where there is a root certificate, it is used from `prefer` on.
     ///
     /// # Errors
     ///
     /// [`Error::Url`] and [`Error::Connect`]; [`Error::is_denied`] tells a wrong password from an absent server.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let mut config = parse(url)?;
+        let (mut config, tls) = read(url)?;
         if config.get_application_name().is_none() {
             config.application_name("bulk");
         }
         let target = describe(&config);
         let failed = |error| Error::Connect { target: target.clone(), source: Cause(error) };
-        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+        let connector = MakeRustlsConnect::new(tls.config);
+        let mut connected = config.connect(connector.clone()).await;
+        if tls.mode == Mode::Allow && connected.is_err() {
+            config.ssl_mode(SslMode::Require);
+            connected = config.connect(connector).await;
+        }
+        let (client, connection) = connected.map_err(failed)?;
         // Its errors reach whoever waits for an answer.
         let connection = tokio::spawn(async move {
             let _ = connection.await;
@@ -107,29 +123,73 @@ impl Drop for Session {
     }
 }
 
-/// Reads a connection string. What is wrong with it is said without quoting any of it: it may hold a password.
-fn parse(url: &str) -> Result<Config, Error> {
-    let unusable = |what: &str| Error::Url { what: what.to_owned() };
-    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    // The rest of a password would be taken for the host, and shown as such.
-    if is_url && url.matches('@').count() > 1 {
-        return Err(unusable(
-            "it has more than one @; write one that is a part of the user, password or an option as %40",
-        ));
-    }
-    Config::from_str(url).map_err(|error| {
+/// libpq's keywords that are not read here. Any other may be a part of a password that was not written as a URL wants it.
+const KEYWORDS: [&str; 19] = [
+    "client_encoding",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "krbsrvname",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "scram_client_key",
+    "scram_server_key",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+    "sslsni",
+];
+
+/// What a connection string, and all that completes it, comes to.
+fn read(url: &str) -> Result<(Config, Tls), Error> {
+    let around = System;
+    let mut parameters = conninfo::read(url, &around)?;
+    let tls = Tls::take(&mut parameters, around.home().as_deref())?;
+    let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
+    let pairs = parameters.iter().map(|(key, value)| format!("{key}='{}'", quoted(value)));
+    let mut config = Config::from_str(&pairs.collect::<Vec<_>>().join(" ")).map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        // These name an option of libpq's, and no others of its messages are without the text around the fault.
-        match cause.strip_prefix("invalid value for option ") {
-            Some(option) => unusable(&format!("the value of its option {option} is not valid")),
-            None if is_url => {
-                unusable("it is not of the form postgres://user:password@host:port/database?option=value")
-            }
-            None => unusable(
-                "it is neither postgres://user:password@host:port/database nor host=... port=... dbname=... user=...",
-            ),
-        }
-    })
+        let keyword = |text: &str| KEYWORDS.into_iter().find(|keyword| text.trim_matches(['`', '"', '\'']) == *keyword);
+        // No others of its messages are without the text around the fault.
+        let what = match (cause.strip_prefix("invalid value for option "), cause.strip_prefix("unknown option ")) {
+            (Some(option), _) => format!("the value of its option {option} is not valid"),
+            (_, Some(option)) => match keyword(option) {
+                Some(option) => format!("its option {option} is one that bulk does not know"),
+                None => "it has an option that libpq does not have either".to_owned(),
+            },
+            _ => "its options do not go together".to_owned(),
+        };
+        Error::Url { what }
+    })?;
+    config.ssl_mode(match tls.mode {
+        Mode::Disable | Mode::Allow => SslMode::Disable,
+        Mode::Prefer => SslMode::Prefer,
+        _ => SslMode::Require,
+    });
+    Ok((config, tls))
+}
+
+/// The process's own surroundings.
+struct System;
+
+impl Surroundings for System {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        std::env::home_dir()
+    }
+
+    fn account(&self) -> Option<String> {
+        self.variable("USER").or_else(|| self.variable("USERNAME"))
+    }
 }
 
 fn describe(config: &Config) -> String {
