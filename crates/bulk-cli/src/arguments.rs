@@ -7,6 +7,8 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use crate::exit::Failure;
+
 /// Mirrors huge public data sets into PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "bulk", version, max_term_width = 100, after_help = EXIT_STATUS)]
@@ -127,10 +129,8 @@ pub(crate) struct Mirror {
     /// A data set of the built-in catalogue (courtlistener), or a TOML file that describes one.
     #[arg(value_name = "DATASET")]
     pub(crate) dataset: String,
-    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form. It has to be there. Where
-    /// others see the command line, a password is better in BULK_DB.
-    #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
-    pub(crate) db: String,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArguments,
     /// Take the files from another place: s3://bucket/prefix or file:///folder.
     #[arg(long, value_name = "SOURCE")]
     pub(crate) from: Option<String>,
@@ -171,6 +171,36 @@ pub(crate) struct Mirror {
     pub(crate) disk: DiskArguments,
     #[command(flatten)]
     pub(crate) bucket: BucketArguments,
+}
+
+/// Where the database is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DatabaseArguments {
+    /// The database, which has to be there: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, or libpq's
+    /// key=value form. Where others see the command line, a password is better in BULK_DB or ~/.pgpass. What it leaves
+    /// open is as psql has it: PGHOST and the other variables, service and password files. Default: all of it.
+    #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
+    db: Option<String>,
+}
+
+impl DatabaseArguments {
+    /// The variables of libpq's that say which database is meant.
+    const VARIABLES: [&str; 4] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"];
+
+    /// The connection string, which is empty where variables say it all. `None` if nothing says it.
+    pub(crate) fn given(&self) -> Option<&str> {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        self.db.as_deref().or_else(|| Self::VARIABLES.into_iter().any(is_set).then_some(""))
+    }
+
+    /// As [`given`](Self::given), of a command that cannot do without.
+    pub(crate) fn url(&self) -> Result<&str, Failure> {
+        self.given().ok_or_else(|| {
+            Failure::usage(
+                "which database is not said: give --db URL or BULK_DB, or PGDATABASE and its like; see --help",
+            )
+        })
+    }
 }
 
 /// How much disk a run may take.
@@ -355,9 +385,8 @@ pub(crate) struct Load {
     /// CSV files with a header, plain or compressed.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form.
-    #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
-    pub(crate) db: String,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArguments,
     /// The table, with its schema if that is not public.
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: bulk_pg::TableName,
@@ -400,9 +429,8 @@ pub(crate) struct Doctor {
     /// A data set of the catalogue, or a TOML file that describes one.
     #[arg(value_name = "DATASET", default_value = "courtlistener")]
     pub(crate) dataset: String,
-    /// The database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form.
-    #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
-    pub(crate) db: Option<String>,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArguments,
     /// The folder that files would wait in.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,

@@ -27,9 +27,9 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
             exit = exit.max(failure.exit);
         }
     };
-    match &doctor.db {
+    match doctor.database.given() {
         Some(url) => check("database", database(url).await),
-        None => report.note("      database: not checked; give --db URL"),
+        None => report.note("      database: not checked; give --db URL, or PGDATABASE and its like"),
     }
     check("bucket", bucket(&dataset, doctor, report).await);
     check("disk", disk(doctor).await);

@@ -30,7 +30,8 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
-    let Some(session) = common.stop.run_until_cancelled(Session::connect(&load.db)).await else {
+    let db = load.database.url()?;
+    let Some(session) = common.stop.run_until_cancelled(Session::connect(db)).await else {
         return Ok(Exit::Interrupted);
     };
     let mut sessions = vec![session?];
@@ -48,7 +49,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     let identities = load.files.iter().map(readable).collect::<Result<Vec<_>, _>>()?;
     let rejects = load.rejects.as_deref().map(|folder| RejectFiles::new(folder, &load.files)).transpose()?;
     while sessions.len() < load.connections {
-        sessions.push(Session::connect(&load.db).await?);
+        sessions.push(Session::connect(db).await?);
     }
     prepare_ledger(&sessions[0]).await?;
     if load.restart {

@@ -35,10 +35,11 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let budget = &mirror.disk.budget(&mirror.dir);
     let run = Run { mirror, common, dataset: &dataset, tables: &tables, fill: &fill, place: &place, budget, report };
 
+    let db = mirror.database.url()?;
     // Until the first file is loaded there is nothing in hand that a stop had to finish.
     let stop = &common.stop;
     let begun = async {
-        let session = Session::connect(&mirror.db).await?;
+        let session = Session::connect(db).await?;
         let snapshot = choose(&run).await?;
         Ok::<_, Failure>((session, snapshot))
     };
@@ -181,7 +182,7 @@ async fn prepare(
     jobs.sort_by_key(|job| Reverse(job.object.size));
     let mut sessions = vec![session];
     while sessions.len() < mirror.connections {
-        sessions.push(Session::connect(&mirror.db).await?);
+        sessions.push(Session::connect(mirror.database.url()?).await?);
     }
     Ok((jobs, sessions))
 }

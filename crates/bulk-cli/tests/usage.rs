@@ -51,7 +51,7 @@ fn of_fetch() {
 #[test]
 fn of_mirror() {
     assert_refused(&[
-        (&["mirror", "courtlistener"], "--db <URL>"),
+        (&["mirror", "courtlistener"], "give --db URL or BULK_DB, or PGDATABASE"),
         (&["mirror", "--db", "x"], "<DATASET>"),
         (&["mirror", "courtlistener", "--db", "nonsense"], "the database URL cannot be used"),
         (&["mirror", "absent.toml", "--db", "x"], "cannot read absent.toml"),
