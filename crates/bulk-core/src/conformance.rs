@@ -1,4 +1,4 @@
-//! Checks that a [`Source`] does what [`Source::get`] promises, for the tests of whoever implements one.
+//! Checks that a [`Source`] does what its methods promise, for the tests of whoever implements one.
 //!
 //! Store the objects of a [`Conformance`] where the source finds them, and run it:
 //!
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::{Body, ETag, Error, Get, Source};
+use crate::{Body, Digest, ETag, Error, Get, Source};
 
 /// Requests that are open at once in the check of concurrency.
 const CONCURRENCY: usize = 32;
@@ -90,15 +90,19 @@ impl Conformance {
     ///
     /// The [`Violation`] found.
     pub async fn check(&self, source: Arc<dyn Source>) -> Result<(), Violation> {
-        let mut locations = HashSet::new();
+        let (mut locations, mut identities) = (HashSet::new(), HashSet::new());
         for (key, bytes) in &self.objects {
             let case = Case { source: &*source, secrets: &self.secrets, key, bytes };
             if !locations.insert(case.location("location")?) {
                 return Err(case.violation("location", "another object has the same".to_owned()));
             }
+            if !identities.insert(case.identity()?) {
+                return Err(case.violation("identity", "another object has the same".to_owned()));
+            }
             case.whole().await?;
             case.ranges().await?;
             case.versions().await?;
+            case.digests().await?;
         }
         let case = Case { source: &*source, secrets: &self.secrets, key: &self.missing, bytes: &Bytes::new() };
         case.missing().await?;
@@ -183,6 +187,23 @@ impl Case<'_> {
         Ok(location)
     }
 
+    fn identity(&self) -> Result<String, Violation> {
+        let identity = self.source.identity(self.key);
+        self.discreet("identity", &identity)?;
+        self.require("identity", !identity.is_empty(), || "it is empty".to_owned())?;
+        let what = || "it is another one each time".to_owned();
+        self.require("identity", identity == self.source.identity(self.key), what)?;
+        Ok(identity)
+    }
+
+    /// That these are digests of the object's bytes.
+    fn are_right(&self, check: &'static str, digests: &[Digest]) -> Result<(), Violation> {
+        digests.iter().try_for_each(|stated| {
+            let found = Digest::of(stated.algorithm(), self.bytes);
+            self.require(check, *stated == found, || format!("{stated:?} is stated, the bytes have {found:?}"))
+        })
+    }
+
     async fn open(&self, check: &'static str, get: &Get) -> Result<Body, Violation> {
         self.source.get(get).await.map_err(|error| self.violation(check, shown(&error)))
     }
@@ -225,7 +246,8 @@ impl Case<'_> {
         let (properties, again) = (Properties::of(&first), Properties::of(&second));
         self.require("whole, again", properties == again, || format!("first {properties:?}, then {again:?}"))?;
         let what = || format!("first {:?}, then {:?}", first.digests, second.digests);
-        self.require("whole, again", first.digests == second.digests, what)
+        self.require("whole, again", first.digests == second.digests, what)?;
+        self.are_right("digests beside the bytes", &first.digests)
     }
 
     async fn ranges(&self) -> Result<(), Violation> {
@@ -301,6 +323,23 @@ impl Case<'_> {
         Ok(())
     }
 
+    async fn digests(&self) -> Result<(), Violation> {
+        let etag = self.open("properties", &Get::new(self.key)).await?.etag;
+        for if_match in [None, etag.as_ref()] {
+            let stated = self.source.digests(self.key, if_match).await;
+            let stated = stated.map_err(|error| self.violation("digests", shown(&error)))?;
+            self.are_right("digests", &stated)?;
+        }
+        let check = "digests with another tag";
+        match self.source.digests(self.key, Some(&ETag::new("no-version-has-this-tag"))).await {
+            Ok(stated) => {
+                self.require(check, stated.is_empty(), || format!("{stated:?} of a version that is not there"))
+            }
+            Err(Error::Changed { .. }) => Ok(()),
+            Err(error) => Err(self.violation(check, format!("it failed otherwise: {}", shown(&error)))),
+        }
+    }
+
     async fn missing(&self) -> Result<(), Violation> {
         let check = "get of a missing object";
         self.location(check)?;
@@ -317,7 +356,12 @@ impl Case<'_> {
             };
             self.require(check, is_right, || format!("it failed otherwise: {}", shown(&error)))?;
         }
-        Ok(())
+        let check = "digests of a missing object";
+        match self.source.digests(self.key, None).await {
+            Ok(stated) => self.require(check, stated.is_empty(), || format!("{stated:?}")),
+            Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.violation(check, format!("it failed otherwise: {}", shown(&error)))),
+        }
     }
 }
 

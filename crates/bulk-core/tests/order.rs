@@ -1,16 +1,17 @@
 //! Random plans, faults, consumers and limits: the order is the plan's, the bytes are equal, the disk is not overrun.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bulk_core::{DiskBudget, Error, Request, download};
+use bulk_core::{Bodies, DiskBudget, Download, Error, Keep, Request, download, stream};
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use futures::StreamExt;
 use proptest::prelude::*;
+use tokio::io::AsyncReadExt;
 
 #[path = "support/fetch.rs"]
 mod fetch;
@@ -35,14 +36,18 @@ struct Case {
     holds: usize,
     /// Milliseconds that it takes over each of them.
     pace: u64,
+    /// Files, or bodies that are read while they arrive.
+    take: Option<Keep>,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(prop::option::weighted(0.9, prop_oneof![0..100_000u64, 0..LARGEST]), 1..12);
     let faults = prop::collection::vec((0..7u8, 0..12usize, 1..4u64), 0..6);
     let window = prop_oneof![Just(1), 0..2 * LARGEST, Just(1 << 40)];
-    (sizes, any::<bool>(), faults, 1..9usize, 20_000..LARGEST, window, LARGEST..3 * LARGEST, (0..3usize, 0..20u64))
-        .prop_map(|(sizes, is_listed, faults, concurrency, segment, window, limit, (holds, pace))| Case {
+    let take = prop_oneof![Just(None), Just(Some(Keep::File)), Just(Some(Keep::Nothing))];
+    let consumer = (0..3usize, 0..20u64, take);
+    (sizes, any::<bool>(), faults, 1..9usize, 20_000..LARGEST, window, LARGEST..3 * LARGEST, consumer).prop_map(
+        |(sizes, is_listed, faults, concurrency, segment, window, limit, (holds, pace, take))| Case {
             sizes,
             is_listed,
             faults,
@@ -52,7 +57,9 @@ fn cases() -> impl Strategy<Value = Case> {
             limit,
             holds,
             pace,
-        })
+            take,
+        },
+    )
 }
 
 fn fault(kind: u8) -> Fault {
@@ -120,17 +127,26 @@ async fn check(case: Case) {
             }
         })
     };
-    let mut files = download(source(&server), plan, folder.path(), options);
-    let (mut held, mut place) = (std::collections::VecDeque::new(), 0);
+    match case.take {
+        None => take_files(&case, download(source(&server), plan, folder.path(), options), &events).await,
+        Some(keep) => take_bodies(&case, stream(source(&server), plan, folder.path(), keep, options), &events).await,
+    }
+    ends.store(true, Ordering::Relaxed);
+    watching.join().unwrap();
+    let most = most.load(Ordering::Relaxed);
+    assert!(most <= case.limit + OVERHEAD, "{most} bytes on disk, {} allowed: {case:?}", case.limit);
+    assert_eq!(budget.held(), 0, "{case:?}");
+    assert_no_parts(folder.path());
+}
+
+async fn take_files(case: &Case, mut files: Download, events: &Events) {
+    let (mut held, mut place) = (VecDeque::new(), 0);
     loop {
         // A consumer that holds what fills the disk would wait for itself.
         let delivery = match tokio::time::timeout(Duration::from_millis(100), files.next()).await {
             Ok(delivery) => delivery,
             Err(_) if held.pop_front().is_some() => continue,
-            Err(_) => {
-                let next = tokio::time::timeout(Duration::from_secs(60), files.next()).await;
-                next.unwrap_or_else(|_| panic!("{case:?} hangs at {place}: {:?}, {budget:?}", events.lock().unwrap()))
-            }
+            Err(_) => in_time(case, place, events, files.next()).await,
         };
         let Some(delivery) = delivery else { break };
         assert_eq!((delivery.place, &delivery.request.key), (place, &format!("o{place}")));
@@ -149,14 +165,43 @@ async fn check(case: Case) {
         place += 1;
     }
     assert_eq!(place as usize, case.sizes.len());
-    drop(held);
-    drop(files);
-    ends.store(true, Ordering::Relaxed);
-    watching.join().unwrap();
-    let most = most.load(Ordering::Relaxed);
-    assert!(most <= case.limit + OVERHEAD, "{most} bytes on disk, {} allowed: {case:?}", case.limit);
-    assert_eq!(budget.held(), 0, "{case:?}");
-    assert_no_parts(folder.path());
+}
+
+/// Reads each body by pieces, slowly, and removes the file of it, if there is one.
+async fn take_bodies(case: &Case, mut bodies: Bodies, events: &Events) {
+    let mut place = 0;
+    while let Some(delivery) = in_time(case, place, events, bodies.next()).await {
+        assert_eq!((delivery.place, &delivery.request.key), (place, &format!("o{place}")));
+        let size = case.sizes[place as usize];
+        place += 1;
+        let mut body = match (delivery.outcome, size) {
+            (Ok(body), Some(_)) => body,
+            (Err(Error::NotFound { .. }), None) => continue,
+            (outcome, _) => panic!("{:?}, {:?}, {case:?}", outcome.err(), events.lock().unwrap()),
+        };
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; 1 << 20]);
+        loop {
+            match in_time(case, place, events, body.read(&mut piece)).await {
+                Ok(0) => break,
+                Ok(read) => bytes.extend_from_slice(&piece[..read]),
+                Err(error) => panic!("{}: {error:?}, {:?}, {case:?}", delivery.place, events.lock().unwrap()),
+            }
+            tokio::time::sleep(Duration::from_millis(case.pace / 4)).await;
+        }
+        assert!(bytes == content(delivery.place, size.unwrap()), "{} differs: {case:?}", delivery.place);
+        match (case.take, body.staged()) {
+            (Some(Keep::File), Some(staged)) => std::fs::remove_file(&staged.path).unwrap(),
+            (Some(Keep::Nothing), None) => {}
+            (_, staged) => panic!("{}: {staged:?}, {case:?}", delivery.place),
+        }
+    }
+    assert_eq!(place as usize, case.sizes.len());
+}
+
+/// What comes of `waiting`, which must not take for ever.
+async fn in_time<T>(case: &Case, place: u64, events: &Events, waiting: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    came.unwrap_or_else(|_| panic!("{case:?} hangs at {place}: {:?}", events.lock().unwrap()))
 }
 
 /// A staged file that is removed before its space is free.
@@ -170,7 +215,7 @@ impl Drop for Held {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 90, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn deliveries_keep_the_order_and_the_limit(case in cases()) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bulk_core::conformance::{Conformance, Violation};
-use bulk_core::{Body, Error, FileSource, Get, HttpSource, Source};
+use bulk_core::{Algorithm, Body, Digest, ETag, Error, FileSource, Get, HttpSource, Source};
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -105,6 +105,77 @@ async fn sources_that_do_not_conform_are_found_out() {
     assert_eq!(key, "not stored");
     conformance.secrets = vec![folder.path().display().to_string()];
     let Err(Violation { check: "location", .. }) = conformance.check(Arc::new(files)).await else { panic!() };
+}
+
+/// A source of files that says of them what is not so.
+struct Mistaken(FileSource, fn(&str) -> String, StateDigests);
+
+type StateDigests = fn(&str, Option<&ETag>) -> Result<Vec<Digest>, Error>;
+
+#[async_trait]
+impl Source for Mistaken {
+    fn location(&self, key: &str) -> String {
+        self.0.location(key)
+    }
+
+    fn identity(&self, key: &str) -> String {
+        self.1(key)
+    }
+
+    async fn get(&self, get: &Get) -> Result<Body, Error> {
+        self.0.get(get).await
+    }
+
+    async fn digests(&self, key: &str, if_match: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+        self.2(key, if_match)
+    }
+}
+
+fn is_no_version(if_match: Option<&ETag>) -> bool {
+    if_match.is_some_and(|tag| *tag == ETag::new("no-version-has-this-tag"))
+}
+
+/// Of every object, whatever its version.
+fn of_all(key: &str, _: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+    let bytes: &[u8] = match key {
+        "conformance/byte" => b"x",
+        _ => b"abcdefghijklmnopqrstuvwxyz",
+    };
+    Ok(vec![Digest::of(Algorithm::Sha256, bytes)])
+}
+
+fn right(key: &str, if_match: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+    if is_no_version(if_match) {
+        return Err(Error::Changed { location: key.to_owned(), what: "its tag".to_owned() });
+    }
+    if key.contains("nothing") {
+        return Err(Error::NotFound { location: key.to_owned() });
+    }
+    of_all(key, None)
+}
+
+#[tokio::test]
+async fn wrong_digests_and_identities_are_found_out() {
+    let mut conformance = Conformance::default();
+    conformance.objects.retain(|(key, _)| key.ends_with("/letters") || key.ends_with("/byte"));
+    conformance.secrets = vec!["hidden".to_owned()];
+    let folder = folder(&conformance);
+    let files = FileSource::new(folder.path());
+    let wrong: [(&str, fn(&str) -> String, StateDigests); 6] = [
+        ("identity", |_| "the same".to_owned(), right),
+        ("identity", |key| format!("{key}?signature=hidden"), right),
+        ("identity", |key| format!("{key}?{}", fastrand::u64(..)), right),
+        ("digests", str::to_owned, |_, _| Ok(vec![Digest::of(Algorithm::Md5, b"another")])),
+        ("digests with another tag", str::to_owned, of_all),
+        ("digests of a missing object", str::to_owned, |key, if_match| match if_match {
+            _ if is_no_version(if_match) => Ok(vec![]),
+            _ => of_all(key, None),
+        }),
+    ];
+    for (check, identity, digests) in wrong {
+        let violation = conformance.check(Arc::new(Mistaken(files.clone(), identity, digests))).await.unwrap_err();
+        assert_eq!(violation.check, check, "{violation}");
+    }
 }
 
 #[tokio::test]

@@ -32,7 +32,11 @@ pub(crate) fn bulk<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> C
     let mut command = Command::cargo_bin("bulk").unwrap();
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
-        if upper.starts_with("BULK_") || upper.starts_with("AWS_") || upper.starts_with("PG") || upper.ends_with("_PROXY") {
+        if upper.starts_with("BULK_")
+            || upper.starts_with("AWS_")
+            || upper.starts_with("PG")
+            || upper.ends_with("_PROXY")
+        {
             command.env_remove(name);
         }
     }
