@@ -115,6 +115,32 @@ async fn bytes_can_be_read_before_the_object_is_whole() {
 }
 
 #[tokio::test]
+async fn the_first_segments_are_small_where_several_are_fetched_at_once() {
+    for (concurrency, first) in [(1, 8 * MIB), (4, 512 * KIB)] {
+        let len = 40 * MIB;
+        let server = serve(&[("a", len)]);
+        let folder = tempfile::tempdir().unwrap();
+        let (_, mut options) = recorded();
+        options.concurrency = concurrency;
+        let mut bodies = stream(source(&server), plan(&[("a", len)]), folder.path(), Keep::Nothing, options);
+        let mut reader = Reader::new(next(&mut bodies).await, false);
+        assert!(reader.take(u64::MAX).await.unwrap() == content(0, len));
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for request in server.requests() {
+            let range = request.range.unwrap();
+            let (start, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+            let start: u64 = start.parse().unwrap();
+            let end = if last.is_empty() { len } else { last.parse::<u64>().unwrap() + 1 };
+            ranges.push((start, end - start));
+        }
+        ranges.sort_unstable();
+        let expected: Vec<_> = (0..concurrency as u64).map(|place| (place * first, first)).collect();
+        assert_eq!(ranges[..concurrency], expected);
+        assert!(ranges.iter().any(|(_, len)| *len > 512 * KIB), "{ranges:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_arrived_can_be_read_while_its_connection_stands_still() {
     let server = serve(&[("a", MIB)]);
     server.fault(Rule::new(Fault::StallAfter(300_000)));

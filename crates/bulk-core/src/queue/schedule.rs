@@ -19,6 +19,8 @@ pub(super) const MAX_FILES: usize = 1024;
 /// The bounds of a segment whose size follows the bandwidth, and its size before that is known.
 pub(super) const SEGMENT: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
 pub(super) const FIRST_SEGMENT: u64 = 8 << 20;
+/// The size of a segment that a reader waits for, where several are fetched at once.
+pub(super) const SOON: u64 = 512 << 10;
 /// How long one request shall take, in seconds: long enough that its set-up costs nothing, short enough that the front of
 /// the order is soon whole.
 pub(super) const SEGMENT_SECONDS: f64 = 3.0;
@@ -248,7 +250,14 @@ impl Queue {
         };
         // Several are to have room in the window.
         let share = (self.limits.window / self.limits.concurrency).max(*SEGMENT.start());
-        let size = by_rate.clamp(*SEGMENT.start(), *SEGMENT.end()).min(share);
+        let mut size = by_rate.clamp(*SEGMENT.start(), *SEGMENT.end()).min(share);
+        if let Mode::Bodies { .. } = self.mode
+            && self.limits.concurrency > 1
+        {
+            // What other connections bring is of use to the reader when this segment is whole. While there is little to
+            // read, segments are small, and each is a share of all before it.
+            size = size.min((self.ahead / 4).max(SOON));
+        }
         // A file that is alone is to keep all connections busy.
         let is_last = matches!(self.plan, Plan::Ended) && self.files.keys().next_back() == Some(&place);
         match gap {
