@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bulk_testkit::snapshot::PLACEHOLDER;
@@ -383,6 +384,41 @@ fn a_bucket_that_asks_for_a_signature_gets_one() {
     }
     assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
     fetch.fetch(&[]).assert(6, &["AccessDenied"]);
+}
+
+#[test]
+fn credentials_that_run_out_are_looked_up_until_there_are_new_ones() {
+    const ROLE: &str = "meta-data/iam/security-credentials/";
+    // What the instance metadata service of EC2 answers, with credentials that are always about to end.
+    let credentials = r#"{"AccessKeyId": "KEYID", "SecretAccessKey": "the-secret", "Token": "the-token",
+                          "Expiration": "2020-01-01T00:00:00Z"}"#;
+    let key = format!("{ROLE}reader");
+    let store = Store::memory().with(ROLE, "reader").with(&key, credentials);
+    let metadata = Server::builder().bucket("latest", store).writable(true).start().unwrap();
+    let store = Store::memory().with("data/a.csv", "id\n").with("data/b.csv", "id\n");
+    let server = Server::builder().bucket(BUCKET, store).credentials("KEYID", "the-secret").session_token("the-token");
+    let fetch = Fetch::of(server.require_credentials(true).start().unwrap(), &[]);
+    // One look-up is not made in less than a tenth of a second after another.
+    fetch.server.fault(Rule::new(Fault::Latency(Duration::from_millis(250))));
+    let fetched = || {
+        let mut command = bulk(["fetch", DATA, "--endpoint", &fetch.server.url(), "-v", "--jobs", "1", "--out"]);
+        command.arg(fetch.out()).env("AWS_METADATA_ENDPOINT", metadata.url());
+        Ran::of(command)
+    };
+
+    // No attempt of the first look-up succeeds.
+    let rule = metadata.fault(Rule::new(Fault::internal_error()).key(&key));
+    fetched().assert(6, &["no usable credentials were found"]);
+    assert_eq!(rule.hits(), 3);
+
+    metadata.clear_faults();
+    metadata.clear_requests();
+    let rules = [2, 3, 4].map(|nth| metadata.fault(Rule::new(Fault::internal_error()).key(&key).nth(nth)));
+    let ran = fetched();
+    ran.assert(0, &["the credentials ran out, and new ones cannot be had"]);
+    assert!(rules.iter().all(|rule| rule.hits() == 1));
+    assert!(!ran.stderr.contains("the-secret") && !ran.stderr.contains("the-token"), "{}", ran.stderr);
+    assert_eq!(fetch.files(), named([("a.csv", "id\n"), ("b.csv", "id\n")]));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -7,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use bulk_core::{Body, Digest, ETag, Get, HttpClient, Observer, RetryPolicy, Source};
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use object_store::RetryConfig;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::HttpRequestBody;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -108,7 +111,7 @@ pub struct Bucket {
     /// URL of the bucket itself, ending in `/`.
     base: Url,
     region: String,
-    credentials: Option<AwsCredentialProvider>,
+    credentials: Option<Arc<Lookup>>,
     pub(crate) client: HttpClient,
     pub(crate) retry: RetryPolicy,
     pub(crate) observer: Arc<dyn Observer>,
@@ -128,7 +131,7 @@ impl Bucket {
         if !(1..=255).contains(&name.len()) || !name.bytes().all(is_name) || name.bytes().all(|byte| byte == b'.') {
             return Err(unusable("that is no bucket name"));
         }
-        let (credentials, environment_region) = provider(&name, &options)?;
+        let (credentials, environment_region) = find_lookup(&name, &options)?;
         let region = options.region.or(environment_region).unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let base = match &options.endpoint {
             Some(endpoint) => format!("{}/{name}/", endpoint.trim_end_matches('/')),
@@ -176,12 +179,22 @@ impl Bucket {
 
     /// `headers`, and those that sign them along with a request for `url`. SigV4 wants every `x-amz-` header signed.
     async fn sign_with(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<HeaderMap, bulk_core::Error> {
-        let Some(provider) = &self.credentials else { return Ok(headers) };
+        let Some(lookup) = &self.credentials else { return Ok(headers) };
         let denied =
             |what: String| bulk_core::Error::Denied { location: self.location_of_bucket(), reason: Some(what) };
-        let credential = provider.get_credential().await.map_err(|error| {
+        let credential = lookup.provider.get_credential().await.map_err(|error| {
+            // Who gave some before will do so again.
+            if lookup.has_succeeded.load(Ordering::Relaxed) {
+                let what = "the credentials ran out, and new ones cannot be had";
+                return bulk_core::Error::Transport {
+                    location: self.location_of_bucket(),
+                    what,
+                    source: Box::new(error),
+                };
+            }
             denied(format!("no usable credentials were found; a public bucket needs anonymous access: {error}"))
         })?;
+        lookup.has_succeeded.store(true, Ordering::Relaxed);
         let mut request = http::Request::builder()
             .method(method)
             .uri(url.as_str())
@@ -275,8 +288,14 @@ fn md5(etag: &str) -> Option<[u8; 16]> {
     bytes.try_into().ok()
 }
 
-/// The provider of credentials, and the region that the environment names.
-fn provider(bucket: &str, options: &BucketOptions) -> Result<(Option<AwsCredentialProvider>, Option<String>), Error> {
+/// Where credentials come from. Temporary ones are looked up again shortly before they end.
+struct Lookup {
+    provider: AwsCredentialProvider,
+    has_succeeded: AtomicBool,
+}
+
+/// The source of credentials, and the region that the environment names.
+fn find_lookup(bucket: &str, options: &BucketOptions) -> Result<(Option<Arc<Lookup>>, Option<String>), Error> {
     let builder = match &options.credentials {
         Credentials::Anonymous => return Ok((None, None)),
         Credentials::Static { key_id, secret, token } => {
@@ -290,9 +309,12 @@ fn provider(bucket: &str, options: &BucketOptions) -> Result<(Option<AwsCredenti
     };
     let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
     let failed = |error: object_store::Error| Error::Credentials { bucket: bucket.to_owned(), what: error.to_string() };
+    // Whoever has none is to hear of it soon; what fails later is tried again with the request that is to be signed.
+    let retry = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
     // The store itself stays unused: its key type refuses keys that S3 allows.
-    let store = builder.with_bucket_name(bucket).build().map_err(failed)?;
-    Ok((Some(store.credentials().clone()), region))
+    let store = builder.with_bucket_name(bucket).with_retry(retry).build().map_err(failed)?;
+    let lookup = Lookup { provider: store.credentials().clone(), has_succeeded: AtomicBool::new(false) };
+    Ok((Some(Arc::new(lookup)), region))
 }
 
 #[cfg(test)]
