@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bulk_testkit::snapshot::PLACEHOLDER;
+use bulk_testkit::tls::{Authority, Front};
 use support::{BUCKET, DATA, Fetch, NOWHERE, Ran, asked, assert_apart, bulk, files, gets, kill_when, noted, total};
 
 /// A fetch as people begin it, with no options.
@@ -419,6 +420,21 @@ fn credentials_that_run_out_are_looked_up_until_there_are_new_ones() {
     assert!(rules.iter().all(|rule| rule.hits() == 1));
     assert!(!ran.stderr.contains("the-secret") && !ran.stderr.contains("the-token"), "{}", ran.stderr);
     assert_eq!(fetch.files(), named([("a.csv", "id\n"), ("b.csv", "id\n")]));
+}
+
+#[test]
+fn a_server_is_trusted_whose_root_a_variable_names() {
+    let fetch = fetch_from(Store::memory().with("data/a.csv", "id\n"));
+    let (ours, other) = (Authority::new("ours").unwrap(), Authority::new("other").unwrap());
+    let server = fetch.server.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let front = Front::start(&ours.certify(&["127.0.0.1"]).unwrap(), server).unwrap();
+    let endpoint = format!("https://{}", front.address());
+    for (root, exit, says) in [(&other, 4, "UnknownIssuer"), (&ours, 0, "")] {
+        let mut command = bulk(["fetch", DATA, "--anonymous", "--endpoint", &endpoint, "--out"]);
+        command.arg(fetch.out()).env("AWS_CA_BUNDLE", root.file());
+        Ran::of(command).assert(exit, &[says]);
+    }
+    assert_eq!(fetch.files(), named([("a.csv", "id\n")]));
 }
 
 #[test]

@@ -6,65 +6,28 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use bulk_core::{Error, Get, HttpClient, HttpOptions, HttpSource, Proxy, Source};
+use bulk_testkit::tls::{Authority, Front};
 use futures::TryStreamExt;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// Where a child of this program finds what to fetch. The environment is set for it, so that it is no other test's.
 const FETCH: &str = "BULK_TEST_FETCH";
 
-/// A certificate authority of our own, in a file, and a server that it vouches for.
-struct Authority {
-    folder: tempfile::TempDir,
-    config: Arc<ServerConfig>,
+fn authority(name: &str) -> Authority {
+    Authority::new(name).unwrap()
 }
 
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-
-        let server_key = KeyPair::generate().unwrap();
-        let server = CertificateParams::new(["127.0.0.1".to_owned(), "bulk.test".to_owned()]).unwrap();
-        let server = server.signed_by(&server_key, &Issuer::new(params, key)).unwrap();
-        let server_key = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
-        // Named, since in a build of the whole workspace another crate brings a second one.
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_no_client_auth().with_single_cert(vec![server.into()], server_key);
-        Self { folder, config: Arc::new(config.unwrap()) }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// Serves `hello` over TLS; gives the port.
-    async fn serve(&self) -> u16 {
-        let acceptor = TlsAcceptor::from(self.config.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                // A client that does not trust it ends the handshake.
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    hello(stream).await;
-                }
-            }
-        });
-        port
-    }
+/// Serves `hello` over TLS, as somebody that the authority vouches for.
+async fn serve(authority: &Authority) -> Front {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            hello(listener.accept().await.unwrap().0).await;
+        }
+    });
+    Front::start(&authority.certify(&["127.0.0.1", "bulk.test"]).unwrap(), address).unwrap()
 }
 
 async fn hello(stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
@@ -137,8 +100,9 @@ async fn fetch_with(base: &str, variables: &[(&str, &str)]) -> String {
 
 #[tokio::test]
 async fn a_server_is_trusted_if_its_root_is() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let base = format!("https://127.0.0.1:{}/", ours.serve().await);
+    let (ours, other) = (authority("ours"), authority("other"));
+    let front = serve(&ours).await;
+    let base = format!("https://{}/", front.address());
     assert_eq!(fetch(&base, &direct(vec![ours.file()])).await.unwrap(), "hello");
     assert_eq!(fetch(&base, &direct(vec![other.file(), ours.file()])).await.unwrap(), "hello");
     for roots in [vec![], vec![other.file()]] {
@@ -170,8 +134,9 @@ fn files_without_certificates_are_refused() {
 
 #[tokio::test]
 async fn requests_go_through_the_proxy_given() {
-    let ours = Authority::new("ours");
-    let port = ours.serve().await;
+    let ours = authority("ours");
+    let front = serve(&ours).await;
+    let port = front.address().port();
     let (address, heads) = proxy().await;
     let mut options = direct(vec![ours.file()]);
     options.proxy = Proxy::Url(format!("http://user:word@{address}"));
@@ -201,11 +166,12 @@ async fn the_usual_variables_are_honoured() {
         let text = content.unwrap_or_else(|error| format!("{error}: {}", std::error::Error::source(&error).unwrap()));
         return fs::write(result, text).unwrap();
     }
-    let ours = Authority::new("ours");
-    let port = ours.serve().await;
+    let ours = authority("ours");
+    let front = serve(&ours).await;
+    let port = front.address().port();
     let base = format!("https://127.0.0.1:{port}/");
     let unknown = format!("{base}a: cannot connect: invalid peer certificate: UnknownIssuer");
-    let (file, folder) = (ours.file(), ours.folder.path());
+    let (file, folder) = (ours.file(), ours.folder());
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     assert_eq!(fetch_with(&base, &[]).await, unknown);
     if cfg!(all(unix, not(target_vendor = "apple"))) {

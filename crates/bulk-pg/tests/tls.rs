@@ -1,26 +1,11 @@
 //! Encrypted sessions with a real server: what each `sslmode` asks of its certificate.
 
-use std::fs;
-
 use bulk_pg::Session;
 use bulk_testkit::postgres::{Options, Server};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-
-/// A certificate authority, and a certificate of it for a server of this name: (CA, certificate, key).
-fn certificates(ca: &str, server: &str) -> (String, String, String) {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, ca);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let authority = params.self_signed(&key).unwrap();
-    let server_key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new([server.to_owned()]).unwrap();
-    let certificate = server.signed_by(&server_key, &Issuer::new(params, key)).unwrap();
-    (authority.pem(), certificate.pem(), server_key.serialize_pem())
-}
+use bulk_testkit::tls::{Authority, Certified};
 
 /// Has the server write a file into its own folder, as its own account, and read its settings again.
-fn give(server: &Server, certificate: &str, key: &str) {
+fn give(server: &Server, Certified { certificate, key, .. }: &Certified) {
     let write = |name: &str, text: &str| {
         format!(
             "COPY (SELECT unnest(string_to_array($${}$$, E'\\n'))) TO PROGRAM 'umask 077; cat > {name}';",
@@ -67,16 +52,10 @@ async fn a_session_is_encrypted_as_its_mode_says() {
     let error = encrypted(&url("sslmode=require")).await.unwrap_err();
     assert!(error.contains("server does not support TLS"), "{error}");
 
-    let (ca, certificate, key) = certificates("one", "127.0.0.1");
-    let (other, elsewhere, elsewhere_key) = certificates("other", "db.example.org");
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (ca, other) = (path("ca.crt", &ca), path("other.crt", &other));
-    give(&server, &certificate, &key);
+    let (one, other) = (Authority::new("one").unwrap(), Authority::new("other").unwrap());
+    give(&server, &one.certify(&["127.0.0.1"]).unwrap());
+    let (ca, other_ca) = (one.file(), other.file());
+    let (ca, other_ca) = (ca.display(), other_ca.display());
     // The server reads its settings when it comes to it.
     while encrypted(&url("sslmode=prefer")).await != Ok(true) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -93,8 +72,8 @@ async fn a_session_is_encrypted_as_its_mode_says() {
     }
     for (options, says) in [
         // As libpq does it: who names a root certificate wants it used.
-        (format!("sslmode=require&sslrootcert={other}"), "UnknownIssuer"),
-        (format!("sslmode=verify-ca&sslrootcert={other}"), "UnknownIssuer"),
+        (format!("sslmode=require&sslrootcert={other_ca}"), "UnknownIssuer"),
+        (format!("sslmode=verify-ca&sslrootcert={other_ca}"), "UnknownIssuer"),
         ("sslmode=verify-full&sslrootcert=system".to_owned(), "invalid peer certificate"),
         ("sslmode=verify-full&sslrootcert=/absent.crt".to_owned(), "/absent.crt"),
         ("sslmode=require&sslrootcert=system".to_owned(), "has to be verify-full"),
@@ -105,10 +84,10 @@ async fn a_session_is_encrypted_as_its_mode_says() {
     }
 
     // One that vouches for another host.
-    give(&server, &elsewhere, &elsewhere_key);
-    while encrypted(&url(&format!("sslmode=verify-ca&sslrootcert={other}"))).await != Ok(true) {
+    give(&server, &other.certify(&["db.example.org"]).unwrap());
+    while encrypted(&url(&format!("sslmode=verify-ca&sslrootcert={other_ca}"))).await != Ok(true) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let error = encrypted(&url(&format!("sslmode=verify-full&sslrootcert={other}"))).await.unwrap_err();
+    let error = encrypted(&url(&format!("sslmode=verify-full&sslrootcert={other_ca}"))).await.unwrap_err();
     assert!(error.contains("not valid for name"), "{error}");
 }

@@ -8,3 +8,5 @@ pub mod moto;
 pub mod postgres;
 pub mod s3;
 pub mod snapshot;
+#[cfg(feature = "tls")]
+pub mod tls;
