@@ -57,6 +57,7 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
         ..snapshot::Spec::default()
     };
     std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
+    report.note("inventing a snapshot, as CourtListener publishes them …");
     let made = blocking(move || snapshot::generate(&spec, &files)).await?;
     report.note(format!(
         "a snapshot is invented: {} rows, {} of CSV, {} as bz2",

@@ -159,7 +159,9 @@ impl Totals {
         let first = || Some(Head { name: files.iter().min_by_key(|(_, file)| file.number)?.0.clone(), doing: None });
         let Head { name, doing } = head.or_else(first)?;
         let file = files.get(&name).copied();
-        Some(match (doing, file) {
+        let is_there = file.is_some_and(|file| file.size.is_some_and(|size| file.bytes >= size));
+        let is_loaded = self.to_read.load(Ordering::Relaxed) > 0;
+        Some(match (doing.or((is_there && is_loaded).then_some("loading")), file) {
             (Some(doing), _) => format!("{doing} {name}"),
             (None, Some(FileSoFar { bytes, size: Some(size @ 1..), .. })) => {
                 format!("{name} {}%", u128::from(bytes.min(size)) * 100 / u128::from(size))
@@ -240,6 +242,7 @@ impl Sums {
         }
         let front = self.front.as_ref()?;
         Some(match self.connections {
+            0 if self.unmeasured == 0 && self.fetched >= self.to_fetch => front.clone(),
             1 => format!("1 connection: {front}"),
             connections => format!("{connections} connections: {front}"),
         })
@@ -432,6 +435,22 @@ mod tests {
         assert_eq!(line(), "  … 1.0 KiB of 2.0 KiB and more fetched, 1.0 KiB/s; 0 connections: a.csv 50%");
         totals.begin_file("b.csv", Some(1024), 0);
         assert_eq!(line(), "  … 1.0 KiB of 3.0 KiB fetched, 1.0 KiB/s, 2s to go; 0 connections: a.csv 50%");
+    }
+
+    #[test]
+    fn what_is_there_is_being_loaded() {
+        let totals = Totals::default();
+        totals.to_fetch.store(2048, Ordering::Relaxed);
+        totals.to_read.store(2048, Ordering::Relaxed);
+        totals.begin_file("a.csv", Some(1024), 0);
+        totals.begin_file("b.csv", Some(1024), 0);
+        totals.add_fetched_of("a.csv", 1024);
+        let status = || totals.now().status().unwrap();
+        assert_eq!(status(), "0 connections: loading a.csv");
+        totals.add_fetched_of("b.csv", 1024);
+        assert_eq!(status(), "loading a.csv");
+        totals.end_file("a.csv");
+        assert_eq!(status(), "loading b.csv");
     }
 
     #[test]
