@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::{Codec, Error, input::Input};
+use crate::{Checkpoint, Codec, Error, input::Input};
 
 /// How a [`Decoder`] works.
 #[derive(Clone, Debug)]
@@ -115,6 +115,37 @@ impl Decoder {
             source,
         })?;
         Decoder::new(file, &name, options)
+    }
+
+    /// The last place at or before the bytes read so far at which decoding can begin anew; of bzip2 the start of the block
+    /// of the last byte read, or of the one behind it. `None` before the first byte, and for the other codecs, whose bytes
+    /// depend on all before them.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        match &self.source {
+            #[cfg(feature = "bzip2")]
+            Source::Bzip2(reader) => reader.checkpoint(),
+            _ => None,
+        }
+    }
+
+    /// Leaves out the bytes before a place of this same input, so that the next read begins there; false if the codec
+    /// cannot do that. What has been read, or left out, already is not given again.
+    ///
+    /// The compressed bytes before the place are read and thrown away, not decoded, but for the few blocks that are under
+    /// way. So no damage in them is found; the checksum of the stream covers them as they were when the place was taken.
+    /// Where another input has no block at the place, reading on is [`Error::Corrupt`].
+    pub fn skip_to(&mut self, place: &Checkpoint) -> bool {
+        match &mut self.source {
+            #[cfg(feature = "bzip2")]
+            Source::Bzip2(reader) => {
+                reader.skip_to(place);
+                true
+            }
+            _ => {
+                let _ = place;
+                false
+            }
+        }
     }
 
     /// The codec of the content.

@@ -40,6 +40,7 @@
 
 #[cfg(feature = "bzip2")]
 mod bzip2;
+mod checkpoint;
 mod codec;
 mod decoder;
 mod error;
@@ -61,6 +62,7 @@ pub use crate::extract::{
     remove_leftovers,
 };
 pub use crate::{
+    checkpoint::{Checkpoint, CheckpointError},
     codec::Codec,
     decoder::{DecodeOptions, Decoder},
     error::Error,

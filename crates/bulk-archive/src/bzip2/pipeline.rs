@@ -1,7 +1,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -15,7 +15,7 @@ use super::{
     scan::{Magic, Opening, Scanner, Segment},
     trusted::{Checked, Fault, TrustedDecoder},
 };
-use crate::input::Input;
+use crate::{Checkpoint, input::Input};
 
 /// How much output is handed over at once: a block of run-length coded zeros grows to 46 MB.
 pub(super) const PIECE_LEN: usize = 256 * 1024;
@@ -35,12 +35,18 @@ pub(super) struct Pipeline {
     items: Receiver<Item>,
     pieces: Pieces,
     stopped: Arc<AtomicBool>,
+    jump: Jump,
 }
+
+/// Where the reader wants to go on, until the thread that reads the input has seen it.
+type Jump = Arc<Mutex<Option<Checkpoint>>>;
 
 /// What the reader gets, in the order of the file.
 pub(super) enum Item {
     /// A segment.
     Segment(Offer),
+    /// What lies before this place is left out; segments from there on follow.
+    Jumped(Checkpoint),
     /// The input has ended.
     End,
     /// The input has failed, or no thread could be started.
@@ -77,16 +83,23 @@ impl Pipeline {
         let (to_reader, items) = bounded(2 * threads);
         let stopped = Arc::new(AtomicBool::new(false));
         let pieces = Pieces::new((2 * threads + 2) * (PIECES_AHEAD + 1));
-        let cutter = Cutter { pieces: pieces.clone(), stopped: Arc::clone(&stopped), threads };
+        let jump = Jump::default();
+        let cutter = Cutter { pieces: pieces.clone(), stopped: Arc::clone(&stopped), jump: Arc::clone(&jump), threads };
         thread::Builder::new()
             .name("bzip2-read".to_owned())
             .spawn(move || cutter.run(Scanner::new(input), &to_reader))?;
-        Ok(Pipeline { items, pieces, stopped })
+        Ok(Pipeline { items, pieces, stopped, jump })
     }
 
     /// The next item; [`Item::Failed`] where the reading thread is gone.
     pub(super) fn next(&self) -> Item {
         self.items.recv().unwrap_or_else(|_| Item::Failed(io::Error::other("the thread that reads the input panicked")))
+    }
+
+    /// Asks to leave out what lies before `place`. It is done if the input has not been read beyond it; what lies before may
+    /// come all the same.
+    pub(super) fn jump(&self, place: &Checkpoint) {
+        *self.jump.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
     }
 
     pub(super) fn pieces(&self) -> &Pieces {
@@ -104,6 +117,7 @@ impl Drop for Pipeline {
 struct Cutter {
     pieces: Pieces,
     stopped: Arc<AtomicBool>,
+    jump: Jump,
     threads: usize,
 }
 
@@ -112,6 +126,17 @@ impl Cutter {
         let (jobs, waiting) = bounded(2 * self.threads);
         let mut workers = 0;
         while !self.stopped.load(Ordering::Relaxed) {
+            let place = self.jump.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(place) = place.filter(|place| scanner.is_before(place.bit)) {
+                let item = match self.skip_to(&mut scanner, &place) {
+                    Ok(()) => Item::Jumped(place),
+                    Err(error) => Item::Failed(error),
+                };
+                if to_reader.send(item).is_err() {
+                    return;
+                }
+                continue;
+            }
             let segment = match scanner.segment() {
                 Ok(Some(segment)) => Arc::new(segment),
                 Ok(None) => {
@@ -146,6 +171,11 @@ impl Cutter {
                 return;
             }
         }
+    }
+
+    fn skip_to(&self, scanner: &mut Scanner<Input>, place: &Checkpoint) -> io::Result<()> {
+        while !scanner.skip_to(place.bit, place.level)? && !self.stopped.load(Ordering::Relaxed) {}
+        Ok(())
     }
 
     fn start_worker(&self, jobs: &Receiver<Job>) -> io::Result<()> {

@@ -8,7 +8,7 @@ use super::{
     scan::{Close, MAX_BLOCK_BITS, Magic, Opening, Segment, level, trailer_end},
     trusted::{Checked, CheckedBlock, Fault, TrustedDecoder},
 };
-use crate::{Codec, Error, input::Input};
+use crate::{Checkpoint, Codec, Error, input::Input};
 
 const MAGIC_BITS: u64 = 48;
 const TRAILER_BITS: u64 = 80;
@@ -33,6 +33,19 @@ pub(crate) struct Reader {
     /// The level of the stream and the CRC of its blocks so far.
     level: u8,
     crc: u32,
+    /// Plain bytes before the piece.
+    offset: u64,
+    /// Where the block at hand begins, or the stream if none of it has been read.
+    place: Option<Checkpoint>,
+    /// Plain bytes before this one are not given out.
+    skipped: u64,
+}
+
+/// Why the reader does not go on as it was about to.
+enum Halt {
+    Error(Error),
+    /// It is elsewhere now.
+    Jumped,
 }
 
 enum State {
@@ -64,16 +77,52 @@ impl Reader {
             source,
         })?;
         let (piece, state) = (Vec::new(), State::Next(0));
-        Ok(Reader { file, pipeline, piece, taken: 0, state, at_end: false, level: 9, crc: 0 })
+        Ok(Reader {
+            file,
+            pipeline,
+            piece,
+            taken: 0,
+            state,
+            at_end: false,
+            level: 9,
+            crc: 0,
+            offset: 0,
+            place: None,
+            skipped: 0,
+        })
+    }
+
+    /// The last place at or before what has been read.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.place.clone()
+    }
+
+    /// Leaves out the bytes before `place`, as far as they have not been read.
+    pub(crate) fn skip_to(&mut self, place: &Checkpoint) {
+        if place.offset > self.skipped.max(self.offset + self.taken as u64) {
+            self.skipped = place.offset;
+            self.pipeline.jump(place);
+        }
     }
 
     /// Reads some of the plain bytes; none means that the file has ended, and ended well.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
-        while self.taken == self.piece.len() {
-            if matches!(self.state, State::Ended) {
-                return Ok(0);
+        loop {
+            let skipped = self.skipped.saturating_sub(self.offset + self.taken as u64);
+            self.taken += usize::try_from(skipped).unwrap_or(usize::MAX).min(self.piece.len() - self.taken);
+            if self.taken < self.piece.len() {
+                break;
             }
-            self.advance()?;
+            if matches!(self.state, State::Ended) {
+                return if skipped == 0 { Ok(0) } else { Err(self.elsewhere()) };
+            }
+            self.offset += self.piece.len() as u64;
+            self.piece.clear();
+            self.taken = 0;
+            match self.advance() {
+                Ok(()) | Err(Halt::Jumped) => {}
+                Err(Halt::Error(error)) => return Err(error),
+            }
         }
         let n = into.len().min(self.piece.len() - self.taken);
         into[..n].copy_from_slice(&self.piece[self.taken..self.taken + n]);
@@ -82,7 +131,7 @@ impl Reader {
     }
 
     /// Goes on until there is a new piece, or a step further in the file. The piece before has been read.
-    fn advance(&mut self) -> Result<(), Error> {
+    fn advance(&mut self) -> Result<(), Halt> {
         match &mut self.state {
             State::Next(at) => {
                 let at = *at;
@@ -131,7 +180,7 @@ impl Reader {
     }
 
     /// Checks a block that the reader itself decodes, before any of it is given out.
-    fn check(&mut self, Joined { start, block, last }: Joined<TrustedDecoder>) -> Result<(), Error> {
+    fn check(&mut self, Joined { start, block, last }: Joined<TrustedDecoder>) -> Result<(), Halt> {
         self.piece.clear();
         self.piece.reserve_exact(PIECE_LEN);
         self.taken = 0;
@@ -146,7 +195,7 @@ impl Reader {
     }
 
     /// The next segment, or none at the end of the file.
-    fn segment(&mut self) -> Result<Option<Offer>, Error> {
+    fn segment(&mut self) -> Result<Option<Offer>, Halt> {
         if self.at_end {
             return Ok(None);
         }
@@ -156,15 +205,24 @@ impl Reader {
                 self.at_end = true;
                 Ok(None)
             }
-            Item::Failed(error) => Err(match error.downcast::<Error>() {
+            Item::Jumped(place) => {
+                self.piece.clear();
+                self.taken = 0;
+                self.offset = place.offset;
+                (self.level, self.crc) = (place.level, place.crc);
+                self.state = State::Next(place.bit);
+                self.place = Some(place);
+                Err(Halt::Jumped)
+            }
+            Item::Failed(error) => Err(Halt::Error(match error.downcast::<Error>() {
                 Ok(error) => error,
                 Err(source) => Error::Io { file: self.file.to_string(), offset: None, source },
-            }),
+            })),
         }
     }
 
     /// Begins with what stands at bit `at`: the file, a block or a trailer.
-    fn open(&mut self, at: u64) -> Result<(), Error> {
+    fn open(&mut self, at: u64) -> Result<(), Halt> {
         let Some(Offer { segment, parts }) = self.segment()? else {
             return Err(self.truncated(at));
         };
@@ -184,12 +242,12 @@ impl Reader {
         }
     }
 
-    /// Takes the CRC of a block that has ended with `last`, its last segment.
-    fn close_block(&mut self, start: u64, last: &Segment, crc: u32) -> Result<(), Error> {
+    /// Takes the CRC of a block that has ended with `last`, its last segment. All of it has been read.
+    fn close_block(&mut self, start: u64, last: &Segment, crc: u32) -> Result<(), Halt> {
         match last.close {
             Close::Magic(_) => {
                 self.crc = self.crc.rotate_left(1) ^ crc;
-                self.state = State::Next(last.end());
+                self.next_at(last.end());
                 Ok(())
             }
             Close::File => Err(self.truncated(start)),
@@ -197,8 +255,14 @@ impl Reader {
         }
     }
 
+    /// Goes on with what begins at this bit, behind all that has been read.
+    fn next_at(&mut self, bit: u64) {
+        self.place = Some(Checkpoint { offset: self.offset, bit, level: self.level, crc: self.crc });
+        self.state = State::Next(bit);
+    }
+
     /// Goes on with a block that does not end at the magic after its last segment, which is therefore a false one.
-    fn join(&mut self, mut joined: Joined<TrustedDecoder>) -> Result<(), Error> {
+    fn join(&mut self, mut joined: Joined<TrustedDecoder>) -> Result<(), Halt> {
         let Joined { start, ref mut block, ref mut last } = joined;
         let Some(Offer { segment, .. }) = self.segment()? else {
             // Where a whole trailer stands at the very end, nothing is missing.
@@ -220,7 +284,7 @@ impl Reader {
     }
 
     /// Ends a stream with the trailer that begins with `segment`.
-    fn trailer(&mut self, segment: &Segment) -> Result<(), Error> {
+    fn trailer(&mut self, segment: &Segment) -> Result<(), Halt> {
         let at = segment.start;
         let mut span = Span::new(segment);
         self.lengthen(&mut span, at + TRAILER_BITS)?;
@@ -234,14 +298,14 @@ impl Reader {
     }
 
     /// Begins a stream at byte `at`, or ends the file there. `span` is what is known of the file around it.
-    fn header(&mut self, mut span: Span, at: u64) -> Result<(), Error> {
+    fn header(&mut self, mut span: Span, at: u64) -> Result<(), Halt> {
         let first = (at + HEADER_LEN) * 8;
         self.lengthen(&mut span, first)?;
         if let Some(header) = span.get(at * 8, 32)
             && let Some(level) = level(header.to_be_bytes())
         {
             (self.level, self.crc) = (level, 0);
-            self.state = State::Next(first);
+            self.next_at(first);
             // A magic would have ended the span.
             return if span.end() == first { Ok(()) } else { self.headless(span, at) };
         }
@@ -253,7 +317,7 @@ impl Reader {
     }
 
     /// After a stream header at byte `at` there is no magic.
-    fn headless(&mut self, mut span: Span, at: u64) -> Result<(), Error> {
+    fn headless(&mut self, mut span: Span, at: u64) -> Result<(), Halt> {
         let first = at + HEADER_LEN;
         // One byte more than a magic has shows whether the file goes on.
         self.lengthen(&mut span, first * 8 + MAGIC_BITS + 8)?;
@@ -267,7 +331,7 @@ impl Reader {
     }
 
     /// Takes zeros to the end of the file, of which `rest` is what is known from byte `at` on.
-    fn padding(&mut self, mut rest: Vec<u8>, mut at: u64) -> Result<(), Error> {
+    fn padding(&mut self, mut rest: Vec<u8>, mut at: u64) -> Result<(), Halt> {
         loop {
             if let Some(used) = rest.iter().position(|&byte| byte != 0) {
                 return Err(self.corrupt(at + used as u64, "bytes after the last stream that belong to none"));
@@ -284,7 +348,7 @@ impl Reader {
     }
 
     /// Adds segments to `span` until it reaches bit `end`, or the file ends.
-    fn lengthen(&mut self, span: &mut Span, end: u64) -> Result<(), Error> {
+    fn lengthen(&mut self, span: &mut Span, end: u64) -> Result<(), Halt> {
         while span.end() < end
             && let Some(Offer { segment, .. }) = self.segment()?
         {
@@ -293,7 +357,7 @@ impl Reader {
         Ok(())
     }
 
-    fn fault(&self, start: u64, fault: Fault) -> Error {
+    fn fault(&self, start: u64, fault: Fault) -> Halt {
         match fault {
             Fault::Data => self.corrupt(start / 8, "not the data of a block"),
             Fault::Check => self.corrupt(
@@ -304,20 +368,26 @@ impl Reader {
         }
     }
 
-    fn too_long(&self, start: u64) -> Error {
+    fn elsewhere(&self) -> Error {
+        let reason = format!("it has not the {} plain bytes behind which it is to be read", self.skipped);
+        Error::Corrupt { file: self.file.to_string(), codec: Codec::Bzip2, offset: 0, reason }
+    }
+
+    fn too_long(&self, start: u64) -> Halt {
         self.corrupt(start / 8, "longer than a block can be")
     }
 
-    fn corrupt(&self, offset: u64, reason: &str) -> Error {
-        Error::Corrupt { file: self.file.to_string(), codec: Codec::Bzip2, offset, reason: reason.to_owned() }
+    fn corrupt(&self, offset: u64, reason: &str) -> Halt {
+        let (file, codec) = (self.file.to_string(), Codec::Bzip2);
+        Halt::Error(Error::Corrupt { file, codec, offset, reason: reason.to_owned() })
     }
 
-    fn truncated(&self, start: u64) -> Error {
-        Error::Truncated { file: self.file.to_string(), codec: Codec::Bzip2, offset: start / 8 }
+    fn truncated(&self, start: u64) -> Halt {
+        Halt::Error(Error::Truncated { file: self.file.to_string(), codec: Codec::Bzip2, offset: start / 8 })
     }
 
-    fn io(&self, start: u64, source: io::Error) -> Error {
-        Error::Io { file: self.file.to_string(), offset: Some(start / 8), source }
+    fn io(&self, start: u64, source: io::Error) -> Halt {
+        Halt::Error(Error::Io { file: self.file.to_string(), offset: Some(start / 8), source })
     }
 }
 

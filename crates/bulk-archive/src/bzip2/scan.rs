@@ -2,6 +2,8 @@ use std::io::{self, Read};
 
 use aho_corasick::{AhoCorasick, packed};
 
+use super::bits::bits_at;
+
 /// No block has more bits than this: 900 000 symbols and an end symbol of up to 20 bits, up to 32 767 selectors of up to
 /// 6 bits, 6 tables of 258 code lengths that take up to 40 bits each, and less than 400 bits around them. (A table can
 /// be written with detours, longer; no encoder does.)
@@ -132,6 +134,37 @@ impl<R: Read> Scanner<R> {
             level: 9,
             searched: 0,
         }
+    }
+
+    /// Whether bit `at` is still to come: no segment that was given reaches beyond it.
+    pub(super) fn is_before(&self, at: u64) -> bool {
+        self.start <= at
+    }
+
+    /// Goes on to bit `at`, where a magic is to stand in a stream of this level. Says whether it is there, or what is left
+    /// has to be gone over by further calls: each reads once from the input.
+    pub(super) fn skip_to(&mut self, at: u64, level: u8) -> io::Result<bool> {
+        let first = (at / 8).saturating_sub(self.base) as usize;
+        let done = first.min(self.filled);
+        self.buffer.copy_within(done..self.filled, 0);
+        self.base += done as u64;
+        self.filled -= done;
+        self.start = self.base * 8;
+        let is_known = done == first && self.filled >= SPAN;
+        if !self.at_end && !is_known {
+            self.fill()?;
+            return Ok(false);
+        }
+        let magic = bits_at(&self.buffer[..self.filled], (at % 8) as usize, 32)
+            .zip(bits_at(&self.buffer[..self.filled], (at % 8) as usize + 32, 16))
+            .map(|(high, low)| u64::from(high) << 16 | u64::from(low));
+        let magic = Magic::ALL.into_iter().find(|known| magic == Some(known.value()));
+        self.opening = magic.map_or(Opening::Rest, Opening::Magic);
+        // An input that ends before has nothing to begin with.
+        self.start = at.min((self.base + self.filled as u64) * 8);
+        self.level = level;
+        self.searched = self.filled.min(1);
+        Ok(true)
     }
 
     /// The next segment, or none at the end of the input. None is empty but that of an empty input.
