@@ -190,7 +190,7 @@ impl DatabaseArguments {
     /// The connection string, which is empty where variables say it all. `None` if nothing says it.
     pub(crate) fn given(&self) -> Option<&str> {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        self.db.as_deref().or_else(|| Self::VARIABLES.into_iter().any(is_set).then_some(""))
+        self.db.as_deref().filter(|db| !db.is_empty()).or_else(|| Self::VARIABLES.into_iter().any(is_set).then_some(""))
     }
 
     /// As [`given`](Self::given), of a command that cannot do without.

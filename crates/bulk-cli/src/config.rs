@@ -57,7 +57,11 @@ impl File {
         let Some(path) = path.map(PathBuf::from) else { return Ok(None) };
         let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
         let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
-        let settings: Table = text.parse().map_err(|error| failed(&error))?;
+        let settings: Table = text.parse().map_err(|error: toml::de::Error| {
+            // Not with the line itself, which may hold a password.
+            let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            failed(&format_args!("line {line}: {}", error.message()))
+        })?;
         check(&settings, command).map_err(|error| failed(&error))?;
         Ok(Some(Self { path, settings }))
     }

@@ -73,11 +73,14 @@ fn what_a_file_cannot_say_is_told_with_its_name() {
     for (text, said) in [
         ("endpont = 'x'", "bulk.toml: no command has a flag --endpont"),
         ("jobs = 'many'", "bulk.toml: error: invalid value 'many' for '--jobs <N>'"),
-        ("jobs = \n", "bulk.toml: TOML parse error"),
+        ("jobs = \n", "bulk.toml: line 1: "),
+        ("jobs = 3\ndb = \"postgres://me:hid\\den@host/x\"\n", "bulk.toml: line 2: "),
         ("restart = true", "bulk.toml: restart cannot stand in a file; give it as a flag"),
     ] {
         folder.write("bulk.toml", text);
-        Ran::of(folder.command(&["fetch", "s3://data", "--out", "out", "--config=bulk.toml"])).assert(2, &[said]);
+        let ran = Ran::of(folder.command(&["fetch", "s3://data", "--out", "out", "--config=bulk.toml"]));
+        ran.assert(2, &[said]);
+        assert!(!ran.stderr.contains("hid") && !ran.stderr.contains("den@"), "{}", ran.stderr);
     }
     Ran::of(folder.command(&["fetch", "s3://data", "--config", "absent.toml"])).assert(2, &["absent.toml: "]);
     assert!(!folder.0.path().join("out").exists());

@@ -3,11 +3,12 @@ use std::str::FromStr;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Error;
-use crate::conninfo::{self, Surroundings};
+use crate::conninfo::{self, Place, Surroundings};
 use crate::error::Cause;
 use crate::tls::{Mode, Tls};
 
@@ -56,23 +57,31 @@ impl Session {
     ///
     /// [`Error::Url`] and [`Error::Connect`]; [`Error::is_denied`] tells a wrong password from an absent server.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let (mut config, tls) = read(url)?;
-        if config.get_application_name().is_none() {
-            config.application_name("bulk");
+        let (servers, tls) = read(url)?;
+        let mut failure = None;
+        for config in servers {
+            let target = describe(&config);
+            match connect_to(&config, &tls).await {
+                Ok((client, connection)) => return Self::set_up(client, connection, target).await,
+                Err(error) => {
+                    let error = Error::Connect { target, source: Cause(error) };
+                    // Who is refused by one server is not to try his password at the others.
+                    if error.is_denied() {
+                        return Err(error);
+                    }
+                    failure.get_or_insert(error);
+                }
+            }
         }
-        let target = describe(&config);
-        let failed = |error| Error::Connect { target: target.clone(), source: Cause(error) };
-        let connector = MakeRustlsConnect::new(tls.config);
-        let mut connected = config.connect(connector.clone()).await;
-        if tls.mode == Mode::Allow && connected.is_err() {
-            config.ssl_mode(SslMode::Require);
-            connected = config.connect(connector).await;
-        }
-        let (client, connection) = connected.map_err(failed)?;
+        Err(failure.unwrap_or_else(|| Error::Url { what: "it names no server".to_owned() }))
+    }
+
+    async fn set_up(client: Client, connection: Connection, target: String) -> Result<Self, Error> {
         // Its errors reach whoever waits for an answer.
         let connection = tokio::spawn(async move {
             let _ = connection.await;
         });
+        let failed = |error| Error::Connect { target: target.clone(), source: Cause(error) };
         client.batch_execute(SETTINGS).await.map_err(failed)?;
         // From version 14 on, so that a statement does not run on for hours when its program has been killed.
         let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
@@ -123,10 +132,35 @@ impl Drop for Session {
     }
 }
 
+type Connection = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+async fn connect_to(config: &Config, tls: &Encryption) -> Result<(Client, Connection), tokio_postgres::Error> {
+    let connected = config.connect(tls.connector.clone()).await;
+    match connected {
+        Err(error) if tls.is_second && config.get_ssl_mode() == SslMode::Disable && is_remote(config) => {
+            let mut config = config.clone();
+            config.ssl_mode(SslMode::Require);
+            // The first error says more than that the server has no TLS either.
+            config.connect(tls.connector.clone()).await.map_err(|_| error)
+        }
+        connected => connected,
+    }
+}
+
+fn is_remote(config: &Config) -> bool {
+    matches!(config.get_hosts().first(), Some(Host::Tcp(_)))
+}
+
+/// What encrypts a connection.
+struct Encryption {
+    connector: MakeRustlsConnect,
+    /// It is tried where a connection without is refused.
+    is_second: bool,
+}
+
 /// libpq's keywords that are not read here. Any other may be a part of a password that was not written as a URL wants it.
-const KEYWORDS: [&str; 19] = [
+const KEYWORDS: [&str; 17] = [
     "client_encoding",
-    "fallback_application_name",
     "gssdelegation",
     "gssencmode",
     "gsslib",
@@ -140,39 +174,80 @@ const KEYWORDS: [&str; 19] = [
     "ssl_min_protocol_version",
     "sslcertmode",
     "sslcompression",
-    "sslcrl",
     "sslcrldir",
     "sslpassword",
     "sslsni",
 ];
 
-/// What a connection string, and all that completes it, comes to.
-fn read(url: &str) -> Result<(Config, Tls), Error> {
+/// Those of their values that ask for nothing else than what is done.
+const GRANTED: [(&str, &[&str]); 7] = [
+    ("client_encoding", &["UTF8", "utf8", "UTF-8", "utf-8"]),
+    ("gssencmode", &["disable", "prefer"]),
+    ("ssl_max_protocol_version", &["TLSv1.3"]),
+    ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2"]),
+    ("sslcertmode", &["allow"]),
+    ("sslcompression", &["0"]),
+    ("sslsni", &["1"]),
+];
+
+/// What a connection string, and all that completes it, comes to: the servers, in the order in which they are tried.
+fn read(url: &str) -> Result<(Vec<Config>, Encryption), Error> {
     let around = System;
-    let mut parameters = conninfo::read(url, &around)?;
+    let (mut places, mut parameters) = conninfo::read(url, &around)?;
     let tls = Tls::take(&mut parameters, around.home().as_deref())?;
+    for (key, values) in GRANTED {
+        if parameters.get(key).is_some_and(|value| values.contains(&value.as_str())) {
+            parameters.remove(key);
+        }
+    }
+    if let Some(count) = parameters.remove("keepalives_count") {
+        parameters.insert("keepalives_retries".to_owned(), count);
+    }
+    if let Some(attrs) = parameters.get_mut("target_session_attrs").filter(|attrs| *attrs == "primary") {
+        "read-write".clone_into(attrs);
+    }
+    let fallback = parameters.remove("fallback_application_name").unwrap_or_else(|| "bulk".to_owned());
+    parameters.entry("application_name".to_owned()).or_insert(fallback);
+    if parameters.remove("load_balance_hosts").is_some_and(|how| how == "random") {
+        fastrand::shuffle(&mut places);
+    }
     let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
     let pairs = parameters.iter().map(|(key, value)| format!("{key}='{}'", quoted(value)));
-    let mut config = Config::from_str(&pairs.collect::<Vec<_>>().join(" ")).map_err(|error| {
+    let base = Config::from_str(&pairs.collect::<Vec<_>>().join(" ")).map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         let keyword = |text: &str| KEYWORDS.into_iter().find(|keyword| text.trim_matches(['`', '"', '\'']) == *keyword);
         // No others of its messages are without the text around the fault.
         let what = match (cause.strip_prefix("invalid value for option "), cause.strip_prefix("unknown option ")) {
             (Some(option), _) => format!("the value of its option {option} is not valid"),
             (_, Some(option)) => match keyword(option) {
-                Some(option) => format!("its option {option} is one that bulk does not know"),
+                Some(option) => format!("what its option {option} asks for, bulk does not do"),
                 None => "it has an option that libpq does not have either".to_owned(),
             },
             _ => "its options do not go together".to_owned(),
         };
         Error::Url { what }
     })?;
-    config.ssl_mode(match tls.mode {
-        Mode::Disable | Mode::Allow => SslMode::Disable,
-        Mode::Prefer => SslMode::Prefer,
-        _ => SslMode::Require,
-    });
-    Ok((config, tls))
+    let is_encrypted = tls.mode != Mode::Disable && places.iter().any(|place| !place.is_socket());
+    // What is never used needs no certificates.
+    let config = if is_encrypted { tls.config()? } else { Tls::take(&mut Default::default(), None)?.config()? };
+    let server = |place: Place| {
+        let mut config = base.clone();
+        config.host(&place.host).port(place.port).ssl_mode(match tls.mode {
+            _ if place.is_socket() => SslMode::Disable,
+            Mode::Disable | Mode::Allow => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            _ => SslMode::Require,
+        });
+        if let Some(address) = place.address {
+            config.hostaddr(address);
+        }
+        if let Some(password) = &place.password {
+            config.password(password);
+        }
+        config
+    };
+    let connector = MakeRustlsConnect::new(config);
+    Ok((places.into_iter().map(server).collect(), Encryption { connector, is_second: tls.mode == Mode::Allow }))
 }
 
 /// The process's own surroundings.
@@ -188,7 +263,7 @@ impl Surroundings for System {
     }
 
     fn account(&self) -> Option<String> {
-        self.variable("USER").or_else(|| self.variable("USERNAME"))
+        whoami::username().ok()
     }
 }
 
@@ -198,6 +273,10 @@ fn describe(config: &Config) -> String {
         #[cfg(unix)]
         Some(Host::Unix(path)) => path.display().to_string(),
         None => "localhost".to_owned(),
+    };
+    let host = match config.get_hostaddrs().first().map(ToString::to_string) {
+        Some(address) if address != host => format!("{host} ({address})"),
+        _ => host,
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match config.get_dbname().or(config.get_user()) {

@@ -1,5 +1,7 @@
 //! Encrypted sessions with a real server: what each `sslmode` asks of its certificate.
 
+use std::time::Duration;
+
 use bulk_pg::Session;
 use bulk_testkit::postgres::{Options, Server};
 use bulk_testkit::tls::{Authority, Certified};
@@ -38,6 +40,29 @@ async fn encrypted(url: &str) -> Result<bool, String> {
     Ok(row.unwrap().get(0))
 }
 
+/// Waits until sessions of this URL are encrypted.
+async fn until(url: &str) {
+    let waiting = async {
+        while encrypted(url).await != Ok(true) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_servers_are_tried_in_their_order_until_one_answers() {
+    let server = bulk_testkit::postgres::shared().unwrap();
+    let (_, behind) = server.url().split_once("://").unwrap();
+    let (account, place) = behind.split_once('@').unwrap();
+    // Nothing listens there.
+    let url = format!("postgresql://{account}@127.0.0.1:1,{place}");
+    let session = Session::connect(&url).await.unwrap();
+    assert!(!session.target().contains("127.0.0.1:1\0"), "{}", session.target());
+    let error = Session::connect(&format!("postgresql://{account}@127.0.0.1:1,127.0.0.1:2/x")).await.err().unwrap();
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
 #[tokio::test]
 async fn a_session_is_encrypted_as_its_mode_says() {
     let server = Server::start(&Options::default()).unwrap();
@@ -53,13 +78,23 @@ async fn a_session_is_encrypted_as_its_mode_says() {
     assert!(error.contains("server does not support TLS"), "{error}");
 
     let (one, other) = (Authority::new("one").unwrap(), Authority::new("other").unwrap());
-    give(&server, &one.certify(&["127.0.0.1"]).unwrap());
+    let certified = one.certify(&["127.0.0.1"]).unwrap();
+    give(&server, &certified);
     let (ca, other_ca) = (one.file(), other.file());
     let (ca, other_ca) = (ca.display(), other_ca.display());
+    let folder = tempfile::tempdir().unwrap();
+    // A key whose line ends are lost is named, and not shown.
+    let flat = folder.path().join("flat.key");
+    std::fs::write(&flat, one.certify(&["me"]).unwrap().key.replace('\n', " ")).unwrap();
+    std::fs::set_permissions(&flat, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    // A list on which the server's certificate is, if it is of this authority.
+    let revoked = |name: &str, authority: &Authority| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, authority.revoke(&certified).unwrap()).unwrap();
+        path.display().to_string()
+    };
     // The server reads its settings when it comes to it.
-    while encrypted(&url("sslmode=prefer")).await != Ok(true) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until(&url("sslmode=prefer")).await;
     for (options, expected) in [
         (String::new(), true),
         ("sslmode=disable".to_owned(), false),
@@ -67,6 +102,9 @@ async fn a_session_is_encrypted_as_its_mode_says() {
         ("sslmode=require".to_owned(), true),
         (format!("sslmode=verify-ca&sslrootcert={ca}"), true),
         (format!("sslmode=verify-full&sslrootcert={ca}"), true),
+        (format!("sslmode=verify-full&sslrootcert={ca}&hostaddr=127.0.0.1"), true),
+        // There is no list of that authority's in it.
+        (format!("sslmode=verify-full&sslrootcert={ca}&sslcrl={}", revoked("other.crl", &other)), true),
     ] {
         assert_eq!(encrypted(&url(&options)).await, Ok(expected), "{options}");
     }
@@ -77,7 +115,15 @@ async fn a_session_is_encrypted_as_its_mode_says() {
         ("sslmode=verify-full&sslrootcert=system".to_owned(), "invalid peer certificate"),
         ("sslmode=verify-full&sslrootcert=/absent.crt".to_owned(), "/absent.crt"),
         ("sslmode=require&sslrootcert=system".to_owned(), "has to be verify-full"),
+        ("sslrootcert=system".to_owned(), "invalid peer certificate"),
+        ("sslmode=disable&sslrootcert=system".to_owned(), "has to be verify-full"),
         ("sslmode=yes".to_owned(), "its sslmode is none of"),
+        ("sslmode=".to_owned(), "its sslmode is none of"),
+        ("gssencmode=require".to_owned(), "what its option gssencmode asks for, bulk does not do"),
+        (format!("sslmode=require&sslcert={ca}"), "without the sslkey"),
+        (format!("sslmode=require&sslcert={ca}&sslkey={ca}"), "that nobody but you can read"),
+        (format!("sslmode=require&sslcert={ca}&sslkey={}", flat.display()), "it is not what it should be, in PEM"),
+        (format!("sslmode=verify-full&sslrootcert={ca}&sslcrl={}", revoked("one.crl", &one)), "Revoked"),
     ] {
         let error = encrypted(&url(&options)).await.unwrap_err();
         assert!(error.contains(says), "{options}: {error}");
@@ -85,9 +131,7 @@ async fn a_session_is_encrypted_as_its_mode_says() {
 
     // One that vouches for another host.
     give(&server, &other.certify(&["db.example.org"]).unwrap());
-    while encrypted(&url(&format!("sslmode=verify-ca&sslrootcert={other_ca}"))).await != Ok(true) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until(&url(&format!("sslmode=verify-ca&sslrootcert={other_ca}"))).await;
     let error = encrypted(&url(&format!("sslmode=verify-full&sslrootcert={other_ca}"))).await.unwrap_err();
     assert!(error.contains("not valid for name"), "{error}");
 }

@@ -4,9 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -32,6 +35,7 @@ pub struct Certified {
     pub certificate: String,
     /// The key.
     pub key: String,
+    serial: SerialNumber,
 }
 
 impl Authority {
@@ -44,6 +48,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let pem = params.self_signed(&key).map_err(io::Error::other)?.pem();
         let folder = tempfile::tempdir()?;
@@ -75,8 +80,35 @@ impl Authority {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = CertificateParams::new(names).map_err(io::Error::other)?;
+        let serial = SerialNumber::from(fastrand::u64(1..).to_be_bytes().to_vec());
+        let mut params = params;
+        params.serial_number = Some(serial.clone());
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
-        Ok(Certified { certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Certified { certificate: certificate.pem(), key: key.serialize_pem(), serial })
+    }
+
+    /// A list, in PEM, that revokes this certificate, if it is one of this authority.
+    ///
+    /// # Errors
+    ///
+    /// Where the list cannot be signed.
+    pub fn revoke(&self, certified: &Certified) -> io::Result<String> {
+        let now = SystemTime::now();
+        let revoked = RevokedCertParams {
+            serial_number: certified.serial.clone(),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(86_400)).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).and_then(|list| list.pem()).map_err(io::Error::other)
     }
 }
 
