@@ -105,7 +105,8 @@ pub(crate) struct BucketArguments {
     #[arg(long, env = "BULK_REGION")]
     pub(crate) region: Option<String>,
     /// Do not sign requests, as public buckets want it. Without it they are signed with the credentials of the usual AWS
-    /// variables and profiles, unless the data set says that its bucket is public.
+    /// variables, a web identity, the container or the instance, unless the data set says that its bucket is public.
+    /// Profiles of ~/.aws are not read: `aws configure export-credentials --format env` prints one as variables.
     #[arg(long)]
     pub(crate) anonymous: bool,
 }
@@ -226,7 +227,8 @@ pub(crate) struct DiskArguments {
     /// MiB.
     #[arg(long, value_name = "SIZE", value_parser = segment, env = "BULK_SEGMENT", help_heading = DISK)]
     segment: Option<u64>,
-    /// Fetch so far ahead of what is being loaded or extracted, and no further. Default: 64GiB, and 4GiB in a mirror.
+    /// Fetch so far ahead of what is being loaded or extracted, and no further. Default: 64GiB with
+    /// --extract, 4GiB in a mirror, and else without end.
     #[arg(long, value_name = "SIZE", value_parser = size, env = "BULK_WINDOW", help_heading = DISK)]
     pub(crate) window: Option<u64>,
 }

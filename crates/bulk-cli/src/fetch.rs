@@ -131,6 +131,8 @@ impl Run<'_> {
             // The files are to stay, so there is nothing that running ahead of the reader could fill.
             options.window = u64::MAX;
         }
+        // Archives go when they are extracted.
+        options.evict_staged = self.extractor.is_some() && !fetch.keep_archives;
         fetch.disk.apply(budget, &mut options);
         if fetch.sha256 {
             options.digests.push(Algorithm::Sha256);
@@ -172,7 +174,7 @@ impl Run<'_> {
             };
             match outcome {
                 Ok(()) => tally.done(),
-                Err(failure) if failure.is_stop() => {}
+                Err(failure) if failure.is_stop() && common.stop.is_cancelled() => {}
                 Err(failure) => {
                     self.differs |= failure.exit == Exit::Differs;
                     report.failure(&failure);

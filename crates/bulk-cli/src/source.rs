@@ -103,20 +103,35 @@ impl Place {
     }
 }
 
-/// The files of a folder, in the order of their names. A file's identity is its size and its time.
+/// The files of a folder and of those below it, in the order of their names, but for what a download has left of its own. A
+/// link to a file counts as a file, one to a folder is not followed.
 fn list_folder(folder: &Path) -> Result<Vec<Object>, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(Exit::Failed, anyhow::anyhow!("cannot list {}: {error}", folder.display()))
-    };
     let mut objects = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let metadata = entry.metadata().map_err(failed)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if metadata.is_file() {
-            let mut object = Object::new(name, metadata.len());
-            object.last_modified = metadata.modified().ok().and_then(|time| time.try_into().ok());
-            objects.push(object);
+    let mut prefixes = vec![String::new()];
+    while let Some(prefix) = prefixes.pop() {
+        let path = folder.join(&prefix);
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Failed, anyhow::anyhow!("cannot list {}: {error}", path.display()))
+        };
+        for entry in std::fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let is_own = prefix.is_empty() && matches!(name.as_str(), ".bulk" | ".bulk-extract" | "manifest.json");
+            let key = format!("{prefix}{name}");
+            if is_own {
+                continue;
+            }
+            if entry.file_type().map_err(failed)?.is_dir() {
+                prefixes.push(format!("{key}/"));
+                continue;
+            }
+            // What a link leads to may be gone.
+            let Ok(metadata) = std::fs::metadata(entry.path()) else { continue };
+            if metadata.is_file() {
+                let mut object = Object::new(key, metadata.len());
+                object.last_modified = metadata.modified().ok().and_then(|time| time.try_into().ok());
+                objects.push(object);
+            }
         }
     }
     objects.sort_by(|a, b| a.key.cmp(&b.key));

@@ -438,6 +438,26 @@ fn a_server_is_trusted_whose_root_a_variable_names() {
 }
 
 #[test]
+fn of_a_folder_all_is_fetched_that_is_below_it_and_again_what_was_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(data.join("sub/deep")).unwrap();
+    std::fs::create_dir(data.join(".bulk")).unwrap();
+    std::fs::write(data.join(".bulk/b.part"), "x").unwrap();
+    let out = folder.path().join("out");
+    for text in ["one\n", "two\n"] {
+        std::fs::write(data.join("a.csv"), text).unwrap();
+        std::fs::write(data.join("sub/deep/b.csv"), "id\n").unwrap();
+        let ran = Ran::of(bulk(["fetch", &format!("file://{}", data.display()), "--out", out.to_str().unwrap()]));
+        ran.assert(0, &[]);
+        let mut fetched = files(&out);
+        fetched.remove("manifest.json");
+        let named = [("a.csv", text), ("sub/deep/b.csv", "id\n")];
+        assert_eq!(fetched, named.map(|(name, text)| (name.to_owned(), text.into())).into());
+    }
+}
+
+#[test]
 fn a_folder_is_not_fetched_into_itself() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.csv"), "id\n").unwrap();

@@ -35,6 +35,10 @@ pub struct DownloadOptions {
     /// How long the download may stand still for want of disk space before the file in front fails with
     /// [`Error::Space`]. Default 5 min.
     pub disk_patience: Duration,
+    /// Whether whole files that earlier runs staged, and that stand further behind in the plan, may be removed to make room
+    /// for the file in front, and fetched again in their place: for who takes files away as they come, so that it gets
+    /// there. Default no: what is there stays, and the file in front fails when its patience ends.
+    pub evict_staged: bool,
     /// Digests of each file to compute besides CRC-64/NVME, which costs next to nothing, and those that the source
     /// states, which are compared. SHA-256 takes 0.6 s of a core for a gigabyte. Default none.
     pub digests: Vec<Algorithm>,
@@ -53,6 +57,7 @@ impl Default for DownloadOptions {
         Self {
             concurrency: 8,
             window: 64 << 30,
+            evict_staged: false,
             segment: None,
             budget: None,
             disk_patience: Duration::from_secs(300),
@@ -229,6 +234,7 @@ impl Work {
         let limits = Limits {
             concurrency: options.concurrency as u64,
             window: options.window,
+            evicts_staged: options.evict_staged,
             segment: options.segment.map(|segment| segment.max(1)),
             disk_patience: options.disk_patience,
         };

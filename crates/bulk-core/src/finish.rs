@@ -1,19 +1,20 @@
 //! The end of a file: its digests are compared, its bytes synced, and it gets its final name.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use crate::folder::sync_folder;
 use crate::part::{PartFile, Record};
 use crate::queue::{DISK_POLL, Finish, RECORD};
 use crate::retry::retry_when;
-use crate::run::Run;
-use crate::{Algorithm, Digest, Error, Event, Hasher};
+use crate::run::{Run, joined};
+use crate::{Algorithm, Digest, DownloadOptions, Error, Event, Hasher};
 
 /// Files that are finished together at most, and that may wait for it.
 const TOGETHER: usize = 512;
@@ -174,7 +175,7 @@ async fn finish_batch(run: Arc<Run>, mut files: Vec<Finish>) {
         let (finishing, finisher) = (std::mem::take(&mut files), run.clone());
         let finishing = tokio::task::spawn_blocking(move || {
             let is_kept = !finisher.queue().drops();
-            let results = finish(finishing, &finisher.options.digests, is_kept);
+            let results = finish(finishing, &finisher.options, is_kept);
             // The folder is in use until now, also if nobody waits for it any more.
             drop(finisher);
             results
@@ -184,20 +185,12 @@ async fn finish_batch(run: Arc<Run>, mut files: Vec<Finish>) {
         for (finish, result) in results {
             match result {
                 Err(error) if error.is_disk_full() => short.push(finish),
+                Err(Error::Interrupted { .. }) => run.queue().reopen(finish.place, finish.generation),
                 result => finished(&run, &finish, result),
             }
         }
         run.changed();
         files = wait_for_disk(&run, short).await;
-    }
-}
-
-/// What a task gave; `None` if the runtime ends. Its panic goes on here.
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Option<T> {
-    match result.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(given) => Some(given),
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_)) => None,
     }
 }
 
@@ -296,14 +289,14 @@ impl Drop for EndIfPanicking<'_> {
 /// A file, and what became of it.
 type Finished = (Finish, Result<(PathBuf, Record), Error>);
 
-fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finished> {
+fn finish(batch: Vec<Finish>, options: &DownloadOptions, is_kept: bool) -> Vec<Finished> {
     let is_at_once = is_kept && batch.len() >= SYNC_AT_ONCE;
     // That of which there are many is not kept open.
     let mut any = None;
     let files: Vec<_> = batch
         .into_iter()
         .map(|finish| {
-            let mut checked = check(&finish, wanted, is_kept);
+            let mut checked = check(&finish, options, is_kept);
             if let (true, Ok((part, _))) = (is_at_once, &mut checked) {
                 any = any.take().or(part.take());
                 *part = None;
@@ -339,7 +332,7 @@ fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finish
         results.push((finish, result));
     }
     for folder in &folders {
-        if let Err(source) = File::open(folder).and_then(|folder| folder.sync_all()) {
+        if let Err(source) = sync_folder(folder) {
             let fails = |(finish, result): &mut Finished| {
                 if result.is_ok() && finish.paths.target.parent() == Some(folder) {
                     let source = source.kind().into();
@@ -353,7 +346,11 @@ fn finish(batch: Vec<Finish>, wanted: &[Algorithm], is_kept: bool) -> Vec<Finish
 }
 
 /// Compares what the source says of a file with what arrived. The file, if it is kept, and its digests.
-fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option<Arc<PartFile>>, Vec<Digest>), Error> {
+fn check(
+    finish: &Finish,
+    options: &DownloadOptions,
+    is_kept: bool,
+) -> Result<(Option<Arc<PartFile>>, Vec<Digest>), Error> {
     let mut digests = finish.computed.clone().unwrap_or_default();
     digests.extend(finish.crc.map(Digest::Crc64Nvme));
     // What was read may be off the disk.
@@ -367,10 +364,11 @@ fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option
         // What nobody has computed while the bytes arrived: because the source stated it later, the file is small, or some
         // of it came in an earlier run.
         let known = [&finish.stated[..], &finish.request.digests].concat();
-        let mut missing = in_order(&known, wanted);
+        let mut missing = in_order(&known, &options.digests);
         missing.push(Algorithm::Crc64Nvme);
         missing.retain(|algorithm| digests.iter().all(|digest| digest.algorithm() != *algorithm));
-        digests.extend(hash(part, finish.size, &missing)?);
+        let interrupted = || Error::Interrupted { location: finish.request.name.clone() };
+        digests.extend(hash(part, finish.size, &missing, &options.stop)?.ok_or_else(interrupted)?);
     }
     for stated in &finish.stated {
         if let Some(found) = digests.iter().find(|found| found.algorithm() == stated.algorithm())
@@ -391,11 +389,20 @@ fn check(finish: &Finish, wanted: &[Algorithm], is_kept: bool) -> Result<(Option
     Ok((part, digests))
 }
 
-fn hash(part: &PartFile, size: u64, algorithms: &[Algorithm]) -> Result<Vec<Digest>, Error> {
+/// Reads a file for its digests; `None` if it is to stop.
+fn hash(
+    part: &PartFile,
+    size: u64,
+    algorithms: &[Algorithm],
+    stop: &CancellationToken,
+) -> Result<Option<Vec<Digest>>, Error> {
     let mut hasher = Hasher::new(algorithms);
     let mut buffer = vec![0; if algorithms.is_empty() { 0 } else { READ.min(size as usize) }];
     let mut position = 0;
     while position < size && !buffer.is_empty() {
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
         match part.read_at(&mut buffer, position) {
             Ok(read @ 1..) => {
                 hasher.update(&buffer[..read]);
@@ -407,5 +414,5 @@ fn hash(part: &PartFile, size: u64, algorithms: &[Algorithm]) -> Result<Vec<Dige
             }
         }
     }
-    Ok(hasher.finish())
+    Ok(Some(hasher.finish()))
 }

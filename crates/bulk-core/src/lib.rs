@@ -5,9 +5,10 @@
 //! [`stream`] hands on each object's bytes in order, while the rest of it still arrives. Data flows from the source to the
 //! folder to the caller; [`Event`]s leave sideways to an [`Observer`] and steer nothing.
 //!
-//! The examples below need `bulk-core`, `futures` and `tokio` (with its features `rt-multi-thread` and `macros`) in
-//! `[dependencies]`, and a [`Source`] of your own `async-trait` and `bytes` besides. Downloads run on the caller's tokio
-//! runtime.
+//! The examples below need `bulk-core`, `futures`, `tokio` (with its features `rt-multi-thread` and `macros`) and, for the
+//! folders that they try it in, `tempfile` in `[dependencies]`; a [`Source`] of your own `async-trait` and `bytes` besides.
+//! They are the bodies of a `#[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>>`: downloads run on the
+//! caller's tokio runtime.
 //!
 //! # Files in order
 //!
@@ -163,6 +164,7 @@ mod etag;
 mod event;
 mod file_source;
 mod finish;
+mod folder;
 mod folder_lock;
 mod hasher;
 mod http_client;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::folder::sync_folder;
 use crate::record_sorter::Sorter;
 use crate::source::is_inside;
 use crate::{Digest, ETag, Error};
@@ -74,7 +75,7 @@ pub fn write_manifest(
     }
     result?;
     fs::rename(&temporary, folder.join(MANIFEST)).map_err(|error| Error::io("rename", &temporary, error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| Error::io("sync", folder, error))
+    sync_folder(folder).map_err(|error| Error::io("sync", folder, error))
 }
 
 fn write_temporary(

@@ -28,6 +28,8 @@ pub(crate) struct Pace {
 
 struct Shared {
     configured: usize,
+    /// The longest hold.
+    longest: Duration,
     /// Has as many permits, taken or not, as `ceiling` and `excess` of the state together.
     permits: Arc<Semaphore>,
     state: Mutex<State>,
@@ -44,11 +46,13 @@ struct State {
 }
 
 impl Pace {
-    /// At most `concurrency` requests at a time (0 counts as 1), all of them from the start.
-    pub(crate) fn new(concurrency: usize) -> Self {
+    /// At most `concurrency` requests at a time (0 counts as 1), all of them from the start. No hold lasts longer than
+    /// `longest`: who is told to wait for more gives up, and others are to learn on their own whether that still holds.
+    pub(crate) fn new(concurrency: usize, longest: Duration) -> Self {
         let configured = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let state = State { not_before: None, ceiling: configured, excess: 0, successes: 0, halved: None };
-        let shared = Shared { configured, permits: Arc::new(Semaphore::new(configured)), state: Mutex::new(state) };
+        let permits = Arc::new(Semaphore::new(configured));
+        let shared = Shared { configured, longest, permits, state: Mutex::new(state) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -67,7 +71,7 @@ impl Pace {
     /// Lets nobody be ready for `delay` from now. A longer hold stays in force.
     pub(crate) fn hold(&self, delay: Duration) {
         // A delay beyond the end of time is none that a server means.
-        let Some(until) = Instant::now().checked_add(delay) else { return };
+        let Some(until) = Instant::now().checked_add(delay.min(self.shared.longest)) else { return };
         let mut state = self.shared.lock();
         state.not_before = state.not_before.max(Some(until));
     }
@@ -166,6 +170,16 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_held_for_longer_than_he_would_try() {
+        let (pace, started) = (Pace::new(4, Duration::from_secs(7)), Instant::now());
+        pace.hold(Duration::from_secs(3600));
+        pace.ready().await;
+        assert_eq!(started.elapsed().as_secs(), 7);
+    }
     use crate::{RetryPolicy, retry};
 
     fn throttle(retry_after: Option<u64>) -> Error {
@@ -184,7 +198,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_hold_holds_all() {
-        let (pace, started) = (Pace::new(4), Instant::now());
+        let (pace, started) = (Pace::new(4, LONGEST), Instant::now());
         pace.ready().await;
         assert_eq!(seconds(started), 0.0);
         pace.hold(Duration::from_secs(5));
@@ -195,13 +209,11 @@ mod tests {
         };
         tokio::join!(pace.ready(), pace.ready(), extends);
         assert_eq!(seconds(started).round(), 10.0);
-        pace.hold(Duration::MAX);
-        pace.ready().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn retry_after_of_one_worker_holds_the_others() {
-        let (pace, started) = (Pace::new(4), Instant::now());
+        let (pace, started) = (Pace::new(4, LONGEST), Instant::now());
         let policy = RetryPolicy { initial: Duration::ZERO, ..RetryPolicy::default() };
         let worker = async |errors: &[Option<u64>], begins: u64| {
             let _permit = pace.permit().await;
@@ -232,7 +244,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_throttle_halves_the_ceiling_once_a_second_and_successes_raise_it() {
-        let pace = Pace::new(9);
+        let pace = Pace::new(9, LONGEST);
         let mut held = take_all(&pace);
         assert_eq!(held.len(), 9);
         pace.observe(&Err::<(), _>(throttle(None)));
@@ -279,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn permits_go_in_the_order_of_asking_past_those_who_gave_up() {
-        let pace = Pace::new(1);
+        let pace = Pace::new(1, LONGEST);
         let held = pace.permit().await;
         let (mut first, mut second, mut third) =
             (Box::pin(pace.permit()), Box::pin(pace.permit()), Box::pin(pace.permit()));
@@ -299,6 +311,9 @@ mod tests {
 
     #[test]
     fn there_is_always_leave_for_one() {
-        assert_eq!((Pace::new(0).ceiling(), Pace::new(usize::MAX).ceiling()), (1, Semaphore::MAX_PERMITS));
+        assert_eq!(
+            (Pace::new(0, LONGEST).ceiling(), Pace::new(usize::MAX, LONGEST).ceiling()),
+            (1, Semaphore::MAX_PERMITS)
+        );
     }
 }

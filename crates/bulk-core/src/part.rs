@@ -105,8 +105,10 @@ impl Record {
         }
         // Listings and headers give times of different precision.
         let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
-        if version.strong_etag().is_none()
+        let tells_versions = request.etag.as_ref().is_some_and(|etag| !etag.is_weak());
+        if !(tells_versions && version.strong_etag().is_some())
             && request.last_modified.is_some()
+            && version.last_modified.is_some()
             && seconds(version.last_modified) != seconds(request.last_modified)
         {
             return Some("it was modified");

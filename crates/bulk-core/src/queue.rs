@@ -39,6 +39,8 @@ pub(crate) struct Limits {
     pub(crate) window: u64,
     pub(crate) segment: Option<u64>,
     pub(crate) disk_patience: Duration,
+    /// Whether files that earlier runs staged may be removed for the front.
+    pub(crate) evicts_staged: bool,
 }
 
 pub(crate) struct Queue {

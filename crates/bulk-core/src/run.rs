@@ -35,7 +35,7 @@ impl Run {
             source,
             folder,
             budget: queue.budget().clone(),
-            pace: Pace::new(options.concurrency),
+            pace: Pace::new(options.concurrency, options.retry.timeout),
             options,
             queue: Mutex::new(queue),
             news: Notify::new(),
@@ -173,4 +173,13 @@ impl Run {
 /// The same error for another file.
 fn copy(error: &std::io::Error) -> std::io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+}
+
+/// What a task gave; `None` if the runtime ends. Its panic goes on here.
+pub(crate) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Option<T> {
+    match result.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(given) => Some(given),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
+    }
 }

@@ -15,7 +15,7 @@ use crate::queue::{
 };
 use crate::ranges::Range;
 use crate::retry::retry_when;
-use crate::run::Run;
+use crate::run::{Run, joined};
 use crate::{Body, Crc64Nvme, Error, Event, Get, Request, remove_staged};
 
 /// Bytes that one connection gathers before they are written.
@@ -641,12 +641,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let interrupted = |_| Error::Interrupted { location: name.to_owned() };
     let run = run.clone();
     let working = tokio::task::spawn_blocking(move || {
         let result = work();
         drop(run);
         result
     });
-    working.await.map_err(interrupted)?
+    joined(working.await).unwrap_or_else(|| Err(Error::Interrupted { location: name.to_owned() }))
 }

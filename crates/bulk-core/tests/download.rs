@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_core::{
-    Body, Delivery, Digest, DownloadOptions, ETag, Error, Event, Get, Request, RetryPolicy, Source, download,
-    remove_staged,
+    Algorithm, Body, Delivery, Digest, DiskBudget, DownloadOptions, ETag, Error, Event, FileSource, Get, Request,
+    RetryPolicy, Source, download, remove_staged,
 };
 use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 #[path = "support/fetch.rs"]
 mod fetch;
@@ -494,6 +495,117 @@ async fn who_is_slow_to_state_digests_holds_up_no_other_file() {
     }
     hesitant.answer.add_permits(1);
     files.next().await.unwrap().outcome.unwrap();
+}
+
+#[tokio::test]
+async fn what_earlier_runs_left_whole_makes_way_only_if_it_may() {
+    const LEN: usize = 1_000_000;
+    let objects = [("first", content(1, LEN)), ("left", content(2, LEN))];
+    let server = serve(&objects);
+    for may in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = async |plan: Vec<Request>| {
+            let (_, mut options) = recorded();
+            let budget = DiskBudget::new(folder.path());
+            budget.set_limit(Some(LEN as u64 + LEN as u64 / 2));
+            options.budget = Some(budget);
+            (options.evict_staged, options.disk_patience) = (may, Duration::from_millis(300));
+            let mut files = download(source(&server), plan, folder.path(), options);
+            let mut outcomes = Vec::new();
+            while let Some(delivery) = files.next().await {
+                outcomes.push(delivery.outcome.map(|staged| {
+                    // The reader is done with the first.
+                    if delivery.request.name == "first" {
+                        std::fs::remove_file(&staged.path).unwrap();
+                    }
+                    staged.fetched
+                }));
+            }
+            outcomes
+        };
+        assert_eq!(run(plan(&objects[1..])).await.pop().unwrap().unwrap(), LEN as u64);
+        // Its size is known when the other one has been seen.
+        server.fault(Rule::new(Fault::Latency(Duration::from_millis(300))).key("first"));
+        let mut requests = plan(&objects);
+        requests[0].size = None;
+        let mut outcomes = run(requests).await;
+        let (left, first) = (outcomes.pop().unwrap().unwrap(), outcomes.pop().unwrap());
+        if may {
+            assert_eq!((first.unwrap(), left), (LEN as u64, LEN as u64));
+        } else {
+            assert!(matches!(first, Err(Error::Space { .. })));
+            assert_eq!(left, 0);
+        }
+        assert!(std::fs::read(folder.path().join("left")).unwrap() == objects[1].1);
+    }
+}
+
+#[tokio::test]
+async fn a_time_alone_does_not_tell_a_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let source = Arc::new(FileSource::new(&data));
+    let mut fetched = Vec::new();
+    // At one time, of one size.
+    for content in ["one", "one", "two"] {
+        std::fs::write(data.join("a.new"), content).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        std::fs::File::options().write(true).open(data.join("a.new")).unwrap().set_modified(time).unwrap();
+        if std::fs::read_to_string(data.join("a")).ok().as_deref() != Some(content) {
+            std::fs::rename(data.join("a.new"), data.join("a")).unwrap();
+        }
+        let mut request = Request::new("a");
+        (request.size, request.last_modified) = (Some(3), Some(time.try_into().unwrap()));
+        let out = folder.path().join("out");
+        let mut files = download(source.clone(), [request], &out, DownloadOptions::default());
+        fetched.push(files.next().await.unwrap().outcome.unwrap().fetched);
+        assert_eq!(std::fs::read_to_string(out.join("a")).unwrap(), content);
+    }
+    assert_eq!(fetched, [3, 0, 3]);
+}
+
+/// A source that has the run stopped when it is asked for digests.
+struct Stopping {
+    source: Arc<dyn Source>,
+    stop: CancellationToken,
+    digest: Digest,
+}
+
+#[async_trait::async_trait]
+impl Source for Stopping {
+    fn location(&self, key: &str) -> String {
+        self.source.location(key)
+    }
+
+    async fn get(&self, get: &Get) -> Result<Body, Error> {
+        let mut body = self.source.get(get).await?;
+        body.digests.clear();
+        Ok(body)
+    }
+
+    async fn digests(&self, _: &str, _: Option<&ETag>) -> Result<Vec<Digest>, Error> {
+        self.stop.cancel();
+        Ok(vec![self.digest])
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_read_for_its_digests_can_be_stopped_and_gone_on_with() {
+    let objects = [("a", content(1, 3_000_000))];
+    let server = serve(&objects);
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut options) = recorded();
+    options.segment = Some(1 << 20);
+    let digest = Digest::of(Algorithm::Crc32c, &objects[0].1);
+    let stopping = Stopping { source: source(&server), stop: options.stop.clone(), digest };
+    let deliveries: Vec<_> = download(Arc::new(stopping), plan(&objects), folder.path(), options).collect().await;
+    assert!(deliveries.iter().all(|delivery| matches!(delivery.outcome, Err(Error::Interrupted { .. }))));
+    assert!(!folder.path().join("a").exists());
+    let (_, options) = recorded();
+    let mut files = download(source(&server), plan(&objects), folder.path(), options);
+    assert_eq!(files.next().await.unwrap().outcome.unwrap().fetched, 0);
+    assert!(std::fs::read(folder.path().join("a")).unwrap() == objects[0].1);
 }
 
 /// A source that counts how many are asking it for digests at once.

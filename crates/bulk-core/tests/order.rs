@@ -112,11 +112,12 @@ async fn check(case: Case) {
     options.disk_patience = Duration::from_secs(30);
     // What the disk says, from another thread.
     let (ends, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let looks = Arc::new(AtomicU64::new(0));
     let watching = {
-        let (ends, most, folder) = (ends.clone(), most.clone(), folder.path().to_owned());
+        let (ends, most, looks, folder) = (ends.clone(), most.clone(), looks.clone(), folder.path().to_owned());
         std::thread::spawn(move || {
             let mut before: HashMap<u64, u64> = HashMap::new();
-            while !ends.load(Ordering::Relaxed) {
+            while !ends.load(Ordering::Relaxed) || looks.load(Ordering::Relaxed) < 2 {
                 let mut now = HashMap::new();
                 by_inode(&folder, &mut now);
                 // What is there in both was there in between, all of it at once: a look takes its time, in which files
@@ -124,6 +125,7 @@ async fn check(case: Case) {
                 let both = now.iter().filter_map(|(inode, bytes)| Some(*before.get(inode)?.min(bytes)));
                 most.fetch_max(both.sum(), Ordering::Relaxed);
                 before = now;
+                looks.fetch_add(1, Ordering::Relaxed);
             }
         })
     };

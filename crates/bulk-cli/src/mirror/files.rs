@@ -74,7 +74,7 @@ impl Totals {
                 }
             }
             // Its chunks so far are kept; the exit status tells the rest.
-            Err(failure) if failure.is_stop() => {}
+            Err(failure) if failure.is_stop() && run.common.stop.is_cancelled() => {}
             Err(Failure { exit, mut error }) => {
                 let is_fetch = error.chain().any(|cause| fetch_error(cause).is_some());
                 self.is_database_lost |= !is_fetch && matches!(exit, Exit::Remote | Exit::Denied);
@@ -196,6 +196,7 @@ pub(super) fn download_options(run: &Run<'_>) -> DownloadOptions {
     let mut options = DownloadOptions::default();
     options.concurrency = run.common.jobs;
     options.window = WINDOW;
+    options.evict_staged = !run.mirror.keep_files;
     run.mirror.disk.apply(run.budget, &mut options);
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();

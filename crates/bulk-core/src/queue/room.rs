@@ -54,7 +54,8 @@ impl Queue {
             _ => false,
         };
         let mut places = self.files.range(first..).rev().filter(|(_, file)| is_in_the_way(file));
-        let last = places.clone().find(|(_, file)| !file.was_staged).or_else(|| places.next());
+        let last = places.clone().find(|(_, file)| !file.was_staged);
+        let last = last.or_else(|| places.next().filter(|_| self.limits.evicts_staged));
         let Some(place) = last.map(|(place, _)| *place) else {
             return self.leftovers.any().map(|part| Next::Clear(part, EVICTED));
         };
