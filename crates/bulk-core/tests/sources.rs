@@ -108,7 +108,9 @@ async fn sources_that_do_not_conform_are_found_out() {
 }
 
 /// A source of files that says of them what is not so.
-struct Mistaken(FileSource, fn(&str) -> String, StateDigests);
+struct Mistaken(FileSource, Identify, StateDigests);
+
+type Identify = fn(&str) -> String;
 
 type StateDigests = fn(&str, Option<&ETag>) -> Result<Vec<Digest>, Error>;
 
@@ -161,7 +163,7 @@ async fn wrong_digests_and_identities_are_found_out() {
     conformance.secrets = vec!["hidden".to_owned()];
     let folder = folder(&conformance);
     let files = FileSource::new(folder.path());
-    let wrong: [(&str, fn(&str) -> String, StateDigests); 6] = [
+    let wrong: [(&str, Identify, StateDigests); 6] = [
         ("identity", |_| "the same".to_owned(), right),
         ("identity", |key| format!("{key}?signature=hidden"), right),
         ("identity", |key| format!("{key}?{}", fastrand::u64(..)), right),
