@@ -10,11 +10,11 @@
 #![allow(clippy::print_stdout, reason = "an example that shows what it does")]
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use bulk_archive::{DecodeOptions, Decoder};
-use bulk_pg::{FileIdentity, LoadOptions, Session, TableName, count_rows, load, prepare_ledger};
+use bulk_pg::{FileIdentity, Input, LoadOptions, Plain, Session, TableName, count_rows, load, prepare_ledger};
 use bulk_testkit::{postgres, snapshot};
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let identity = FileIdentity::new(key, None, file.metadata()?.len());
     let open = move || {
         let decoder = Decoder::open(&file, &DecodeOptions::default()).map_err(io::Error::other)?;
-        Ok(Box::new(decoder) as Box<dyn Read + Send>)
+        Ok(Box::new(Plain(decoder)) as Box<dyn Input>)
     };
     let loaded = load(std::slice::from_mut(&mut session), &table, &identity, open, &LoadOptions::default()).await?;
     println!("{} records, {} of them sent by this run", loaded.records, loaded.sent);

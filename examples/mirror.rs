@@ -12,13 +12,14 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use bulk_archive::{DecodeOptions, Decoder};
 use bulk_core::{DownloadOptions, Request, download};
 use bulk_pg::{
-    FileIdentity, LoadOptions, Schema, Session, TableName, apply_post_data, apply_pre_data, load, prepare_ledger,
+    FileIdentity, Input, LoadOptions, Plain, Schema, Session, TableName, apply_post_data, apply_pre_data, load,
+    prepare_ledger,
 };
 use bulk_s3::{Bucket, BucketOptions, Wanted, choose_snapshot};
 use bulk_testkit::{postgres, s3, snapshot};
@@ -68,7 +69,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let identity = FileIdentity::new(&delivery.request.key, etag, staged.size);
         let open = move || {
             let decoder = Decoder::open(&staged.path, &DecodeOptions::default()).map_err(io::Error::other)?;
-            Ok(Box::new(decoder) as Box<dyn Read + Send>)
+            Ok(Box::new(Plain(decoder)) as Box<dyn Input>)
         };
         let loaded = load(&mut sessions[..1], table, &identity, open, &LoadOptions::default()).await?;
         println!("{table:#}: {} rows", loaded.records);

@@ -224,13 +224,34 @@ async fn load_decoded(
     let open = move || {
         let decoder = open()?;
         totals.begin_reading(begun.get_or_init(|| decoder.progress()).clone());
-        Ok(Box::new(decoder) as Box<dyn std::io::Read + Send>)
+        Ok(Box::new(Decoded(decoder)) as Box<dyn bulk_pg::Input>)
     };
     let loaded = bulk_pg::load(sessions, table, identity, open, &options).await;
     if let Some(counter) = counter.get() {
         report.totals().end_reading(counter);
     }
     Ok(loaded?)
+}
+
+/// What a decoder gives, and where in the file it can begin anew.
+struct Decoded(Decoder);
+
+impl Read for Decoded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl bulk_pg::Input for Decoded {
+    fn checkpoint(&self) -> Option<bulk_pg::Checkpoint> {
+        let place = self.0.checkpoint()?;
+        Some(bulk_pg::Checkpoint::new(place.offset(), place.to_string()))
+    }
+
+    fn skip_to(&mut self, checkpoint: &bulk_pg::Checkpoint) -> bool {
+        // One of a version that writes it otherwise is of no use.
+        checkpoint.text.parse().is_ok_and(|place| self.0.skip_to(&place))
+    }
 }
 
 /// What the content of a file says that it is.

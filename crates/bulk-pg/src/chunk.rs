@@ -17,7 +17,7 @@ use crate::received::{Kept, Received};
 use crate::rejects::{self, Reject};
 use crate::salvage::{KEEP, UNDO, known, salvage};
 use crate::turns::{Turn, Turns};
-use crate::{CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, Session, TableName};
+use crate::{Checkpoint, CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, Session, TableName};
 
 /// An expression for what a COPY into the table of the name `$1` depends on. The COPY's lock keeps it until the end of the
 /// transaction.
@@ -96,7 +96,7 @@ impl Destination<'_> {
         let mut received = Received::new(start);
         let mut copy = Copy { destination: self, transaction: &transaction, under_way: None, ended: 0 };
         let (mut next, mut refusal) = (Some(first), None);
-        let (end, guarded) = loop {
+        let (end, guarded, checkpoint) = loop {
             match next {
                 Some(Piece::Rows(Rows { encoding, bytes, lines, stretch, room })) => {
                     received.add(stretch);
@@ -107,7 +107,7 @@ impl Destination<'_> {
                     // Before it waits for more, which may need it.
                     drop(room);
                 }
-                Some(Piece::End { end, guarded }) => break (end, guarded),
+                Some(Piece::End { end, guarded, checkpoint }) => break (end, guarded, checkpoint),
                 None => return Ok(None),
             }
             next = pieces.recv().await;
@@ -151,7 +151,7 @@ impl Destination<'_> {
                 rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
             }
         }
-        self.mark(&transaction, start, end, guarded, rejected).await?;
+        self.mark(&transaction, start, end, (guarded, checkpoint), rejected).await?;
         // Deferred constraints are checked here.
         transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
         if let Some(tolerance) = &self.tolerance {
@@ -196,7 +196,7 @@ impl Destination<'_> {
         transaction: &Transaction<'_>,
         start: Position,
         end: Position,
-        guarded: bool,
+        (guarded, checkpoint): (bool, Option<Checkpoint>),
         rejected: u64,
     ) -> Result<(), Error> {
         let action = || Error::database(format!("load a chunk of {}", self.file.key));
@@ -210,8 +210,10 @@ impl Destination<'_> {
                 .map_err(action())?;
         }
         let sql = format!(
-            "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected)
-             SELECT id, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::boolean, $11::bigint
+            "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected,
+                                     checkpoint_byte, checkpoint)
+             SELECT id, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::boolean, $11::bigint,
+                    $12::bigint, $13::text
              FROM bulk.load WHERE id = $2 AND attempt = $3 AND {SHAPE} = $4 FOR SHARE"
         );
         let marked = transaction
@@ -229,6 +231,8 @@ impl Destination<'_> {
                     &((end.offset - start.offset) as i64),
                     &guarded,
                     &(rejected as i64),
+                    &checkpoint.as_ref().map(|checkpoint| checkpoint.offset as i64),
+                    &checkpoint.as_ref().map(|checkpoint| checkpoint.text.as_str()),
                 ],
             )
             .await

@@ -1,17 +1,18 @@
 //! The thread that reads a file, cuts it into records and encodes them for COPY.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 
 use tokio::sync::oneshot;
 
 use crate::column::{Mapping, Target};
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
+use crate::input::{Noted, Passed};
 use crate::ledger::Extent;
 use crate::rows::{BadValue, RowEncoder};
 use crate::{
-    Certainty, Checksum, CopyBinary, CopyFormat, CopyText, Dialect, Error, Header, LoadOptions, Position, RecordError,
-    RecordErrorKind, RecordOptions, Records, TableName, Verdict, detect,
+    Certainty, Checkpoint, Checksum, CopyBinary, CopyFormat, CopyText, Dialect, Error, Header, Input, LoadOptions,
+    Position, RecordError, RecordErrorKind, RecordOptions, Records, TableName, Verdict, detect,
 };
 
 /// Decoded bytes that the dialect is told from, and that the header must be within.
@@ -59,7 +60,7 @@ impl Encoder {
     /// `None` if nobody takes chunks any more.
     pub(crate) fn run(
         mut self,
-        input: impl FnOnce() -> io::Result<Box<dyn Read + Send>>,
+        input: impl FnOnce() -> io::Result<Box<dyn Input>>,
         opened: oneshot::Sender<Opened>,
         mut feed: Feed,
     ) -> Result<Option<Position>, Error> {
@@ -93,14 +94,15 @@ impl Encoder {
         if opened.send(Opened { verdict, header: header.clone(), mapping, text }).is_err() {
             return Ok(None);
         }
-        let mut stream = Cursor::new(sample).chain(input);
+        let mut stream = Noted::new(sample, input);
+        let passed = stream.passed();
         let mut at = Position { offset: header_end, record: 0, chunk: 0 };
-        self.skip(&mut stream, 0, header_end)?;
+        self.skip(&mut stream, 0, header_end, None)?;
         for extent in &self.committed {
             if at.offset < extent.start.offset {
                 let gap = (&mut stream).take(extent.start.offset - at.offset);
                 let mut records = Records::resume(gap, dialect, header.clone(), at, options.clone());
-                match self.feed_records(&mut records, &mut rows, &mut feed) {
+                match self.feed_records(&mut records, &passed, &mut rows, &mut feed) {
                     Ok(()) => at = records.position(),
                     Err(end) => return self.end(end, &mut stream),
                 }
@@ -115,25 +117,33 @@ impl Encoder {
                     extent.start.offset
                 )));
             }
-            self.skip(&mut stream, at.offset, extent.end.offset)?;
+            self.skip(&mut stream, at.offset, extent.end.offset, extent.checkpoint.as_ref())?;
             at = extent.end;
             // What settled the dialect stands in chunks that are not read again; so does what left it open.
             options.guard = extent.guarded && self.options.dialect.is_none();
         }
         let mut records = Records::resume(&mut stream, dialect, header, at, options);
-        match self.feed_records(&mut records, &mut rows, &mut feed) {
+        match self.feed_records(&mut records, &passed, &mut rows, &mut feed) {
             Ok(()) => Ok(Some(records.position())),
             Err(end) => self.end(end, &mut stream),
         }
     }
 
-    /// Reads over what is loaded, from one offset to another, which may take as long as loading it did.
-    fn skip(&self, stream: &mut impl Read, from: u64, to: u64) -> Result<(), Error> {
+    /// Goes over what is loaded, from one offset to another. What cannot be left out is read, which may take as long as
+    /// loading it did.
+    fn skip(&self, stream: &mut Noted, from: u64, to: u64, checkpoint: Option<&Checkpoint>) -> Result<(), Error> {
         let mut at = from;
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| (from + 1..=to).contains(&checkpoint.offset))
+            && stream.skip_to(checkpoint)
+        {
+            at = checkpoint.offset;
+        }
         while at < to {
-            let piece = io::copy(&mut stream.take((to - at).min(SAMPLE)), &mut io::sink());
+            let piece = io::copy(&mut Read::take(&mut *stream, (to - at).min(SAMPLE)), &mut io::sink());
             let piece = piece.map_err(|error| self.unreadable(error))?;
             at += piece;
+            // Nobody asks for the places within.
+            stream.passed().last_before(at);
             if piece == 0 {
                 return Err(self.misfit(format!(
                     "{to} bytes of it are loaded, and it now has only {at}: it is not the same file; {ANEW}"
@@ -150,6 +160,7 @@ impl Encoder {
     fn feed_records(
         &self,
         records: &mut Records<impl Read>,
+        passed: &Passed,
         rows: &mut RowEncoder,
         feed: &mut Feed,
     ) -> Result<(), End> {
@@ -178,13 +189,13 @@ impl Encoder {
             }
             let end = records.position();
             if end.chunk != start.chunk {
-                rows.end(start, end, records.is_guarded(), feed)?;
+                rows.end(start, end, (records.is_guarded(), passed.last_before(end.offset)), feed)?;
                 start = end;
             }
         }
         let end = records.position();
         if end.record != start.record {
-            rows.end(start, end, records.is_guarded(), feed)?;
+            rows.end(start, end, (records.is_guarded(), passed.last_before(end.offset)), feed)?;
         }
         Ok(())
     }

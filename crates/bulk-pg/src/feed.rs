@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::Position;
 use crate::copy_format::Encoding;
 use crate::lines::Lines;
 use crate::rejects::Reject;
+use crate::{Checkpoint, Position};
 
 /// Encoded bytes in a piece.
 pub(crate) const PIECE: usize = 256 << 10;
@@ -32,6 +32,8 @@ pub(crate) enum Piece {
     End {
         end: Position,
         guarded: bool,
+        /// The last place before that at which reading can begin anew.
+        checkpoint: Option<Checkpoint>,
     },
 }
 
@@ -113,8 +115,14 @@ impl Feed {
     }
 
     /// Ends the chunk that starts at `start`.
-    pub(crate) fn end(&mut self, start: Position, end: Position, guarded: bool) -> Result<(), Deserted> {
-        self.send(start, Piece::End { end, guarded })?;
+    pub(crate) fn end(
+        &mut self,
+        start: Position,
+        end: Position,
+        guarded: bool,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<(), Deserted> {
+        self.send(start, Piece::End { end, guarded, checkpoint })?;
         self.pieces = None;
         Ok(())
     }

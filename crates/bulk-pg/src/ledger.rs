@@ -3,7 +3,7 @@
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
-use crate::{Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects};
+use crate::{Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ const TABLES: &str = "
     COMMENT ON TABLE bulk.chunk IS 'A run of records whose rows were committed in the transaction that wrote this row.';
     ALTER TABLE bulk.load ADD COLUMN IF NOT EXISTS settled_at timestamptz, ADD COLUMN IF NOT EXISTS damage text,
         ADD COLUMN IF NOT EXISTS attempt bigint NOT NULL DEFAULT 0;
+    ALTER TABLE bulk.chunk ADD COLUMN IF NOT EXISTS checkpoint_byte bigint, ADD COLUMN IF NOT EXISTS checkpoint text;
+    COMMENT ON COLUMN bulk.chunk.checkpoint IS 'A place at or before the end of the chunk at which the reader of the file can begin anew, behind checkpoint_byte decoded bytes.';
     ALTER TABLE bulk.chunk DROP CONSTRAINT IF EXISTS chunk_pkey;
     ALTER TABLE bulk.chunk ADD PRIMARY KEY (load_id, first_byte);";
 
@@ -82,12 +84,14 @@ pub(crate) struct Load {
 }
 
 /// Records that are committed, one after the other: chunks without a gap between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) start: Position,
     pub(crate) end: Position,
     /// Whether the dialect was still in doubt at its end.
     pub(crate) guarded: bool,
+    /// The last place before its end at which reading can begin anew, if one is known.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.reject` of what
@@ -99,7 +103,12 @@ pub(crate) struct Extent {
 pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     let exists = session
         .client()
-        .query_one("SELECT to_regclass('bulk.dropped') IS NOT NULL AND to_regclass('bulk.reject') IS NOT NULL", &[])
+        .query_one(
+            "SELECT to_regclass('bulk.dropped') IS NOT NULL AND to_regclass('bulk.reject') IS NOT NULL
+                    AND EXISTS (SELECT FROM pg_catalog.pg_attribute
+                                WHERE attrelid = to_regclass('bulk.chunk') AND attname = 'checkpoint')",
+            &[],
+        )
         .await
         .map_err(Error::database("look for the ledger"))?;
     if exists.get(0) {
@@ -149,7 +158,7 @@ pub(crate) async fn extents(session: &Session, load: &Load) -> Result<Vec<Extent
     let rows = session
         .client()
         .query(
-            "SELECT chunk, first_record, records, first_byte, bytes, guarded FROM bulk.chunk
+            "SELECT chunk, first_record, records, first_byte, bytes, guarded, checkpoint_byte, checkpoint FROM bulk.chunk
              WHERE load_id = $1 ORDER BY first_byte",
             &[&load.id],
         )
@@ -162,9 +171,14 @@ pub(crate) async fn extents(session: &Session, load: &Load) -> Result<Vec<Extent
         let end =
             Position { offset: start.offset + number(4), record: start.record + number(2), chunk: start.chunk + 1 };
         let guarded = row.get(5);
+        let place = row.get::<_, Option<i64>>(6).zip(row.get::<_, Option<String>>(7));
+        let checkpoint = place.map(|(offset, text)| Checkpoint::new(unsigned(offset), text));
         match extents.last_mut() {
-            Some(last) if last.end.offset == start.offset => (last.end, last.guarded) = (end, guarded),
-            _ => extents.push(Extent { start, end, guarded }),
+            Some(last) if last.end.offset == start.offset => {
+                (last.end, last.guarded) = (end, guarded);
+                last.checkpoint = checkpoint.or(last.checkpoint.take());
+            }
+            _ => extents.push(Extent { start, end, guarded, checkpoint }),
         }
     }
     Ok(extents)

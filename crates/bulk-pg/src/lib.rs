@@ -19,8 +19,7 @@
 //! # Example
 //!
 //! ```
-//! use std::io::Read;
-//! use bulk_pg::{FileIdentity, LoadOptions, Session, count_rows, load, prepare_ledger};
+//! use bulk_pg::{FileIdentity, Input, LoadOptions, Plain, Session, count_rows, load, prepare_ledger};
 //!
 //! # let server = bulk_testkit::postgres::shared().unwrap();
 //! # let database = server.create_database("doc").unwrap();
@@ -35,7 +34,7 @@
 //! let csv = &b"name,id\n\"Supreme Court\",\"scotus\"\n"[..];
 //! let file = FileIdentity::new("courts.csv", Some("v1".to_owned()), csv.len() as u64);
 //! let table = "court".parse().unwrap();
-//! let open = move || Ok(Box::new(csv) as Box<dyn Read + Send>);
+//! let open = move || Ok(Box::new(Plain(csv)) as Box<dyn Input>);
 //! let loaded = load(&mut sessions, &table, &file, open, &LoadOptions::default()).await?;
 //! assert_eq!((loaded.records, loaded.sent), (1, 1));
 //!
@@ -77,6 +76,7 @@ mod field;
 mod foreign_key;
 mod header;
 mod ident;
+mod input;
 mod ledger;
 mod lines;
 mod load;
@@ -120,6 +120,7 @@ pub use field::Field;
 pub use foreign_key::Orphans;
 pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
+pub use input::{Checkpoint, Input, Plain};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
 pub use mirror_lock::lock_mirror;

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::turns::Turns;
 use crate::verify::has_rows;
 use crate::{
-    CopyFormat, Dialect, Drift, Error, Event, Observer, RecordOptions, Session, TableName, Verdict, quote_literal,
+    CopyFormat, Dialect, Drift, Error, Event, Input, Observer, RecordOptions, Session, TableName, Verdict,
+    quote_literal,
 };
 
 /// When an input's checksums vouch for its bytes. It decides what an error of the kind
@@ -254,7 +255,7 @@ pub async fn load(
     sessions: &mut [Session],
     table: &TableName,
     file: &FileIdentity,
-    input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+    input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
     let (first, others) = sessions.split_first_mut().expect("a load takes at least one session");
@@ -276,7 +277,7 @@ async fn load_locked(
     table: &TableName,
     (target, shape): (Target, Option<String>),
     file: &FileIdentity,
-    input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+    input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
     ledger::fence(session, table).await?;
@@ -319,7 +320,7 @@ async fn load_rows(
     (target, shape): (Target, Option<String>),
     file: &FileIdentity,
     load: &Load,
-    input: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+    input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
     let attempt = ledger::begin_attempt(session, load).await?;

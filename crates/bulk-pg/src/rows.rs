@@ -4,7 +4,7 @@ use crate::copy_format::Encoding;
 use crate::feed::{Deserted, Feed, PIECE, Stretch};
 use crate::lines::Lines;
 use crate::rejects::Reject;
-use crate::{CopyBinary, CopyText, Position, Record, Unencoded};
+use crate::{Checkpoint, CopyBinary, CopyText, Position, Record, Unencoded};
 
 /// Bytes of rows that wait to be sent as text beside those in binary.
 const ASIDE: usize = 1 << 20;
@@ -149,7 +149,7 @@ impl RowEncoder {
         &mut self,
         start: Position,
         end: Position,
-        guarded: bool,
+        (guarded, checkpoint): (bool, Option<Checkpoint>),
         feed: &mut Feed,
     ) -> Result<(), Deserted> {
         if !self.rows.bytes.is_empty() || self.aside.bytes.is_empty() && !self.stretch.lengths.is_empty() {
@@ -162,7 +162,7 @@ impl RowEncoder {
             self.binary = None;
         }
         (self.records, self.unclear, self.rejected) = (0, 0, 0);
-        feed.end(start, end, guarded)
+        feed.end(start, end, guarded, checkpoint)
     }
 }
 

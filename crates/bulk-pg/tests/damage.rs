@@ -5,7 +5,7 @@ mod support;
 use std::io::{self, Read};
 use std::slice::from_mut;
 
-use bulk_pg::{Checksum, Error, LoadOptions, load, restart};
+use bulk_pg::{Checksum, Error, LoadOptions, Plain, load, restart};
 use support::{Bench, HEADER, Input, LINE, file, load_t, numbered, table, whole};
 
 const CHUNK: usize = 1000;
@@ -25,7 +25,7 @@ fn damaged(content: &[u8]) -> impl FnOnce() -> io::Result<Input> + Send + 'stati
         }
     }
     let content = content.to_vec();
-    move || Ok(Box::new(io::Cursor::new(content).chain(Checksum)) as Input)
+    move || Ok(Box::new(Plain(io::Cursor::new(content).chain(Checksum))) as Input)
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::slice::from_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulk_pg::{CopyFormat, Dialect, Error, LoadOptions, RecordErrorKind, Session, load};
+use bulk_pg::{CopyFormat, Dialect, Error, LoadOptions, Plain, RecordErrorKind, Session, load};
 use support::{Bench, Counted, HEADER, LINE, chain, file, load_t, numbered, table, whole};
 
 /// Loads into a fresh `t (id integer, text text)`, which must fail, and gives the error and the rows that stay.
@@ -158,7 +158,7 @@ async fn a_file_without_a_byte_is_told_as_such() {
 async fn a_file_that_cannot_be_opened_is_named() {
     let bench = Bench::new("unreadable", "CREATE TABLE t (id integer)");
     let mut session = bench.session().await;
-    let open = || std::fs::File::open("/nowhere/t.csv").map(|file| Box::new(file) as support::Input);
+    let open = || std::fs::File::open("/nowhere/t.csv").map(|file| Box::new(Plain(file)) as support::Input);
     let error = load(from_mut(&mut session), &table("t"), &file("t.csv", b""), open, &LoadOptions::default())
         .await
         .unwrap_err();
@@ -217,7 +217,7 @@ async fn a_record_beyond_the_limit_is_refused_and_not_held_in_memory() {
     let count = read.clone();
     let open = move || {
         let endless = Counted { count, inner: io::repeat(b'x') };
-        Ok(Box::new(io::Cursor::new(csv).chain(endless)) as support::Input)
+        Ok(Box::new(Plain(io::Cursor::new(csv).chain(endless))) as support::Input)
     };
     let error = load(from_mut(&mut session), &table("t"), &identity, open, &options).await.unwrap_err();
     assert_eq!(

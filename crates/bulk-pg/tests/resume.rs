@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::io;
+use std::io::{self, Read};
 use std::slice::from_mut;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use bulk_pg::{Dialect, Error, Event, LoadOptions, Session, load, restart};
+use bulk_pg::{Checkpoint, Dialect, Error, Event, LoadOptions, Plain, Session, load, restart};
 use support::{Bench, Counted, HEADER, LINE, Log, broken_after, chain, file, gated, load_t, numbered, table, whole};
 
 const ROWS: usize = 20_000;
@@ -363,11 +363,94 @@ async fn a_stop_is_heeded_while_a_load_reads_over_what_is_there() {
     stopped.stop.cancel();
     let read = Arc::new(AtomicU64::new(0));
     let counted = Counted { count: read.clone(), inner: io::Cursor::new(csv.clone()) };
-    let open = move || Ok(Box::new(counted) as support::Input);
+    let open = move || Ok(Box::new(Plain(counted)) as support::Input);
     let error = load(from_mut(&mut session), &table("t"), &identity, open, &stopped).await.unwrap_err();
     assert!(matches!(error, Error::Stopped { .. }), "{error}");
     // The sample from which the dialect is told, and no more of 2.4 MB.
     assert_eq!(read.load(Ordering::SeqCst), 1 << 20);
     assert_eq!(load_t(&mut session, &csv, &options()).await.unwrap().records, 20_000);
     assert_whole(&bench, ROWS);
+}
+
+/// A file of which each block can be read on its own. It breaks where it is told to.
+struct Blocks {
+    content: Vec<u8>,
+    at: usize,
+    breaks_at: usize,
+    read: Arc<AtomicU64>,
+    skipped: Arc<Mutex<Vec<u64>>>,
+}
+
+const BLOCK: usize = 50_000;
+
+impl Read for Blocks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.breaks_at {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        let block_end = (self.at / BLOCK + 1) * BLOCK;
+        let end = self.content.len().min(self.breaks_at).min(self.at + buffer.len()).min(block_end);
+        let piece = &self.content[self.at..end];
+        buffer[..piece.len()].copy_from_slice(piece);
+        self.read.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        self.at = end;
+        Ok(piece.len())
+    }
+}
+
+impl bulk_pg::Input for Blocks {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        let block = self.at / BLOCK;
+        (self.at > 0).then(|| Checkpoint::new((block * BLOCK) as u64, format!("block {block}")))
+    }
+
+    fn skip_to(&mut self, checkpoint: &Checkpoint) -> bool {
+        let block: usize = checkpoint.text.strip_prefix("block ").unwrap().parse().unwrap();
+        assert_eq!(checkpoint.offset, (block * BLOCK) as u64);
+        assert!(self.at < block * BLOCK, "it is asked for places behind all that was read alone");
+        self.at = block * BLOCK;
+        self.skipped.lock().unwrap().push(checkpoint.offset);
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_is_left_out_where_reading_can_begin_behind_it() {
+    const RECORDS: usize = 30_000;
+    let csv = numbered(RECORDS);
+    for count in [1, 3] {
+        let bench = Bench::new("places", "CREATE TABLE t (id integer PRIMARY KEY, text text)");
+        let mut sessions = Vec::new();
+        for _ in 0..count {
+            sessions.push(bench.session().await);
+        }
+        let mut options = LoadOptions::default();
+        options.chunk_size = 200_000;
+        let mut run = async |breaks_at: usize| {
+            let (read, skipped) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
+            let blocks =
+                Blocks { content: csv.clone(), at: 0, breaks_at, read: read.clone(), skipped: skipped.clone() };
+            let open = move || Ok(Box::new(blocks) as support::Input);
+            let loaded = load(&mut sessions, &table("t"), &file("t.csv", &csv), open, &options).await;
+            let skipped = skipped.lock().unwrap().clone();
+            (loaded, read.load(Ordering::SeqCst), skipped)
+        };
+        run(2_500_000).await.0.unwrap_err();
+        let committed: u64 = bench.psql("SELECT max(first_byte + bytes) FROM bulk.chunk").parse().unwrap();
+        assert!(committed > 2_000_000, "{committed}");
+        // A chunk in the midst is lost.
+        bench.psql(
+            "DELETE FROM t WHERE id IN (SELECT id FROM t ORDER BY id OFFSET (SELECT first_record FROM bulk.chunk WHERE chunk = 9)
+                                        LIMIT (SELECT records FROM bulk.chunk WHERE chunk = 9));
+             DELETE FROM bulk.chunk WHERE chunk = 9",
+        );
+        let (loaded, read, skipped) = run(usize::MAX).await;
+        assert_eq!(loaded.unwrap().records, RECORDS as u64);
+        // The sample, the lost chunk, and what is behind the last one; each from the start of its block.
+        let [lost, behind] = skipped[..] else { panic!("{skipped:?}") };
+        assert!((1_750_000..=1_800_000).contains(&lost), "{lost}");
+        assert!(behind <= committed && committed - behind < BLOCK as u64, "{behind} of {committed}");
+        assert!(read < csv.len() as u64 - 900_000, "{read} of {}", csv.len());
+        assert_eq!(bench.psql("SELECT count(*), sum(id) FROM t"), format!("{RECORDS}|{}", RECORDS * (RECORDS + 1) / 2));
+    }
 }

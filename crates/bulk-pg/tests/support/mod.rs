@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
-use bulk_pg::{Event, FileIdentity, LoadOptions, Loaded, Session, TableName, load, prepare_ledger};
+use bulk_pg::{Event, FileIdentity, LoadOptions, Loaded, Plain, Session, TableName, load, prepare_ledger};
 use bulk_testkit::postgres::{self, Database, Server};
 
 pub struct Bench {
@@ -65,18 +65,18 @@ pub async fn load_t(session: &mut Session, content: &[u8], options: &LoadOptions
     load(from_mut(session), &table("t"), &file("t.csv", content), whole(content), options).await
 }
 
-pub type Input = Box<dyn Read + Send>;
+pub type Input = Box<dyn bulk_pg::Input>;
 
 /// An input that gives all of `content`.
 pub fn whole(content: &[u8]) -> impl FnOnce() -> io::Result<Input> + Send + 'static {
     let content = content.to_vec();
-    move || Ok(Box::new(io::Cursor::new(content)) as Input)
+    move || Ok(Box::new(Plain(io::Cursor::new(content))) as Input)
 }
 
 /// An input that fails behind its first `len` bytes.
 pub fn broken_after(content: &[u8], len: usize) -> impl FnOnce() -> io::Result<Input> + Send + 'static {
     let content = content[..len].to_vec();
-    move || Ok(Box::new(io::Cursor::new(content).chain(Broken)) as Input)
+    move || Ok(Box::new(Plain(io::Cursor::new(content).chain(Broken))) as Input)
 }
 
 struct Broken;
@@ -93,7 +93,7 @@ pub fn gated(content: &[u8], len: usize) -> (impl FnOnce() -> io::Result<Input> 
     let (sender, receiver) = mpsc::channel();
     let open = move || {
         let gate = Gate { receiver };
-        Ok(Box::new(io::Cursor::new(first).chain(gate).chain(io::Cursor::new(rest))) as Input)
+        Ok(Box::new(Plain(io::Cursor::new(first).chain(gate).chain(io::Cursor::new(rest)))) as Input)
     };
     (open, sender)
 }
