@@ -429,3 +429,37 @@ async fn killed_in_the_middle_and_run_again_every_row_is_there_once() {
     load.load(&["people.csv"], &[]).assert(0, &["had been loaded"]);
     assert_eq!(load.sql("SELECT count(*) FROM people"), ROWS.to_string());
 }
+
+#[test]
+fn of_a_bz2_file_what_is_committed_is_not_decoded_again() {
+    const RECORDS: u64 = 400_000;
+    let load = Load::new();
+    let mut csv = b"id,name,note,born\n".to_vec();
+    for id in 0..RECORDS {
+        writeln!(csv, "{id},name {},{:x<80},2020-02-29", id * 7919, id.wrapping_mul(0x9e37_79b9_7f4a_7c15)).unwrap();
+    }
+    // Two chunks of 16 MiB, and a third.
+    assert!((40_000_000..50_000_000).contains(&csv.len()), "{}", csv.len());
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(1));
+    encoder.write_all(&csv).unwrap();
+    let mut bytes = encoder.finish().unwrap();
+    load.write("people.csv.bz2", &bytes);
+    let time = std::fs::metadata(load.file("people.csv.bz2")).unwrap().modified().unwrap();
+    let chunks = || match load.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL").as_str() {
+        "t" => load.sql("SELECT count(*) FROM bulk.chunk"),
+        _ => "0".to_owned(),
+    };
+    kill_when(load.command(&["people.csv.bz2"], &[]), || chunks() != "0");
+
+    // Damage in the middle of what is committed, unseen: the same size and time.
+    let place = bytes.len() / 6;
+    bytes[place] ^= 1;
+    load.write("people.csv.bz2", &bytes);
+    let file = std::fs::File::options().write(true).open(load.file("people.csv.bz2")).unwrap();
+    file.set_modified(time).unwrap();
+    load.load(&["people.csv.bz2"], &[]).assert(0, &["goes on behind record"]);
+    let sum = RECORDS * (RECORDS - 1) / 2;
+    assert_eq!(load.sql("SELECT count(*), sum(id) FROM people"), format!("{RECORDS}|{sum}"));
+    // Whoever decodes it meets the damage.
+    load.load(&["people.csv.bz2"], &["--restart"]).assert(1, &["the checksum of the block does not match"]);
+}
