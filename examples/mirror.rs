@@ -18,13 +18,12 @@ use std::sync::Arc;
 use bulk_archive::{DecodeOptions, Decoder};
 use bulk_core::{DownloadOptions, Request, download};
 use bulk_pg::{
-    FileIdentity, Input, LoadOptions, Plain, Schema, Session, TableName, apply_post_data, apply_pre_data, load,
-    prepare_ledger,
+    FileIdentity, Input, LoadOptions, Plain, PostDataOptions, Schema, Session, TableName, apply_post_data,
+    apply_pre_data, load, prepare_ledger,
 };
 use bulk_s3::{Bucket, BucketOptions, Wanted, choose_snapshot};
 use bulk_testkit::{postgres, s3, snapshot};
 use futures::{StreamExt, TryStreamExt};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -74,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let loaded = load(&mut sessions[..1], table, &identity, open, &LoadOptions::default()).await?;
         println!("{table:#}: {} rows", loaded.records);
     }
-    let done = apply_post_data(&mut sessions, &phases, &wanted, &(), &CancellationToken::new()).await?;
+    let done = apply_post_data(&mut sessions, &phases, &wanted, &PostDataOptions::default()).await?;
     println!("{} indexes and constraints made, {} keys violated", done.applied, done.orphans.len());
     Ok(())
 }

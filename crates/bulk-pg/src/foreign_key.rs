@@ -8,7 +8,7 @@ use crate::{Error, ForeignKey, Ident, Session, TableName, quote_literal};
 /// How many orphans of one foreign key are shown.
 const EXAMPLES: usize = 5;
 /// How the comment on a violated foreign key starts.
-const NOTE: &str = "NOT VALID: ";
+pub(crate) const NOTE: &str = "NOT VALID: ";
 /// What stands in it before an orphan's key, a JSON array of texts.
 const SUCH_AS: &str = ", such as ";
 

@@ -104,9 +104,10 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     let exists = session
         .client()
         .query_one(
-            "SELECT to_regclass('bulk.dropped') IS NOT NULL AND to_regclass('bulk.reject') IS NOT NULL
-                    AND EXISTS (SELECT FROM pg_catalog.pg_attribute
-                                WHERE attrelid = to_regclass('bulk.chunk') AND attname = 'checkpoint')",
+            // The columns that came last to each.
+            "SELECT count(*) = 3 FROM pg_catalog.pg_attribute
+             WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.reject'), 'fields'),
+                                           (to_regclass('bulk.dropped'), 'attach'))",
             &[],
         )
         .await

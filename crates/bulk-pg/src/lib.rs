@@ -9,8 +9,10 @@
 //! - *Load a file*: [`load()`], with [`LoadOptions`]; ask before fetching it with [`find_loaded`]; begin anew with
 //!   [`restart`]; compare counts with [`count_rows`].
 //! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
-//!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all.
-//! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`].
+//!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all. Or, without a
+//!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
+//! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; rows that refer to nothing:
+//!   [`PostDataOptions::orphans`].
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
 //! - *Read a `pg_dump` schema*: [`Schema`].
@@ -76,11 +78,13 @@ mod field;
 mod foreign_key;
 mod header;
 mod ident;
+mod indexes;
 mod input;
 mod ledger;
 mod lines;
 mod load;
 mod mirror_lock;
+mod orphans;
 mod place;
 mod position;
 mod post_data;
@@ -120,12 +124,14 @@ pub use field::Field;
 pub use foreign_key::Orphans;
 pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
+pub use indexes::drop_indexes;
 pub use input::{Checkpoint, Input, Plain};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
 pub use mirror_lock::lock_mirror;
+pub use orphans::{KeptOrphans, OrphanPolicy, RejectedOrphans};
 pub use position::Position;
-pub use post_data::{PostData, apply_post_data};
+pub use post_data::{PostData, PostDataOptions, apply_post_data, has_dropped, restore_dependents};
 pub use pre_data::{PreData, Refused, apply_pre_data};
 pub use record::Record;
 pub use record_error::{Contradiction, RecordError, RecordErrorKind};
@@ -140,4 +146,4 @@ pub use schema::{
 };
 pub use session::Session;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
-pub use verify::{Count, count_rows, has_rows};
+pub use verify::{Count, count_rejects, count_rows, has_rows};

@@ -1,6 +1,6 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,12 +8,14 @@ use crate::dropped::{self, Kind};
 use crate::error::Cause;
 use crate::existing::Existing;
 use crate::foreign_key::{self, Checked};
+use crate::indexes::restore_indexes;
+use crate::orphans;
 use crate::pre_data::is_duplicate;
 use crate::restore::restore;
 use crate::sequences::raise_sequences;
 use crate::{
-    Definition, DefinitionKind, Error, Event, ForeignKey, NotRestored, Observer, Orphans, Phase, Plan, Refused,
-    Session, TableName,
+    Definition, DefinitionKind, Error, Event, ForeignKey, Ident, KeptOrphans, NotRestored, Observer, OrphanPolicy,
+    Orphans, Phase, Plan, Refused, RejectedOrphans, Session, TableName,
 };
 
 /// What [`apply_post_data`] did.
@@ -29,23 +31,46 @@ pub struct PostData {
     /// Foreign keys that an earlier run found violated, with what it found. They are so still: an orphan that it named is
     /// there. Their rows were not looked at again, so the figures may be old.
     pub known_orphans: Vec<(String, String)>,
+    /// Foreign keys whose orphans were moved to `bulk.reject`; they are valid now.
+    pub rejected: Vec<RejectedOrphans>,
+    /// Foreign keys whose orphans were to be moved and could not be. They are in `orphans` or `known_orphans`, too.
+    pub kept: Vec<KeptOrphans>,
     /// Foreign keys that an earlier run found violated, and that are valid now.
     pub repaired: Vec<String>,
     /// Statements that the server refused, and those that make what has no name: of it a second run could not tell that
     /// it is there.
     pub refused: Vec<Refused>,
-    /// Foreign keys and triggers that were dropped for a load, by whichever run, and are there again as they were.
+    /// Foreign keys, triggers and indexes that were dropped for a load, by whichever run, and are there again as they were.
     pub restored: usize,
-    /// Foreign keys and triggers that were dropped for a load and cannot be made again.
+    /// Foreign keys, triggers and indexes that were dropped for a load and cannot be made again.
     pub not_restored: Vec<NotRestored>,
     /// Sequences that were raised to the largest value in their column.
     pub sequences: usize,
 }
 
+/// How [`apply_post_data`] works.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PostDataOptions {
+    /// What is done with rows that violate a foreign key. Default: they stay and are reported.
+    pub orphans: OrphanPolicy,
+    /// Who is told of each statement. Default nobody.
+    pub observer: Arc<dyn Observer>,
+    /// Cancel it to stop when the statements that run have ended, with [`Error::Stopped`]. Default a token of its own.
+    pub stop: CancellationToken,
+}
+
+impl Default for PostDataOptions {
+    fn default() -> Self {
+        Self { orphans: OrphanPolicy::default(), observer: Arc::new(()), stop: CancellationToken::new() }
+    }
+}
+
 /// Runs the phases after the data on all of `sessions` side by side: indexes and constraints, ANALYZE of `loaded`, what
 /// needs indexes, foreign keys, triggers, sequences.
 ///
-/// What [`drop_dependents`](crate::drop_dependents) and [`restart_with_plan`](crate::restart_with_plan) have dropped, in
+/// What [`drop_dependents`](crate::drop_dependents), [`drop_indexes`](crate::drop_indexes) and
+/// [`restart_with_plan`](crate::restart_with_plan) have dropped, in
 /// this run or an earlier one, is made again before what `plan` has of its kind, and whether the plan has it or not: as it
 /// was, with its options, its comment and whether a trigger was enabled. It then counts as existing. What belongs to a
 /// table that is gone is forgotten.
@@ -53,7 +78,8 @@ pub struct PostData {
 /// Whatever exists is skipped, so an interrupted run goes on at the statement that it had reached. Foreign keys are added
 /// NOT VALID and then validated; one that the rows violate stays NOT VALID and is listed with its orphans, and a comment
 /// on it says so. A later run tries again as soon as the orphan that the comment names is gone, or a row was loaded into
-/// one of the two tables.
+/// one of the two tables. Or its orphans are [moved away](OrphanPolicy::Reject), before triggers are made that would see
+/// them go.
 ///
 /// Sequences are never lowered.
 ///
@@ -62,17 +88,55 @@ pub struct PostData {
 /// # Errors
 ///
 /// [`Error::Database`] if a session breaks. A statement that the server refuses is listed and the others go on.
-/// [`Error::Stopped`] once `stop` is cancelled and the statements that were running have ended.
+/// [`Error::Stopped`] once [`stop`](PostDataOptions::stop) is cancelled and the statements that were running have ended.
 pub async fn apply_post_data(
     sessions: &mut [Session],
     plan: &Plan<'_>,
     loaded: &[TableName],
-    observer: &dyn Observer,
-    stop: &CancellationToken,
+    options: &PostDataOptions,
+) -> Result<PostData, Error> {
+    apply(sessions, plan, loaded, None, options).await
+}
+
+/// Whether anything that was dropped of `tables` for a load is to be made again.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn has_dropped(session: &Session, tables: &[TableName]) -> Result<bool, Error> {
+    for kind in [Kind::Index, Kind::ForeignKey, Kind::Trigger] {
+        if !dropped::list(session, kind, Some(tables)).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes again what [`drop_indexes`](crate::drop_indexes) and others have dropped of `tables`, which were loaded, as
+/// [`apply_post_data`] does it: indexes, foreign keys, which are then validated, triggers; ANALYZE and sequences, too. What
+/// was dropped of other tables is left to those who dropped it.
+///
+/// # Errors
+///
+/// As [`apply_post_data`].
+pub async fn restore_dependents(
+    sessions: &mut [Session],
+    tables: &[TableName],
+    options: &PostDataOptions,
+) -> Result<PostData, Error> {
+    apply(sessions, &Plan::default(), tables, Some(tables), options).await
+}
+
+async fn apply(
+    sessions: &mut [Session],
+    plan: &Plan<'_>,
+    loaded: &[TableName],
+    only: Option<&[TableName]>,
+    options: &PostDataOptions,
 ) -> Result<PostData, Error> {
     let mut done = PostData::default();
     let Some(first) = sessions.first() else { return Ok(done) };
-    let mut run = Run { sessions, existing: Existing::find(first).await?, observer, stop };
+    let mut run = Run { existing: Existing::find(first).await?, options };
     for session in sessions.iter() {
         // Half of the default of a small server's memory for one index, at most; a fixed figure that people can read.
         session
@@ -81,6 +145,12 @@ pub async fn apply_post_data(
             .await
             .map_err(Error::database("set maintenance_work_mem"))?;
     }
+    let indexes = restore_indexes(sessions, only, |what| run.step(what)).await?;
+    if indexes.made > 0 {
+        run.existing = Existing::find(first).await?;
+    }
+    done.restored += indexes.made;
+    done.not_restored.extend(indexes.refused);
     let mut tables: Vec<(Option<&TableName>, Work<'_>)> =
         loaded.iter().map(|table| (Some(table), Work { analyze: Some(table), ..Work::default() })).collect();
     let unnamed = Phase::ALL.iter().flat_map(|phase| plan.phase(*phase)).filter(|definition| is_unnamed(definition));
@@ -88,19 +158,30 @@ pub async fn apply_post_data(
         let reason = "it has no name, so that a second run could not tell that it is there";
         Refused::for_reason(definition, reason.to_owned())
     }));
-    for definition in plan.indexes.iter().filter(|definition| !is_unnamed(definition)) {
+    let is_refused = |definition: &Definition| {
+        let is_name = |schema: &Ident, name: &Ident| {
+            done.not_restored.iter().any(|refused| refused.table.schema == *schema && refused.name == *name)
+        };
+        match &definition.kind {
+            DefinitionKind::Index { name, .. } => is_name(&name.schema, &name.name),
+            DefinitionKind::Constraint(constraint) => is_name(&constraint.table.schema, &constraint.name),
+            _ => false,
+        }
+    };
+    let indexes = plan.indexes.iter().filter(|definition| !is_unnamed(definition) && !is_refused(definition));
+    for definition in indexes {
         of_table(&mut tables, definition.table()).statements.push(definition);
     }
     let sizes = sizes(first).await?;
     let size = |table: Option<&TableName>| table.and_then(|table| sizes.get(table)).copied().unwrap_or(0);
     tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.statements.len() as i64)));
-    run.side_by_side(tables, &mut done).await?;
+    run.side_by_side(sessions, tables, &mut done).await?;
     for definition in plan.after_indexes.iter().filter(|definition| !is_unnamed(definition)) {
         run.statement(first, definition, &definition.sql, &mut done).await?;
     }
 
     // Adding a key locks both tables, but takes no time; validating locks little, and reads both.
-    let keys = restore(first, Kind::ForeignKey, |what| run.step(what)).await?;
+    let keys = restore(first, Kind::ForeignKey, only, |what| run.step(what)).await?;
     if keys.made > 0 {
         run.existing = Existing::find(first).await?;
     }
@@ -125,9 +206,22 @@ pub async fn apply_post_data(
     done.restored += keys.made;
     done.not_restored.extend(keys.refused);
     tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.keys.len() as i64)));
-    run.side_by_side(tables, &mut done).await?;
+    run.side_by_side(sessions, tables, &mut done).await?;
+    if options.orphans == OrphanPolicy::Reject {
+        let moved = orphans::reject(&mut sessions[0], only, |what| run.step(what)).await?;
+        (done.rejected, done.kept) = (moved.rejected, moved.kept);
+        let is_valid = |table: Option<&TableName>, constraint: &str| {
+            let same = |rejected: &RejectedOrphans| {
+                rejected.constraint == constraint && table.is_none_or(|table| rejected.table == *table)
+            };
+            done.rejected.iter().any(same)
+        };
+        done.orphans.retain(|orphans| !is_valid(Some(&orphans.table), &orphans.constraint));
+        done.known_orphans.retain(|(constraint, _)| !is_valid(None, constraint));
+    }
+    let first = &sessions[0];
 
-    let triggers = restore(first, Kind::Trigger, |what| run.step(what)).await?;
+    let triggers = restore(first, Kind::Trigger, only, |what| run.step(what)).await?;
     if triggers.made > 0 {
         run.existing = Existing::find(first).await?;
     }
@@ -177,17 +271,15 @@ fn of_table<'a, 't>(tables: &'t mut Tables<'a>, table: Option<&'a TableName>) ->
 }
 
 struct Run<'a> {
-    sessions: &'a [Session],
     existing: Existing,
-    observer: &'a dyn Observer,
-    stop: &'a CancellationToken,
+    options: &'a PostDataOptions,
 }
 
 impl Run<'_> {
     /// Each session takes the next table of the list as it gets free.
-    async fn side_by_side(&self, tables: Tables<'_>, done: &mut PostData) -> Result<(), Error> {
+    async fn side_by_side(&self, sessions: &[Session], tables: Tables<'_>, done: &mut PostData) -> Result<(), Error> {
         let queue = &Mutex::new(VecDeque::from(tables));
-        let work = self.sessions.iter().map(|session| async move {
+        let work = sessions.iter().map(|session| async move {
             let mut part = PostData::default();
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -226,10 +318,10 @@ impl Run<'_> {
 
     /// Says what comes next, unless it shall not come.
     fn step(&self, what: &str) -> Result<(), Error> {
-        if self.stop.is_cancelled() {
+        if self.options.stop.is_cancelled() {
             return Err(Error::Stopped { what: "making indexes and constraints".to_owned() });
         }
-        self.observer.event(&Event::Step { what });
+        self.options.observer.event(&Event::Step { what });
         Ok(())
     }
 

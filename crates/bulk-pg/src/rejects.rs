@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use futures::TryStreamExt;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Transaction};
 
@@ -18,15 +19,18 @@ pub(crate) const TABLE: &str = "
     ALTER TABLE bulk.chunk ADD COLUMN IF NOT EXISTS rejected bigint NOT NULL DEFAULT 0;
     CREATE TABLE IF NOT EXISTS bulk.reject (
         load_id bigint NOT NULL REFERENCES bulk.load ON DELETE CASCADE,
-        record bigint NOT NULL,
-        byte bigint NOT NULL,
+        record bigint,
+        byte bigint,
         \"column\" text,
         sqlstate text NOT NULL,
         message text NOT NULL,
-        raw bytea NOT NULL,
-        PRIMARY KEY (load_id, record)
+        raw bytea,
+        fields jsonb
     );
-    COMMENT ON TABLE bulk.reject IS 'A record that was left out of a load, written in the transaction of the rows around it; byte is where it starts in the decoded file, raw is the record as it stands there.';";
+    ALTER TABLE bulk.reject ADD COLUMN IF NOT EXISTS fields jsonb, DROP CONSTRAINT IF EXISTS reject_pkey;
+    ALTER TABLE bulk.reject ALTER record DROP NOT NULL, ALTER byte DROP NOT NULL, ALTER raw DROP NOT NULL;
+    CREATE UNIQUE INDEX IF NOT EXISTS reject_record ON bulk.reject (load_id, record);
+    COMMENT ON TABLE bulk.reject IS 'A record that was left out of a load, written in the transaction of the rows around it; byte is where it starts in the decoded file, raw is the record as it stands there. Or a row that was taken out of its table because it refers to nothing: it has fields in place of these.';";
 
 /// A record that is left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,8 +122,8 @@ pub(crate) async fn over_limit(session: &Session, load: &Load, limit: u64) -> Re
     let row = session
         .client()
         .query_opt(
-            "SELECT record, byte, \"column\", sqlstate, message FROM bulk.reject WHERE load_id = $1
-             ORDER BY record OFFSET $2 LIMIT 1",
+            "SELECT record, byte, \"column\", sqlstate, message FROM bulk.reject
+             WHERE load_id = $1 AND record IS NOT NULL ORDER BY record OFFSET $2 LIMIT 1",
             &[&load.id, &skip],
         )
         .await
@@ -139,18 +143,23 @@ pub(crate) async fn over_limit(session: &Session, load: &Load, limit: u64) -> Re
 #[derive(Serialize)]
 struct Line<'a> {
     file: &'a str,
-    record: i64,
-    byte: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byte: Option<i64>,
     column: Option<&'a str>,
     sqlstate: &'a str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<&'a RawValue>,
 }
 
 /// Writes the records of a file that were left out of a table, and tells how many they are.
 ///
 /// `raw` gets them byte for byte as they stand in the decoded file, without its header, in the file's order. `lines` gets
 /// a line of JSON for each: `file`, `record` (its number, from 1), `byte` (where it starts in the decoded file),
-/// `column` (or null), `sqlstate` and `message`. Both are written to in small pieces, as the server gives them, and are
+/// `column` (or null), `sqlstate` and `message`. A row that [was taken out](crate::OrphanPolicy::Reject) for a foreign key
+/// comes behind them: as a line with `fields`, the row as an object, in place of `record` and `byte`. Both are written to in small pieces, as the server gives them, and are
 /// not flushed. Of a load that is not finished it writes what has been left out so far.
 ///
 /// # Errors
@@ -170,11 +179,11 @@ pub async fn write_rejects(
     let rows = session
         .client()
         .query_raw(
-            "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw
+            "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw, r.fields::text
              FROM bulk.load l JOIN bulk.reject r ON r.load_id = l.id
              WHERE l.target_schema = $1 AND l.target_table = $2 AND l.file_key = $3
                AND l.file_etag IS NOT DISTINCT FROM $4 AND l.file_size = $5
-             ORDER BY r.record",
+             ORDER BY r.record, r.fields",
             parameters,
         )
         .await
@@ -190,6 +199,7 @@ pub async fn write_rejects(
 }
 
 fn write_reject(file: &str, row: &Row, raw: &mut impl Write, lines: &mut impl Write) -> io::Result<()> {
+    let fields = row.get::<_, Option<&str>>(6).map(serde_json::from_str).transpose()?;
     let line = Line {
         file,
         record: row.get(0),
@@ -197,8 +207,9 @@ fn write_reject(file: &str, row: &Row, raw: &mut impl Write, lines: &mut impl Wr
         column: row.get(2),
         sqlstate: row.get(3),
         message: row.get(4),
+        fields,
     };
-    raw.write_all(row.get(5))?;
+    raw.write_all(row.get::<_, Option<&[u8]>>(5).unwrap_or_default())?;
     serde_json::to_writer(&mut *lines, &line)?;
     lines.write_all(b"\n")
 }

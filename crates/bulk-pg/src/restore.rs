@@ -6,7 +6,7 @@ use crate::dropped::{self, Dropped, Kind};
 use crate::error::Cause;
 use crate::{Error, ForeignKey, Ident, Session, TableName};
 
-/// A foreign key or trigger that was dropped for a load and that the server refuses to make again. It stays in
+/// A foreign key, trigger or index that was dropped for a load and that the server refuses to make again. It stays in
 /// `bulk.dropped`, and the next run tries again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -38,6 +38,12 @@ pub(crate) struct Unchecked {
 }
 
 impl Restored {
+    pub(crate) fn refuse(&mut self, dropped: Dropped, reason: String) {
+        let statement = dropped.statement();
+        let Dropped { table, name, .. } = dropped;
+        self.refused.push(NotRestored { table, name, statement, reason });
+    }
+
     /// Whether something of this name was dropped and could not be made again, so that nothing else may take its place.
     pub(crate) fn has_refused(&self, table: &TableName, name: &Ident) -> bool {
         self.refused.iter().any(|refused| refused.table == *table && refused.name == *name)
@@ -49,14 +55,16 @@ impl Restored {
 }
 
 /// Makes again whatever was dropped of a kind and is not there. What belongs to a table that is gone is forgotten, and so
-/// is what somebody else has made or dropped since. `step` is told of each statement, and may stop the work.
+/// is what somebody else has made or dropped since. If some tables are said, it is `only` about theirs. `step` is told of
+/// each statement, and may stop the work.
 pub(crate) async fn restore(
     session: &Session,
     kind: Kind,
+    only: Option<&[TableName]>,
     step: impl Fn(&str) -> Result<(), Error>,
 ) -> Result<Restored, Error> {
     let mut restored = Restored::default();
-    for dropped in dropped::list(session, kind).await? {
+    for dropped in dropped::list(session, kind, only).await? {
         match (dropped.exists, dropped.remade) {
             (true, true) => match find_unchecked(session, &dropped).await? {
                 Some(unchecked) => restored.unchecked.push(unchecked),
@@ -93,10 +101,7 @@ async fn make(
                 let action = format!("make {:#} of {:#} again", dropped.name, dropped.table);
                 return Err(Error::Database { action, source: cause });
             }
-            cause => {
-                let Dropped { table, name, .. } = dropped;
-                restored.refused.push(NotRestored { table, name, statement, reason: cause.to_string() });
-            }
+            cause => restored.refuse(dropped, cause.to_string()),
         },
     }
     Ok(())

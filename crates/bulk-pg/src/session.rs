@@ -17,8 +17,8 @@ use crate::tls::{Mode, Tls};
 /// The session reads names as a schema file means them (`search_path` is `public`), has no time-outs, and commits
 /// without waiting for the disk: each chunk of rows commits together with the mark that it is there, so a crash of the
 /// server loses both or neither, and [`Session::flush`] makes the last commit wait for all before it (PostgreSQL manual,
-/// "Asynchronous Commit"). New values of wide columns are compressed by lz4 where the server has it. Nothing of this
-/// outlives the session.
+/// "Asynchronous Commit"). New values of wide columns are compressed by lz4 where the server has it and the column has no
+/// method of its own ([`Session::reset_compression`] leaves it to the server). Nothing of this outlives the session.
 ///
 /// Dropping it closes the connection and rolls back what is open.
 #[derive(Debug)]
@@ -93,6 +93,20 @@ impl Session {
     /// Whether wide values are compressed by lz4 rather than pglz, which takes the server several times the CPU.
     pub fn uses_lz4(&self) -> bool {
         self.lz4
+    }
+
+    /// Compresses wide values as the server is set up to, for the rest of the session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub async fn reset_compression(&mut self) -> Result<(), Error> {
+        if self.lz4 {
+            let reset = self.client.batch_execute("RESET default_toast_compression").await;
+            reset.map_err(Error::database("reset default_toast_compression"))?;
+            self.lz4 = false;
+        }
+        Ok(())
     }
 
     /// Host, port and database, without user and password.

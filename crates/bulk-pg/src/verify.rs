@@ -59,3 +59,21 @@ pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, E
     let unsigned = |place| u64::try_from(row.get::<_, i64>(place)).unwrap_or(0);
     Ok(Count { table: table.clone(), records: unsigned(1), rejected: unsigned(2), rows: unsigned(0) })
 }
+
+/// How many records and rows of the files that went into a table were left out of it, as `bulk.reject` lists them.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn count_rejects(session: &Session, table: &TableName) -> Result<u64, Error> {
+    let row = session
+        .client()
+        .query_one(
+            "SELECT coalesce(sum(rejected), 0)::bigint FROM bulk.load
+             WHERE target_oid = pg_catalog.to_regclass($1)::oid AND finished_at IS NOT NULL",
+            &[&table.to_string()],
+        )
+        .await
+        .map_err(Error::database(format!("count what was left out of {table:#}")))?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}

@@ -6,7 +6,8 @@ use std::slice::from_mut;
 use std::sync::Mutex;
 
 use bulk_pg::{
-    Error, Event, PostData, Schema, Session, apply_post_data, drop_dependents, load, restart, restart_with_plan,
+    Error, Event, PostData, PostDataOptions, Schema, Session, apply_post_data, drop_dependents, load, restart,
+    restart_with_plan,
 };
 use support::{Bench, chain, file, table, whole};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,7 @@ async fn drop_all(session: &mut Session, schema: &Schema) -> usize {
 
 async fn after(session: &mut Session, schema: &Schema) -> PostData {
     let sessions = std::slice::from_mut(session);
-    apply_post_data(sessions, &schema.plan(), &[], &(), &CancellationToken::new()).await.unwrap()
+    apply_post_data(sessions, &schema.plan(), &[], &PostDataOptions::default()).await.unwrap()
 }
 
 async fn load_into(session: &mut Session, name: &str, csv: &[u8]) {
@@ -138,7 +139,9 @@ async fn stop_before_the_check(session: &mut Session) {
     };
     let plan = Schema::default();
     let sessions = std::slice::from_mut(session);
-    let error = apply_post_data(sessions, &plan.plan(), &[], &observer, &stop).await.unwrap_err();
+    let mut options = PostDataOptions::default();
+    (options.observer, options.stop) = (std::sync::Arc::new(observer), stop);
+    let error = apply_post_data(sessions, &plan.plan(), &[], &options).await.unwrap_err();
     assert!(matches!(error, Error::Stopped { .. }), "{error}");
     assert!(steps.lock().unwrap().iter().all(|step| step.contains("ADD CONSTRAINT")), "{steps:?}");
 }

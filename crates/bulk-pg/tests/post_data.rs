@@ -2,7 +2,9 @@
 
 mod support;
 
-use bulk_pg::{PostData, Schema, Session, TableName, apply_post_data, apply_pre_data, drop_dependents};
+use bulk_pg::{
+    PostData, PostDataOptions, Schema, Session, TableName, apply_post_data, apply_pre_data, drop_dependents,
+};
 use std::slice::from_mut;
 use support::{Bench, table};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +58,7 @@ impl Loaded {
         let mut plan = self.schema.plan();
         apply_pre_data(&mut self.session, &mut plan, &[]).await.unwrap();
         let tables: Vec<_> = loaded.iter().map(|name| table(name)).collect();
-        apply_post_data(from_mut(&mut self.session), &plan, &tables, &(), &CancellationToken::new()).await.unwrap()
+        apply_post_data(from_mut(&mut self.session), &plan, &tables, &PostDataOptions::default()).await.unwrap()
     }
 
     fn psql(&self, sql: &str) -> String {
@@ -261,7 +263,7 @@ async fn indexes_are_made_by_several_sessions_at_once() {
     let mut plan = loaded.schema.plan();
     apply_pre_data(&mut loaded.session, &mut plan, &[]).await.unwrap();
     let mut sessions = vec![loaded.bench.session().await, loaded.bench.session().await, loaded.bench.session().await];
-    let done = apply_post_data(&mut sessions, &plan, &[table("docket")], &(), &CancellationToken::new()).await.unwrap();
+    let done = apply_post_data(&mut sessions, &plan, &[table("docket")], &PostDataOptions::default()).await.unwrap();
     assert_eq!((done.applied, done.orphans.len(), done.refused.len()), (8, 2, 0));
     assert_eq!(
         loaded.psql("SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid WHERE c.relnamespace = 'public'::regnamespace AND indisvalid"),
@@ -325,7 +327,9 @@ async fn a_stop_ends_it_between_two_statements_and_the_next_run_goes_on() {
     apply_pre_data(&mut loaded.session, &mut plan, &[]).await.unwrap();
     let tables = [table("docket")];
     let sessions = from_mut(&mut loaded.session);
-    let error = apply_post_data(sessions, &plan, &tables, &observer, &stop).await.unwrap_err();
+    let mut options = PostDataOptions::default();
+    (options.observer, options.stop) = (std::sync::Arc::new(observer), stop);
+    let error = apply_post_data(sessions, &plan, &tables, &options).await.unwrap_err();
     assert!(matches!(error, bulk_pg::Error::Stopped { .. }), "{error}");
     let made = "SELECT (SELECT count(*) FROM pg_constraint WHERE connamespace = 'public'::regnamespace)
                      + (SELECT count(*) FROM pg_class WHERE relname = 'docket_court')";
