@@ -2,9 +2,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulk_core::{DiskBudget, DownloadOptions};
+use bulk_pg::Session;
 use bulk_s3::DatePattern;
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
@@ -92,6 +93,7 @@ impl Command {
 }
 
 const DISK: &str = "Disk and network";
+const REJECTS: &str = "Bad records and rows";
 const CHOICE: &str = "Which files, and their order";
 
 /// Where a bucket is and who asks.
@@ -165,13 +167,36 @@ pub(crate) struct Mirror {
     /// Database connections: small tables loaded at once, parts of a large one, and tables indexed.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
+    /// Leave out bad records, up to this many of each file; they are noted in bulk.reject. Default: the first one ends the
+    /// load of its file.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = REJECTS)]
+    pub(crate) max_rejects: u64,
+    /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
+    #[arg(long, value_name = "DIR", help_heading = REJECTS)]
+    pub(crate) rejects: Option<PathBuf>,
+    /// What to do with rows that a foreign key forbids: report them, and leave the key NOT VALID; reject them, with the
+    /// rows that refer to them, to bulk.reject; or fail.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Orphans::Report, help_heading = REJECTS)]
+    pub(crate) orphans: Orphans,
     /// Empty the tables and load them anew.
     #[arg(long)]
     pub(crate) restart: bool,
+    /// Drop the indexes, primary keys and unique constraints that the tables have, and build them anew behind the rows:
+    /// faster, where many rows come. Default: they are kept up to date row by row.
+    #[arg(long)]
+    pub(crate) rebuild_indexes: bool,
     #[command(flatten)]
     pub(crate) disk: DiskArguments,
     #[command(flatten)]
     pub(crate) bucket: BucketArguments,
+}
+
+/// What becomes of rows that refer to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Orphans {
+    Report,
+    Reject,
+    Fail,
 }
 
 /// Where the database is.
@@ -182,6 +207,10 @@ pub(crate) struct DatabaseArguments {
     /// open is as psql has it: PGHOST and the other variables, service and password files. Default: all of it.
     #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
     db: Option<String>,
+    /// Let the server compress wide values as it is set up to, mostly by pglz. Default: by lz4, where the server has it and
+    /// the column has no method of its own; that takes it a fraction of the CPU, and some more disk.
+    #[arg(long)]
+    no_lz4: bool,
 }
 
 impl DatabaseArguments {
@@ -192,6 +221,15 @@ impl DatabaseArguments {
     pub(crate) fn given(&self) -> Option<&str> {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         self.db.as_deref().filter(|db| !db.is_empty()).or_else(|| Self::VARIABLES.into_iter().any(is_set).then_some(""))
+    }
+
+    /// A session with the database, set up as the flags say.
+    pub(crate) async fn connect(&self) -> Result<Session, Failure> {
+        let mut session = Session::connect(self.url()?).await?;
+        if self.no_lz4 {
+            session.reset_compression().await?;
+        }
+        Ok(session)
     }
 
     /// As [`given`](Self::given), of a command that cannot do without.
@@ -414,6 +452,11 @@ pub(crate) struct Load {
     /// Empty the table and load it anew.
     #[arg(long, conflicts_with = "append")]
     pub(crate) restart: bool,
+    /// Drop the table's indexes, primary key, unique constraints and foreign keys, and make them anew behind the rows:
+    /// faster, where many rows come. If the load fails, they come back with the next one that does not. Default: they are
+    /// kept up to date and checked row by row.
+    #[arg(long)]
+    pub(crate) rebuild_indexes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,8 @@
 use bulk_core::RetryPolicy;
-use bulk_pg::Session;
 use futures::TryStreamExt;
 use serde_json::json;
 
-use crate::arguments::Doctor;
+use crate::arguments::{DatabaseArguments, Doctor};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
@@ -28,7 +27,7 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
         }
     };
     match doctor.database.given() {
-        Some(url) => check("database", database(url).await),
+        Some(_) => check("database", database(&doctor.database).await),
         None => report.note("      database: not checked; give --db URL, or PGDATABASE and its like"),
     }
     check("bucket", bucket(&dataset, doctor, report).await);
@@ -36,10 +35,11 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
     Ok(exit)
 }
 
-async fn database(url: &str) -> Result<String, (Failure, &'static str)> {
-    let session = Session::connect(url)
+async fn database(arguments: &DatabaseArguments) -> Result<String, (Failure, &'static str)> {
+    let session = arguments
+        .connect()
         .await
-        .map_err(|error| (error.into(), "check host, port, user and password in --db, and that the server runs"))?;
+        .map_err(|failure| (failure, "check host, port, user and password in --db, and that the server runs"))?;
     let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
                       has_database_privilege(current_database(), 'CREATE')";
     let failed = |error| (Failure::new(Exit::Failed, error), "see the server's log");
@@ -53,8 +53,11 @@ async fn database(url: &str) -> Result<String, (Failure, &'static str)> {
         let what = anyhow::anyhow!("the role may not create schemas in {}", session.target());
         return Err((Failure::new(Exit::Denied, what), "GRANT CREATE ON DATABASE … TO the role"));
     }
-    let compression = if session.uses_lz4() { "lz4" } else { "pglz, because the server was built without lz4" };
-    Ok(format!("{}, PostgreSQL {version}, wide columns compressed by {compression}", session.target()))
+    let compression = match session.uses_lz4() {
+        true => "by lz4",
+        false => "as the server is set up, because it was built without lz4 or --no-lz4 says so",
+    };
+    Ok(format!("{}, PostgreSQL {version}, wide columns compressed {compression}", session.target()))
 }
 
 async fn bucket(dataset: &Dataset, doctor: &Doctor, report: &Report) -> Result<String, (Failure, &'static str)> {

@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{BlockingBody, OrderedBody, StagedFile};
-use bulk_pg::{Checksum, FileIdentity, LoadOptions, Session, TableName, count_rows, prepare_ledger, restart};
+use bulk_pg::{
+    Checksum, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, count_rows, drop_indexes, has_dropped,
+    prepare_ledger, restart, restore_dependents,
+};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::arguments::{Common, Load};
 use crate::exit::{Exit, Failure, Tally, fetch_error};
+use crate::mirror::findings::list_post_data;
 use crate::progress::Progress;
 use crate::rejects::RejectFiles;
 use crate::report::Report;
@@ -30,8 +34,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
-    let db = load.database.url()?;
-    let Some(session) = common.stop.run_until_cancelled(Session::connect(db)).await else {
+    let Some(session) = common.stop.run_until_cancelled(load.database.connect()).await else {
         return Ok(Exit::Interrupted);
     };
     let mut sessions = vec![session?];
@@ -47,13 +50,20 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     // Before anything is emptied: a file that cannot be read must not cost the rows of the last one.
     let readable = |file: &PathBuf| codec(file).and_then(|_| identity(file));
     let identities = load.files.iter().map(readable).collect::<Result<Vec<_>, _>>()?;
-    let rejects = load.rejects.as_deref().map(|folder| RejectFiles::new(folder, &load.files)).transpose()?;
+    let files = load.files.iter().map(PathBuf::as_path);
+    let rejects = load.rejects.as_deref().map(|folder| RejectFiles::new(folder, files)).transpose()?;
     while sessions.len() < load.connections {
-        sessions.push(Session::connect(db).await?);
+        sessions.push(load.database.connect().await?);
     }
     prepare_ledger(&sessions[0]).await?;
     if load.restart {
         restart(&mut sessions[0], std::slice::from_ref(&load.table)).await?;
+    }
+    if load.rebuild_indexes && drop_indexes(&mut sessions[0], std::slice::from_ref(&load.table)).await? > 0 {
+        report.note(format!(
+            "indexes and keys of {:#} are dropped, and made anew behind the rows, by this run or the next that succeeds",
+            load.table
+        ));
     }
     let progress = Progress::start(report, 0, identities.iter().map(|identity| identity.size).sum());
     let mut tally = Tally::default();
@@ -92,6 +102,13 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     }
     drop(progress);
     sessions[0].flush().await?;
+    let restored = match tally.exit() {
+        Exit::Done => restore(&mut sessions, &load.table, common, report).await?,
+        _ => Exit::Done,
+    };
+    if restored == Exit::Interrupted {
+        return Ok(restored);
+    }
     // What a file that failed has in the table is not counted in the ledger.
     if tally.exit() == Exit::Done {
         verify(&sessions[0], &load.table, load.append, report).await?;
@@ -99,7 +116,29 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
             return Ok(Exit::Incomplete);
         }
     }
-    Ok(tally.exit())
+    Ok(tally.exit().max(restored))
+}
+
+/// Makes again what this run or one that failed has dropped of the table.
+async fn restore(
+    sessions: &mut [Session],
+    table: &TableName,
+    common: &Common,
+    report: &Report,
+) -> Result<Exit, Failure> {
+    let tables = std::slice::from_ref(table);
+    if !has_dropped(&sessions[0], tables).await? {
+        return Ok(Exit::Done);
+    }
+    let mut options = PostDataOptions::default();
+    let observer = report.clone();
+    options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
+    options.stop = common.stop.clone();
+    match restore_dependents(sessions, tables, &options).await {
+        Ok(done) => Ok(list_post_data(&done, report)),
+        Err(bulk_pg::Error::Stopped { .. }) => Ok(Exit::Interrupted),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Compares the table's rows with the ledger's records. A table that had rows before has more.

@@ -1,26 +1,30 @@
 mod choice;
 mod files;
-mod findings;
+pub(crate) mod findings;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bulk_core::DiskBudget;
 use bulk_pg::{
-    DefinitionKind, NotRestored, Plan, Session, TableName, apply_post_data, apply_pre_data, count_rows,
-    drop_dependents, find_loaded, has_rows, lock_mirror, prepare_ledger, restart_with_plan, settle, unsettled,
+    DefinitionKind, OrphanPolicy, Plan, PostDataOptions, Session, TableName, apply_post_data, apply_pre_data,
+    count_rejects, count_rows, drop_dependents, drop_indexes, find_loaded, has_rows, lock_mirror, prepare_ledger,
+    restart_with_plan, settle, unsettled,
 };
 use bulk_s3::{Object, Snapshot};
 use serde_json::json;
 
 use self::choice::{choose, identity, read_schema, wanted_tables};
 use self::files::{Job, load_all, load_options, remove};
-use self::findings::{list_left_out, list_post_data, summarise};
-use crate::arguments::{Common, Mirror};
+use self::findings::{has_orphans, list_left_out, list_post_data, summarise};
+use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
+use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::source::Place;
 
@@ -35,11 +39,11 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let budget = &mirror.disk.budget(&mirror.dir);
     let run = Run { mirror, common, dataset: &dataset, tables: &tables, fill: &fill, place: &place, budget, report };
 
-    let db = mirror.database.url()?;
+    mirror.database.url()?;
     // Until the first file is loaded there is nothing in hand that a stop had to finish.
     let stop = &common.stop;
     let begun = async {
-        let session = Session::connect(db).await?;
+        let session = mirror.database.connect().await?;
         let snapshot = choose(&run).await?;
         Ok::<_, Failure>((session, snapshot))
     };
@@ -68,9 +72,14 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let (jobs, sessions) = prepared?;
     let wanted: Vec<TableName> = snapshot.files.keys().map(|base| tables[base].clone()).collect();
 
+    let names = snapshot.files.values().map(|object| Path::new(&object.key));
+    let rejects = mirror.rejects.as_deref().map(|folder| RejectFiles::new(folder, names)).transpose()?;
     let before = Instant::now();
     let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions).await?;
     let data_time = before.elapsed();
+    if let Some(rejects) = &rejects {
+        write_rejects(&run, &snapshot, rejects, &sessions[0], totals.failed == 0).await?;
+    }
     exit = exit.max(totals.exit);
     if stop.is_cancelled() {
         return Ok(Exit::Interrupted);
@@ -93,15 +102,26 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
     // Also those of an earlier run that ended before it came to this.
     let loaded_tables = unsettled(&sessions[0], &wanted).await?;
-    let observer = report.clone();
-    let observer = move |event: &bulk_pg::Event<'_>| observer.on_load(event);
-    let post_data = match apply_post_data(&mut sessions, &plan, &loaded_tables, &observer, stop).await {
+    let post_data = match apply_post_data(&mut sessions, &plan, &loaded_tables, &post_data_options(&run)).await {
         Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
         post_data => post_data?,
     };
     let post_time = before.elapsed();
     exit = exit.max(list_post_data(&post_data, report));
-    exit = exit.max(list_not_restored(&post_data.not_restored, report));
+    if let Some(rejects) = rejects.filter(|_| !post_data.rejected.is_empty()) {
+        write_rejects(&run, &snapshot, &rejects, &sessions[0], true).await?;
+    }
+    if mirror.orphans == Orphans::Fail && has_orphans(&post_data) {
+        let what = anyhow::anyhow!("rows refer to nothing, and --orphans fail was asked for");
+        return Err(Failure::new(Exit::Failed, what));
+    }
+    for table in &wanted {
+        let count = count_rejects(&sessions[0], table).await?;
+        if count > 0 {
+            report.note(format!("{table:#}: {count} records of its file are left out, see bulk.reject"));
+            exit = exit.max(Exit::Incomplete);
+        }
+    }
 
     let before = Instant::now();
     if totals.files == 0 {
@@ -130,6 +150,32 @@ struct Run<'a> {
     place: &'a Place,
     budget: &'a DiskBudget,
     report: &'a Report,
+}
+
+fn post_data_options(run: &Run<'_>) -> PostDataOptions {
+    let mut options = PostDataOptions::default();
+    if run.mirror.orphans == Orphans::Reject {
+        options.orphans = OrphanPolicy::Reject;
+    }
+    let observer = run.report.clone();
+    options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
+    options.stop = run.common.stop.clone();
+    options
+}
+
+/// Writes what is left out of each file so far.
+async fn write_rejects(
+    run: &Run<'_>,
+    snapshot: &Snapshot,
+    rejects: &RejectFiles,
+    session: &Session,
+    all_are_loaded: bool,
+) -> Result<(), Failure> {
+    for (base, object) in &snapshot.files {
+        let name = Path::new(&object.key);
+        rejects.write(session, &run.tables[base], name, &identity(object), all_are_loaded, run.report).await?;
+    }
+    Ok(())
 }
 
 /// Makes ledger and tables, and finds what is to be loaded, the largest first.
@@ -178,11 +224,14 @@ async fn prepare(
     if dropped > 0 {
         report.note("foreign keys and triggers of the tables to be loaded are dropped, and made again after the data");
     }
+    if mirror.rebuild_indexes && drop_indexes(&mut session, &tables).await? > 0 {
+        report.note("indexes of the tables to be loaded are dropped, and built anew after the data");
+    }
     // The largest first, so that the longest of all is not what everything waits for in the end.
     jobs.sort_by_key(|job| Reverse(job.object.size));
     let mut sessions = vec![session];
     while sessions.len() < mirror.connections {
-        sessions.push(Session::connect(mirror.database.url()?).await?);
+        sessions.push(mirror.database.connect().await?);
     }
     Ok((jobs, sessions))
 }
@@ -225,17 +274,6 @@ async fn leave_keys_to_later_runs(
         _ => true,
     });
     Ok(before - plan.foreign_keys.len())
-}
-
-/// What was dropped for the load and the server would not make again.
-fn list_not_restored(items: &[NotRestored], report: &Report) -> Exit {
-    for NotRestored { table, name, statement, reason, .. } in items {
-        report.warn(format!(
-            "{name:#} of {table:#} was dropped for the load and cannot be made again ({reason}); it stays in \
-             bulk.dropped, and the next run tries again: {statement}"
-        ));
-    }
-    if items.is_empty() { Exit::Done } else { Exit::Incomplete }
 }
 
 /// Whether any table has other rows than were sent to it.

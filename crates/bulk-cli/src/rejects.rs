@@ -16,9 +16,10 @@ pub(crate) struct RejectFiles {
 }
 
 impl RejectFiles {
-    pub(crate) fn new(folder: &Path, files: &[PathBuf]) -> Result<Self, Failure> {
+    /// A folder for those of `files`.
+    pub(crate) fn new<'f>(folder: &Path, files: impl IntoIterator<Item = &'f Path>) -> Result<Self, Failure> {
         let mut names = HashSet::new();
-        if let Some(file) = files.iter().find(|file| !names.insert(file.file_name())) {
+        if let Some(file) = files.into_iter().find(|file| !names.insert(file.file_name())) {
             let what = format!("--rejects: two files have the name of {}; load them one by one", file.display());
             return Err(Failure::usage(what));
         }

@@ -463,3 +463,34 @@ fn of_a_bz2_file_what_is_committed_is_not_decoded_again() {
     // Whoever decodes it meets the damage.
     load.load(&["people.csv.bz2"], &["--restart"]).assert(1, &["the checksum of the block does not match"]);
 }
+
+#[test]
+fn indexes_are_built_anew_behind_the_rows_and_a_run_that_fails_leaves_them_to_the_next() {
+    let load = Load::new();
+    load.sql("CREATE INDEX people_born ON people (born) WHERE name <> ''");
+    let indexes =
+        || load.sql("SELECT string_agg(indexdef, '; ' ORDER BY indexdef) FROM pg_indexes WHERE tablename = 'people'");
+    let before = indexes();
+    load.write("a.csv", "id,name,note,born\n1,Ann,,2000-01-01\n2,Bo,,soon\n");
+    let rebuild = ["--rebuild-indexes"];
+    load.load(&["a.csv"], &rebuild).assert(1, &["record 2", "indexes and keys of public.people are dropped"]);
+    assert_eq!(indexes(), "");
+
+    load.write("a.csv", "id,name,note,born\n1,Ann,,2000-01-01\n2,Bo,,2000-01-02\n");
+    load.load(&["a.csv"], &[]).assert(0, &["verified: public.people has 2 rows"]);
+    assert_eq!(indexes(), before);
+    load.load(&["a.csv"], &["--rebuild-indexes", "--restart"]).assert(0, &["verified: public.people has 2 rows"]);
+    assert_eq!(indexes(), before);
+    assert_eq!(load.table(), "1\tAnn\t\\N\t2000-01-01\n2\tBo\t\\N\t2000-01-02");
+}
+
+#[test]
+fn wide_values_are_compressed_by_lz4_unless_it_is_not_wanted() {
+    let load = Load::new();
+    let note = "wide ".repeat(2000);
+    load.write("a.csv", format!("id,name,note\n1,a,{note}\n"));
+    load.write("b.csv", format!("id,name,note\n2,b,{note}\n"));
+    load.load(&["a.csv"], &[]).assert(0, &[]);
+    load.load(&["b.csv"], &["--append", "--no-lz4"]).assert(0, &[]);
+    assert_eq!(load.sql("SELECT string_agg(pg_column_compression(note), ' ' ORDER BY id) FROM people"), "lz4 pglz");
+}

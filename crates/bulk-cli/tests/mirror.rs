@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 
 use bulk_testkit::s3::{Fault, Rule};
@@ -34,6 +35,55 @@ fn the_published_schema_with_orphans_loads_in_one_command_and_a_second_run_loads
     let fetched: Vec<_> = gets(&bench.bucket).into_iter().filter(|key| key.ends_with(".bz2")).collect();
     assert_eq!(fetched, Vec::<String>::new());
     bench.assert_holds(&made);
+}
+
+#[test]
+fn orphans_are_left_out_if_asked_for_or_fail_the_run() {
+    let mut spec = small();
+    spec.schema = SchemaFlavour::Published;
+    spec.orphans = 40;
+    let (bench, made) = Bench::with(&spec);
+    let refused = "rows refer to nothing, and --orphans fail was asked for";
+    bench
+        .mirror(&["--orphans", "fail"])
+        .assert(1, &["5 rows refer to nothing in public.search_opinioncluster", refused]);
+    bench.assert_holds(&made);
+    bench.mirror(&["--orphans", "fail"]).assert(1, &[refused]);
+
+    let folder = bench.folder.path().join("rejects");
+    let rejects = ["--orphans", "reject", "--rejects", folder.to_str().unwrap()];
+    bench.mirror(&rejects).assert(3, &["rows that refer to nothing in public.search_opinioncluster are moved"]);
+    assert_eq!(bench.sql("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated"), "0");
+    let orphans: usize = bench.sql("SELECT count(*) FROM bulk.reject WHERE fields IS NOT NULL").parse().unwrap();
+    assert!(orphans >= 40, "{orphans}");
+    let lines = files(&folder).into_iter().filter(|(name, _)| name.ends_with(".jsonl"));
+    let lines: usize = lines.map(|(_, content)| content.iter().filter(|byte| **byte == b'\n').count()).sum();
+    assert_eq!(lines, orphans);
+    // What is left out is told as long as it is.
+    bench.mirror(&rejects).assert(3, &["33 of 33 files had been loaded", "are left out, see bulk.reject"]);
+    assert_eq!(bench.sql("SELECT count(*) FROM bulk.reject"), orphans.to_string());
+}
+
+#[test]
+fn bad_records_of_a_snapshot_are_left_out_and_written_down() {
+    let (bench, made) = Bench::with(&small());
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    encoder.write_all(b"\"bad\"\n").unwrap();
+    let mut courts = std::fs::OpenOptions::new().append(true).open(bench.file("courts")).unwrap();
+    courts.write_all(&encoder.finish().unwrap()).unwrap();
+    bench.mirror(&[]).assert(1, &["courts-2026-06-30.csv.bz2: record", "1 files are not loaded"]);
+
+    let folder = bench.folder.path().join("rejects");
+    let rejects = ["--max-rejects", "1", "--rejects", folder.to_str().unwrap()];
+    bench.mirror(&rejects).assert(3, &["courts-2026-06-30.csv.bz2: 1 records were left out"]);
+    let written = files(&folder);
+    assert_eq!(
+        written.keys().collect::<Vec<_>>(),
+        ["courts-2026-06-30.csv.bz2.rejects", "courts-2026-06-30.csv.bz2.rejects.jsonl"]
+    );
+    assert_eq!(written["courts-2026-06-30.csv.bz2.rejects"], b"\"bad\"\n");
+    bench.assert_holds(&made);
+    bench.mirror(&rejects).assert(3, &["public.search_court: 1 records of its file are left out, see bulk.reject"]);
 }
 
 /// How many chunks are committed.

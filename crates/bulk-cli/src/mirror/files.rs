@@ -67,6 +67,9 @@ impl Totals {
                 self.files += 1;
                 self.rows += loaded.sent;
                 self.bytes += loaded.bytes;
+                if loaded.rejected > 0 {
+                    run.report.warn(format!("{}: {} records were left out", job.object.key, loaded.rejected));
+                }
                 if run.mirror.keep_files {
                     self.kept.add(outcome.take_staged().and_then(StagedFile::into_space));
                 } else {
@@ -209,6 +212,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     options.dialect = run.mirror.dialect;
     options.hint = run.dataset.dialect_hint(snapshot.date)?;
     options.fill = run.fill.get(table.name.as_str()).cloned().unwrap_or_default();
+    options.max_rejects = run.mirror.max_rejects;
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));

@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bulk_pg::{LeftOutReason, PostData};
+use bulk_pg::{LeftOutReason, NotRestored, PostData};
 use bulk_s3::Snapshot;
 use serde_json::json;
 
@@ -40,7 +40,8 @@ pub(super) fn list_left_out(left_out: &[bulk_pg::LeftOut], refused: &[bulk_pg::R
     }
 }
 
-pub(super) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
+/// What came of indexes, keys and triggers.
+pub(crate) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
     for orphans in &post_data.orphans {
         report.warn(format!(
             "{} of {:#} stays NOT VALID: {} rows refer to nothing in {:#} (such as {})",
@@ -50,6 +51,21 @@ pub(super) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
             orphans.references,
             orphans.examples.join("; ")
         ));
+    }
+    for orphans in &post_data.rejected {
+        let rows: Vec<_> = orphans.rows.iter().map(|(table, rows)| format!("{rows} of {table:#}")).collect();
+        report.warn(format!(
+            "{} of {:#} is valid: rows that refer to nothing in {:#} are moved to bulk.reject, with those that refer to \
+             them ({})",
+            orphans.constraint,
+            orphans.table,
+            orphans.references,
+            rows.join(", ")
+        ));
+    }
+    for orphans in &post_data.kept {
+        let bulk_pg::KeptOrphans { constraint, table, reason, .. } = orphans;
+        report.warn(format!("{constraint} of {table:#}: its orphans cannot be moved: {reason}"));
     }
     for constraint in &post_data.repaired {
         report.note(format!("{constraint}: valid now"));
@@ -61,8 +77,25 @@ pub(super) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
     for item in &post_data.refused {
         report.warn(format!("schema line {}: {}: {}", item.line, item.what, item.reason));
     }
-    let is_clean = post_data.orphans.is_empty() && post_data.known_orphans.is_empty() && post_data.refused.is_empty();
-    if is_clean { Exit::Done } else { Exit::Incomplete }
+    let is_clean = !has_orphans(post_data) && post_data.rejected.is_empty() && post_data.refused.is_empty();
+    let exit = if is_clean { Exit::Done } else { Exit::Incomplete };
+    exit.max(list_not_restored(&post_data.not_restored, report))
+}
+
+/// What was dropped for the load and the server would not make again.
+fn list_not_restored(items: &[NotRestored], report: &Report) -> Exit {
+    for NotRestored { table, name, statement, reason, .. } in items {
+        report.warn(format!(
+            "{name:#} of {table:#} was dropped for the load and cannot be made again ({reason}); it stays in \
+             bulk.dropped, and the next run tries again: {statement}"
+        ));
+    }
+    if items.is_empty() { Exit::Done } else { Exit::Incomplete }
+}
+
+/// Whether there are rows that a foreign key forbids.
+pub(super) fn has_orphans(post_data: &PostData) -> bool {
+    !post_data.orphans.is_empty() || !post_data.known_orphans.is_empty()
 }
 
 pub(super) fn summarise(
