@@ -3,6 +3,7 @@
 mod support;
 
 use bulk_pg::{Error, LoadOptions, count_rows, find_loaded, has_rows, prepare_ledger, restart, settle, unsettled};
+use bulk_testkit::postgres::{DatabaseUrl, Options, Server};
 use support::{Bench, chain, file, load_t, numbered, table};
 
 const CSV: &[u8] = b"id,text\n1,a\n2,b\n";
@@ -160,4 +161,22 @@ async fn a_table_is_unsettled_from_its_load_until_it_is_settled() {
     restart(&mut session, &[table("t")]).await.unwrap();
     load_t(&mut session, &csv, &LoadOptions::default()).await.unwrap();
     assert_eq!(unsettled(&session, &tables).await.unwrap(), [table("t")]);
+}
+
+#[tokio::test]
+async fn what_is_flushed_is_on_the_disk() {
+    let mut private = Options::default();
+    private.database_url = DatabaseUrl::Ignore;
+    // By itself the server would not write the log for so long.
+    private.settings = vec![("wal_writer_delay".to_owned(), "10s".to_owned())];
+    let server = Server::start(&private).unwrap();
+    let database = server.create_database("flush").unwrap();
+    let session = bulk_pg::Session::connect(database.url()).await.unwrap();
+    for create in ["CREATE TABLE t AS SELECT generate_series(1, 1000)", "CREATE TABLE u AS TABLE t"] {
+        session.client().batch_execute(create).await.unwrap();
+        let end = server.psql(database.url(), "SELECT pg_current_wal_insert_lsn()").unwrap();
+        session.flush().await.unwrap();
+        let is_flushed = format!("SELECT pg_current_wal_flush_lsn() >= '{}'", end.trim_end());
+        assert_eq!(server.psql(database.url(), &is_flushed).unwrap(), "t\n");
+    }
 }
