@@ -30,6 +30,26 @@ pub async fn drop_dependents(session: &mut Session, plan: &Plan<'_>, tables: &[T
     end(transaction, result, DROP).await
 }
 
+/// As [`drop_dependents`], of foreign keys alone: for [`merge_staged`](crate::merge_staged), under which triggers fire, and
+/// keys would be checked while tables are of two versions, and would refuse rows whose parents the data never has.
+///
+/// # Errors
+///
+/// As [`drop_dependents`].
+pub async fn drop_foreign_keys(session: &mut Session, plan: &Plan<'_>, tables: &[TableName]) -> Result<usize, Error> {
+    if Dependents::keys_of(session.client(), plan, tables).await?.is_empty() {
+        return Ok(0);
+    }
+    let (transaction, _) = begin_locked(session, tables, LOCK_TIMEOUT).await?;
+    let dropped = async {
+        Dependents::keys_of(&transaction, plan, tables).await?.lock(&transaction).await?;
+        // What there is now, and not what was there before the locks.
+        Dependents::keys_of(&transaction, plan, tables).await?.drop(&transaction).await
+    };
+    let result = dropped.await;
+    end(transaction, result, DROP).await
+}
+
 async fn lock_and_drop(transaction: &Transaction<'_>, plan: &Plan<'_>, tables: &[TableName]) -> Result<usize, Error> {
     Dependents::of(transaction, plan, tables).await?.lock(transaction).await?;
     // What there is now, and not what was there before the locks.
@@ -65,6 +85,13 @@ impl Dependents {
     async fn of<C: GenericClient>(client: &C, plan: &Plan<'_>, tables: &[TableName]) -> Result<Self, Error> {
         let mut found = Self::find(client, plan, tables).await?;
         found.keys.retain(|key| tables.contains(&key.table));
+        Ok(found)
+    }
+
+    /// The keys of the tables, without their triggers.
+    async fn keys_of<C: GenericClient>(client: &C, plan: &Plan<'_>, tables: &[TableName]) -> Result<Self, Error> {
+        let mut found = Self::of(client, plan, tables).await?;
+        found.triggers.clear();
         Ok(found)
     }
 

@@ -163,6 +163,20 @@ pub enum Error {
         /// Why.
         evidence: String,
     },
+    /// Records of a file have the same key.
+    #[error("{file}: {records} records have a key ({}) that another record before them has, such as {}; --max-rejects leaves them out", columns.join(", "), examples.join("; "))]
+    Duplicates {
+        /// The file.
+        file: String,
+        /// The table that it is to be merged into.
+        table: Box<TableName>,
+        /// The columns of the key.
+        columns: Vec<String>,
+        /// How many records there are beside the first of each key.
+        records: u64,
+        /// Some of those keys, with how often each stands in the file.
+        examples: Vec<String>,
+    },
     /// The target table does not exist.
     #[error("table {table:#} does not exist in the database; create it, or give a schema file that does")]
     NoTable {

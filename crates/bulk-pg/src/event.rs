@@ -1,4 +1,4 @@
-use crate::{Drift, TableName, Verdict};
+use crate::{Drift, Merged, TableName, Verdict};
 
 /// What happens during a load, as it happens.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ pub enum Event<'a> {
         records: u64,
         /// Those of them that were left out.
         rejected: u64,
+    },
+    /// A table is what a file says, by [`merge_staged`](crate::merge_staged).
+    Merged {
+        /// What became of its rows.
+        merged: &'a Merged,
     },
     /// A step after the data begins: an index, a constraint, a trigger.
     Step {

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
-use crate::{Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects};
+use crate::{Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects, staging};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(crate) struct Extent {
 }
 
 /// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.reject` of what
-/// was left out, `bulk.dropped` of what was dropped for a load and is to be made again.
+/// was left out, `bulk.dropped` of what was dropped for a load and is to be made again, `bulk.refresh` of staging tables.
 ///
 /// # Errors
 ///
@@ -105,9 +105,9 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         .client()
         .query_one(
             // The columns that came last to each.
-            "SELECT count(*) = 3 FROM pg_catalog.pg_attribute
+            "SELECT count(*) = 4 FROM pg_catalog.pg_attribute
              WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.reject'), 'fields'),
-                                           (to_regclass('bulk.dropped'), 'attach'))",
+                                           (to_regclass('bulk.dropped'), 'attach'), (to_regclass('bulk.refresh'), 'started_at'))",
             &[],
         )
         .await
@@ -116,8 +116,9 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         return Ok(());
     }
     // Two first runs at once would both find nothing, so one waits for the other.
-    let (dropped, rejects) = (dropped::TABLE, rejects::TABLE);
-    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} COMMIT");
+    let (dropped, rejects, staging) = (dropped::TABLE, rejects::TABLE, staging::TABLE);
+    let sql =
+        format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} {staging} COMMIT");
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
 

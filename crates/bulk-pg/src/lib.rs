@@ -13,6 +13,8 @@
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; rows that refer to nothing:
 //!   [`PostDataOptions::orphans`].
+//! - *Make a table what a newer file says*: [`refresh()`]; of several tables, [`load()`] with [`LoadOptions::stage`], then
+//!   [`merge_staged`].
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
 //! - *Read a `pg_dump` schema*: [`Schema`].
@@ -67,6 +69,7 @@ mod copy_text;
 mod dependents;
 mod detect;
 mod dialect;
+mod difference;
 mod drift;
 mod dropped;
 mod encode;
@@ -80,9 +83,11 @@ mod header;
 mod ident;
 mod indexes;
 mod input;
+mod key;
 mod ledger;
 mod lines;
 mod load;
+mod merge;
 mod mirror_lock;
 mod orphans;
 mod place;
@@ -94,6 +99,7 @@ mod record;
 mod record_error;
 mod record_options;
 mod records;
+mod refresh;
 mod rejects;
 mod restart;
 mod restore;
@@ -103,6 +109,7 @@ mod scan;
 mod schema;
 mod sequences;
 mod session;
+mod staging;
 mod statement;
 mod table_lock;
 mod tls;
@@ -114,7 +121,7 @@ pub use binary_type::BinaryType;
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_format::CopyFormat;
 pub use copy_text::{CopyText, NoSuchField, Source};
-pub use dependents::drop_dependents;
+pub use dependents::{drop_dependents, drop_foreign_keys};
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};
 pub use dialect::{Dialect, InvalidDialect, Quoting, UnknownDialect};
 pub use drift::Drift;
@@ -128,6 +135,7 @@ pub use indexes::drop_indexes;
 pub use input::{Checkpoint, Input, Plain};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
+pub use merge::{Merged, merge_staged};
 pub use mirror_lock::lock_mirror;
 pub use orphans::{KeptOrphans, OrphanPolicy, RejectedOrphans};
 pub use position::Position;
@@ -137,6 +145,7 @@ pub use record::Record;
 pub use record_error::{Contradiction, RecordError, RecordErrorKind};
 pub use record_options::{Grammar, RecordOptions};
 pub use records::Records;
+pub use refresh::{Refreshed, find_refreshed, refresh};
 pub use rejects::write_rejects;
 pub use restart::{restart, restart_with_plan};
 pub use restore::NotRestored;
@@ -145,5 +154,6 @@ pub use schema::{
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
 pub use session::Session;
+pub use staging::is_staged;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
 pub use verify::{Count, count_rejects, count_rows, has_rows};

@@ -17,6 +17,7 @@ use crate::feed::{Chunk, Feed};
 use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
 use crate::salvage::refers_to_itself;
+use crate::staging;
 use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::turns::Turns;
 use crate::verify::has_rows;
@@ -80,6 +81,11 @@ pub struct LoadOptions {
     pub max_rejects: u64,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
+    /// Put the rows into a staging table of the table's own, which nobody reads, whatever the table holds; then
+    /// [`merge_staged`](crate::merge_staged) makes the table what they say. `append` does not matter then. Default false.
+    pub stage: bool,
+    /// The table that the rows are for, where they go into its staging table: messages name it.
+    pub(crate) staged_for: Option<TableName>,
     /// Who is told of what happens. Default nobody.
     pub observer: Arc<dyn Observer>,
     /// Cancel it to stop at the end of the chunk under way, with [`Error::Stopped`]. Default a token of its own.
@@ -99,6 +105,8 @@ impl Default for LoadOptions {
             format: CopyFormat::Auto,
             max_rejects: 0,
             append: false,
+            stage: false,
+            staged_for: None,
             observer: Arc::new(()),
             stop: CancellationToken::new(),
         }
@@ -109,6 +117,11 @@ impl LoadOptions {
     /// Whether any record may be left out.
     pub(crate) fn is_tolerant(&self) -> bool {
         self.max_rejects > 0
+    }
+
+    /// What people call the table that the rows go to.
+    fn name_of<'a>(&'a self, table: &'a TableName) -> &'a TableName {
+        self.staged_for.as_ref().unwrap_or(table)
     }
 }
 
@@ -258,6 +271,20 @@ pub async fn load(
     input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
+    if options.stage {
+        return staging::stage(sessions, table, file, input, options).await;
+    }
+    load_table(sessions, table, file, input, options).await
+}
+
+/// [`load`] into the table itself.
+pub(crate) async fn load_table(
+    sessions: &mut [Session],
+    table: &TableName,
+    file: &FileIdentity,
+    input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
+    options: &LoadOptions,
+) -> Result<Loaded, Error> {
     let (first, others) = sessions.split_first_mut().expect("a load takes at least one session");
     // The shape first: if it changes in between, no chunk is committed.
     let shape = shape(first, table).await?;
@@ -340,7 +367,7 @@ async fn load_rows(
     let (asking, asked) = oneshot::channel();
     let encoder = Encoder {
         file: file.key.clone(),
-        table: table.clone(),
+        table: options.name_of(table).clone(),
         target,
         committed,
         known_dialect: load.dialect,
@@ -361,13 +388,16 @@ async fn load_rows(
     };
     options.observer.event(&Event::Opened {
         file: &file.key,
-        table,
+        table: options.name_of(table),
         verdict: &verdict,
         drift: &mapping.drift,
         resumed,
     });
     if load.dialect != Some(verdict.dialect) {
         ledger::set_dialect(session, load, verdict.dialect).await?;
+    }
+    if options.staged_for.is_some() {
+        staging::add_columns(session, load, &mapping.names).await?;
     }
 
     let tolerance = options.is_tolerant().then(|| Tolerance {
@@ -421,7 +451,12 @@ async fn load_rows(
     };
     ledger::finish(session, load, end.record).await?;
     let rejected = load.rejected + sent.rejected;
-    options.observer.event(&Event::Loaded { file: &file.key, table, records: end.record, rejected });
+    options.observer.event(&Event::Loaded {
+        file: &file.key,
+        table: options.name_of(table),
+        records: end.record,
+        rejected,
+    });
     Ok(Loaded {
         records: end.record,
         rejected,
@@ -487,7 +522,7 @@ async fn send_chunks(
         let Committed { end, rejected } = committed;
         let (records, bytes) = (end.record - start.record, end.offset - start.offset);
         sent.add(Sent { records, rejected, bytes });
-        let (file, table) = (destination.file.key.as_str(), destination.table);
+        let (file, table) = (destination.file.key.as_str(), options.name_of(destination.table));
         options.observer.event(&Event::Committed { file, table, records, rejected, bytes });
     }
     Ok(sent)

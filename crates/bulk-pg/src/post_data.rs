@@ -234,7 +234,7 @@ async fn apply(
     done.restored += triggers.made;
     done.not_restored.extend(triggers.refused);
     for table in loaded {
-        done.sequences += raise_sequences(first, table).await?;
+        done.sequences += raise_sequences(first.client(), table).await?;
     }
     first.flush().await?;
     done.refused.sort_by_key(|refused| refused.line);

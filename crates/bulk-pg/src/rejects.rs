@@ -181,7 +181,9 @@ pub async fn write_rejects(
         .query_raw(
             "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw, r.fields::text
              FROM bulk.load l JOIN bulk.reject r ON r.load_id = l.id
-             WHERE l.target_schema = $1 AND l.target_table = $2 AND l.file_key = $3
+             WHERE (l.target_schema = $1 AND l.target_table = $2 OR l.target_oid IN
+                    (SELECT s.staging_oid FROM bulk.refresh s WHERE s.target_schema = $1 AND s.target_table = $2))
+               AND l.file_key = $3
                AND l.file_etag IS NOT DISTINCT FROM $4 AND l.file_size = $5
              ORDER BY r.record, r.fields",
             parameters,

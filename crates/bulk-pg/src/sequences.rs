@@ -1,15 +1,15 @@
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Oid;
 
-use crate::{Error, Ident, Session, TableName};
+use crate::{Error, Ident, TableName};
 
 /// Raises the sequences of a table's columns to the largest value that is there, and never lowers one: those that the
 /// columns own, of `serial` and of identity columns, and those that their defaults take values from. How many it raised.
 ///
 /// A sequence that counts down, or does not reach as far as the column's values, is left as it is.
-pub(crate) async fn raise_sequences(session: &Session, table: &TableName) -> Result<usize, Error> {
+pub(crate) async fn raise_sequences(client: &impl GenericClient, table: &TableName) -> Result<usize, Error> {
     let action = || Error::database(format!("set the sequences of {table:#}"));
-    let rows = session
-        .client()
+    let rows = client
         .query(
             "SELECT a.attname::text, q.seqrelid
              FROM pg_catalog.pg_class c
@@ -43,7 +43,7 @@ pub(crate) async fn raise_sequences(session: &Session, table: &TableName) -> Res
              WHERE q.seqrelid = $1 AND x.largest BETWEEN q.seqmin AND q.seqmax
                AND (last_value IS NULL OR last_value < x.largest)"
         );
-        raised += session.client().query(&sql, &[&row.get::<_, Oid>(1)]).await.map_err(action())?.len();
+        raised += client.query(&sql, &[&row.get::<_, Oid>(1)]).await.map_err(action())?.len();
     }
     Ok(raised)
 }

@@ -44,6 +44,11 @@ pub(crate) async fn is_any_row(client: &impl GenericClient, table: &TableName) -
 ///
 /// [`Error::Database`].
 pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, Error> {
+    count(session.client(), table).await
+}
+
+/// [`count_rows`], also inside a transaction.
+pub(crate) async fn count(client: &impl GenericClient, table: &TableName) -> Result<Count, Error> {
     let sql = format!(
         "SELECT (SELECT count(*) FROM {table}), l.records, l.rejected
          FROM (SELECT coalesce(sum(records), 0)::bigint records, coalesce(sum(rejected), 0)::bigint rejected
@@ -51,8 +56,7 @@ pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, E
                WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL
                  AND target_oid = $3::text::pg_catalog.regclass) l"
     );
-    let row = session
-        .client()
+    let row = client
         .query_one(&sql, &[&table.schema.as_str(), &table.name.as_str(), &table.to_string()])
         .await
         .map_err(Error::database(format!("count the rows of {table:#}")))?;
