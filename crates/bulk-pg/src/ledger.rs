@@ -3,7 +3,7 @@
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
-use crate::{Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects, staging};
+use crate::{Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects, staging, swap};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,8 @@ pub(crate) struct Extent {
 }
 
 /// Makes the ledger's tables where they are absent: `bulk.load` and `bulk.chunk` of what is loaded, `bulk.reject` of what
-/// was left out, `bulk.dropped` of what was dropped for a load and is to be made again, `bulk.refresh` of staging tables.
+/// was left out, `bulk.dropped` of what was dropped for a load and is to be made again, `bulk.refresh` and `bulk.swap` of tables
+/// that are on their way to take the place of others.
 ///
 /// # Errors
 ///
@@ -105,9 +106,10 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         .client()
         .query_one(
             // The columns that came last to each.
-            "SELECT count(*) = 4 FROM pg_catalog.pg_attribute
+            "SELECT count(*) = 5 FROM pg_catalog.pg_attribute
              WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.reject'), 'fields'),
-                                           (to_regclass('bulk.dropped'), 'attach'), (to_regclass('bulk.refresh'), 'started_at'))",
+                                           (to_regclass('bulk.dropped'), 'attach'), (to_regclass('bulk.refresh'), 'started_at'),
+                                           (to_regclass('bulk.swap'), 'started_at'))",
             &[],
         )
         .await
@@ -116,9 +118,10 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         return Ok(());
     }
     // Two first runs at once would both find nothing, so one waits for the other.
-    let (dropped, rejects, staging) = (dropped::TABLE, rejects::TABLE, staging::TABLE);
-    let sql =
-        format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} {staging} COMMIT");
+    let (dropped, rejects, staging, swap) = (dropped::TABLE, rejects::TABLE, staging::TABLE, swap::TABLE);
+    let sql = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} {staging} {swap} COMMIT"
+    );
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
 

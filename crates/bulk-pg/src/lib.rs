@@ -14,7 +14,7 @@
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; rows that refer to nothing:
 //!   [`PostDataOptions::orphans`].
 //! - *Make a table what a newer file says*: [`refresh()`]; of several tables, [`load()`] with [`LoadOptions::stage`], then
-//!   [`merge_staged`].
+//!   [`merge_staged`]. Or load new tables beside the old ones, and have them take their places: [`prepare_swap`].
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
 //! - *Read a `pg_dump` schema*: [`Schema`].
@@ -73,6 +73,7 @@ mod difference;
 mod drift;
 mod dropped;
 mod encode;
+mod entangled;
 mod error;
 mod event;
 mod existing;
@@ -111,9 +112,11 @@ mod sequences;
 mod session;
 mod staging;
 mod statement;
+mod swap;
 mod table_lock;
 mod tls;
 mod turns;
+mod twin;
 mod value;
 mod verify;
 
@@ -156,4 +159,5 @@ pub use schema::{
 pub use session::Session;
 pub use staging::is_staged;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
+pub use swap::{Swap, SwapOptions, drop_swapped, prepare_swap, swap};
 pub use verify::{Count, count_rejects, count_rows, has_rows};

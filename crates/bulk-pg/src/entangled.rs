@@ -1,0 +1,136 @@
+//! What would go with a table that steps aside, though it is not of it.
+
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Oid;
+
+use crate::verify::is_any_row;
+use crate::{Error, Ident, TableName};
+
+/// A foreign key of another table, which has no rows: it can be dropped and made again at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutsideKey {
+    pub(crate) table: TableName,
+    name: Ident,
+    definition: String,
+    comment: Option<String>,
+}
+
+impl OutsideKey {
+    pub(crate) fn drop_sql(&self) -> String {
+        format!("ALTER TABLE {} DROP CONSTRAINT {}", self.table, self.name)
+    }
+
+    /// The names in it are looked up when it is run.
+    pub(crate) fn add_sql(&self) -> String {
+        let Self { table, name, definition, comment } = self;
+        let comment = comment.as_deref().and_then(|comment| crate::quote_literal(comment).ok());
+        let comment = comment.map(|text| format!("; COMMENT ON CONSTRAINT {name} ON {table} IS {text}"));
+        format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}{}", comment.unwrap_or_default())
+    }
+}
+
+/// How many things of one table are named.
+const EXAMPLES: usize = 8;
+
+/// Finds what hangs on tables and is none of them: an error, but for foreign keys of tables without rows, which it gives.
+///
+/// The search path must be empty.
+pub(crate) async fn outside_keys(
+    client: &impl GenericClient,
+    tables: &[(TableName, Oid)],
+) -> Result<Vec<OutsideKey>, Error> {
+    let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
+    let name = |oid: Oid| tables.iter().find(|(_, other)| *other == oid).map(|(table, _)| table.clone());
+    let mut found: Vec<(Oid, String)> = Vec::new();
+    for sql in [OF_ITSELF, DEPENDENTS] {
+        let rows = client.query(sql, &[&oids]).await.map_err(Error::database("find what depends on the tables"))?;
+        found.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+    }
+    let mut keys = Vec::new();
+    let rows = client.query(KEYS, &[&oids]).await.map_err(Error::database("find what depends on the tables"))?;
+    for row in &rows {
+        let (Ok(table), Ok(name)) =
+            (TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)), Ident::new(row.get::<_, String>(3)))
+        else {
+            continue;
+        };
+        if is_any_row(client, &table).await? {
+            found.push((row.get(0), format!("foreign key {name:#} of {table:#}, which has rows")));
+        } else {
+            keys.push(OutsideKey { table, name, definition: row.get(4), comment: row.get(5) });
+        }
+    }
+    let Some((first, _)) = found.first() else { return Ok(keys) };
+    let (first, count) = (*first, found.len());
+    let mut texts: Vec<String> = found.into_iter().map(|(_, text)| text).take(EXAMPLES).collect();
+    if let Some(more @ 1..) = count.checked_sub(EXAMPLES) {
+        texts.push(format!("{more} more"));
+    }
+    let what = format!(
+        "cannot be swapped, because of what would go with the old table or get lost: {}; drop it, or use --refresh",
+        texts.join("; ")
+    );
+    match name(first) {
+        Some(table) => Err(Error::Occupied { table, what }),
+        None => Ok(keys),
+    }
+}
+
+/// What a table is that its twin would not be.
+const OF_ITSELF: &str = "
+    SELECT c.oid, w.what FROM pg_catalog.pg_class c
+    CROSS JOIN LATERAL (VALUES
+        (c.relkind <> 'r' OR c.relispartition, 'it is partitioned or a partition'),
+        (c.reloftype <> 0, 'it is a typed table'),
+        (c.relrowsecurity, 'it has row level security'),
+        (EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid), 'it inherits'),
+        (EXISTS (SELECT FROM pg_catalog.pg_seclabel l WHERE l.objoid = c.oid
+                 AND l.classoid = 'pg_catalog.pg_class'::regclass), 'it has a security label')) w(is_so, what)
+    WHERE c.oid = ANY ($1) AND w.is_so ORDER BY c.oid, w.what";
+
+/// What the server has noted as dependent on the tables, and is not a part of one of them.
+const DEPENDENTS: &str = "
+    WITH part AS (
+        SELECT oid AS id, oid AS owner FROM pg_catalog.unnest($1::oid[]) oid
+        UNION
+        SELECT i.indexrelid, i.indrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY ($1)
+        UNION
+        SELECT c.reltoastrelid, c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1) AND c.reltoastrelid <> 0
+        UNION
+        SELECT i.indexrelid, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.reltoastrelid
+        WHERE c.oid = ANY ($1)
+        UNION
+        SELECT d.objid, d.refobjid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+          AND d.refobjid = ANY ($1) AND d.deptype IN ('a', 'i') AND c.relkind = 'S'),
+    type AS (
+        SELECT t.oid AS id, p.owner FROM pg_catalog.pg_type t JOIN part p ON p.id = t.typrelid
+        UNION
+        SELECT t.typarray, p.owner FROM pg_catalog.pg_type t JOIN part p ON p.id = t.typrelid WHERE t.typarray <> 0),
+    needed AS (
+        SELECT 'pg_catalog.pg_class'::regclass::oid AS class, id, owner FROM part
+        UNION ALL
+        SELECT 'pg_catalog.pg_type'::regclass::oid, id, owner FROM type)
+    SELECT DISTINCT n.owner, pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+    FROM needed n JOIN pg_catalog.pg_depend d ON d.refclassid = n.class AND d.refobjid = n.id
+    WHERE NOT EXISTS (SELECT FROM needed o WHERE o.class = d.classid AND o.id = d.objid)
+      AND NOT (d.classid = 'pg_catalog.pg_constraint'::regclass AND EXISTS
+               (SELECT FROM pg_catalog.pg_constraint k
+                WHERE k.oid = d.objid AND (k.contype = 'f' OR k.conrelid = ANY ($1))))
+      AND NOT (d.classid = 'pg_catalog.pg_attrdef'::regclass AND EXISTS
+               (SELECT FROM pg_catalog.pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = ANY ($1)))
+      AND NOT (d.classid = 'pg_catalog.pg_trigger'::regclass AND EXISTS
+               (SELECT FROM pg_catalog.pg_trigger t
+                WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = ANY ($1))))
+      AND NOT (d.classid = 'pg_catalog.pg_statistic_ext'::regclass AND EXISTS
+               (SELECT FROM pg_catalog.pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = ANY ($1)))
+    ORDER BY 1, 2";
+
+/// Foreign keys of other tables that lead to the tables.
+const KEYS: &str = "
+    SELECT k.confrelid, n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid),
+           pg_catalog.obj_description(k.oid, 'pg_constraint')
+    FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = ANY ($1) AND NOT k.conrelid = ANY ($1)
+    ORDER BY k.conrelid, k.conname";
