@@ -185,6 +185,19 @@ pub(crate) struct Mirror {
     /// faster, where many rows come. Default: they are kept up to date row by row.
     #[arg(long)]
     pub(crate) rebuild_indexes: bool,
+    /// Make tables that hold an older snapshot, or other rows, what this one says: rows that are gone are deleted, those
+    /// that differ changed, new ones added, each table in one transaction, so that its readers see the old rows or the new
+    /// ones. It takes room for a second copy of them. Default: such tables are refused.
+    #[arg(long, conflicts_with_all = ["restart", "rebuild_indexes"])]
+    pub(crate) refresh: bool,
+    /// Load tables that hold an older snapshot, or other rows, anew beside the old ones, index and verify them there, and
+    /// put all of them in their places in one moment: readers never see an empty table, nor tables of two snapshots. Views
+    /// and foreign keys of other tables that would go with the old ones are refused before anything is loaded.
+    #[arg(long, conflicts_with_all = ["restart", "refresh", "rebuild_indexes"])]
+    pub(crate) swap: bool,
+    /// Keep the tables that --swap takes away, in schemas named bulk_old_….
+    #[arg(long, requires = "swap")]
+    pub(crate) keep_old: bool,
     #[command(flatten)]
     pub(crate) disk: DiskArguments,
     #[command(flatten)]
@@ -420,7 +433,9 @@ pub(crate) struct Fetch {
 #[command(after_help = "\
 Examples:
   bulk load courts-2026-06-30.csv.bz2 --db URL --table search_court
-  bulk load a.csv b.csv.gz --db URL --table events --append")]
+  bulk load a.csv b.csv.gz --db URL --table events --append
+  A newer version of a file, of which readers see all or nothing:
+    bulk load courts-2026-07-31.csv.bz2 --db URL --table search_court --refresh")]
 pub(crate) struct Load {
     /// CSV files with a header, plain or compressed.
     #[arg(value_name = "FILE", required = true)]
@@ -457,6 +472,11 @@ pub(crate) struct Load {
     /// kept up to date and checked row by row.
     #[arg(long)]
     pub(crate) rebuild_indexes: bool,
+    /// Make the table what the one FILE says, whatever it holds: rows that are gone are deleted, those that differ changed,
+    /// new ones added, in one transaction. Rows are told apart by the primary key, or another unique one. It takes room
+    /// for a second copy of them.
+    #[arg(long, conflicts_with_all = ["append", "restart", "rebuild_indexes"])]
+    pub(crate) refresh: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{BlockingBody, OrderedBody, StagedFile};
 use bulk_pg::{
-    Checksum, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, count_rows, drop_indexes, has_dropped,
-    prepare_ledger, restart, restore_dependents,
+    Checksum, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, count_rows, drop_indexes, find_refreshed,
+    has_dropped, merge_staged, prepare_ledger, restart, restore_dependents,
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -31,6 +31,10 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
     options.stop = common.stop.clone();
     options.max_rejects = load.max_rejects;
+    options.stage = load.refresh;
+    if load.refresh && load.files.len() > 1 {
+        return Err(Failure::usage("--refresh makes the table what one file says; give one"));
+    }
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
@@ -71,7 +75,16 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
         // The first one is not mixed with rows that somebody else put there; the others come to it.
         options.append = load.append || place > 0;
-        let result = load_path(&mut sessions, &load.table, file, identity, &options, report).await;
+        if load.refresh && is_refreshed(&sessions[0], &load.table, identity, report).await? {
+            tally.done();
+            continue;
+        }
+        let mut result = load_path(&mut sessions, &load.table, file, identity, &options, report).await;
+        if load.refresh && result.is_ok() {
+            let tables = std::slice::from_ref(&load.table);
+            let merged = merge_staged(&mut sessions[0], tables, &options).await;
+            result = result.and_then(|loaded| Ok(merged.map(|_| loaded)?));
+        }
         // Also what was left out before a failure, if the server still answers.
         if let Some(rejects) = &rejects {
             let written = rejects.write(&sessions[0], &load.table, file, identity, result.is_ok(), report).await;
@@ -139,6 +152,20 @@ async fn restore(
         Err(bulk_pg::Error::Stopped { .. }) => Ok(Exit::Interrupted),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the table is what the file says already, as far as the ledger knows.
+async fn is_refreshed(
+    session: &Session,
+    table: &TableName,
+    identity: &FileIdentity,
+    report: &Report,
+) -> Result<bool, Failure> {
+    let records = find_refreshed(session, table, identity).await?;
+    if let Some(records) = records {
+        report.note(format!("{}: {table:#} is what its {records} records say", identity.key));
+    }
+    Ok(records.is_some())
 }
 
 /// Compares the table's rows with the ledger's records. A table that had rows before has more.

@@ -1,6 +1,8 @@
 mod choice;
 mod files;
 pub(crate) mod findings;
+mod refresh;
+mod swap;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,9 +12,9 @@ use std::time::Instant;
 
 use bulk_core::DiskBudget;
 use bulk_pg::{
-    DefinitionKind, OrphanPolicy, Plan, PostDataOptions, Session, TableName, apply_post_data, apply_pre_data,
-    count_rejects, count_rows, drop_dependents, drop_indexes, find_loaded, has_rows, lock_mirror, prepare_ledger,
-    restart_with_plan, settle, unsettled,
+    DefinitionKind, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, apply_post_data, apply_pre_data,
+    count_rejects, count_rows, drop_dependents, drop_indexes, has_rows, lock_mirror, prepare_ledger, restart_with_plan,
+    settle, unsettled,
 };
 use bulk_s3::{Object, Snapshot};
 use serde_json::json;
@@ -20,6 +22,7 @@ use serde_json::json;
 use self::choice::{choose, identity, read_schema, wanted_tables};
 use self::files::{Job, load_all, load_options, remove};
 use self::findings::{has_orphans, list_left_out, list_post_data, summarise};
+use self::refresh::{Found, find, merge};
 use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
@@ -69,7 +72,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let Some(prepared) = stop.run_until_cancelled(prepare(&run, &snapshot, session, &mut plan)).await else {
         return Ok(Exit::Interrupted);
     };
-    let (jobs, sessions) = prepared?;
+    let Prepared { jobs, staged, swap, sessions } = prepared?;
     let wanted: Vec<TableName> = snapshot.files.keys().map(|base| tables[base].clone()).collect();
 
     let names = snapshot.files.values().map(|object| Path::new(&object.key));
@@ -96,6 +99,16 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
 
     let before = Instant::now();
+    if !merge(&run, &mut sessions[0], &plan, &staged).await? {
+        return Ok(Exit::Interrupted);
+    }
+    if let Some(swap) = &swap {
+        let swapped = swap::finish(&run, &mut sessions, swap).await?;
+        exit = exit.max(swapped);
+        if matches!(swapped, Exit::Interrupted | Exit::Differs) {
+            return Ok(exit);
+        }
+    }
     let waiting = leave_keys_to_later_runs(&mut plan, &sessions[0], &dataset, &wanted).await?;
     if waiting > 0 {
         report.note(format!("{waiting} foreign keys wait for tables that are not loaded yet"));
@@ -124,7 +137,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
 
     let before = Instant::now();
-    if totals.files == 0 {
+    if totals.files == 0 && staged.is_empty() && swap.is_none() {
         report.note("nothing to load: the database has this snapshot");
     }
     let Some(differs) = stop.run_until_cancelled(verify(&sessions[0], &loaded_tables, report)).await else {
@@ -178,13 +191,24 @@ async fn write_rejects(
     Ok(())
 }
 
-/// Makes ledger and tables, and finds what is to be loaded, the largest first.
+/// What is to be done, and by whom.
+struct Prepared {
+    /// What is to be loaded, the largest first.
+    jobs: Vec<Job>,
+    /// Tables that are to become what is in their staging tables then.
+    staged: Vec<TableName>,
+    /// Tables whose places others are to take then.
+    swap: Option<Swap>,
+    sessions: Vec<Session>,
+}
+
+/// Makes ledger and tables, and finds what is to be done.
 async fn prepare(
     run: &Run<'_>,
     snapshot: &Snapshot,
     mut session: Session,
     plan: &mut Plan<'_>,
-) -> Result<(Vec<Job>, Vec<Session>), Failure> {
+) -> Result<Prepared, Failure> {
     let Run { mirror, report, .. } = run;
     prepare_ledger(&session).await?;
     let wanted: Vec<TableName> = snapshot.files.keys().map(|base| run.tables[base].clone()).collect();
@@ -197,14 +221,14 @@ async fn prepare(
         dropped = restart_with_plan(&mut session, plan, &wanted).await?;
     }
 
-    let mut jobs = Vec::new();
+    let (mut jobs, mut staged, mut swapped) = (Vec::new(), Vec::new(), Vec::new());
     let (mut skipped, mut skipped_rows) = (0, 0);
     for (base, object) in snapshot.files.clone() {
         let table = run.tables[&base].clone();
         let identity = identity(&object);
         let options = load_options(run, snapshot, &table)?;
-        match find_loaded(&session, &table, &identity, &options).await? {
-            Some(records) => {
+        match find(&session, &table, &identity, &options, mirror.refresh || mirror.swap).await? {
+            Found::Loaded(records) => {
                 skipped += 1;
                 skipped_rows += records;
                 // A run that was killed right after the last rows were committed has left it.
@@ -212,14 +236,28 @@ async fn prepare(
                     remove(run, &object);
                 }
             }
-            None => jobs.push(Job { base, table, object, identity }),
+            Found::Staged | Found::Nothing { stage: true } if mirror.swap => {
+                swapped.push(Job { base, table, object, identity, stage: false });
+            }
+            Found::Staged => {
+                staged.push(table);
+                if !mirror.keep_files {
+                    remove(run, &object);
+                }
+            }
+            Found::Nothing { stage } => {
+                staged.extend(stage.then(|| table.clone()));
+                jobs.push(Job { base, table, object, identity, stage });
+            }
         }
     }
+    let swap = swap::prepare(run, snapshot, &mut session, swapped, &mut jobs).await?;
     if skipped > 0 {
         report.note(format!("{skipped} of {} files had been loaded ({skipped_rows} rows)", snapshot.files.len()));
     }
     refuse_what_never_fits(run, jobs.iter().map(|job| &job.object))?;
-    let tables: Vec<TableName> = jobs.iter().map(|job| job.table.clone()).collect();
+    // What is staged hinders nobody until it is merged.
+    let tables: Vec<TableName> = jobs.iter().filter(|job| !job.stage).map(|job| job.table.clone()).collect();
     dropped += drop_dependents(&mut session, plan, &tables).await?;
     if dropped > 0 {
         report.note("foreign keys and triggers of the tables to be loaded are dropped, and made again after the data");
@@ -233,7 +271,7 @@ async fn prepare(
     while sessions.len() < mirror.connections {
         sessions.push(mirror.database.connect().await?);
     }
-    Ok((jobs, sessions))
+    Ok(Prepared { jobs, staged, swap, sessions })
 }
 
 /// Each file must fit when it is loaded, and all of them at once if they stay.

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bulk_pg::{Certainty, Count};
+use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
@@ -84,6 +84,18 @@ impl Report {
         let text = format!("{table} has {rows} rows, and {} were loaded", records.saturating_sub(*rejected));
         let fields = json!({"table": table, "rows": rows, "records": records, "rejected": rejected});
         self.say("verified", &text, fields, !self.verbose);
+    }
+
+    /// What became of a table's rows.
+    fn merged(&self, merged: &Merged) {
+        let Merged { added, changed, removed, unchanged, .. } = merged;
+        let table = format!("{:#}", merged.table);
+        let text =
+            format!("{table}: {added} rows added, {changed} changed, {removed} removed, {unchanged} as they were");
+        let fields = json!({
+            "table": table, "added": added, "changed": changed, "removed": removed, "unchanged": unchanged,
+        });
+        self.event("refreshed", &text, fields);
     }
 
     pub(crate) fn failure(&self, failure: &Failure) {
@@ -217,6 +229,7 @@ impl Report {
                 let fields = json!({"file": file, "table": name, "records": records, "rejected": rejected});
                 self.event("loaded", &format!("{name}: {} rows", records - rejected), fields);
             }
+            Event::Merged { merged } => self.merged(merged),
             Event::Step { what } => self.detail(what),
             _ => {}
         }

@@ -29,6 +29,8 @@ pub(super) struct Job {
     pub(super) table: TableName,
     pub(super) object: Object,
     pub(super) identity: FileIdentity,
+    /// Whether it goes into a staging table first.
+    pub(super) stage: bool,
 }
 
 /// A load that is over; its sessions are free again.
@@ -160,7 +162,8 @@ pub(super) async fn load_all(
                 continue;
             }
         };
-        let options = load_options(run, snapshot, &job.table)?;
+        let mut options = load_options(run, snapshot, &job.table)?;
+        options.stage = job.stage;
         let wanted = if job.object.size >= LARGE { count } else { 1 };
         while free.len() < wanted
             && let Some(ended) = loads.join_next().await

@@ -1,0 +1,86 @@
+use bulk_pg::{
+    Session, Swap, SwapOptions, apply_post_data, drop_swapped, find_loaded, prepare_swap, settle, swap, unsettled,
+};
+use bulk_s3::Snapshot;
+use serde_json::json;
+
+use super::files::{Job, load_options, remove};
+use super::findings::list_post_data;
+use super::{Run, post_data_options, verify};
+use crate::exit::{Exit, Failure};
+
+/// Makes the tables that are to take the places of others, and adds what is to be loaded into them to `jobs`.
+pub(super) async fn prepare(
+    run: &Run<'_>,
+    snapshot: &Snapshot,
+    session: &mut Session,
+    swapped: Vec<Job>,
+    jobs: &mut Vec<Job>,
+) -> Result<Option<Swap>, Failure> {
+    if run.mirror.swap {
+        // Of a run that ended in between.
+        drop_old(run, session).await;
+    }
+    if swapped.is_empty() {
+        return Ok(None);
+    }
+    let files: Vec<_> = swapped.iter().map(|job| (job.table.clone(), job.identity.clone())).collect();
+    let swap = prepare_swap(session, &files).await?;
+    for mut job in swapped {
+        let Some(twin) = swap.twin(&job.table) else { continue };
+        job.table = twin.clone();
+        let options = load_options(run, snapshot, &job.table)?;
+        match find_loaded(session, &job.table, &job.identity, &options).await? {
+            None => jobs.push(job),
+            Some(_) if run.mirror.keep_files => {}
+            Some(_) => remove(run, &job.object),
+        }
+    }
+    Ok(Some(swap))
+}
+
+/// Indexes and verifies the new tables, and puts them in their places, unless they differ from their files.
+pub(super) async fn finish(run: &Run<'_>, sessions: &mut [Session], tables: &Swap) -> Result<Exit, Failure> {
+    let Run { report, .. } = run;
+    let schema = tables.schema()?;
+    let twins = tables.twins();
+    let loaded = unsettled(&sessions[0], &twins).await?;
+    let after = post_data_options(run);
+    let post_data = match apply_post_data(sessions, &schema.plan(), &loaded, &after).await {
+        Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
+        post_data => post_data?,
+    };
+    let exit = list_post_data(&post_data, report);
+    if !post_data.refused.is_empty() {
+        let what =
+            "the new tables cannot have what the old ones have, so that these stay; it is tried again by the next run";
+        return Err(Failure::new(Exit::Failed, anyhow::anyhow!(what)));
+    }
+    if verify(&sessions[0], &twins, report).await? {
+        return Ok(Exit::Differs);
+    }
+    settle(&sessions[0], &twins).await?;
+    let mut options = SwapOptions::default();
+    options.keep_old = run.mirror.keep_old;
+    (options.stop, options.observer) = (after.stop, after.observer);
+    match swap(&mut sessions[0], tables, &options).await {
+        Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
+        swapped => swapped?,
+    }
+    let text = format!("{} tables have taken the places of the old ones", twins.len());
+    report.event("swapped", &text, json!({"tables": twins.len()}));
+    drop_old(run, &mut sessions[0]).await;
+    Ok(exit)
+}
+
+/// What somebody still reads goes with the next run.
+async fn drop_old(run: &Run<'_>, session: &mut Session) {
+    match drop_swapped(session).await {
+        Ok(0) => {}
+        Ok(count) => run.report.note(format!("{count} old tables are dropped")),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            run.report.warn(format!("old tables are not dropped yet, and are by the next run with --swap: {error:#}"));
+        }
+    }
+}

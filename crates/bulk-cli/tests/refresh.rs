@@ -1,0 +1,178 @@
+//! `bulk load --refresh` and `bulk mirror --refresh`, from the outside.
+
+mod support;
+
+use std::process::Command;
+
+use bulk_testkit::postgres::Database;
+use bulk_testkit::snapshot::{self, Snapshot, Spec};
+use serde_json::json;
+use support::{Bench, Ran, bulk, kill_when, server, small};
+
+/// A folder, and a database with a table of four rows of whatever origin.
+fn people() -> (tempfile::TempDir, Database) {
+    let database = server().create_database("refresh").unwrap();
+    let ddl = "CREATE TABLE people (id bigint PRIMARY KEY, name text NOT NULL, note text DEFAULT 'new');
+               INSERT INTO people VALUES (1, 'ann', 'a'), (2, 'bob', 'b'), (3, 'cid', 'c'), (4, 'dan', 'd')";
+    support::sql(&database, ddl);
+    (tempfile::tempdir().unwrap(), database)
+}
+
+fn load(folder: &tempfile::TempDir, database: &Database, more: &[&str]) -> Command {
+    let mut command = bulk(["load"]);
+    command.args(more).args(["--table", "people"]).current_dir(folder.path()).env("BULK_DB", database.url());
+    command
+}
+
+#[test]
+fn a_table_of_any_rows_becomes_what_the_file_says() {
+    let (folder, database) = people();
+    std::fs::write(folder.path().join("people.csv"), "id,name\n1,ann\n2,bert\n4,dan\n5,eve\n").unwrap();
+    Ran::of(load(&folder, &database, &["people.csv"])).assert(1, &["has rows that this program did not load"]);
+    let ran = Ran::of(load(&folder, &database, &["people.csv", "--refresh", "--json"]));
+    assert_eq!(ran.status, Some(0), "{}", ran.stdout);
+    let events = ran.events_of("refreshed");
+    assert_eq!(events.len(), 1);
+    for (field, value) in [
+        ("table", json!("public.people")),
+        ("added", json!(1)),
+        ("changed", json!(1)),
+        ("removed", json!(1)),
+        ("unchanged", json!(2)),
+    ] {
+        assert_eq!(events[0][field], value, "{field}");
+    }
+    let rows = "1|ann|a\n2|bert|b\n4|dan|d\n5|eve|new";
+    assert_eq!(support::sql(&database, "SELECT * FROM people ORDER BY id"), rows);
+    // Again: it is not read.
+    Ran::of(load(&folder, &database, &["people.csv", "--refresh"]))
+        .assert(0, &["public.people is what its 4 records say", "verified: public.people has 4 rows"]);
+
+    // The next version has two records of one key.
+    std::fs::write(folder.path().join("people.csv"), "id,name\n1,ann\n5,eve\n1,anna\n").unwrap();
+    let refused = ["1 records have a key (id) that another record before them has, such as 1 (2 times)"];
+    Ran::of(load(&folder, &database, &["people.csv", "--refresh"])).assert(1, &refused);
+    assert_eq!(support::sql(&database, "SELECT * FROM people ORDER BY id"), rows);
+    let tolerant = ["people.csv", "--refresh", "--max-rejects", "1", "--rejects", "bad"];
+    Ran::of(load(&folder, &database, &tolerant))
+        .assert(3, &["public.people: 0 rows added, 0 changed, 2 removed, 2 as they were", "1 records were left out"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join("bad/people.csv.rejects")).unwrap(), "1,anna\n");
+    assert_eq!(support::sql(&database, "SELECT id, name, note FROM people ORDER BY id"), "1|ann|a\n5|eve|new");
+    assert_eq!(support::sql(&database, "SELECT count(*) FROM bulk.refresh"), "0");
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let (folder, database) = people();
+    std::fs::write(folder.path().join("people.csv"), "id,name\n1,ann\n").unwrap();
+    for more in [&["people.csv", "--refresh", "--append"][..], &["people.csv", "--refresh", "--restart"]] {
+        Ran::of(load(&folder, &database, more)).assert(2, &["cannot be used with"]);
+    }
+    Ran::of(load(&folder, &database, &["people.csv", "people.csv", "--refresh"])).assert(2, &["one file says"]);
+    assert_eq!(support::sql(&database, "SELECT count(*) FROM people"), "4");
+}
+
+/// A newer snapshot of another content in place of the one before.
+fn newer(bench: &Bench, spec: &Spec) -> Snapshot {
+    for entry in std::fs::read_dir(bench.data()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let mut spec = spec.clone();
+    spec.date = "2026-07-31".parse().unwrap();
+    snapshot::generate(&spec, &bench.data()).unwrap()
+}
+
+/// Foreign keys with whether they are valid, and indexes.
+fn structure(bench: &Bench) -> String {
+    bench.sql(
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+         WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2;
+         SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+    )
+}
+
+#[test]
+fn a_newer_snapshot_takes_the_place_of_an_older_one() {
+    let (bench, _) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    let before = structure(&bench);
+    // Rows that stay, that change, that go and that come, in a schema with keys that the data violates.
+    let spec = Spec { scale: 0.03, ..small() };
+    let made = newer(&bench, &spec);
+    bench.mirror(&[]).assert(1, &["holds the rows of"]);
+    bench.mirror(&["--refresh"]).assert(3, &["rows added", "verified: 33 tables have the ", "stays NOT VALID"]);
+    bench.assert_holds(&made);
+    assert_eq!(structure(&bench), before);
+    assert_eq!(bench.sql("SELECT count(*), count(DISTINCT target_oid) FROM bulk.load"), "33|33");
+    assert_eq!(bench.sql("SELECT (SELECT count(*) FROM bulk.refresh) + (SELECT count(*) FROM bulk.dropped)"), "0");
+    bench.mirror(&["--refresh"]).assert(3, &["33 of 33 files had been loaded", "nothing to load"]);
+    bench.mirror(&[]).assert(3, &["33 of 33 files had been loaded"]);
+    // To another seed: nearly all rows are others under the same ids.
+    let made = newer(&bench, &Spec { seed: 2, ..small() });
+    bench.mirror(&["--refresh", "--no-files", "--tables", "courts,dockets,people-db-people"]);
+    let ran = bench.mirror(&["--refresh", "--no-files"]);
+    ran.assert(3, &["verified: "]);
+    bench.assert_holds(&made);
+    assert_eq!(structure(&bench), before);
+}
+
+#[test]
+fn a_refresh_that_is_killed_goes_on() {
+    let (bench, _) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    let before = structure(&bench);
+    let made = newer(&bench, &Spec { seed: 3, scale: 0.2, ..small() });
+    let number = |sql: &str| bench.sql(sql).parse::<u32>().unwrap();
+    // In the middle of staging, then as soon as anything is merged.
+    let chunks =
+        "SELECT count(*) FROM bulk.chunk c JOIN bulk.load l ON l.id = c.load_id WHERE l.target_schema = 'bulk'";
+    kill_when(bench.command(&["--refresh"]), || number(chunks) > 5);
+    let merged = "SELECT count(*) FROM bulk.load WHERE file_key LIKE '%2026-07-31%' AND target_schema = 'public'";
+    assert_eq!(number(merged), 0);
+    kill_when(bench.command(&["--refresh"]), || number(merged) > 0);
+    bench.mirror(&["--refresh"]).assert(3, &["verified: "]);
+    bench.assert_holds(&made);
+    assert_eq!(structure(&bench), before);
+    assert_eq!(bench.sql("SELECT (SELECT count(*) FROM bulk.refresh) + (SELECT count(*) FROM bulk.dropped)"), "0");
+}
+
+#[test]
+fn new_tables_take_the_places_of_old_ones() {
+    let (bench, _) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    let before = structure(&bench);
+    let spec = Spec { seed: 2, scale: 0.03, ..small() };
+    let made = newer(&bench, &spec);
+    bench.sql("CREATE VIEW mine AS SELECT id FROM search_court");
+    bench.mirror(&["--swap"]).assert(1, &["rule _RETURN on view public.mine"]);
+    bench.sql("DROP VIEW mine; GRANT SELECT ON search_court TO PUBLIC");
+    let loaded =
+        "SELECT count(*) FROM bulk.chunk c JOIN bulk.load l ON l.id = c.load_id WHERE l.target_schema LIKE 'bulk%'";
+    kill_when(bench.command(&["--swap"]), || bench.sql(loaded).parse::<u32>().unwrap() > 5);
+    assert_eq!(
+        bench.sql("SELECT count(*) FROM bulk.load WHERE file_key LIKE '%2026-07-31%' AND target_schema = 'public'"),
+        "0"
+    );
+    bench.mirror(&["--swap"]).assert(
+        3,
+        &[
+            "33 tables have taken the places of the old ones",
+            "33 old tables are dropped",
+            "verified: 33 tables have the ",
+        ],
+    );
+    bench.assert_holds(&made);
+    assert_eq!(structure(&bench), before);
+    assert_eq!(bench.sql("SELECT relacl FROM pg_class WHERE oid = 'search_court'::regclass").matches("=r/").count(), 1);
+    assert_eq!(bench.sql("SELECT count(*) FROM bulk.swap"), "0");
+    assert_eq!(bench.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bulk%'"), "bulk");
+    bench.mirror(&["--swap"]).assert(3, &["33 of 33 files had been loaded", "nothing to load"]);
+    bench.mirror(&[]).assert(3, &["33 of 33 files had been loaded"]);
+    // And the old ones may stay.
+    let made = newer(&bench, &small());
+    bench.mirror(&["--swap", "--keep-old"]).assert(3, &["33 tables have taken the places"]);
+    bench.assert_holds(&made);
+    let kept =
+        "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text LIKE 'bulk\\_old\\_%'";
+    assert_eq!(bench.sql(kept), "33");
+}
