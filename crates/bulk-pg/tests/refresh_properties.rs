@@ -85,7 +85,7 @@ fn a_refreshed_table_equals_a_fresh_one() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let bench = Bench::new("equals", "");
     let session = RefCell::new(runtime.block_on(bench.session()));
-    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
     let tables = prop::sample::select(vec![KEYED, UNIQUE, ENTANGLED, KEYLESS]);
     let result = runner.run(&(tables, rows(), rows()), |(columns, mut old, mut new)| {
         if columns.contains("UNIQUE") {
