@@ -31,8 +31,13 @@ impl FolderLock {
         Ok(try_lock(&file)?.then_some(Self { _file: file }))
     }
 
-    /// Locks the subfolder `.bulk` of a staging folder, which is made if need be. It blocks.
-    pub(crate) fn of_staging(folder: &Path) -> Result<Self, Error> {
+    /// Keeps downloads out of a staging folder. While one is under way, or its tasks and readers end, it waits, up to five
+    /// seconds, and blocks its thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if they do not end, and [`Error::Io`].
+    pub fn of_staging(folder: &Path) -> Result<Self, Error> {
         let state = folder.join(STATE_FOLDER);
         let begun = Instant::now();
         loop {
