@@ -75,7 +75,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
         // The first one is not mixed with rows that somebody else put there; the others come to it.
         options.append = load.append || place > 0;
-        if load.refresh && is_refreshed(&sessions[0], &load.table, identity, report).await? {
+        if load.refresh && is_refreshed(&sessions[0], &load.table, identity, &options, report).await? {
             tally.done();
             continue;
         }
@@ -159,9 +159,10 @@ async fn is_refreshed(
     session: &Session,
     table: &TableName,
     identity: &FileIdentity,
+    options: &LoadOptions,
     report: &Report,
 ) -> Result<bool, Failure> {
-    let records = find_refreshed(session, table, identity).await?;
+    let records = find_refreshed(session, table, identity, options).await?;
     if let Some(records) = records {
         report.note(format!("{}: {table:#} is what its {records} records say", identity.key));
     }

@@ -15,6 +15,7 @@ use crate::lines::Lines;
 use crate::place::Place;
 use crate::received::{Kept, Received};
 use crate::rejects::{self, Reject};
+use crate::repair::is_text;
 use crate::salvage::{KEEP, UNDO, known, salvage};
 use crate::turns::{Turn, Turns};
 use crate::{Checkpoint, CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, Session, TableName};
@@ -62,7 +63,26 @@ pub(crate) struct Tolerance {
 pub(crate) struct Committed {
     /// Where it ends.
     pub(crate) end: Position,
+    pub(crate) counts: Counts,
+}
+
+/// Records of which something is to be said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// They were left out.
     pub(crate) rejected: u64,
+    /// They did not meet the conditions.
+    pub(crate) filtered: u64,
+    /// They are in the table, and their text was repaired.
+    pub(crate) repaired: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.rejected += more.rejected;
+        self.filtered += more.filtered;
+        self.repaired += more.repaired;
+    }
 }
 
 /// How long a chunk that is sent before its turn waits for a lock: the one that holds it may wait for that very turn.
@@ -120,7 +140,7 @@ impl Destination<'_> {
         let known =
             refusal.as_ref().filter(|_| is_alone && copy.ended == 1).and_then(|error| known(self, &received, error));
 
-        let mut rejected = 0;
+        let mut counts = Counts { rejected: 0, filtered: received.filtered, repaired: received.repaired };
         if let Some(tolerance) = &self.tolerance {
             // What was deferred is checked while something can be done about it.
             if refusal.is_none() {
@@ -148,16 +168,20 @@ impl Destination<'_> {
                 transaction.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(Error::database(action()))?;
             }
             if let Some(kept) = &kept {
-                rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
+                if counts.repaired > 0 {
+                    let repaired = left_out.iter().filter(|reject| !is_text(kept.record(reject.index)));
+                    counts.repaired -= repaired.count() as u64;
+                }
+                counts.rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
             }
         }
-        self.mark(&transaction, start, end, (guarded, checkpoint), rejected).await?;
+        self.mark(&transaction, start, end, (guarded, checkpoint), counts).await?;
         // Deferred constraints are checked here.
         transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
         if let Some(tolerance) = &self.tolerance {
-            tolerance.rejected.fetch_add(rejected, Ordering::Relaxed);
+            tolerance.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
         }
-        Ok(Some(Committed { end, rejected }))
+        Ok(Some(Committed { end, counts }))
     }
 
     /// Tells a failure that something can be done about from others.
@@ -197,7 +221,7 @@ impl Destination<'_> {
         start: Position,
         end: Position,
         (guarded, checkpoint): (bool, Option<Checkpoint>),
-        rejected: u64,
+        Counts { rejected, filtered, repaired }: Counts,
     ) -> Result<(), Error> {
         let action = || Error::database(format!("load a chunk of {}", self.file.key));
         if rejected > 0 {
@@ -211,9 +235,9 @@ impl Destination<'_> {
         }
         let sql = format!(
             "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected,
-                                     checkpoint_byte, checkpoint)
+                                     checkpoint_byte, checkpoint, filtered, repaired)
              SELECT id, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::boolean, $11::bigint,
-                    $12::bigint, $13::text
+                    $12::bigint, $13::text, $14::bigint, $15::bigint
              FROM bulk.load WHERE id = $2 AND attempt = $3 AND {SHAPE} = $4 FOR SHARE"
         );
         let marked = transaction
@@ -233,6 +257,8 @@ impl Destination<'_> {
                     &(rejected as i64),
                     &checkpoint.as_ref().map(|checkpoint| checkpoint.offset as i64),
                     &checkpoint.as_ref().map(|checkpoint| checkpoint.text.as_str()),
+                    &(filtered as i64),
+                    &(repaired as i64),
                 ],
             )
             .await

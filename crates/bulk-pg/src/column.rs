@@ -1,8 +1,9 @@
 //! How a file's columns meet a table's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use crate::{BinaryType, Drift, Error, Ident, Session, Source, TableName};
+use crate::choice::list;
+use crate::{BinaryType, Drift, Error, Ident, LoadOptions, Session, Source, TableName};
 
 /// A column of a table, out of the server's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +73,9 @@ impl Mapping {
         table: &TableName,
         header: &[String],
         target: &Target,
-        fill: &BTreeMap<String, String>,
+        options: &LoadOptions,
     ) -> Result<Self, Error> {
+        let LoadOptions { fill, columns: chosen, .. } = options;
         let misfit = |what: String| Error::Columns { file: file.to_owned(), what };
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (place, name) in header.iter().enumerate() {
@@ -81,6 +83,17 @@ impl Mapping {
                 return Err(misfit(format!("its header has the column {name:?} twice")));
             }
         }
+        for name in chosen.iter().flatten() {
+            if !places.contains_key(name.as_str()) {
+                return Err(misfit(format!("it has no column {name:?}; its columns are {}", list(header))));
+            }
+            if !target.columns.iter().any(|column| column.name == *name) {
+                return Err(misfit(format!("{table:#} has no column {name:?}, which is to be loaded")));
+            }
+        }
+        let is_chosen = |name: &str| chosen.as_ref().is_none_or(|chosen| chosen.iter().any(|chosen| chosen == name));
+        let left: Vec<&str> = header.iter().map(String::as_str).filter(|name| !is_chosen(name)).collect();
+        places.retain(|name, _| is_chosen(name));
         let (mut names, mut sources, mut drift, mut lacking) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut taken, mut list, mut types) = (Vec::new(), Vec::new(), Vec::new());
         for column in &target.columns {
@@ -102,7 +115,7 @@ impl Mapping {
                     continue;
                 }
                 (None, None) => {
-                    if !column.generated {
+                    if !column.generated && !left.contains(&column.name.as_str()) {
                         drift.push(Drift::Default { column: column.name.clone() });
                     }
                     continue;
@@ -126,10 +139,13 @@ impl Mapping {
                 }
             };
             let flags: Vec<_> = lacking.iter().map(flag).collect();
+            let is_left = lacking.iter().any(|column| left.contains(&column.name.as_str()));
+            let (of, way_out) = if is_left { (" among those to be loaded", "load it, too, or ") } else { ("", "") };
             let lacking: Vec<_> =
                 lacking.iter().map(|column| format!("{} ({})", column.name, column.type_name)).collect();
             return Err(misfit(format!(
-                "it has no column for {} of {table:#}, which may not be NULL and has no default; give every row a value with {}",
+                "it has no column{of} for {} of {table:#}, which may not be NULL and has no default; {way_out}give every row a \
+                 value with {}",
                 lacking.join(", "),
                 flags.join(" ")
             )));
@@ -154,6 +170,10 @@ mod tests {
     use super::*;
 
     fn mapping(header: &[&str], fill: &[(&str, &str)]) -> Result<Mapping, String> {
+        chosen(header, None, fill)
+    }
+
+    fn chosen(header: &[&str], chosen: Option<&[&str]>, fill: &[(&str, &str)]) -> Result<Mapping, String> {
         let column = |name: &str, required, generated| Column {
             name: name.to_owned(),
             type_name: "text".to_owned(),
@@ -172,8 +192,10 @@ mod tests {
         };
         let header: Vec<_> = header.iter().map(|name| (*name).to_owned()).collect();
         let fill = fill.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let columns = chosen.map(|chosen| chosen.iter().map(|name| (*name).to_owned()).collect());
+        let options = LoadOptions { fill, columns, ..LoadOptions::default() };
         let table = "t".parse().unwrap();
-        Mapping::new("t.csv", &table, &header, &target, &fill).map_err(|error| error.to_string())
+        Mapping::new("t.csv", &table, &header, &target, &options).map_err(|error| error.to_string())
     }
 
     fn said(mapping: &Mapping) -> Vec<String> {
@@ -213,6 +235,27 @@ mod tests {
         let filled = mapping(&["id", "Note"], &[("path", "")]).unwrap();
         assert_eq!(filled.sources, [Source::Field(0), Source::Field(1), Source::Constant(Vec::new())]);
         assert_eq!(said(&filled), ["column path is not in the file; every row gets \"\""]);
+    }
+
+    #[test]
+    fn columns_that_are_not_chosen_are_not_there() {
+        let header = ["path", "more", "id", "Note"];
+        let mapping = chosen(&header, Some(&["path", "id"]), &[]).unwrap();
+        assert_eq!(mapping.names, ["id", "path"]);
+        assert_eq!(said(&mapping), ["the columns stand in another order in the file; they are matched by name"]);
+        let filled = chosen(&header, Some(&["id"]), &[("path", "x")]).unwrap();
+        assert_eq!(filled.sources, [Source::Field(2), Source::Constant(b"x".to_vec())]);
+        for (columns, error) in [
+            (&["id", "pat"][..], "t.csv: it has no column \"pat\"; its columns are path, more, id, Note"),
+            (&["id", "path", "more"], "t.csv: public.t has no column \"more\", which is to be loaded"),
+            (
+                &["id"],
+                "t.csv: it has no column among those to be loaded for path (text) of public.t, which may not be NULL and has \
+                 no default; load it, too, or give every row a value with --fill t.path=VALUE",
+            ),
+        ] {
+            assert_eq!(chosen(&header, Some(columns), &[]).unwrap_err(), error);
+        }
     }
 
     #[test]

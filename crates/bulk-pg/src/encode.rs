@@ -1,9 +1,12 @@
 //! The thread that reads a file, cuts it into records and encodes them for COPY.
 
+mod bad_record;
+
 use std::io::{self, Read};
 
 use tokio::sync::oneshot;
 
+use crate::choice::Choice;
 use crate::column::{Mapping, Target};
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
@@ -74,7 +77,8 @@ impl Encoder {
         let verdict = self.verdict(&sample, complete)?;
         let header = self.header(&sample, complete, verdict.dialect)?;
         let header_end = header.end();
-        let mapping = Mapping::new(&self.file, &self.table, header.names(), &self.target, &self.options.fill)?;
+        let mut choice = Choice::new(&self.file, header.names(), &self.options)?;
+        let mapping = Mapping::new(&self.file, &self.table, header.names(), &self.target, &self.options)?;
         let fields = header.names().len();
         let text = CopyText::new(&mapping.sources, fields).map_err(|error| self.misfit(error.to_string()))?;
         // The server is to judge a constant that cannot be encoded.
@@ -102,7 +106,7 @@ impl Encoder {
             if at.offset < extent.start.offset {
                 let gap = (&mut stream).take(extent.start.offset - at.offset);
                 let mut records = Records::resume(gap, dialect, header.clone(), at, options.clone());
-                match self.feed_records(&mut records, &passed, &mut rows, &mut feed) {
+                match self.feed_records(&mut records, &passed, &mut choice, &mut rows, &mut feed) {
                     Ok(()) => at = records.position(),
                     Err(end) => return self.end(end, &mut stream),
                 }
@@ -117,13 +121,17 @@ impl Encoder {
                     extent.start.offset
                 )));
             }
+            choice.take(extent.end.record - extent.start.record - extent.filtered);
+            if choice.is_done() && self.committed.last() == Some(extent) {
+                return Ok(Some(extent.end));
+            }
             self.skip(&mut stream, at.offset, extent.end.offset, extent.checkpoint.as_ref())?;
             at = extent.end;
             // What settled the dialect stands in chunks that are not read again; so does what left it open.
             options.guard = extent.guarded && self.options.dialect.is_none();
         }
         let mut records = Records::resume(&mut stream, dialect, header, at, options);
-        match self.feed_records(&mut records, &passed, &mut rows, &mut feed) {
+        match self.feed_records(&mut records, &passed, &mut choice, &mut rows, &mut feed) {
             Ok(()) => Ok(Some(records.position())),
             Err(end) => self.end(end, &mut stream),
         }
@@ -156,17 +164,19 @@ impl Encoder {
         Ok(())
     }
 
-    /// Feeds records to their end.
+    /// Feeds records to their end, or until no more are wanted.
     fn feed_records(
         &self,
         records: &mut Records<impl Read>,
         passed: &Passed,
+        choice: &mut Choice,
         rows: &mut RowEncoder,
         feed: &mut Feed,
     ) -> Result<(), End> {
         let mut start = records.position();
-        loop {
+        while !choice.is_done() {
             match records.next_record() {
+                Ok(Some(record)) if !choice.takes(&record) => rows.pass_over(record.raw()),
                 Ok(Some(record)) => {
                     if let Err(bad) = rows.push(&record) {
                         if !self.options.is_tolerant() {
@@ -176,12 +186,7 @@ impl Encoder {
                     }
                 }
                 Ok(None) => break,
-                Err(error) => match error.kind.of_one_record() {
-                    Some((sqlstate, message)) if self.options.is_tolerant() && error.is_reject() => {
-                        rows.leave_out(records.rejected(), error.column.as_deref(), sqlstate, &message);
-                    }
-                    _ => return Err(End::Record(error)),
-                },
+                Err(error) => self.take_bad(error, records, choice, rows)?,
             }
             rows.feed(start, feed)?;
             if rows.is_chunk_full() {

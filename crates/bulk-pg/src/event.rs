@@ -27,6 +27,10 @@ pub enum Event<'a> {
         records: u64,
         /// Those of them that were left out.
         rejected: u64,
+        /// Those of them that did not meet the conditions.
+        filtered: u64,
+        /// Those of them that are in the table, and whose text was repaired.
+        repaired: u64,
         /// Its decoded bytes.
         bytes: u64,
     },
@@ -36,10 +40,27 @@ pub enum Event<'a> {
         file: &'a str,
         /// Where its rows went.
         table: &'a TableName,
-        /// Records of the whole file.
+        /// Records of the whole file, or of as much of it as was to be read.
         records: u64,
         /// Those of them that were left out.
         rejected: u64,
+        /// Those of them that did not meet the conditions.
+        filtered: u64,
+        /// Those of them that are in the table, and whose text was repaired.
+        repaired: u64,
+    },
+    /// A record is [repaired](crate::LoadOptions::repair), one of the first ten of a call. Its row is not committed yet.
+    Repaired {
+        /// The file.
+        file: &'a str,
+        /// Where its row goes.
+        table: &'a TableName,
+        /// The record's number, from 1.
+        record: u64,
+        /// Where its first bad byte stands, in decoded bytes of the file.
+        byte: u64,
+        /// The name of that byte's column.
+        column: Option<&'a str>,
     },
     /// A table is what a file says, by [`merge_staged`](crate::merge_staged).
     Merged {

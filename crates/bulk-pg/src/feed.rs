@@ -58,11 +58,16 @@ pub(crate) struct Stretch {
     pub(crate) raw: Vec<u8>,
     /// Those that are left out.
     pub(crate) rejects: Vec<Reject>,
+    /// How many did not meet the conditions, and which, if some may be left out.
+    pub(crate) filtered: u64,
+    pub(crate) passed_over: Lines,
+    /// How many were repaired.
+    pub(crate) repaired: u64,
 }
 
 impl Stretch {
     fn room(&self) -> usize {
-        self.raw.len() + self.rejects.iter().map(Reject::room).sum::<usize>()
+        self.raw.len() + size_of_val(&*self.lengths) + self.rejects.iter().map(Reject::room).sum::<usize>()
     }
 }
 

@@ -3,7 +3,9 @@
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
-use crate::{Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, dropped, rejects, staging, swap};
+use crate::{
+    Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, choice, dropped, rejects, staging, swap,
+};
 
 /// Which bytes a file holds: two files with equal identities have the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,19 @@ pub(crate) struct Load {
     pub(crate) has_rows: bool,
     /// Records that were left out.
     pub(crate) rejected: u64,
+    /// Records that did not meet the conditions.
+    pub(crate) filtered: u64,
+    /// Records whose text was repaired.
+    pub(crate) repaired: u64,
+    /// What was chosen of it; all, if nothing is said.
+    pub(crate) choice: Option<String>,
+}
+
+impl Load {
+    /// Whether it has put any row into its table.
+    pub(crate) fn left_rows(&self) -> bool {
+        self.has_rows || self.finished.is_some_and(|records| records > self.rejected + self.filtered)
+    }
 }
 
 /// Records that are committed, one after the other: chunks without a gap between them.
@@ -88,6 +103,8 @@ pub(crate) struct Load {
 pub(crate) struct Extent {
     pub(crate) start: Position,
     pub(crate) end: Position,
+    /// Its records that did not meet the conditions.
+    pub(crate) filtered: u64,
     /// Whether the dialect was still in doubt at its end.
     pub(crate) guarded: bool,
     /// The last place before its end at which reading can begin anew, if one is known.
@@ -106,8 +123,9 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         .client()
         .query_one(
             // The columns that came last to each.
-            "SELECT count(*) = 5 FROM pg_catalog.pg_attribute
-             WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.reject'), 'fields'),
+            "SELECT count(*) = 6 FROM pg_catalog.pg_attribute
+             WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.chunk'), 'filtered'),
+                                           (to_regclass('bulk.reject'), 'fields'),
                                            (to_regclass('bulk.dropped'), 'attach'), (to_regclass('bulk.refresh'), 'started_at'),
                                            (to_regclass('bulk.swap'), 'started_at'))",
             &[],
@@ -119,8 +137,9 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     }
     // Two first runs at once would both find nothing, so one waits for the other.
     let (dropped, rejects, staging, swap) = (dropped::TABLE, rejects::TABLE, staging::TABLE, swap::TABLE);
+    let choice = choice::COLUMNS;
     let sql = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} {staging} {swap} COMMIT"
+        "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} {choice} {staging} {swap} COMMIT"
     );
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
@@ -132,8 +151,11 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         .query(
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
                     l.target_oid, l.damage, EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id),
-                    EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected), l.rejected
-             FROM bulk.load l
+                    EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected + c.filtered),
+                    l.rejected, l.choice, n.filtered, n.repaired
+             FROM bulk.load l,
+                  LATERAL (SELECT coalesce(sum(filtered), 0)::bigint, coalesce(sum(repaired), 0)::bigint
+                           FROM bulk.chunk c WHERE c.load_id = l.id) n(filtered, repaired)
              WHERE l.target_schema = $1 AND l.target_table = $2
              ORDER BY l.id",
             &[&table.schema.as_str(), &table.name.as_str()],
@@ -150,6 +172,9 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         has_chunks: row.get(9),
         has_rows: row.get(10),
         rejected: unsigned(row.get(11)),
+        choice: row.get(12),
+        filtered: unsigned(row.get(13)),
+        repaired: unsigned(row.get(14)),
     };
     Ok(rows.iter().map(load).collect())
 }
@@ -163,8 +188,8 @@ pub(crate) async fn extents(session: &Session, load: &Load) -> Result<Vec<Extent
     let rows = session
         .client()
         .query(
-            "SELECT chunk, first_record, records, first_byte, bytes, guarded, checkpoint_byte, checkpoint FROM bulk.chunk
-             WHERE load_id = $1 ORDER BY first_byte",
+            "SELECT chunk, first_record, records, first_byte, bytes, guarded, checkpoint_byte, checkpoint, filtered
+             FROM bulk.chunk WHERE load_id = $1 ORDER BY first_byte",
             &[&load.id],
         )
         .await
@@ -178,12 +203,14 @@ pub(crate) async fn extents(session: &Session, load: &Load) -> Result<Vec<Extent
         let guarded = row.get(5);
         let place = row.get::<_, Option<i64>>(6).zip(row.get::<_, Option<String>>(7));
         let checkpoint = place.map(|(offset, text)| Checkpoint::new(unsigned(offset), text));
+        let filtered = number(8);
         match extents.last_mut() {
             Some(last) if last.end.offset == start.offset => {
                 (last.end, last.guarded) = (end, guarded);
+                last.filtered += filtered;
                 last.checkpoint = checkpoint.or(last.checkpoint.take());
             }
-            _ => extents.push(Extent { start, end, guarded, checkpoint }),
+            _ => extents.push(Extent { start, end, filtered, guarded, checkpoint }),
         }
     }
     Ok(extents)
@@ -216,13 +243,19 @@ pub(crate) async fn begin_attempt(session: &Session, load: &Load) -> Result<i64,
 }
 
 /// Notes that the load of a file begins.
-pub(crate) async fn begin(session: &Session, table: &TableName, oid: Oid, file: &FileIdentity) -> Result<Load, Error> {
+pub(crate) async fn begin(
+    session: &Session,
+    table: &TableName,
+    oid: Oid,
+    file: &FileIdentity,
+    choice: Option<String>,
+) -> Result<Load, Error> {
     let row = session
         .client()
         .query_one(
-            "INSERT INTO bulk.load (target_schema, target_table, target_oid, file_key, file_etag, file_size)
-             VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
-            &[&table.schema.as_str(), &table.name.as_str(), &oid, &file.key, &file.etag, &(file.size as i64)],
+            "INSERT INTO bulk.load (target_schema, target_table, target_oid, file_key, file_etag, file_size, choice)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+            &[&table.schema.as_str(), &table.name.as_str(), &oid, &file.key, &file.etag, &(file.size as i64), &choice],
         )
         .await
         .map_err(Error::database(format!("note the load of {}", file.key)))?;
@@ -236,6 +269,9 @@ pub(crate) async fn begin(session: &Session, table: &TableName, oid: Oid, file: 
         has_chunks: false,
         has_rows: false,
         rejected: 0,
+        filtered: 0,
+        repaired: 0,
+        choice,
     })
 }
 
@@ -255,8 +291,10 @@ pub(crate) async fn finish(session: &Session, load: &Load, records: u64) -> Resu
         .client()
         .batch_execute(&format!(
             "BEGIN; SET LOCAL synchronous_commit = on;
-             UPDATE bulk.load SET records = {records}, finished_at = now() WHERE id = {}; COMMIT",
-            load.id
+             UPDATE bulk.load SET records = {records}, finished_at = now(), (filtered, repaired) =
+                 (SELECT coalesce(sum(filtered), 0), coalesce(sum(repaired), 0) FROM bulk.chunk WHERE load_id = {id})
+             WHERE id = {id}; COMMIT",
+            id = load.id
         ))
         .await
         .map_err(Error::database(format!("note that {} is loaded", load.file.key)))

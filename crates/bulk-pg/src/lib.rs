@@ -11,8 +11,9 @@
 //! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
 //!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all. Or, without a
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
-//! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; rows that refer to nothing:
-//!   [`PostDataOptions::orphans`].
+//! - *Load a part of a file*: [`LoadOptions::columns`], [`LoadOptions::filter`] with [`Condition`]s, [`LoadOptions::limit`].
+//! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; [`LoadOptions::repair`] makes text
+//!   good that PostgreSQL cannot hold. Rows that refer to nothing: [`PostDataOptions::orphans`].
 //! - *Make a table what a newer file says*: [`refresh()`]; of several tables, [`load()`] with [`LoadOptions::stage`], then
 //!   [`merge_staged`]. Or load new tables beside the old ones, and have them take their places: [`prepare_swap`].
 //! - *Tell a file's dialect*: [`detect`].
@@ -60,8 +61,10 @@
 
 mod binary_type;
 mod buffer;
+mod choice;
 mod chunk;
 mod column;
+mod condition;
 mod conninfo;
 mod copy_binary;
 mod copy_format;
@@ -102,6 +105,7 @@ mod record_options;
 mod records;
 mod refresh;
 mod rejects;
+mod repair;
 mod restart;
 mod restore;
 mod rows;
@@ -121,6 +125,7 @@ mod value;
 mod verify;
 
 pub use binary_type::BinaryType;
+pub use condition::{Condition, InvalidCondition};
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_format::CopyFormat;
 pub use copy_text::{CopyText, NoSuchField, Source};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// The records whose rows went into a COPY, in its order, by their places in the chunk, from 0. What stands between them
-/// was left out, or went into another COPY.
+/// was left out, or went into another COPY. Also of records that became no rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lines {
     runs: Vec<Range<u64>>,
@@ -36,6 +36,11 @@ impl Lines {
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The records.
+    pub(crate) fn records(&self) -> impl Iterator<Item = u64> {
+        self.runs.iter().cloned().flatten()
     }
 
     /// The record of a line, from 1.
@@ -72,5 +77,6 @@ mod tests {
         let found: Vec<_> = (0..=6).map(|line| lines.record(line)).collect();
         assert_eq!(found, [None, Some(0), Some(1), Some(3), Some(4), Some(9), None]);
         assert_eq!(lines.count(), 5);
+        assert_eq!(lines.records().collect::<Vec<_>>(), [0, 1, 3, 4, 9]);
     }
 }

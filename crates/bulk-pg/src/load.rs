@@ -9,7 +9,8 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::chunk::{Committed, Destination, SHAPE, Tolerance};
+use crate::choice;
+use crate::chunk::{Committed, Counts, Destination, SHAPE, Tolerance};
 use crate::column::Target;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
@@ -22,7 +23,7 @@ use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::turns::Turns;
 use crate::verify::has_rows;
 use crate::{
-    CopyFormat, Dialect, Drift, Error, Event, Input, Observer, RecordOptions, Session, TableName, Verdict,
+    Condition, CopyFormat, Dialect, Drift, Error, Event, Input, Observer, RecordOptions, Session, TableName, Verdict,
     quote_literal,
 };
 
@@ -79,6 +80,21 @@ pub struct LoadOptions {
     /// Above 0, constraints that are deferred are checked with each chunk, chunks are committed in the order of the file,
     /// have no more than 64 MiB or 131,072 records, and are kept in memory until they are committed.
     pub max_rejects: u64,
+    /// The columns of the file that are loaded, by their names; others count as if the file did not have them. Default:
+    /// all. One that the file or the table does not have is an error.
+    pub columns: Option<Vec<String>>,
+    /// Which records are loaded: those that meet all of these conditions. Default: all. The others are passed over before
+    /// anything else is asked of them, but for the number of their fields: they may have values that no column can hold. A
+    /// column that the file does not have is an error.
+    pub filter: Vec<Condition>,
+    /// How many records are loaded: the first of the file that meet the conditions, in its order, whatever the number of
+    /// sessions; those that are [left out](Self::max_rejects) count. Nothing is read behind the last one, so a checksum at
+    /// the end of the file is not looked at. Default: all.
+    pub limit: Option<u64>,
+    /// Whether text that PostgreSQL cannot hold is repaired, so that its record is not bad: NULs are removed from a value,
+    /// and what is not UTF-8 becomes U+FFFD, as [`String::from_utf8_lossy`] has it. A record that would be longer than
+    /// `max_record` by that stays bad, and so does a header. Conditions look at the values of the file. Default: not.
+    pub repair: bool,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
     /// Put the rows into a staging table of the table's own, which nobody reads, whatever the table holds; then
@@ -104,6 +120,10 @@ impl Default for LoadOptions {
             checksum: Checksum::Unknown,
             format: CopyFormat::Auto,
             max_rejects: 0,
+            columns: None,
+            filter: Vec::new(),
+            limit: None,
+            repair: false,
             append: false,
             stage: false,
             staged_for: None,
@@ -129,10 +149,15 @@ impl LoadOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// Records of the file, all of which are in the table but for the rejected ones.
+    /// Records of the file, or of as much of it as was to be read; all are in the table but for the rejected and the filtered
+    /// ones.
     pub records: u64,
     /// Records that were left out, by this call and by earlier ones.
     pub rejected: u64,
+    /// Records that did not meet the [conditions](LoadOptions::filter), in this call and in earlier ones.
+    pub filtered: u64,
+    /// Records that are in the table and were [repaired](LoadOptions::repair), by this call and by earlier ones.
+    pub repaired: u64,
     /// Rows that this call put into the table: fewer than `records` after an interruption, 0 if the file had been loaded.
     pub sent: u64,
     /// Decoded bytes of the records that this call worked on.
@@ -143,17 +168,17 @@ pub struct Loaded {
     pub drift: Vec<Drift>,
 }
 
-/// Records of `file`, if all of them are in `table` already or were [left out](LoadOptions::max_rejects). Nothing is changed or locked, so a caller can ask
-/// before it fetches the file.
+/// Records of `file`, if all of them that `options` choose are in `table` already or were
+/// [left out](LoadOptions::max_rejects). Nothing is changed or locked, so a caller can ask before it fetches the file.
 ///
 /// Marks of a table that was dropped and made anew, or emptied by somebody, do not count while the table is empty; the
 /// next [`load`] forgets them. So the answer for such a table is `None`, whatever had been loaded into it.
 ///
 /// # Errors
 ///
-/// [`Error::NoTable`], [`Error::Occupied`] if the table holds rows of another file, or of another version of this one,
-/// or of somebody else, and `options.append` is off, or if it has rows and is another table than the one of its name that
-/// was loaded into, as after a restore from a dump; and [`Error::Database`]. The ledger must be
+/// [`Error::NoTable`]; [`Error::Occupied`] if the table holds rows of another version of this file or another choice of
+/// them, or of another file or of somebody else where `options.append` is off, or if it has rows and is another table than
+/// the one of its name that was loaded into, as after a restore from a dump; and [`Error::Database`]. The ledger must be
 /// [prepared](crate::prepare_ledger).
 pub async fn find_loaded(
     session: &Session,
@@ -162,7 +187,7 @@ pub async fn find_loaded(
     options: &LoadOptions,
 ) -> Result<Option<u64>, Error> {
     let target = Target::find(session, table).await?;
-    let found = Found::look(session, table, &target, file, options.append).await?;
+    let found = Found::look(session, table, &target, file, options).await?;
     Ok(found.load.and_then(|load| load.finished))
 }
 
@@ -179,8 +204,9 @@ impl Found {
         table: &TableName,
         target: &Target,
         file: &FileIdentity,
-        append: bool,
+        options: &LoadOptions,
     ) -> Result<Self, Error> {
+        let LoadOptions { append, .. } = *options;
         let occupied = |what: String| Error::Occupied { table: table.clone(), what };
         // One that failed in its first chunk has left nothing.
         let counts = |load: &Load| load.oid == target.oid && (load.finished.is_some() || load.has_chunks);
@@ -188,33 +214,42 @@ impl Found {
             ledger::loads(session, table).await?.into_iter().partition(counts);
         // Asked after the marks were read: rows that they speak of are seen.
         let is_empty = !has_rows(session, table).await?;
-        let left_rows = |load: &Load| load.finished.unwrap_or(0) > load.rejected || load.has_rows;
-        if is_empty && loads.iter().any(left_rows) {
+        if is_empty && loads.iter().any(Load::left_rows) {
             gone.append(&mut loads);
         }
-        let elsewhere: Vec<&Load> = gone.iter().filter(|load| left_rows(load)).collect();
+        let elsewhere: Vec<&Load> = gone.iter().filter(|load| load.left_rows()).collect();
         if !is_empty && !elsewhere.is_empty() {
             return Err(occupied(not_the_same(table, &elsewhere)));
         }
-        let gone = gone.iter().map(|load| load.id).collect();
+        let mut gone: Vec<_> = gone.iter().map(|load| load.id).collect();
         if let Some(load) = loads.iter().find(|load| load.damage.is_some()) {
             return Err(occupied(format!("holds rows of a damaged copy of {}; {ANEW}", load.file.key)));
         }
-        if let Some(load) = loads.iter().find(|load| load.file.key == file.key) {
-            if load.file == *file {
-                return Ok(Self { load: Some(load.clone()), gone });
+        let chosen = choice::describe(options);
+        if let Some(place) = loads.iter().position(|load| load.file.key == file.key) {
+            let load = loads.remove(place);
+            if load.file == *file && load.choice == chosen {
+                return Ok(Self { load: Some(load), gone });
             }
-            return Err(occupied(format!(
-                "holds {} of another version of {} (ETag {}, {} bytes; now {}, {} bytes); {ANEW}",
-                if load.finished.is_some() { "all" } else { "a part" },
-                file.key,
-                load.file.etag.as_deref().unwrap_or("none"),
-                load.file.size,
-                file.etag.as_deref().unwrap_or("none"),
-                file.size,
-            )));
+            // It is in nobody's way.
+            if !load.left_rows() {
+                gone.push(load.id);
+            } else if load.file == *file {
+                return Err(occupied(choice::not_the_same(&load, chosen.as_deref())));
+            } else {
+                return Err(occupied(format!(
+                    "holds {} of another version of {} (ETag {}, {} bytes; now {}, {} bytes); {ANEW}",
+                    if load.finished.is_some() { "all" } else { "a part" },
+                    file.key,
+                    load.file.etag.as_deref().unwrap_or("none"),
+                    load.file.size,
+                    file.etag.as_deref().unwrap_or("none"),
+                    file.size,
+                )));
+            }
         }
-        if !append && let Some(load) = loads.first() {
+        // One that is to go on may yet have rows.
+        if !append && let Some(load) = loads.iter().find(|load| load.left_rows() || load.finished.is_none()) {
             return Err(occupied(format!("holds the rows of {}; {ANEW}", load.file.key)));
         }
         if !append && !is_empty {
@@ -308,19 +343,20 @@ async fn load_locked(
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
     ledger::fence(session, table).await?;
-    let found = Found::look(session, table, &target, file, options.append).await?;
+    let found = Found::look(session, table, &target, file, options).await?;
     if !found.gone.is_empty() {
         ledger::forget(session, table, &found.gone).await?;
     }
     let load = match found.load {
-        Some(Load { finished: Some(records), rejected, .. }) => {
-            return Ok(Loaded { records, rejected, sent: 0, bytes: 0, verdict: None, drift: Vec::new() });
+        Some(Load { finished: Some(records), rejected, filtered, repaired, .. }) => {
+            let (sent, bytes, verdict, drift) = (0, 0, None, Vec::new());
+            return Ok(Loaded { records, rejected, filtered, repaired, sent, bytes, verdict, drift });
         }
         Some(load) => match rejects::over_limit(session, &load, options.max_rejects).await? {
             Some(error) => return Err(error),
             None => load,
         },
-        None => ledger::begin(session, table, target.oid, file).await?,
+        None => ledger::begin(session, table, target.oid, file, choice::describe(options)).await?,
     };
     let loaded = load_rows(session, others, table, (target, shape), file, &load, input, options).await;
     if let Err(error @ Error::Read { source, .. }) = &loaded
@@ -450,17 +486,18 @@ async fn load_rows(
         return Err(Error::Stopped { what: format!("the load of {}", file.key) });
     };
     ledger::finish(session, load, end.record).await?;
-    let rejected = load.rejected + sent.rejected;
-    options.observer.event(&Event::Loaded {
-        file: &file.key,
-        table: options.name_of(table),
-        records: end.record,
-        rejected,
-    });
+    let mut counts = Counts { rejected: load.rejected, filtered: load.filtered, repaired: load.repaired };
+    counts.add(sent.counts);
+    let Counts { rejected, filtered, repaired } = counts;
+    let (key, records) = (file.key.as_str(), end.record);
+    let table = options.name_of(table);
+    options.observer.event(&Event::Loaded { file: key, table, records, rejected, filtered, repaired });
     Ok(Loaded {
-        records: end.record,
+        records,
         rejected,
-        sent: sent.records - sent.rejected,
+        filtered,
+        repaired,
+        sent: sent.records - sent.counts.rejected - sent.counts.filtered,
         bytes: sent.bytes,
         verdict: Some(verdict),
         drift: mapping.drift,
@@ -481,15 +518,15 @@ async fn shape(session: &Session, table: &TableName) -> Result<Option<String>, E
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
     records: u64,
-    /// Those of them that were left out.
-    rejected: u64,
+    /// Among them.
+    counts: Counts,
     bytes: u64,
 }
 
 impl Sent {
     fn add(&mut self, more: Self) {
         self.records += more.records;
-        self.rejected += more.rejected;
+        self.counts.add(more.counts);
         self.bytes += more.bytes;
     }
 }
@@ -519,11 +556,12 @@ async fn send_chunks(
             Failed { record: start.record, error }
         });
         let Some(committed) = copied? else { break };
-        let Committed { end, rejected } = committed;
+        let Committed { end, counts } = committed;
         let (records, bytes) = (end.record - start.record, end.offset - start.offset);
-        sent.add(Sent { records, rejected, bytes });
+        sent.add(Sent { records, counts, bytes });
         let (file, table) = (destination.file.key.as_str(), options.name_of(destination.table));
-        options.observer.event(&Event::Committed { file, table, records, rejected, bytes });
+        let Counts { rejected, filtered, repaired } = counts;
+        options.observer.event(&Event::Committed { file, table, records, rejected, filtered, repaired, bytes });
     }
     Ok(sent)
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::Position;
 use crate::feed::Stretch;
+use crate::lines::Lines;
 use crate::rejects::Reject;
 
 /// The records of a chunk that a session was given so far, so that a record which the server names is found in the file.
@@ -15,6 +16,11 @@ pub(crate) struct Received {
     kept: Vec<Part>,
     /// Those that were left out before they came here, in order.
     pub(crate) rejects: Vec<Reject>,
+    /// How many did not meet the conditions, and which, if they are kept.
+    pub(crate) filtered: u64,
+    passed_over: Lines,
+    /// How many were repaired.
+    pub(crate) repaired: u64,
 }
 
 /// Records as they stand in the file.
@@ -29,11 +35,20 @@ impl Received {
     const PLACED: usize = 1 << 22;
 
     pub(crate) fn new(start: Position) -> Self {
-        Self { start, records: 0, lengths: Vec::new(), kept: Vec::new(), rejects: Vec::new() }
+        Self {
+            start,
+            records: 0,
+            lengths: Vec::new(),
+            kept: Vec::new(),
+            rejects: Vec::new(),
+            filtered: 0,
+            passed_over: Lines::default(),
+            repaired: 0,
+        }
     }
 
     pub(crate) fn add(&mut self, stretch: Stretch) {
-        let Stretch { lengths, raw, mut rejects } = stretch;
+        let Stretch { lengths, raw, mut rejects, filtered, passed_over, repaired } = stretch;
         let room = if raw.is_empty() { Self::PLACED.saturating_sub(self.lengths.len()) } else { lengths.len() };
         self.lengths.extend(lengths.iter().take(room));
         if !raw.is_empty() {
@@ -41,6 +56,17 @@ impl Received {
         }
         self.records += lengths.len() as u64;
         self.rejects.append(&mut rejects);
+        self.filtered += filtered;
+        self.passed_over.append(passed_over);
+        self.repaired += repaired;
+    }
+
+    /// The records that became no rows, in order, if they are kept.
+    pub(crate) fn left_out(&self) -> Vec<u64> {
+        let rejects = self.rejects.iter().map(|reject| reject.index);
+        let mut left_out: Vec<u64> = self.passed_over.records().chain(rejects).collect();
+        left_out.sort_unstable();
+        left_out
     }
 
     /// Where a record starts in the file.
@@ -108,7 +134,7 @@ mod tests {
         for records in stretches {
             let raw = if kept { records.concat().into_bytes() } else { Vec::new() };
             let lengths = records.iter().map(|record| record.len() as u32).collect();
-            received.add(Stretch { lengths, raw, rejects: Vec::new() });
+            received.add(Stretch { lengths, raw, ..Stretch::default() });
         }
         received
     }

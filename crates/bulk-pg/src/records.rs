@@ -166,6 +166,23 @@ impl<R: Read> Records<R> {
         }))
     }
 
+    /// The last record, if its text alone is bad and its fields are known, as this error of its reading says.
+    pub(crate) fn bad_text(&self, error: &RecordError) -> Option<Record<'_>> {
+        if self.in_header || !matches!(error.kind, RecordErrorKind::Nul | RecordErrorKind::InvalidUtf8) {
+            return None;
+        }
+        let ends_chunk = self.chunk_start == self.position.offset;
+        Some(Record {
+            raw: self.rejected(),
+            spans: &self.spans,
+            dialect: self.rules.dialect,
+            number: self.position.record,
+            offset: error.start,
+            chunk: self.position.chunk - u64::from(ends_chunk),
+            ends_chunk,
+        })
+    }
+
     /// Ends the chunk at the border after the last record, unless that has ended it.
     pub(crate) fn end_chunk(&mut self) {
         if self.position.offset > self.chunk_start {

@@ -3,7 +3,7 @@ use std::io;
 use crate::column::Target;
 use crate::ledger::{self, Load};
 use crate::verify::has_rows;
-use crate::{Error, FileIdentity, Input, LoadOptions, Loaded, Merged, Session, TableName, load, merge_staged};
+use crate::{Error, FileIdentity, Input, LoadOptions, Loaded, Merged, Session, TableName, choice, load, merge_staged};
 
 /// What [`refresh`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +43,12 @@ pub async fn refresh(
     options: &LoadOptions,
 ) -> Result<Refreshed, Error> {
     let first = sessions.first().expect("a refresh takes at least one session");
-    if let Some(load) = find(first, table, file).await? {
-        let (records, rejected) = (load.finished.unwrap_or(0), load.rejected);
-        let loaded = Loaded { records, rejected, sent: 0, bytes: 0, verdict: None, drift: Vec::new() };
-        let unchanged = records.saturating_sub(rejected);
+    if let Some(load) = find(first, table, file, options).await? {
+        let Load { rejected, filtered, repaired, .. } = load;
+        let records = load.finished.unwrap_or(0);
+        let loaded =
+            Loaded { records, rejected, filtered, repaired, sent: 0, bytes: 0, verdict: None, drift: Vec::new() };
+        let unchanged = records.saturating_sub(rejected + filtered);
         let merged = Merged { table: table.clone(), added: 0, changed: 0, removed: 0, unchanged };
         return Ok(Refreshed { loaded, merged });
     }
@@ -59,23 +61,36 @@ pub async fn refresh(
     Ok(Refreshed { loaded, merged })
 }
 
-/// Records of `file`, if it is what `table` holds, all of it and nothing else, as far as the ledger knows. Nothing is changed
+/// Records of `file`, if what the options choose of it is what `table` holds, all of that and nothing else, as far as the ledger knows. Nothing is changed
 /// or locked. Other than with [`find_loaded`](crate::find_loaded), a table that holds something else is no error.
 ///
 /// # Errors
 ///
 /// [`Error::NoTable`] and [`Error::Database`].
-pub async fn find_refreshed(session: &Session, table: &TableName, file: &FileIdentity) -> Result<Option<u64>, Error> {
-    Ok(find(session, table, file).await?.and_then(|load| load.finished))
+pub async fn find_refreshed(
+    session: &Session,
+    table: &TableName,
+    file: &FileIdentity,
+    options: &LoadOptions,
+) -> Result<Option<u64>, Error> {
+    Ok(find(session, table, file, options).await?.and_then(|load| load.finished))
 }
 
-async fn find(session: &Session, table: &TableName, file: &FileIdentity) -> Result<Option<Load>, Error> {
+async fn find(
+    session: &Session,
+    table: &TableName,
+    file: &FileIdentity,
+    options: &LoadOptions,
+) -> Result<Option<Load>, Error> {
     let target = Target::find(session, table).await?;
     let mut loads = ledger::loads(session, table).await?;
     loads.retain(|load| load.oid == target.oid && (load.finished.is_some() || load.has_chunks));
     // Asked after the marks were read: rows that they speak of are seen.
     let is_empty = !has_rows(session, table).await?;
     let Ok([load]) = <[Load; 1]>::try_from(loads) else { return Ok(None) };
-    let is_whole = load.finished.is_some() && load.damage.is_none() && load.file == *file;
+    let is_whole = load.finished.is_some()
+        && load.damage.is_none()
+        && load.file == *file
+        && load.choice == choice::describe(options);
     Ok(Some(load).filter(|load| is_whole && !(is_empty && load.has_rows)))
 }

@@ -16,6 +16,10 @@ const SAMPLE: u64 = 100;
 /// Rejects of a chunk, and records of one that may have rejects: so many take some ten megabytes until they are noted.
 const MAX_REJECTS: u64 = 4 << 10;
 const MAX_RECORDS: u64 = 128 << 10;
+/// Records that become no rows are given away when there are so many.
+const MAX_LENGTHS: usize = 128 << 10;
+/// Runs of records of a chunk between others that are passed over, each of which takes some memory until it is committed.
+const MAX_RUNS: u64 = 256 << 10;
 
 /// Encodes the records of chunk after chunk, and feeds them.
 pub(crate) struct RowEncoder {
@@ -30,6 +34,12 @@ pub(crate) struct RowEncoder {
     records: u64,
     unclear: u64,
     rejected: u64,
+    passed_over: u64,
+    /// Runs of those, and whether the last record is one.
+    runs: u64,
+    is_in_run: bool,
+    /// Repaired records of all chunks.
+    repaired: u64,
     rows: Batch,
     /// Text beside binary.
     aside: Batch,
@@ -62,6 +72,10 @@ impl RowEncoder {
             records: 0,
             unclear: 0,
             rejected: 0,
+            passed_over: 0,
+            runs: 0,
+            is_in_run: false,
+            repaired: 0,
             rows: Batch::new(),
             aside: Batch::default(),
             stretch: Stretch::default(),
@@ -71,6 +85,19 @@ impl RowEncoder {
     /// Takes the next record of the chunk. One with a bad value is [to be left out](Self::leave_out), or the end of all.
     #[inline(always)]
     pub(crate) fn push(&mut self, record: &Record<'_>) -> Result<(), BadValue> {
+        self.push_as(record, record.raw())
+    }
+
+    /// As [`push`](Self::push), of a record that was repaired and stands in the file as `raw`. How many there are so far.
+    pub(crate) fn push_repaired(&mut self, record: &Record<'_>, raw: &[u8]) -> Result<u64, BadValue> {
+        self.push_as(record, raw)?;
+        self.stretch.repaired += 1;
+        self.repaired += 1;
+        Ok(self.repaired)
+    }
+
+    #[inline(always)]
+    fn push_as(&mut self, record: &Record<'_>, raw: &[u8]) -> Result<(), BadValue> {
         let index = self.records;
         match &mut self.binary {
             None => self.text.append(record, &mut self.rows.bytes),
@@ -84,14 +111,27 @@ impl RowEncoder {
                     self.unclear += 1;
                     self.text.append(record, &mut self.aside.bytes);
                     self.aside.lines.push(index);
-                    self.keep(record.raw());
+                    self.keep(raw);
                     return Ok(());
                 }
             },
         }
         self.rows.lines.push(index);
-        self.keep(record.raw());
+        self.keep(raw);
         Ok(())
+    }
+
+    /// Takes the next record of the chunk as one that is not wanted.
+    #[inline(always)]
+    pub(crate) fn pass_over(&mut self, raw: &[u8]) {
+        if self.tolerant {
+            self.stretch.passed_over.push(self.records);
+        }
+        self.stretch.filtered += 1;
+        self.passed_over += 1;
+        self.runs += u64::from(!self.is_in_run);
+        self.keep(raw);
+        self.is_in_run = true;
     }
 
     /// Leaves out the next record of the chunk.
@@ -104,6 +144,7 @@ impl RowEncoder {
     #[inline(always)]
     fn keep(&mut self, raw: &[u8]) {
         self.records += 1;
+        self.is_in_run = false;
         self.stretch.lengths.push(u32::try_from(raw.len()).unwrap_or(u32::MAX));
         if self.tolerant {
             self.stretch.raw.extend_from_slice(raw);
@@ -112,13 +153,14 @@ impl RowEncoder {
 
     /// Whether the chunk is to end here, however short it is.
     pub(crate) fn is_chunk_full(&self) -> bool {
-        self.tolerant && (self.rejected >= MAX_REJECTS || self.records >= MAX_RECORDS)
+        self.tolerant && (self.rejected >= MAX_REJECTS || self.records >= MAX_RECORDS) || self.runs >= MAX_RUNS
     }
 
     /// Feeds what has come together, if that is enough.
     #[inline(always)]
     pub(crate) fn feed(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
-        let is_full = self.rows.bytes.len() >= PIECE || self.stretch.raw.len() >= 2 * PIECE;
+        let Stretch { raw, lengths, .. } = &self.stretch;
+        let is_full = self.rows.bytes.len() >= PIECE || raw.len() >= 2 * PIECE || lengths.len() >= MAX_LENGTHS;
         if is_full || self.aside.bytes.len() >= ASIDE { self.feed_batches(start, feed, is_full) } else { Ok(()) }
     }
 
@@ -158,10 +200,12 @@ impl RowEncoder {
         if !self.aside.bytes.is_empty() {
             self.feed_aside(start, feed)?;
         }
-        if self.records >= SAMPLE && self.unclear * CLEAR > self.records {
+        let wanted = self.records - self.passed_over;
+        if wanted >= SAMPLE && self.unclear * CLEAR > wanted {
             self.binary = None;
         }
         (self.records, self.unclear, self.rejected) = (0, 0, 0);
+        (self.passed_over, self.runs, self.is_in_run) = (0, 0, false);
         feed.end(start, end, guarded, checkpoint)
     }
 }

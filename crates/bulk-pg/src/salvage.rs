@@ -16,6 +16,7 @@ use crate::feed::PIECE;
 use crate::place::Place;
 use crate::received::{Kept, Received};
 use crate::rejects::Reject;
+use crate::repair::Repaired;
 use crate::{Error, RecordOptions, Records};
 
 /// What can be taken back begins here.
@@ -44,8 +45,17 @@ pub(crate) async fn salvage(
     transaction.batch_execute(&begin).await.map_err(action())?;
     let statement = transaction.prepare(&destination.statement(Encoding::Text)).await.map_err(action())?;
     let refers_to_itself = refers_to_itself(transaction, destination.load.oid).await?;
-    let mut salvage =
-        Salvage { destination, tolerance, transaction, received, kept, statement, refers_to_itself, found: Vec::new() };
+    let mut salvage = Salvage {
+        destination,
+        tolerance,
+        transaction,
+        received,
+        left_out: received.left_out(),
+        kept,
+        statement,
+        refers_to_itself,
+        found: Vec::new(),
+    };
     salvage.send_all(known).await?;
     if refers_to_itself {
         salvage.send_again().await?;
@@ -71,6 +81,8 @@ struct Salvage<'a> {
     tolerance: &'a Tolerance,
     transaction: &'a Transaction<'a>,
     received: &'a Received,
+    /// Those that are not to be sent, in order.
+    left_out: Vec<u64>,
     kept: &'a Kept<'a>,
     statement: Statement,
     refers_to_itself: bool,
@@ -197,16 +209,16 @@ impl Salvage<'_> {
 
     /// How many of the records were not left out before they came here.
     fn rows(&self, range: Range<u64>) -> u64 {
-        let place = |index| self.received.rejects.partition_point(|reject| reject.index < index);
+        let place = |index| self.left_out.partition_point(|left_out| *left_out < index);
         range.end - range.start - (place(range.end) - place(range.start)) as u64
     }
 
     /// The record of a line, from 1, in a COPY of the records from `at` on.
     fn record(&self, at: u64, line: u64) -> u64 {
-        let rejects = &self.received.rejects[self.received.rejects.partition_point(|reject| reject.index < at)..];
+        let left_out = &self.left_out[self.left_out.partition_point(|left_out| *left_out < at)..];
         let mut record = at + line.saturating_sub(1);
-        for reject in rejects {
-            if reject.index > record {
+        for left_out in left_out {
+            if *left_out > record {
                 break;
             }
             record += 1;
@@ -262,22 +274,29 @@ impl Salvage<'_> {
         let (mut rows, mut buffer) = (0, Vec::new());
         let pieces: Vec<_> = ranges.iter().flat_map(|range| self.kept.records(range.clone())).collect();
         for (mut index, raw) in pieces {
-            let rejects = &self.received.rejects;
-            let mut left_out = &rejects[rejects.partition_point(|reject| reject.index < index)..];
+            let mut left_out = &self.left_out[self.left_out.partition_point(|left_out| *left_out < index)..];
             let mut records = self.read(index, raw);
             loop {
+                let is_left_out = left_out.first() == Some(&index);
                 match records.next_record() {
                     Ok(None) => break,
-                    Ok(Some(record)) => match left_out.split_first() {
-                        Some((reject, rest)) if reject.index == index => left_out = rest,
-                        _ => {
-                            self.tolerance.text.append(&record, &mut buffer);
-                            rows += 1;
-                        }
-                    },
-                    Err(error) if error.is_reject() => left_out = left_out.get(1..).unwrap_or_default(),
-                    Err(source) => return Err(Error::Record { file: self.destination.file.key.clone(), source }),
+                    Ok(Some(_)) if is_left_out => {}
+                    Ok(Some(record)) => {
+                        self.tolerance.text.append(&record, &mut buffer);
+                        rows += 1;
+                    }
+                    Err(error) if is_left_out && error.is_reject() => {}
+                    Err(source) => {
+                        let bad = records.bad_text(&source);
+                        let repaired = bad.and_then(|bad| Some((bad, Repaired::new(&bad, self.tolerance.max_record)?)));
+                        let Some((bad, repaired)) = repaired else {
+                            return Err(Error::Record { file: self.destination.file.key.clone(), source });
+                        };
+                        self.tolerance.text.append(&repaired.in_place_of(&bad), &mut buffer);
+                        rows += 1;
+                    }
                 }
+                left_out = &left_out[usize::from(is_left_out)..];
                 index += 1;
                 if buffer.len() >= PIECE
                     && let Err(error) = send_pieces(sink.as_mut(), &mut buffer).await

@@ -12,7 +12,7 @@ use crate::ledger::{self, FileIdentity, Load, unsigned};
 use crate::load::load_table;
 use crate::table_lock::{LOCK_CLASS, begin_locked, end};
 use crate::verify::has_rows;
-use crate::{Error, Event, Ident, Input, LoadOptions, Loaded, Session, TableName};
+use crate::{Error, Event, Ident, Input, LoadOptions, Loaded, Session, TableName, choice};
 
 /// The statements that make what staging needs in the ledger.
 pub(crate) const TABLE: &str = "
@@ -109,7 +109,7 @@ impl Staged {
     }
 }
 
-/// Whether `file` is whole in a staging table of `table`, so that [`merge_staged`](crate::merge_staged) is all that is left
+/// Whether what the options choose of `file` is whole in a staging table of `table`, so that [`merge_staged`](crate::merge_staged) is all that is left
 /// to do. Nothing is changed or locked, so a caller can ask before it fetches the file.
 ///
 /// Staging tables are not logged: what crash recovery has emptied does not count, and the next [`load`](crate::load())
@@ -118,14 +118,21 @@ impl Staged {
 /// # Errors
 ///
 /// [`Error::Database`].
-pub async fn is_staged(session: &Session, table: &TableName, file: &FileIdentity) -> Result<bool, Error> {
+pub async fn is_staged(
+    session: &Session,
+    table: &TableName,
+    file: &FileIdentity,
+    options: &LoadOptions,
+) -> Result<bool, Error> {
     let Some(staged) = Staged::find(session.client(), table).await?.filter(|staged| staged.file == *file) else {
         return Ok(false);
     };
     let loads = ledger::loads(session, &staged.table).await?;
     // Asked after the marks were read: rows that they speak of are seen.
     let is_empty = !has_rows(session, &staged.table).await?;
-    Ok(!(is_empty && loads.iter().any(|load| load.has_rows)))
+    let chosen = choice::describe(options);
+    let is_chosen = loads.iter().all(|load| load.choice == chosen);
+    Ok(is_chosen && !(is_empty && loads.iter().any(|load| load.has_rows)))
 }
 
 /// [`load`](crate::load()) with [`LoadOptions::stage`].
@@ -161,7 +168,7 @@ async fn prepare(
     let (transaction, _) = begin_locked(session, &both, options.lock_timeout).await?;
     let result = async {
         forget_strays(&transaction).await?;
-        if is_usable(&transaction, (table, oid), staging, file, options.is_tolerant()).await? {
+        if is_usable(&transaction, (table, oid), staging, file, options).await? {
             return Ok(());
         }
         discard(&transaction, oid).await?;
@@ -179,7 +186,7 @@ async fn is_usable(
     (table, oid): (&TableName, Oid),
     staging: &TableName,
     file: &FileIdentity,
-    is_tolerant: bool,
+    options: &LoadOptions,
 ) -> Result<bool, Error> {
     // Where rows may be left out, those of a key that had been are found as they come.
     let sql = format!(
@@ -191,7 +198,7 @@ async fn is_usable(
                AND NOT EXISTS (
                    SELECT FROM bulk.load l WHERE l.target_schema = $8 AND l.target_table = $9
                    AND (l.file_key <> $5 OR l.file_etag IS DISTINCT FROM $6 OR l.file_size <> $7
-                        OR l.target_oid <> r.staging_oid OR l.damage IS NOT NULL))
+                        OR l.target_oid <> r.staging_oid OR l.damage IS NOT NULL OR l.choice IS DISTINCT FROM $11))
                AND (NOT $10 OR {} >= {}))",
         shape("r.target_oid"),
         shape("r.staging_oid"),
@@ -211,7 +218,8 @@ async fn is_usable(
                 &(file.size as i64),
                 &SCHEMA,
                 &staging.name.as_str(),
-                &is_tolerant,
+                &options.is_tolerant(),
+                &choice::describe(options),
             ],
         )
         .await

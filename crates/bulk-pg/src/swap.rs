@@ -12,7 +12,7 @@ use crate::entangled::outside_keys;
 use crate::table_lock::{LOCK_TIMEOUT, begin_locked, end};
 use crate::twin::{Script, Statistics, Twin, revoke_defaults, scripts, statistics};
 use crate::verify::is_any_row;
-use crate::{Error, Event, FileIdentity, Observer, Schema, Session, TableName};
+use crate::{Error, Event, FileIdentity, LoadOptions, Observer, Schema, Session, TableName, choice};
 
 /// The statement that makes what swaps need in the ledger.
 pub(crate) const TABLE: &str = "
@@ -95,7 +95,7 @@ impl Swap {
 
 /// Makes new, empty tables of the structure of old ones, each beside its own in a schema `bulk_next_…`: columns, defaults,
 /// sequences, owner, privileges, comments and storage parameters are taken over. What an interrupted run has loaded into
-/// them of the same file stays; what is of another version of it goes.
+/// them of the same file stays; what is of another version of it, or was chosen by other options, goes.
 ///
 /// Load them by the names that [`Swap::twin`] gives, give them what [`Swap::schema`] has, verify them, and
 /// [`swap`] them. The ledger must be [prepared](crate::prepare_ledger).
@@ -105,8 +105,11 @@ impl Swap {
 /// [`Error::Occupied`] for a table that something else depends on, such as a view or a foreign key of another table with
 /// rows: it would go with the old table. For one that is partitioned, inherits, or has rules or row level security; for
 /// one that is loaded by another session. [`Error::NoTable`], [`Error::Database`]. Nothing is changed then.
-pub async fn prepare_swap(session: &mut Session, files: &[(TableName, FileIdentity)]) -> Result<Swap, Error> {
-    let tables: Vec<TableName> = files.iter().map(|(table, _)| table.clone()).collect();
+pub async fn prepare_swap(
+    session: &mut Session,
+    files: &[(TableName, FileIdentity, LoadOptions)],
+) -> Result<Swap, Error> {
+    let tables: Vec<TableName> = files.iter().map(|(table, ..)| table.clone()).collect();
     let (transaction, found) = begin_locked(session, &tables, LOCK_TIMEOUT).await?;
     let result = prepare(&transaction, files, found).await;
     end(transaction, result, "make tables to be swapped").await
@@ -114,12 +117,12 @@ pub async fn prepare_swap(session: &mut Session, files: &[(TableName, FileIdenti
 
 async fn prepare(
     transaction: &Transaction<'_>,
-    files: &[(TableName, FileIdentity)],
+    files: &[(TableName, FileIdentity, LoadOptions)],
     found: Vec<(TableName, Oid)>,
 ) -> Result<Swap, Error> {
     let action = || Error::database("make tables to be swapped");
     qualify_names(transaction).await?;
-    if let Some((table, _)) = files.iter().find(|(table, _)| !found.iter().any(|(other, _)| other == table)) {
+    if let Some((table, ..)) = files.iter().find(|(table, ..)| !found.iter().any(|(other, _)| other == table)) {
         return Err(Error::NoTable { table: table.clone() });
     }
     outside_keys(transaction, &found).await?;
@@ -136,9 +139,9 @@ async fn prepare(
     }
     let scripts = scripts(transaction, &twins).await?;
     for (twin, script) in twins.iter().zip(&scripts) {
-        let Some((_, file)) = files.iter().find(|(table, _)| *table == twin.table) else { continue };
+        let Some((_, file, options)) = files.iter().find(|(table, ..)| *table == twin.table) else { continue };
         let structure = [script.pre_data.join(";\n"), script.privileges.join(";\n")].join(";\n");
-        if !is_usable(transaction, twin, &structure, file).await? {
+        if !is_usable(transaction, twin, &structure, file, options).await? {
             make(transaction, twin, script, &structure).await?;
         }
     }
@@ -157,6 +160,7 @@ async fn is_usable(
     twin: &Twin,
     structure: &str,
     file: &FileIdentity,
+    options: &LoadOptions,
 ) -> Result<bool, Error> {
     let row = transaction
         .query_one(
@@ -167,7 +171,7 @@ async fn is_usable(
                    AND NOT EXISTS (
                        SELECT FROM bulk.load l WHERE l.target_schema = $6 AND l.target_table = $3
                        AND (l.file_key <> $7 OR l.file_etag IS DISTINCT FROM $8 OR l.file_size <> $9
-                            OR l.target_oid <> w.twin_oid OR l.damage IS NOT NULL)))",
+                            OR l.target_oid <> w.twin_oid OR l.damage IS NOT NULL OR l.choice IS DISTINCT FROM $10)))",
             &[
                 &twin.oid,
                 &twin.table.schema.as_str(),
@@ -178,6 +182,7 @@ async fn is_usable(
                 &file.key,
                 &file.etag,
                 &(file.size as i64),
+                &choice::describe(options),
             ],
         )
         .await
@@ -349,7 +354,7 @@ async fn exchange(
 async fn is_loaded(transaction: &Transaction<'_>, twin: &Twin) -> Result<bool, Error> {
     let row = transaction
         .query_one(
-            "SELECT l.records > l.rejected FROM bulk.swap w JOIN bulk.load l ON l.target_oid = w.twin_oid
+            "SELECT l.records > l.rejected + l.filtered FROM bulk.swap w JOIN bulk.load l ON l.target_oid = w.twin_oid
              WHERE w.target_oid = $1 AND w.twin_oid = pg_catalog.to_regclass($2)::oid
                AND l.finished_at IS NOT NULL AND l.damage IS NULL
              UNION ALL SELECT NULL LIMIT 1",

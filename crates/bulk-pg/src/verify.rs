@@ -12,14 +12,21 @@ pub struct Count {
     pub records: u64,
     /// Those of them that were left out.
     pub rejected: u64,
+    /// Those of them that did not meet the [conditions](crate::LoadOptions::filter).
+    pub filtered: u64,
     /// Rows that it has.
     pub rows: u64,
 }
 
 impl Count {
-    /// Whether it has a row for each record that was not left out.
+    /// Whether it has a row for each record that was not left out and met the conditions.
     pub fn matches(&self) -> bool {
-        self.records.checked_sub(self.rejected) == Some(self.rows)
+        self.loaded() == self.rows
+    }
+
+    /// Rows that were loaded into it.
+    pub fn loaded(&self) -> u64 {
+        self.records.saturating_sub(self.rejected).saturating_sub(self.filtered)
     }
 }
 
@@ -50,8 +57,9 @@ pub async fn count_rows(session: &Session, table: &TableName) -> Result<Count, E
 /// [`count_rows`], also inside a transaction.
 pub(crate) async fn count(client: &impl GenericClient, table: &TableName) -> Result<Count, Error> {
     let sql = format!(
-        "SELECT (SELECT count(*) FROM {table}), l.records, l.rejected
-         FROM (SELECT coalesce(sum(records), 0)::bigint records, coalesce(sum(rejected), 0)::bigint rejected
+        "SELECT (SELECT count(*) FROM {table}), l.records, l.rejected, l.filtered
+         FROM (SELECT coalesce(sum(records), 0)::bigint records, coalesce(sum(rejected), 0)::bigint rejected,
+                      coalesce(sum(filtered), 0)::bigint filtered
                FROM bulk.load
                WHERE target_schema = $1 AND target_table = $2 AND finished_at IS NOT NULL
                  AND target_oid = $3::text::pg_catalog.regclass) l"
@@ -61,7 +69,8 @@ pub(crate) async fn count(client: &impl GenericClient, table: &TableName) -> Res
         .await
         .map_err(Error::database(format!("count the rows of {table:#}")))?;
     let unsigned = |place| u64::try_from(row.get::<_, i64>(place)).unwrap_or(0);
-    Ok(Count { table: table.clone(), records: unsigned(1), rejected: unsigned(2), rows: unsigned(0) })
+    let [rows, records, rejected, filtered] = [0, 1, 2, 3].map(unsigned);
+    Ok(Count { table: table.clone(), records, rejected, filtered, rows })
 }
 
 /// How many records and rows of the files that went into a table were left out of it, as `bulk.reject` lists them.

@@ -98,8 +98,11 @@ async fn exactly_those_rows_change_that_differ() {
 
     // It is what it should be, for this call and for others.
     let new = version("v2", NEW.as_bytes());
-    assert_eq!(find_refreshed(&session, &table("t"), &new).await.unwrap(), Some(4));
-    assert_eq!(find_refreshed(&session, &table("t"), &version("v1", OLD.as_bytes())).await.unwrap(), None);
+    assert_eq!(find_refreshed(&session, &table("t"), &new, &LoadOptions::default()).await.unwrap(), Some(4));
+    assert_eq!(
+        find_refreshed(&session, &table("t"), &version("v1", OLD.as_bytes()), &LoadOptions::default()).await.unwrap(),
+        None
+    );
     assert_eq!(find_loaded(&session, &table("t"), &new, &options()).await.unwrap(), Some(4));
     let again = refresh(from_mut(&mut session), &table("t"), &new, unread, &options()).await.unwrap();
     assert_eq!((counts(&again.merged), again.loaded.records, again.loaded.sent), ([0, 0, 0, 4], 4, 0));
@@ -259,7 +262,7 @@ async fn a_row_that_others_refer_to_stays_and_so_does_all_of_the_table() {
     }
     assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "1|a\n2|b\n3|c");
     let file = version("v2", csv.as_bytes());
-    assert!(is_staged(&session, &table("t"), &file).await.unwrap());
+    assert!(is_staged(&session, &table("t"), &file, &LoadOptions::default()).await.unwrap());
     // Once that is mended, it goes on with what is staged.
     bench.psql("DELETE FROM child WHERE t_id = 2");
     let refreshed = refresh(from_mut(&mut session), &table("t"), &file, unread, &options()).await.unwrap();
@@ -385,7 +388,7 @@ async fn an_interrupted_refresh_goes_on_and_another_version_begins_anew() {
         assert!(log.lines()[0].ends_with(&format!("behind {seen}")), "{:?}", log.lines());
         assert_eq!(bench.psql("SELECT * FROM t"), "0|old");
         assert_eq!(bench.psql("SELECT count(*) FROM bulk.load"), "1");
-        assert!(!is_staged(&session, &target, file).await.unwrap());
+        assert!(!is_staged(&session, &target, file, &LoadOptions::default()).await.unwrap());
     }
     let refreshed = refresh(from_mut(&mut session), &target, &two, whole(&csv), &each).await.unwrap();
     assert_eq!((counts(&refreshed.merged), refreshed.loaded.sent), ([20_000, 0, 1, 0], 8000));
@@ -560,13 +563,13 @@ async fn a_crash_of_the_server_loses_no_row_and_doubles_none() {
     staging.stage = true;
     let loaded = load(from_mut(&mut session), &target, &file, whole(&csv), &staging).await.unwrap();
     assert_eq!((loaded.records, loaded.sent), (20_000, 20_000));
-    assert!(is_staged(&session, &target, &file).await.unwrap());
+    assert!(is_staged(&session, &target, &file, &LoadOptions::default()).await.unwrap());
     session.flush().await.unwrap();
     crash();
 
     // All of it is marked as staged. To merge that would empty the table.
     let mut session = connect().await;
-    assert!(!is_staged(&session, &target, &file).await.unwrap());
+    assert!(!is_staged(&session, &target, &file, &LoadOptions::default()).await.unwrap());
     let error = merge_staged(&mut session, std::slice::from_ref(&target), &each).await.unwrap_err();
     assert!(matches!(error, Error::Occupied { .. }), "{}", chain(&error));
     assert_eq!(psql("SELECT * FROM t ORDER BY id"), "0|old\n1|old");
@@ -575,5 +578,5 @@ async fn a_crash_of_the_server_loses_no_row_and_doubles_none() {
     crash();
     assert_eq!(psql("SELECT count(*), sum(id), min(length(text)) FROM t"), "20000|200010000|110");
     let session = connect().await;
-    assert_eq!(find_refreshed(&session, &target, &file).await.unwrap(), Some(20_000));
+    assert_eq!(find_refreshed(&session, &target, &file, &LoadOptions::default()).await.unwrap(), Some(20_000));
 }

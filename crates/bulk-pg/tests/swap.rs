@@ -47,8 +47,9 @@ fn file(name: &str, csv: &[u8]) -> FileIdentity {
     FileIdentity::new(name, Some("v2".to_owned()), csv.len() as u64)
 }
 
-fn files() -> Vec<(TableName, FileIdentity)> {
-    vec![(docket(), file("docket.csv", DOCKET)), (table("court"), file("court.csv", COURT))]
+fn files() -> Vec<(TableName, FileIdentity, LoadOptions)> {
+    let options = LoadOptions::default;
+    vec![(docket(), file("docket.csv", DOCKET), options()), (table("court"), file("court.csv", COURT), options())]
 }
 
 /// All that makes a table what it is, without numbers that differ from table to table.
@@ -116,8 +117,8 @@ async fn new_tables_are_what_the_old_ones_were_with_other_rows() {
     assert_eq!(bench.psql("SELECT count(*) FROM bulk.swap"), "0");
     // Sequences go on behind the rows, or where they were.
     assert_eq!(bench.psql("INSERT INTO app.\"Docket\" (court) VALUES ('c') RETURNING id, n"), "10|7");
-    for (name, identity) in files() {
-        let found = find_loaded(&session, &name, &identity, &LoadOptions::default()).await.unwrap();
+    for (name, identity, options) in files() {
+        let found = find_loaded(&session, &name, &identity, &options).await.unwrap();
         assert_eq!(found, Some(2));
     }
     assert_eq!(bench.psql("SELECT count(*), bool_and(settled_at IS NOT NULL) FROM bulk.load"), "2|t");

@@ -28,13 +28,13 @@ pub(super) async fn find(
         let loaded = find_loaded(session, table, identity, options).await?;
         return Ok(loaded.map_or(Found::Nothing { stage: false }, Found::Loaded));
     }
-    if let Some(records) = find_refreshed(session, table, identity).await? {
+    if let Some(records) = find_refreshed(session, table, identity, options).await? {
         return Ok(Found::Loaded(records));
     }
     match find_loaded(session, table, identity, options).await {
         // Nobody reads what is empty, or half of this very file: it is filled where it is.
         Ok(None) => Ok(Found::Nothing { stage: false }),
-        Ok(Some(_)) | Err(bulk_pg::Error::Occupied { .. }) if is_staged(session, table, identity).await? => {
+        Ok(Some(_)) | Err(bulk_pg::Error::Occupied { .. }) if is_staged(session, table, identity, options).await? => {
             Ok(Found::Staged)
         }
         Ok(Some(_)) | Err(bulk_pg::Error::Occupied { .. }) => Ok(Found::Nothing { stage: true }),

@@ -24,7 +24,8 @@ pub(super) async fn prepare(
     if swapped.is_empty() {
         return Ok(None);
     }
-    let files: Vec<_> = swapped.iter().map(|job| (job.table.clone(), job.identity.clone())).collect();
+    let file = |job: &Job| Ok((job.table.clone(), job.identity.clone(), load_options(run, snapshot, &job.table)?));
+    let files: Vec<_> = swapped.iter().map(file).collect::<Result<_, Failure>>()?;
     let swap = prepare_swap(session, &files).await?;
     for mut job in swapped {
         let Some(twin) = swap.twin(&job.table) else { continue };
