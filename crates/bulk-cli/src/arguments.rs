@@ -93,6 +93,7 @@ impl Command {
 }
 
 const DISK: &str = "Disk and network";
+const ROWS: &str = "Which rows and columns";
 const REJECTS: &str = "Bad records and rows";
 const CHOICE: &str = "Which files, and their order";
 
@@ -124,6 +125,9 @@ Examples:
     bulk mirror courtlistener --db URL --tables courts,dockets --date 2026-06-30
   On a disk that is smaller than the largest file:
     bulk mirror courtlistener --db URL --no-files --window 2GiB
+  A part of it:
+    bulk mirror courtlistener --db URL --tables courts,dockets \
+      --where search_docket.court_id=scotus --columns courts=id,full_name --limit 1000
   A data set of your own, from a folder:
     bulk mirror my-data.toml --db URL --from file:///srv/snapshots
 
@@ -164,6 +168,21 @@ pub(crate) struct Mirror {
     /// Give a column that the file lacks this value in every row.
     #[arg(long, value_name = "TABLE.COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
+    /// Load only these columns of a table's file. Can be given again, for other tables, too. TABLE is the name of the table
+    /// or of its file.
+    #[arg(long, value_name = "TABLE=COLUMN,…", help_heading = ROWS)]
+    pub(crate) columns: Vec<String>,
+    /// Load only the records of a table's file that meet this condition: TABLE.COLUMN=VALUE, COLUMN=ONE|OTHER,
+    /// COLUMN!=VALUE, COLUMN is null, COLUMN is not null, as `bulk load --help` explains. Can be given again: all must be
+    /// met. Rows of other tables that refer to what is not loaded are orphans.
+    #[arg(long = "where", value_name = "TABLE.CONDITION", help_heading = ROWS)]
+    pub(crate) filter: Vec<String>,
+    /// Load only the first N records of each file that meet the conditions, and fetch no more of it.
+    #[arg(long, value_name = "N", conflicts_with = "keep_files", help_heading = ROWS)]
+    pub(crate) limit: Option<u64>,
+    /// Remove NUL bytes from values and put U+FFFD for what is not UTF-8, where the file would fail for them.
+    #[arg(long, help_heading = ROWS)]
+    pub(crate) repair: bool,
     /// Database connections: small tables loaded at once, parts of a large one, and tables indexed.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
@@ -434,6 +453,8 @@ pub(crate) struct Fetch {
 Examples:
   bulk load courts-2026-06-30.csv.bz2 --db URL --table search_court
   bulk load a.csv b.csv.gz --db URL --table events --append
+  bulk load dockets.csv.bz2 --db URL --table search_docket --where 'court_id=scotus|ca1' \
+    --where 'date_filed is not null' --columns id,court_id,date_filed --limit 1000
   A newer version of a file, of which readers see all or nothing:
     bulk load courts-2026-07-31.csv.bz2 --db URL --table search_court --refresh")]
 pub(crate) struct Load {
@@ -451,6 +472,20 @@ pub(crate) struct Load {
     /// Give a column that the files lack this value in every row.
     #[arg(long, value_name = "COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
+    /// Load only these columns of the files. A name with a comma stands in double quotes.
+    #[arg(long, value_name = "COLUMN,…", help_heading = ROWS)]
+    pub(crate) columns: Vec<String>,
+    /// Load only the records that meet this condition: COLUMN=VALUE, COLUMN=ONE|OTHER, COLUMN!=VALUE, COLUMN is null, COLUMN
+    /// is not null. Can be given again: all must be met. Values are compared as they stand in the file; as in SQL, neither
+    /// = nor != is true of NULL. A value with a | or with spaces at its ends stands in single quotes, doubled inside.
+    #[arg(long = "where", value_name = "CONDITION", help_heading = ROWS)]
+    pub(crate) filter: Vec<bulk_pg::Condition>,
+    /// Load only the first N records of each file that meet the conditions, and read no further.
+    #[arg(long, value_name = "N", help_heading = ROWS)]
+    pub(crate) limit: Option<u64>,
+    /// Remove NUL bytes from values and put U+FFFD for what is not UTF-8, where the record would be bad for them.
+    #[arg(long, help_heading = ROWS)]
+    pub(crate) repair: bool,
     /// Database connections: parts of a file loaded at once.
     #[arg(long, value_name = "N", default_value_t = 2, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,

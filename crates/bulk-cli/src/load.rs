@@ -21,6 +21,7 @@ use crate::mirror::findings::list_post_data;
 use crate::progress::Progress;
 use crate::rejects::RejectFiles;
 use crate::report::Report;
+use crate::selection::select;
 
 pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let mut options = LoadOptions::default();
@@ -35,6 +36,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.refresh && load.files.len() > 1 {
         return Err(Failure::usage("--refresh makes the table what one file says; give one"));
     }
+    select(load, &mut options)?;
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
@@ -100,7 +102,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
                     report.warn(format!("{}: {} records were left out", file.display(), loaded.rejected));
                 }
                 if loaded.bytes == 0 {
-                    let rows = loaded.records - loaded.rejected;
+                    let rows = loaded.records - loaded.rejected - loaded.filtered;
                     report.note(format!("{}: all of its {rows} rows had been loaded", file.display()));
                 }
             }
@@ -173,7 +175,7 @@ async fn is_refreshed(
 async fn verify(session: &Session, table: &TableName, append: bool, report: &Report) -> Result<(), Failure> {
     let count = count_rows(session, table).await?;
     report.verified(&count);
-    let loaded = count.records.saturating_sub(count.rejected);
+    let loaded = count.loaded();
     if count.matches() || (append && count.rows > loaded) {
         report.note(format!("verified: {table:#} has {} rows", count.rows));
         return Ok(());

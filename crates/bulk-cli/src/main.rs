@@ -14,6 +14,7 @@ mod progress;
 mod record;
 mod rejects;
 mod report;
+mod selection;
 mod source;
 
 use std::process::ExitCode;

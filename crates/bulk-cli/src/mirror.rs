@@ -29,6 +29,7 @@ use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
 use crate::rejects::RejectFiles;
 use crate::report::Report;
+use crate::selection::Selection;
 use crate::source::Place;
 
 pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Result<Exit, Failure> {
@@ -36,11 +37,22 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let dataset = Dataset::find(&mirror.dataset)?;
     let tables = wanted_tables(&dataset, &mirror.tables)?;
     let fill = fills(&dataset, &mirror.fill)?;
+    let selection = &Selection::new(mirror, &tables)?;
     let arguments = dataset.bucket_arguments(&mirror.bucket);
     let place = Place::open(mirror.from.as_deref().unwrap_or(&dataset.source), &arguments, report)?;
     place.refuse_folder("--dir", &mirror.dir)?;
     let budget = &mirror.disk.budget(&mirror.dir);
-    let run = Run { mirror, common, dataset: &dataset, tables: &tables, fill: &fill, place: &place, budget, report };
+    let run = Run {
+        mirror,
+        common,
+        dataset: &dataset,
+        tables: &tables,
+        fill: &fill,
+        selection,
+        place: &place,
+        budget,
+        report,
+    };
 
     mirror.database.url()?;
     // Until the first file is loaded there is nothing in hand that a stop had to finish.
@@ -160,6 +172,7 @@ struct Run<'a> {
     dataset: &'a Dataset,
     tables: &'a BTreeMap<String, TableName>,
     fill: &'a Fill,
+    selection: &'a Selection,
     place: &'a Place,
     budget: &'a DiskBudget,
     report: &'a Report,
@@ -222,7 +235,7 @@ async fn prepare(
     }
 
     let (mut jobs, mut staged, mut swapped) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut skipped, mut skipped_rows) = (0, 0);
+    let (mut skipped, mut skipped_records) = (0, 0);
     for (base, object) in snapshot.files.clone() {
         let table = run.tables[&base].clone();
         let identity = identity(&object);
@@ -230,7 +243,7 @@ async fn prepare(
         match find(&session, &table, &identity, &options, mirror.refresh || mirror.swap).await? {
             Found::Loaded(records) => {
                 skipped += 1;
-                skipped_rows += records;
+                skipped_records += records;
                 // A run that was killed right after the last rows were committed has left it.
                 if !mirror.keep_files {
                     remove(run, &object);
@@ -253,7 +266,7 @@ async fn prepare(
     }
     let swap = swap::prepare(run, snapshot, &mut session, swapped, &mut jobs).await?;
     if skipped > 0 {
-        report.note(format!("{skipped} of {} files had been loaded ({skipped_rows} rows)", snapshot.files.len()));
+        report.note(format!("{skipped} of {} files had been loaded ({skipped_records} records)", snapshot.files.len()));
     }
     refuse_what_never_fits(run, jobs.iter().map(|job| &job.object))?;
     // What is staged hinders nobody until it is merged.
@@ -322,7 +335,7 @@ async fn verify(session: &Session, tables: &[TableName], report: &Report) -> Res
         let count = count_rows(session, table).await?;
         report.verified(&count);
         if !count.matches() {
-            report.warn(format!("{table:#} has {} rows, and its file has {}", count.rows, count.records));
+            report.warn(format!("{table:#} has {} rows, and {} of its file were loaded", count.rows, count.loaded()));
             differs = true;
         }
         rows += count.rows;

@@ -79,10 +79,11 @@ impl Report {
 
     /// How many rows a table was counted to have. For people only with `-v`: somebody says how it comes out.
     pub(crate) fn verified(&self, count: &Count) {
-        let Count { rows, records, rejected, .. } = count;
+        let Count { rows, records, rejected, filtered, .. } = count;
         let table = format!("{:#}", count.table);
-        let text = format!("{table} has {rows} rows, and {} were loaded", records.saturating_sub(*rejected));
-        let fields = json!({"table": table, "rows": rows, "records": records, "rejected": rejected});
+        let text = format!("{table} has {rows} rows, and {} were loaded", count.loaded());
+        let fields =
+            json!({"table": table, "rows": rows, "records": records, "rejected": rejected, "filtered": filtered});
         self.say("verified", &text, fields, !self.verbose);
     }
 
@@ -221,13 +222,28 @@ impl Report {
                     self.note(format!("{file}: goes on behind record {resumed}"));
                 }
             }
-            Event::Committed { records, bytes, .. } => {
-                self.totals.add_loaded(*records, *bytes);
+            Event::Committed { records, rejected, filtered, bytes, .. } => {
+                self.totals.add_loaded(records - rejected - filtered, *bytes);
             }
-            Event::Loaded { file, table, records, rejected } => {
+            Event::Repaired { file, record, byte, column, .. } => {
+                let of = column.map(|column| format!(", column {column}")).unwrap_or_default();
+                let text = format!("{file}: record {record}, byte {byte}{of}: repaired");
+                self.event("repaired", &text, json!({"file": file, "record": record, "byte": byte, "column": column}));
+            }
+            Event::Loaded { file, table, records, rejected, filtered, repaired } => {
                 let name = format!("{table:#}");
-                let fields = json!({"file": file, "table": name, "records": records, "rejected": rejected});
-                self.event("loaded", &format!("{name}: {} rows", records - rejected), fields);
+                let fields = json!({
+                    "file": file, "table": name, "records": records, "rejected": rejected, "filtered": filtered,
+                    "repaired": repaired,
+                });
+                let mut text = format!("{name}: {} rows", records - rejected - filtered);
+                if *filtered > 0 {
+                    text.push_str(&format!(", {filtered} records passed over"));
+                }
+                self.event("loaded", &text, fields);
+                if *repaired > 0 {
+                    self.warn(format!("{file}: {repaired} records were repaired"));
+                }
             }
             Event::Merged { merged } => self.merged(merged),
             Event::Step { what } => self.detail(what),

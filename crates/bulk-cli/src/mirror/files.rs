@@ -2,7 +2,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulk_core::{DownloadOptions, Event, Keep, StagedFile, remove_staged, stream};
+use bulk_core::{DownloadOptions, Event, FolderLock, Keep, StagedFile, remove_staged, stream};
 use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName};
 use bulk_s3::{Object, Snapshot};
 use futures::StreamExt;
@@ -54,8 +54,8 @@ pub(super) struct Totals {
     pub(super) bytes: u64,
     pub(super) exit: Exit,
     kept: Kept,
-    /// What is to be fetched again, and so to be removed when nothing of it arrives any more.
-    damaged: Vec<Object>,
+    /// What may arrive yet, and is to be removed when it does no more: it is damaged, or enough of it is loaded.
+    unwanted: Vec<Object>,
     /// Then there is no use in fetching the other files.
     is_database_lost: bool,
 }
@@ -74,6 +74,8 @@ impl Totals {
                 }
                 if run.mirror.keep_files {
                     self.kept.add(outcome.take_staged().and_then(StagedFile::into_space));
+                } else if run.mirror.limit.is_some() {
+                    self.unwanted.push(job.object);
                 } else {
                     remove(run, &job.object);
                 }
@@ -84,7 +86,7 @@ impl Totals {
                 let is_fetch = error.chain().any(|cause| fetch_error(cause).is_some());
                 self.is_database_lost |= !is_fetch && matches!(exit, Exit::Remote | Exit::Denied);
                 if is_damage(&error) {
-                    self.damaged.push(job.object);
+                    self.unwanted.push(job.object);
                     let hint =
                         "damaged; it is fetched again by the next run, and if that fails alike, it was published so";
                     error = error.context(hint);
@@ -123,7 +125,7 @@ pub(super) async fn load_all(
         bytes: 0,
         exit: Exit::Done,
         kept: Kept::default(),
-        damaged: Vec::new(),
+        unwanted: Vec::new(),
         is_database_lost: false,
     };
     let requests: Vec<_> = jobs.iter().map(|job| job.object.request()).collect();
@@ -188,9 +190,7 @@ pub(super) async fn load_all(
     }
     drop(progress);
     drop(bodies);
-    for object in std::mem::take(&mut totals.damaged) {
-        remove(run, &object);
-    }
+    remove_all(run, std::mem::take(&mut totals.unwanted)).await?;
     totals.fetched = fetched.load(Ordering::Relaxed);
     if totals.is_database_lost {
         totals.failed += jobs.len();
@@ -216,6 +216,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     options.hint = run.dataset.dialect_hint(snapshot.date)?;
     options.fill = run.fill.get(table.name.as_str()).cloned().unwrap_or_default();
     options.max_rejects = run.mirror.max_rejects;
+    run.selection.select(table, &mut options);
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
@@ -235,6 +236,19 @@ fn is_damage(error: &anyhow::Error) -> bool {
 /// Whether an object became another one after some of its bytes had been read.
 fn is_replacement(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(fetch_error(cause), Some(bulk_core::Error::Changed { .. }))
+}
+
+/// Removes files of which the rest is not fetched, once nobody writes to them.
+async fn remove_all(run: &Run<'_>, objects: Vec<Object>) -> Result<(), Failure> {
+    if objects.is_empty() {
+        return Ok(());
+    }
+    let folder = run.mirror.dir.clone();
+    let locked = tokio::task::spawn_blocking(move || FolderLock::of_staging(&folder)).await;
+    // Without it, what comes behind the removal is found by the next run.
+    let _lock = locked.map_err(|error| Failure::new(Exit::Failed, error))?;
+    objects.iter().for_each(|object| remove(run, object));
+    Ok(())
 }
 
 /// Removes a file that was fetched, and what is known of it.
