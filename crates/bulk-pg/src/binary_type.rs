@@ -22,7 +22,11 @@ use crate::value::{array, boolean, bytea, close, date_time, float, integer, json
 /// assert!(BinaryType::new(16_387, -1).is_none());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BinaryType(Shape);
+pub struct BinaryType {
+    shape: Shape,
+    oid: u32,
+    typmod: i32,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
@@ -78,20 +82,43 @@ impl BinaryType {
     /// and an array type's tells its elements'.
     pub fn new(oid: u32, typmod: i32) -> Option<Self> {
         let base = Type::from_oid(oid)?;
-        match base.kind() {
+        let shape = match base.kind() {
             // An array in all but its text.
-            _ if base == Type::INT2_VECTOR => None,
-            Kind::Array(element) => {
-                Some(Self(Shape::Array { element: Scalar::new(element, typmod)?, oid: element.oid() }))
-            }
-            _ => Some(Self(Shape::Scalar(Scalar::new(&base, typmod)?))),
+            _ if base == Type::INT2_VECTOR => return None,
+            Kind::Array(element) => Shape::Array { element: Scalar::new(element, typmod)?, oid: element.oid() },
+            _ => Shape::Scalar(Scalar::new(&base, typmod)?),
+        };
+        Some(Self { shape, oid, typmod })
+    }
+
+    pub(crate) fn oid(self) -> u32 {
+        self.oid
+    }
+
+    pub(crate) fn typmod(self) -> i32 {
+        self.typmod
+    }
+
+    /// The type of an array's elements; they have the array's modifier.
+    pub(crate) fn element(self) -> Option<Self> {
+        match self.shape {
+            Shape::Array { element, oid } => Some(Self { shape: Shape::Scalar(element), oid, typmod: self.typmod }),
+            Shape::Scalar(_) => None,
         }
+    }
+
+    /// Appends what the server would read of this text, with its length. On a refusal the end of `out` is undefined.
+    pub(crate) fn append_text(self, text: &str, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(bad_encoding());
+        }
+        self.append_value(text.as_bytes(), text.len(), scratch, out)
     }
 
     /// Appends a field's value with its length. On a refusal the end of `out` is undefined.
     #[inline(always)]
     pub(crate) fn append(self, field: &Field<'_>, scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        match self.0 {
+        match self.shape {
             Shape::Scalar(Scalar::Text) => character::field(field, out).map(drop),
             Shape::Scalar(Scalar::Limited(limit)) => {
                 let start = character::field(field, out)?;
@@ -130,7 +157,7 @@ impl BinaryType {
     /// As [`append`](Self::append), of `from[..len]`.
     #[inline(always)]
     fn append_value(self, from: &[u8], len: usize, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        match self.0 {
+        match self.shape {
             Shape::Scalar(scalar) => scalar.append(from, len, out),
             Shape::Array { element, oid } => {
                 array::array(&from[..len], oid, scratch, out, |value, out| element.append(value, value.len(), out))

@@ -191,6 +191,59 @@ pub enum Error {
         /// What does not fit, and what to do.
         what: String,
     },
+    /// A table does not have the columns that are to be written.
+    #[error("table {table:#} {what}")]
+    Target {
+        /// The table.
+        table: TableName,
+        /// What it lacks, or does itself.
+        what: String,
+    },
+    /// A row that the table cannot hold. It was not written.
+    #[error("row {row} for {table:#}{}: {message} [SQLSTATE {sqlstate}]", of_typed_column(column.as_ref()))]
+    BadRow {
+        /// Where the row was to go.
+        table: Box<TableName>,
+        /// The row's number, from 1, among those that were written.
+        row: u64,
+        /// The column, which is the field's name, and its type.
+        column: Option<(Box<str>, Box<str>)>,
+        /// The code with which the server would refuse it (PostgreSQL manual, "PostgreSQL Error Codes"), or one of the
+        /// same class.
+        sqlstate: &'static str,
+        /// What is wrong with it.
+        message: Box<str>,
+    },
+    /// The server refused rows that were written. None of them is kept.
+    #[error("the server refuses {}{} for {table:#}", of_rows(*row, *written), of_column(column.as_deref()))]
+    RefusedRow {
+        /// Where the rows go.
+        table: Box<TableName>,
+        /// The row that it complains of, from 1, if it names one.
+        row: Option<u64>,
+        /// Rows that had been written.
+        written: u64,
+        /// The column that the server names.
+        column: Option<Box<str>>,
+        /// The cause.
+        source: Cause,
+    },
+    /// The server counted other rows than were written. None of them is kept.
+    #[error("{sent} rows were sent to {table:#} and the server took {taken}; none of them is kept")]
+    TakenRows {
+        /// Where the rows went.
+        table: TableName,
+        /// Rows sent.
+        sent: u64,
+        /// Rows in the server's answer.
+        taken: u64,
+    },
+    /// A writer of rows that had failed before, or whose last call was given up before it was done.
+    #[error("an earlier write into {table:#} failed or was cut short; nothing of it is kept")]
+    Spent {
+        /// The table.
+        table: TableName,
+    },
     /// The table holds rows that are not this file's, or another session uses it.
     #[error("table {table:#} {what}")]
     Occupied {
@@ -294,7 +347,10 @@ impl Error {
 
     fn cause(&self) -> Option<&Cause> {
         match self {
-            Self::Connect { source, .. } | Self::Database { source, .. } | Self::Copy { source, .. } => Some(source),
+            Self::Connect { source, .. }
+            | Self::Database { source, .. }
+            | Self::Copy { source, .. }
+            | Self::RefusedRow { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -328,6 +384,17 @@ fn place(record: u64, offset: u64, column: Option<&str>) -> String {
 
 fn of_column(column: Option<&str>) -> String {
     column.map(|column| format!(", column {column}")).unwrap_or_default()
+}
+
+fn of_typed_column(column: Option<&(Box<str>, Box<str>)>) -> String {
+    column.map(|(name, type_name)| format!(", column {name} ({type_name})")).unwrap_or_default()
+}
+
+fn of_rows(row: Option<u64>, written: u64) -> String {
+    match row {
+        Some(row) => format!("row {row}"),
+        None => format!("one of {written} rows"),
+    }
 }
 
 fn records(first: u64, last: u64) -> String {

@@ -11,6 +11,7 @@
 //! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
 //!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all. Or, without a
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
+//! - *Write rows of Rust values*: [`CopyWriter`].
 //! - *Load a part of a file*: [`LoadOptions::columns`], [`LoadOptions::filter`] with [`Condition`]s, [`LoadOptions::limit`].
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; [`LoadOptions::repair`] makes text
 //!   good that PostgreSQL cannot hold. Rows that refer to nothing: [`PostDataOptions::orphans`].
@@ -69,6 +70,7 @@ mod conninfo;
 mod copy_binary;
 mod copy_format;
 mod copy_text;
+mod copy_writer;
 mod dependents;
 mod detect;
 mod dialect;
@@ -121,6 +123,7 @@ mod table_lock;
 mod tls;
 mod turns;
 mod twin;
+mod typed;
 mod value;
 mod verify;
 
@@ -129,6 +132,7 @@ pub use condition::{Condition, InvalidCondition};
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_format::CopyFormat;
 pub use copy_text::{CopyText, NoSuchField, Source};
+pub use copy_writer::CopyWriter;
 pub use dependents::{drop_dependents, drop_foreign_keys};
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};
 pub use dialect::{Dialect, InvalidDialect, Quoting, UnknownDialect};

@@ -66,7 +66,7 @@ pub(crate) fn close(start: usize, out: &mut [u8]) -> Result<(), Refusal> {
 
 /// Appends a value of `N` bytes, `M` with its length.
 #[inline(always)]
-fn fixed<const N: usize, const M: usize>(value: [u8; N], out: &mut Vec<u8>) {
+pub(crate) fn fixed<const N: usize, const M: usize>(value: [u8; N], out: &mut Vec<u8>) {
     const { assert!(M == N + LENGTH) };
     let mut framed = [0; M];
     framed[..LENGTH].copy_from_slice(&(N as u32).to_be_bytes());

@@ -9,9 +9,9 @@ const MAX_DIMENSIONS: usize = 6;
 const NO_DIMENSIONS: usize = 0;
 
 /// Dimensions, whether there are NULLs, and the elements' type: a word of four bytes for each.
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// The length and the lower bound of a dimension.
-const DIMENSION: usize = 8;
+pub(crate) const DIMENSION: usize = 8;
 
 /// Appends an array of elements of the type `oid`, each of which `element` appends with its length. `scratch` is room for
 /// elements that have to be unescaped.
@@ -101,14 +101,18 @@ pub(crate) fn array(
     }
     let words = &mut out[start..start + HEADER + DIMENSION * dimensions];
     words[..HEADER].copy_from_slice(&header(dimensions as u32, has_null, oid));
-    for (dimension, length) in words[HEADER..].chunks_exact_mut(DIMENSION).zip(lengths) {
-        dimension[..4].copy_from_slice(&length.unwrap_or_default().to_be_bytes());
-        dimension[4..].copy_from_slice(&1_u32.to_be_bytes());
+    for (words, length) in words[HEADER..].chunks_exact_mut(DIMENSION).zip(lengths) {
+        words.copy_from_slice(&dimension(length.unwrap_or_default()));
     }
     close(start, out)
 }
 
-fn header(dimensions: u32, has_null: bool, oid: u32) -> [u8; HEADER] {
+/// A dimension of this length.
+pub(crate) fn dimension(length: u32) -> [u8; DIMENSION] {
+    (u64::from(length) << 32 | 1).to_be_bytes()
+}
+
+pub(crate) fn header(dimensions: u32, has_null: bool, oid: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     for (word, value) in header.chunks_exact_mut(4).zip([dimensions, has_null.into(), oid]) {
         word.copy_from_slice(&value.to_be_bytes());
