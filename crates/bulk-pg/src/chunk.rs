@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures::SinkExt;
 use tokio_postgres::{CopyInSink, Transaction};
 
+use crate::chunk_content::of_chunk;
+use crate::content::Content;
 use crate::copy_format::Encoding;
 use crate::error::Cause;
 use crate::feed::{Chunk, Piece, Rows};
@@ -15,10 +17,13 @@ use crate::lines::Lines;
 use crate::place::Place;
 use crate::received::{Kept, Received};
 use crate::rejects::{self, Reject};
-use crate::repair::is_text;
+use crate::repair::{Repaired, is_text};
 use crate::salvage::{KEEP, UNDO, known, salvage};
 use crate::turns::{Turn, Turns};
-use crate::{Checkpoint, CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, Session, TableName};
+use crate::{
+    Checkpoint, CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, RecordError, RecordOptions,
+    Records, Session, TableName,
+};
 
 /// An expression for what a COPY into the table of the name `$1` depends on. The COPY's lock keeps it until the end of the
 /// transaction.
@@ -40,6 +45,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) columns: &'a str,
     /// If records may be left out.
     pub(crate) tolerance: Option<Tolerance>,
+    /// Whether the rows' content is noted with the mark.
+    pub(crate) is_hashed: bool,
 }
 
 /// What it takes to leave out records.
@@ -120,6 +127,9 @@ impl Destination<'_> {
             match next {
                 Some(Piece::Rows(Rows { encoding, bytes, lines, stretch, room })) => {
                     received.add(stretch);
+                    if self.is_hashed && encoding == Encoding::Text {
+                        received.hashed.unhashed.push(bytes.clone());
+                    }
                     if refusal.is_none() && !bytes.is_empty() {
                         let sent = copy.send(encoding, bytes, lines, &received).await;
                         refusal = self.tolerated(sent)?;
@@ -140,8 +150,12 @@ impl Destination<'_> {
         let known =
             refusal.as_ref().filter(|_| is_alone && copy.ended == 1).and_then(|error| known(self, &received, error));
 
+        let hashed = std::mem::take(&mut received.hashed);
+        let mut content = None;
         let mut counts = Counts { rejected: 0, filtered: received.filtered, repaired: received.repaired };
-        if let Some(tolerance) = &self.tolerance {
+        if self.is_hashed && self.tolerance.is_none() {
+            content = Some(of_chunk(self, &transaction, &received, hashed, &[]).await?);
+        } else if let Some(tolerance) = &self.tolerance {
             // What was deferred is checked while something can be done about it.
             if refusal.is_none() {
                 let checked = transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
@@ -167,6 +181,9 @@ impl Destination<'_> {
                 // It is its turn, and nobody waits for it who holds what it needs.
                 transaction.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(Error::database(action()))?;
             }
+            if self.is_hashed {
+                content = Some(of_chunk(self, &transaction, &received, hashed, &left_out).await?);
+            }
             if let Some(kept) = &kept {
                 if counts.repaired > 0 {
                     let repaired = left_out.iter().filter(|reject| !is_text(kept.record(reject.index)));
@@ -175,7 +192,7 @@ impl Destination<'_> {
                 counts.rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
             }
         }
-        self.mark(&transaction, start, end, (guarded, checkpoint), counts).await?;
+        self.mark(&transaction, start, end, (guarded, checkpoint), counts, content).await?;
         // Deferred constraints are checked here.
         transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
         if let Some(tolerance) = &self.tolerance {
@@ -222,6 +239,7 @@ impl Destination<'_> {
         end: Position,
         (guarded, checkpoint): (bool, Option<Checkpoint>),
         Counts { rejected, filtered, repaired }: Counts,
+        content: Option<Content>,
     ) -> Result<(), Error> {
         let action = || Error::database(format!("load a chunk of {}", self.file.key));
         if rejected > 0 {
@@ -235,9 +253,9 @@ impl Destination<'_> {
         }
         let sql = format!(
             "INSERT INTO bulk.chunk (load_id, chunk, first_record, records, first_byte, bytes, guarded, rejected,
-                                     checkpoint_byte, checkpoint, filtered, repaired)
+                                     checkpoint_byte, checkpoint, filtered, repaired, content)
              SELECT id, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::boolean, $11::bigint,
-                    $12::bigint, $13::text, $14::bigint, $15::bigint
+                    $12::bigint, $13::text, $14::bigint, $15::bigint, $16::text::numeric
              FROM bulk.load WHERE id = $2 AND attempt = $3 AND {SHAPE} = $4 FOR SHARE"
         );
         let marked = transaction
@@ -259,6 +277,7 @@ impl Destination<'_> {
                     &checkpoint.as_ref().map(|checkpoint| checkpoint.text.as_str()),
                     &(filtered as i64),
                     &(repaired as i64),
+                    &content.map(|content| content.sum.to_string()),
                 ],
             )
             .await
@@ -307,6 +326,38 @@ impl Destination<'_> {
 }
 
 impl Tolerance {
+    /// Reads records that are kept as they were read before.
+    pub(crate) fn read<'r>(&self, start: Position, raw: &'r [u8]) -> Records<&'r [u8]> {
+        let mut options = RecordOptions::default();
+        options.chunk_size = u64::MAX;
+        options.max_record = self.max_record;
+        options.buffer_size = options.buffer_size.min(raw.len());
+        Records::resume(raw, self.dialect, self.header.clone(), start, options)
+    }
+
+    /// Appends the next of records that are kept to rows of COPY's text format, repaired as it was before. False for one that
+    /// is left out, `None` at their end.
+    pub(crate) fn append_next(
+        &self,
+        records: &mut Records<&[u8]>,
+        is_left_out: bool,
+        rows: &mut Vec<u8>,
+    ) -> Result<Option<bool>, RecordError> {
+        match records.next_record() {
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) if is_left_out => {}
+            Ok(Some(record)) => self.text.append(&record, rows),
+            Err(error) if is_left_out && error.is_reject() => {}
+            Err(error) => {
+                let bad = records.bad_text(&error);
+                let repaired = bad.and_then(|bad| Some((bad, Repaired::new(&bad, self.max_record)?)));
+                let Some((bad, repaired)) = repaired else { return Err(error) };
+                self.text.append(&repaired.in_place_of(&bad), rows);
+            }
+        }
+        Ok(Some(!is_left_out))
+    }
+
     /// How many more may be left out, of the chunk whose turn it is and those behind it.
     pub(crate) fn left(&self) -> u64 {
         self.limit.saturating_sub(self.rejected.load(Ordering::Relaxed))

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::choice::Choice;
 use crate::column::{Mapping, Target};
+use crate::content::RowHasher;
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
 use crate::input::{Noted, Passed};
@@ -21,7 +22,7 @@ use crate::{
 /// Decoded bytes that the dialect is told from, and that the header must be within.
 const SAMPLE: u64 = 1 << 20;
 
-/// Decoded bytes of a chunk whose records are kept until it is committed.
+/// Decoded bytes of a chunk whose records, or rows, are kept until it is committed.
 const MAX_KEPT: u64 = 64 << 20;
 
 /// What the file is.
@@ -87,9 +88,14 @@ impl Encoder {
         let tolerant = self.options.is_tolerant();
         let mut rows = RowEncoder::new(text.clone(), binary, mapping.names.clone(), tolerant);
 
+        let is_hashed = self.options.hash_content;
+        if let Some(columns) = mapping.binary.as_ref().filter(|_| is_hashed) {
+            rows.hash_by(RowHasher::new(columns.iter().map(|(_, binary_type)| *binary_type)));
+        }
+
         let mut options = RecordOptions::default();
         options.chunk_size = self.options.chunk_size;
-        if tolerant {
+        if tolerant || is_hashed {
             options.chunk_size = options.chunk_size.min(MAX_KEPT);
         }
         options.max_record = self.options.max_record;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::content::Content;
 use crate::copy_format::Encoding;
 use crate::lines::Lines;
 use crate::rejects::Reject;
@@ -63,11 +64,16 @@ pub(crate) struct Stretch {
     pub(crate) passed_over: Lines,
     /// How many were repaired.
     pub(crate) repaired: u64,
+    /// The content of those of the rows in binary that could be hashed.
+    pub(crate) content: Content,
+    /// The others of them, as text.
+    pub(crate) unhashed: Vec<u8>,
 }
 
 impl Stretch {
     fn room(&self) -> usize {
-        self.raw.len() + size_of_val(&*self.lengths) + self.rejects.iter().map(Reject::room).sum::<usize>()
+        let rejects: usize = self.rejects.iter().map(Reject::room).sum();
+        self.raw.len() + self.unhashed.len() + size_of_val(&*self.lengths) + rejects
     }
 }
 

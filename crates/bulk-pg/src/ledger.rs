@@ -4,7 +4,7 @@ use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
 use crate::{
-    Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, choice, dropped, rejects, staging, swap,
+    Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, choice, content, dropped, rejects, staging, swap,
 };
 
 /// Which bytes a file holds: two files with equal identities have the same content.
@@ -123,8 +123,9 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         .client()
         .query_one(
             // The columns that came last to each.
-            "SELECT count(*) = 6 FROM pg_catalog.pg_attribute
+            "SELECT count(*) = 7 FROM pg_catalog.pg_attribute
              WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.chunk'), 'filtered'),
+                                           (to_regclass('bulk.chunk'), 'content'),
                                            (to_regclass('bulk.reject'), 'fields'),
                                            (to_regclass('bulk.dropped'), 'attach'), (to_regclass('bulk.refresh'), 'started_at'),
                                            (to_regclass('bulk.swap'), 'started_at'))",
@@ -137,9 +138,10 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     }
     // Two first runs at once would both find nothing, so one waits for the other.
     let (dropped, rejects, staging, swap) = (dropped::TABLE, rejects::TABLE, staging::TABLE, swap::TABLE);
-    let choice = choice::COLUMNS;
+    let (choice, content) = (choice::COLUMNS, content::TABLE);
     let sql = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}); {TABLES} {dropped} {rejects} {choice} {staging} {swap} COMMIT"
+        "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS});
+         {TABLES} {dropped} {rejects} {choice} {content} {staging} {swap} COMMIT"
     );
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }

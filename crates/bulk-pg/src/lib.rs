@@ -11,6 +11,7 @@
 //! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
 //!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all. Or, without a
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
+//! - *Compare a table with what was loaded into it*: [`Verifier`], with [`LoadOptions::hash_content`].
 //! - *Write rows of Rust values*: [`CopyWriter`].
 //! - *Load a part of a file*: [`LoadOptions::columns`], [`LoadOptions::filter`] with [`Condition`]s, [`LoadOptions::limit`].
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; [`LoadOptions::repair`] makes text
@@ -62,11 +63,14 @@
 
 mod binary_type;
 mod buffer;
+mod canonical;
 mod choice;
 mod chunk;
+mod chunk_content;
 mod column;
 mod condition;
 mod conninfo;
+mod content;
 mod copy_binary;
 mod copy_format;
 mod copy_text;
@@ -125,10 +129,12 @@ mod turns;
 mod twin;
 mod typed;
 mod value;
+mod verifier;
 mod verify;
 
 pub use binary_type::BinaryType;
 pub use condition::{Condition, InvalidCondition};
+pub use content::Content;
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_format::CopyFormat;
 pub use copy_text::{CopyText, NoSuchField, Source};
@@ -169,4 +175,5 @@ pub use session::Session;
 pub use staging::is_staged;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
 pub use swap::{Swap, SwapOptions, drop_swapped, prepare_swap, swap};
+pub use verifier::{ContentVerdict, UnknownVerification, Verification, Verified, Verifier};
 pub use verify::{Count, count_rejects, count_rows, has_rows};

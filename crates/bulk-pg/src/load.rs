@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::choice;
 use crate::chunk::{Committed, Counts, Destination, SHAPE, Tolerance};
 use crate::column::Target;
+use crate::content;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
 use crate::feed::{Chunk, Feed};
@@ -95,6 +96,11 @@ pub struct LoadOptions {
     /// and what is not UTF-8 becomes U+FFFD, as [`String::from_utf8_lossy`] has it. A record that would be longer than
     /// `max_record` by that stays bad, and so does a header. Conditions look at the values of the file. Default: not.
     pub repair: bool,
+    /// Whether the rows' [content](crate::Content) is noted with each chunk, so that a [`Verifier`](crate::Verifier) can
+    /// compare the table's with it. The server is then asked to hash rows with values that it alone can tell, such as all
+    /// of those that go as text, in a temporary table; chunks have no more than 64 MiB, and such rows are kept in memory
+    /// until theirs is committed. Default off, which costs nothing.
+    pub hash_content: bool,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
     /// Put the rows into a staging table of the table's own, which nobody reads, whatever the table holds; then
@@ -124,6 +130,7 @@ impl Default for LoadOptions {
             filter: Vec::new(),
             limit: None,
             repair: false,
+            hash_content: false,
             append: false,
             stage: false,
             staged_for: None,
@@ -436,6 +443,9 @@ async fn load_rows(
         staging::add_columns(session, load, &mapping.names).await?;
     }
 
+    if options.hash_content {
+        content::set_columns(session, load, &mapping.names).await?;
+    }
     let tolerance = options.is_tolerant().then(|| Tolerance {
         limit: options.max_rejects,
         rejected: AtomicU64::new(load.rejected),
@@ -446,7 +456,16 @@ async fn load_rows(
         max_record: options.max_record,
         text,
     });
-    let destination = Destination { file, table, load, attempt, shape, columns: &mapping.list, tolerance };
+    let destination = Destination {
+        file,
+        table,
+        load,
+        attempt,
+        shape,
+        columns: &mapping.list,
+        tolerance,
+        is_hashed: options.hash_content,
+    };
     let chunks = Mutex::new(chunks);
     // Also by a failure: the others end the chunks that they have.
     let halt = options.stop.child_token();

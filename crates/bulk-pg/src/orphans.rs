@@ -7,7 +7,7 @@ use tokio_postgres::{Row, Transaction};
 
 use crate::foreign_key::NOTE;
 use crate::table_lock::{LOCK_TIMEOUT, begin, end, in_use};
-use crate::{Error, Ident, Session, TableName};
+use crate::{Error, Ident, Session, TableName, content};
 
 /// What is done with rows that a foreign key forbids, once all rows are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,25 +266,33 @@ async fn follow(transaction: &Transaction<'_>, key: &Key) -> Result<Vec<(Oid, Ta
 /// Deletes the rows that are noted and writes them down, all in one statement: keys are checked when it ends, so that no
 /// order of the tables matters. PostgreSQL manual, "Data-Modifying Statements in WITH" and "SET CONSTRAINTS".
 async fn delete(transaction: &Transaction<'_>, tables: &[&(Oid, TableName)]) -> Result<(), Error> {
-    let gone = tables.iter().enumerate().map(|(place, (oid, table))| {
-        format!(
+    let mut gone = Vec::new();
+    for (place, (oid, table)) in tables.iter().enumerate() {
+        let content = match content::columns_of_last(transaction, *oid).await? {
+            Some(columns) => {
+                content::of_row(&columns.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(", "))
+            }
+            None => "NULL::bigint".to_owned(),
+        };
+        gone.push(format!(
             "gone{place} AS (DELETE FROM {table} t USING pg_temp.bulk_orphan o
                              WHERE o.of = {oid} AND o.part = t.tableoid AND o.place = t.ctid
-                             RETURNING o.of, o.refers, o.message, pg_catalog.to_jsonb(t.*) AS fields)"
-        )
-    });
+                             RETURNING o.of, o.refers, o.message, pg_catalog.to_jsonb(t.*) AS fields,
+                                       {content} AS content)"
+        ));
+    }
     let all = (0..tables.len()).map(|place| format!("SELECT * FROM gone{place}"));
     // Of several files that went into a table nobody knows whose a row is.
     let sql = format!(
         "WITH {}, gone AS ({}),
               loads AS (SELECT target_oid, max(id) AS id FROM bulk.load WHERE finished_at IS NOT NULL GROUP BY 1),
-              counted AS (UPDATE bulk.load l SET rejected = l.rejected + g.rows
-                          FROM (SELECT s.id, count(*) AS rows FROM gone JOIN loads s ON s.target_oid = gone.of GROUP BY 1) g
+              counted AS (UPDATE bulk.load l SET rejected = l.rejected + g.rows, content_gone = l.content_gone + g.content
+                          FROM (SELECT s.id, count(*) AS rows, coalesce(sum(gone.content), 0) AS content FROM gone JOIN loads s ON s.target_oid = gone.of GROUP BY 1) g
                           WHERE l.id = g.id)
          INSERT INTO bulk.reject (load_id, \"column\", sqlstate, message, fields)
          SELECT s.id, gone.refers, '{FOREIGN_KEY_VIOLATION}', gone.message, gone.fields
          FROM gone JOIN loads s ON s.target_oid = gone.of",
-        gone.collect::<Vec<_>>().join(",\n"),
+        gone.join(",\n"),
         all.collect::<Vec<_>>().join(" UNION ALL "),
     );
     transaction.execute(&sql, &[]).await.map_err(Error::database(MOVE))?;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::Position;
+use crate::chunk_content::Hashed;
 use crate::feed::Stretch;
 use crate::lines::Lines;
 use crate::rejects::Reject;
@@ -21,6 +22,8 @@ pub(crate) struct Received {
     passed_over: Lines,
     /// How many were repaired.
     pub(crate) repaired: u64,
+    /// What is known of its content.
+    pub(crate) hashed: Hashed,
 }
 
 /// Records as they stand in the file.
@@ -44,11 +47,16 @@ impl Received {
             filtered: 0,
             passed_over: Lines::default(),
             repaired: 0,
+            hashed: Hashed::default(),
         }
     }
 
     pub(crate) fn add(&mut self, stretch: Stretch) {
-        let Stretch { lengths, raw, mut rejects, filtered, passed_over, repaired } = stretch;
+        let Stretch { lengths, raw, mut rejects, filtered, passed_over, repaired, content, unhashed } = stretch;
+        self.hashed.content.add(content);
+        if !unhashed.is_empty() {
+            self.hashed.unhashed.push(unhashed.into());
+        }
         let room = if raw.is_empty() { Self::PLACED.saturating_sub(self.lengths.len()) } else { lengths.len() };
         self.lengths.extend(lengths.iter().take(room));
         if !raw.is_empty() {

@@ -1,5 +1,6 @@
 //! From records to the rows of COPY, in batches.
 
+use crate::content::RowHasher;
 use crate::copy_format::Encoding;
 use crate::feed::{Deserted, Feed, PIECE, Stretch};
 use crate::lines::Lines;
@@ -40,6 +41,8 @@ pub(crate) struct RowEncoder {
     is_in_run: bool,
     /// Repaired records of all chunks.
     repaired: u64,
+    /// If the rows' content is asked for.
+    hasher: Option<RowHasher>,
     rows: Batch,
     /// Text beside binary.
     aside: Batch,
@@ -76,10 +79,16 @@ impl RowEncoder {
             runs: 0,
             is_in_run: false,
             repaired: 0,
+            hasher: None,
             rows: Batch::new(),
             aside: Batch::default(),
             stretch: Stretch::default(),
         }
+    }
+
+    /// Hashes rows in binary. Those in text are hashed where they arrive.
+    pub(crate) fn hash_by(&mut self, hasher: RowHasher) {
+        self.hasher = Some(hasher);
     }
 
     /// Takes the next record of the chunk. One with a bad value is [to be left out](Self::leave_out), or the end of all.
@@ -98,10 +107,11 @@ impl RowEncoder {
 
     #[inline(always)]
     fn push_as(&mut self, record: &Record<'_>, raw: &[u8]) -> Result<(), BadValue> {
-        let index = self.records;
+        let (index, start) = (self.records, self.rows.bytes.len());
         match &mut self.binary {
             None => self.text.append(record, &mut self.rows.bytes),
             Some(binary) => match binary.append(record, &mut self.rows.bytes) {
+                Ok(()) if self.hasher.is_some() => self.hash(start, record),
                 Ok(()) => {}
                 Err(Unencoded::Invalid { column, sqlstate, message }) => {
                     let column = self.names.get(column).map(|name| name.as_str().into()).unwrap_or_default();
@@ -132,6 +142,16 @@ impl RowEncoder {
         self.runs += u64::from(!self.is_in_run);
         self.keep(raw);
         self.is_in_run = true;
+    }
+
+    /// Hashes the row that starts there.
+    #[inline(never)]
+    fn hash(&mut self, start: usize, record: &Record<'_>) {
+        let hashed = self.hasher.as_mut().and_then(|hasher| hasher.hash(&self.rows.bytes[start..]));
+        match hashed {
+            Some(content) => self.stretch.content.add(content),
+            None => self.text.append(record, &mut self.stretch.unhashed),
+        }
     }
 
     /// Leaves out the next record of the chunk.

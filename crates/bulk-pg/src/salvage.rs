@@ -16,8 +16,7 @@ use crate::feed::PIECE;
 use crate::place::Place;
 use crate::received::{Kept, Received};
 use crate::rejects::Reject;
-use crate::repair::Repaired;
-use crate::{Error, RecordOptions, Records};
+use crate::{Error, Records};
 
 /// What can be taken back begins here.
 pub(crate) const KEEP: &str = "SAVEPOINT bulk_rows";
@@ -278,22 +277,11 @@ impl Salvage<'_> {
             let mut records = self.read(index, raw);
             loop {
                 let is_left_out = left_out.first() == Some(&index);
-                match records.next_record() {
+                match self.tolerance.append_next(&mut records, is_left_out, &mut buffer) {
                     Ok(None) => break,
-                    Ok(Some(_)) if is_left_out => {}
-                    Ok(Some(record)) => {
-                        self.tolerance.text.append(&record, &mut buffer);
-                        rows += 1;
-                    }
-                    Err(error) if is_left_out && error.is_reject() => {}
+                    Ok(Some(is_row)) => rows += u64::from(is_row),
                     Err(source) => {
-                        let bad = records.bad_text(&source);
-                        let repaired = bad.and_then(|bad| Some((bad, Repaired::new(&bad, self.tolerance.max_record)?)));
-                        let Some((bad, repaired)) = repaired else {
-                            return Err(Error::Record { file: self.destination.file.key.clone(), source });
-                        };
-                        self.tolerance.text.append(&repaired.in_place_of(&bad), &mut buffer);
-                        rows += 1;
+                        return Err(Error::Record { file: self.destination.file.key.clone(), source });
                     }
                 }
                 left_out = &left_out[usize::from(is_left_out)..];
@@ -316,12 +304,7 @@ impl Salvage<'_> {
 
     /// Reads records as they were read before.
     fn read<'r>(&self, index: u64, raw: &'r [u8]) -> Records<&'r [u8]> {
-        let mut options = RecordOptions::default();
-        options.chunk_size = u64::MAX;
-        options.max_record = self.tolerance.max_record;
-        options.buffer_size = options.buffer_size.min(raw.len());
-        let Tolerance { dialect, header, .. } = self.tolerance;
-        Records::resume(raw, *dialect, header.clone(), self.kept.position(index), options)
+        self.tolerance.read(self.kept.position(index), raw)
     }
 }
 
