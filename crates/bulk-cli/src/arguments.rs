@@ -217,6 +217,11 @@ pub(crate) struct Mirror {
     /// Keep the tables that --swap takes away, in schemas named bulk_old_….
     #[arg(long, requires = "swap")]
     pub(crate) keep_old: bool,
+    /// How the tables are compared with their files in the end: count (their rows), full (also a hash of their content,
+    /// which is computed while the files are loaded, and by the server; also of tables that were loaded so before) or
+    /// none.
+    #[arg(long, value_name = "HOW", default_value = "count", env = "BULK_VERIFY")]
+    pub(crate) verify: bulk_pg::Verification,
     #[command(flatten)]
     pub(crate) disk: DiskArguments,
     #[command(flatten)]
@@ -512,6 +517,10 @@ pub(crate) struct Load {
     /// for a second copy of them.
     #[arg(long, conflicts_with_all = ["append", "restart", "rebuild_indexes"])]
     pub(crate) refresh: bool,
+    /// How the table is compared with its files in the end: count (their rows), full (also a hash of their content, which
+    /// is computed while they are loaded, and by the server; no file is read again that was loaded so before) or none.
+    #[arg(long, value_name = "HOW", default_value = "count", env = "BULK_VERIFY")]
+    pub(crate) verify: bulk_pg::Verification,
 }
 
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{BlockingBody, OrderedBody, StagedFile};
 use bulk_pg::{
-    Checksum, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, count_rows, drop_indexes, find_refreshed,
-    has_dropped, merge_staged, prepare_ledger, restart, restore_dependents,
+    Checksum, ContentVerdict, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, Verification, Verifier,
+    drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger, restart, restore_dependents,
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -37,6 +37,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         return Err(Failure::usage("--refresh makes the table what one file says; give one"));
     }
     select(load, &mut options)?;
+    options.hash_content = load.verify == Verification::Full;
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
@@ -126,10 +127,9 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     }
     // What a file that failed has in the table is not counted in the ledger.
     if tally.exit() == Exit::Done {
-        verify(&sessions[0], &load.table, load.append, report).await?;
-        if is_any_left_out {
-            return Ok(Exit::Incomplete);
-        }
+        let exit = verify(&sessions[0], load, report).await?;
+        let left_out = if is_any_left_out { Exit::Incomplete } else { Exit::Done };
+        return Ok(left_out.max(exit).max(restored));
     }
     Ok(tally.exit().max(restored))
 }
@@ -172,16 +172,65 @@ async fn is_refreshed(
 }
 
 /// Compares the table's rows with the ledger's records. A table that had rows before has more.
-async fn verify(session: &Session, table: &TableName, append: bool, report: &Report) -> Result<(), Failure> {
-    let count = count_rows(session, table).await?;
-    report.verified(&count);
+async fn verify(session: &Session, load: &Load, report: &Report) -> Result<Exit, Failure> {
+    let table = &load.table;
+    let verified = Verifier::new(load.verify).verify(session, table).await?;
+    let Some(count) = &verified.count else { return Ok(Exit::Done) };
+    report.verified(count);
     let loaded = count.loaded();
-    if count.matches() || (append && count.rows > loaded) {
-        report.note(format!("verified: {table:#} has {} rows", count.rows));
-        return Ok(());
+    let has_others = load.append && count.rows > loaded;
+    if !count.matches() && !has_others {
+        let what = anyhow::anyhow!("{table:#} has {} rows, and {loaded} were loaded into it", count.rows);
+        return Err(Failure::new(Exit::Differs, what));
     }
-    let what = anyhow::anyhow!("{table:#} has {} rows, and {loaded} were loaded into it", count.rows);
-    Err(Failure::new(Exit::Differs, what))
+    let exit = match &verified.content {
+        Some(_) if has_others => {
+            report.warn(format!("the content of {table:#} is not compared: it has rows that were not loaded"));
+            Exit::Incomplete
+        }
+        Some(verdict) => content(table, verdict, report),
+        None => Exit::Done,
+    };
+    match exit {
+        Exit::Differs => {
+            let what = "the content of its rows is not that of the files that were loaded into it";
+            Err(Failure::new(Exit::Differs, anyhow::anyhow!("{table:#}: {what}")))
+        }
+        exit => {
+            let content =
+                if exit == Exit::Done && verified.content.is_some() { ", with the files' content" } else { "" };
+            report.note(format!("verified: {table:#} has {} rows{content}", count.rows));
+            Ok(exit)
+        }
+    }
+}
+
+/// Says how the content of a table compares with that of its files.
+pub(crate) fn content(table: &TableName, verdict: &ContentVerdict, report: &Report) -> Exit {
+    let name = format!("{table:#}");
+    match verdict {
+        ContentVerdict::Same { content } => {
+            let fields = json!({"table": name, "rows": content.rows, "sum": content.sum.to_string()});
+            report.minor_event("content", &format!("{name} has the content of its files: {content}"), fields);
+            Exit::Done
+        }
+        ContentVerdict::Differs { loaded, found } => {
+            let fields = json!({
+                "table": name, "rows": found.rows, "sum": found.sum.to_string(), "loaded": loaded.sum.to_string(),
+            });
+            let text = format!("{name} has {found}, and its files have {loaded}: the content differs");
+            report.found(&text, fields);
+            Exit::Differs
+        }
+        ContentVerdict::Unknown { why } => {
+            report.warn(format!("the content of {name} is not compared: {why}"));
+            Exit::Incomplete
+        }
+        other => {
+            report.warn(format!("the content of {name} is not compared: {other:?}"));
+            Exit::Incomplete
+        }
+    }
 }
 
 /// Decodes and loads a local file.

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use bulk_core::DiskBudget;
 use bulk_pg::{
-    DefinitionKind, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, apply_post_data, apply_pre_data,
-    count_rejects, count_rows, drop_dependents, drop_indexes, has_rows, lock_mirror, prepare_ledger, restart_with_plan,
-    settle, unsettled,
+    DefinitionKind, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, Verification, Verifier,
+    apply_post_data, apply_pre_data, count_rejects, drop_dependents, drop_indexes, has_rows, lock_mirror,
+    prepare_ledger, restart_with_plan, settle, unsettled,
 };
 use bulk_s3::{Object, Snapshot};
 use serde_json::json;
@@ -27,6 +27,7 @@ use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
+use crate::load::content;
 use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::selection::Selection;
@@ -152,12 +153,14 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     if totals.files == 0 && staged.is_empty() && swap.is_none() {
         report.note("nothing to load: the database has this snapshot");
     }
-    let Some(differs) = stop.run_until_cancelled(verify(&sessions[0], &loaded_tables, report)).await else {
+    // What was hashed can be compared at any time.
+    let verified_tables = if mirror.verify == Verification::Full { &wanted } else { &loaded_tables };
+    let verified = verify(&sessions[0], verified_tables, mirror.verify, report);
+    let Some(verified) = stop.run_until_cancelled(verified).await else {
         return Ok(Exit::Interrupted);
     };
-    if differs? {
-        exit = Exit::Differs;
-    } else {
+    exit = exit.max(verified?);
+    if exit != Exit::Differs {
         settle(&sessions[0], &loaded_tables).await?;
     }
     let times = [("data", data_time), ("indexes and keys", post_time), ("verify", before.elapsed())];
@@ -328,22 +331,30 @@ async fn leave_keys_to_later_runs(
 }
 
 /// Whether any table has other rows than were sent to it.
-async fn verify(session: &Session, tables: &[TableName], report: &Report) -> Result<bool, Failure> {
-    let mut differs = false;
-    let mut rows = 0;
+async fn verify(
+    session: &Session,
+    tables: &[TableName],
+    verification: Verification,
+    report: &Report,
+) -> Result<Exit, Failure> {
+    let (mut exit, mut rows) = (Exit::Done, 0);
     for table in tables {
-        let count = count_rows(session, table).await?;
+        let verified = Verifier::new(verification).verify(session, table).await?;
+        let Some(count) = verified.count else { return Ok(Exit::Done) };
         report.verified(&count);
         if !count.matches() {
             report.warn(format!("{table:#} has {} rows, and {} of its file were loaded", count.rows, count.loaded()));
-            differs = true;
+            exit = Exit::Differs;
+        } else if let Some(verdict) = &verified.content {
+            exit = exit.max(content(table, verdict, report));
         }
         rows += count.rows;
     }
-    if !tables.is_empty() && !differs {
-        report.note(format!("verified: {} tables have the {rows} rows of their files", tables.len()));
+    if !tables.is_empty() && exit == Exit::Done {
+        let content = if verification == Verification::Full { ", and their content" } else { "" };
+        report.note(format!("verified: {} tables have the {rows} rows of their files{content}", tables.len()));
     }
-    Ok(differs)
+    Ok(exit)
 }
 
 type Fill = BTreeMap<String, BTreeMap<String, String>>;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulk_core::{DownloadOptions, Event, FolderLock, Keep, StagedFile, remove_staged, stream};
-use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName};
+use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName, Verification};
 use bulk_s3::{Object, Snapshot};
 use futures::StreamExt;
 use tokio::task::{JoinError, JoinSet};
@@ -217,6 +217,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     options.fill = run.fill.get(table.name.as_str()).cloned().unwrap_or_default();
     options.max_rejects = run.mirror.max_rejects;
     run.selection.select(table, &mut options);
+    options.hash_content = run.mirror.verify == Verification::Full;
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));

@@ -57,7 +57,7 @@ pub(super) async fn finish(run: &Run<'_>, sessions: &mut [Session], tables: &Swa
             "the new tables cannot have what the old ones have, so that these stay; it is tried again by the next run";
         return Err(Failure::new(Exit::Failed, anyhow::anyhow!(what)));
     }
-    if verify(&sessions[0], &twins, report).await? {
+    if verify(&sessions[0], &twins, run.mirror.verify, report).await? == Exit::Differs {
         return Ok(Exit::Differs);
     }
     settle(&sessions[0], &twins).await?;
