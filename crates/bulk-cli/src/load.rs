@@ -11,7 +11,6 @@ use bulk_pg::{
     Checksum, ContentVerdict, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, Verification, Verifier,
     drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger, restart, restore_dependents,
 };
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
@@ -392,10 +391,7 @@ fn decode_options() -> DecodeOptions {
 /// A local file is the same as long as its size and its time of change are.
 fn identity(path: &Path) -> Result<FileIdentity, Failure> {
     let failed = |error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display()));
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    let absolute = std::path::absolute(path).map_err(failed)?;
-    let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
-    Ok(FileIdentity::new(absolute.to_string_lossy(), modified.map(|time| time.to_string()), metadata.len()))
+    FileIdentity::of_file(path).map_err(failed)
 }
 
 /// The column of `TABLE.COLUMN`, as messages write it, where the table is the one that is loaded.

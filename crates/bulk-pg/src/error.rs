@@ -266,6 +266,12 @@ pub enum Error {
         /// The cause.
         source: SchemaError,
     },
+    /// No runtime for what is [blocking](crate::BlockingLoader).
+    #[error("cannot start a runtime")]
+    Runtime {
+        /// The cause.
+        source: io::Error,
+    },
     /// A thread of ours ended early.
     #[error("{file}: the thread that reads it was lost")]
     Interrupted {

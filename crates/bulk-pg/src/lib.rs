@@ -6,13 +6,14 @@
 //! [`apply_pre_data`] makes tables before it, [`apply_post_data`] indexes, constraints, foreign keys, triggers and
 //! sequences after it. [`Event`]s leave sideways to an [`Observer`].
 //!
-//! - *Load a file*: [`load()`], with [`LoadOptions`]; ask before fetching it with [`find_loaded`]; begin anew with
+//! - *Load a file and compare*: [`Loader`]; without a runtime, [`BlockingLoader`].
+//! - *The same step by step*: [`load()`], with [`LoadOptions`]; ask before fetching it with [`find_loaded`]; begin anew with
 //!   [`restart`]; compare counts with [`count_rows`].
 //! - *Load tables that have foreign keys and triggers*: [`drop_dependents`] or [`restart_with_plan`] before,
 //!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all. Or, without a
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
 //! - *Compare a table with what was loaded into it*: [`Verifier`], with [`LoadOptions::hash_content`].
-//! - *Write rows of Rust values*: [`CopyWriter`].
+//! - *Write rows of Rust values*: [`CopyWriter`]; without a runtime, [`BlockingCopyWriter`].
 //! - *Load a part of a file*: [`LoadOptions::columns`], [`LoadOptions::filter`] with [`Condition`]s, [`LoadOptions::limit`].
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; [`LoadOptions::repair`] makes text
 //!   good that PostgreSQL cannot hold. Rows that refer to nothing: [`PostDataOptions::orphans`].
@@ -62,6 +63,7 @@
 //! file.
 
 mod binary_type;
+mod blocking;
 mod buffer;
 mod canonical;
 mod choice;
@@ -97,6 +99,8 @@ mod key;
 mod ledger;
 mod lines;
 mod load;
+mod loader;
+mod local_file;
 mod merge;
 mod mirror_lock;
 mod orphans;
@@ -133,6 +137,7 @@ mod verifier;
 mod verify;
 
 pub use binary_type::BinaryType;
+pub use blocking::{BlockingCopyWriter, BlockingLoader};
 pub use condition::{Condition, InvalidCondition};
 pub use content::Content;
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
@@ -153,6 +158,7 @@ pub use indexes::drop_indexes;
 pub use input::{Checkpoint, Input, Plain};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
+pub use loader::{Loader, LoaderOutcome};
 pub use merge::{Merged, merge_staged};
 pub use mirror_lock::lock_mirror;
 pub use orphans::{KeptOrphans, OrphanPolicy, RejectedOrphans};
