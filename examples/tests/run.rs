@@ -77,3 +77,15 @@ fn own_source() {
     ];
     assert_eq!(run("own_source"), expected);
 }
+
+#[test]
+fn write_rows() {
+    let expected = [
+        "100000 rows are there",
+        "row 2 for public.measurement, column celsius (double precision): invalid input syntax for type double precision: \
+         \"warm\" [SQLSTATE 22P02]",
+        "0 rows of the attic",
+        "1 row more",
+    ];
+    assert_eq!(run("write_rows"), expected);
+}
