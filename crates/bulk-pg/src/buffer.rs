@@ -4,6 +4,9 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
+/// What some writers put in front of UTF-8.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What a text must not have in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadText {

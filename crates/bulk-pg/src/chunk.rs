@@ -15,15 +15,14 @@ use crate::feed::{Chunk, Piece, Rows};
 use crate::ledger::Load;
 use crate::lines::Lines;
 use crate::place::Place;
+use crate::reader::{Extent, Layout, Reader};
 use crate::received::{Kept, Received};
 use crate::rejects::{self, Reject};
 use crate::repair::{Repaired, is_text};
+use crate::rows::RowMaker;
 use crate::salvage::{KEEP, UNDO, known, salvage};
 use crate::turns::{Turn, Turns};
-use crate::{
-    Checkpoint, CopyBinary, CopyText, Dialect, Error, FileIdentity, Header, Position, RecordError, RecordOptions,
-    Records, Session, TableName,
-};
+use crate::{Checkpoint, CopyBinary, Error, FileIdentity, Position, RecordError, RecordOptions, Session, TableName};
 
 /// An expression for what a COPY into the table of the name `$1` depends on. The COPY's lock keeps it until the end of the
 /// transaction.
@@ -59,10 +58,9 @@ pub(crate) struct Tolerance {
     pub(crate) several: bool,
     pub(crate) turns: Turns,
     /// How to read the records, and to make rows of them.
-    pub(crate) dialect: Dialect,
-    pub(crate) header: Header,
+    pub(crate) layout: Layout,
     pub(crate) max_record: usize,
-    pub(crate) text: CopyText,
+    pub(crate) maker: RowMaker,
 }
 
 /// A chunk that is committed.
@@ -228,7 +226,7 @@ impl Destination<'_> {
         if let Some(reject) = usize::try_from(tolerance.left()).ok().and_then(|left| all.get(left)) {
             return Err(reject.too_many(&self.file.key, tolerance.limit, kept));
         }
-        rejects::insert(transaction, self.load, kept, &all).await?;
+        rejects::insert(transaction, self.load, &tolerance.layout, kept, &all).await?;
         Ok(all.len() as u64)
     }
 
@@ -327,32 +325,32 @@ impl Destination<'_> {
 
 impl Tolerance {
     /// Reads records that are kept as they were read before.
-    pub(crate) fn read<'r>(&self, start: Position, raw: &'r [u8]) -> Records<&'r [u8]> {
+    pub(crate) fn read<'r>(&self, start: Position, raw: &'r [u8]) -> Reader<&'r [u8]> {
         let mut options = RecordOptions::default();
         options.chunk_size = u64::MAX;
         options.max_record = self.max_record;
         options.buffer_size = options.buffer_size.min(raw.len());
-        Records::resume(raw, self.dialect, self.header.clone(), start, options)
+        self.layout.resume(raw, Extent::ToBorder, start, options)
     }
 
-    /// Appends the next of records that are kept to rows of COPY's text format, repaired as it was before. False for one that
+    /// Appends a row of the next of records that are kept, repaired as it was before. False for one that
     /// is left out, `None` at their end.
     pub(crate) fn append_next(
         &self,
-        records: &mut Records<&[u8]>,
+        records: &mut Reader<&[u8]>,
         is_left_out: bool,
         rows: &mut Vec<u8>,
     ) -> Result<Option<bool>, RecordError> {
         match records.next_record() {
             Ok(None) => return Ok(None),
             Ok(Some(_)) if is_left_out => {}
-            Ok(Some(record)) => self.text.append(&record, rows),
+            Ok(Some(record)) => self.maker.append(&record, rows),
             Err(error) if is_left_out && error.is_reject() => {}
             Err(error) => {
                 let bad = records.bad_text(&error);
                 let repaired = bad.and_then(|bad| Some((bad, Repaired::new(&bad, self.max_record)?)));
                 let Some((bad, repaired)) = repaired else { return Err(error) };
-                self.text.append(&repaired.in_place_of(&bad), rows);
+                self.maker.append(&repaired.in_place_of(&bad), rows);
             }
         }
         Ok(Some(!is_left_out))

@@ -89,7 +89,7 @@ impl Unencoded {
     }
 
     #[cold]
-    fn new(refusal: Refusal, column: usize) -> Self {
+    pub(crate) fn new(refusal: Refusal, column: usize) -> Self {
         match refusal {
             Refusal::Unclear => Self::Unclear { column },
             Refusal::Invalid(invalid) => {

@@ -2,20 +2,25 @@
 
 mod bad_record;
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 use tokio::sync::oneshot;
 
+use crate::buffer::BYTE_ORDER_MARK;
 use crate::choice::Choice;
 use crate::column::{Mapping, Target};
 use crate::content::RowHasher;
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
 use crate::input::{Noted, Passed};
+use crate::json_column::JsonShape;
 use crate::ledger::Extent;
-use crate::rows::{BadValue, RowEncoder};
+use crate::opening::Opening;
+use crate::reader::{self, Layout, Reader};
+use crate::rows::{BadValue, RowEncoder, RowMaker};
 use crate::{
-    Certainty, Checkpoint, Checksum, CopyBinary, CopyFormat, CopyText, Dialect, Error, Header, Input, LoadOptions,
+    Certainty, Checkpoint, Checksum, CopyBinary, CopyFormat, Dialect, Error, Header, Input, InputFormat, LoadOptions,
     Position, RecordError, RecordErrorKind, RecordOptions, Records, TableName, Verdict, detect,
 };
 
@@ -27,10 +32,11 @@ const MAX_KEPT: u64 = 64 << 20;
 
 /// What the file is.
 pub(crate) struct Opened {
-    pub(crate) verdict: Verdict,
-    pub(crate) header: Header,
+    /// Of CSV.
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) layout: Layout,
     pub(crate) mapping: Mapping,
-    pub(crate) text: CopyText,
+    pub(crate) maker: RowMaker,
 }
 
 /// Why the thread goes no further.
@@ -54,6 +60,8 @@ pub(crate) struct Encoder {
     pub(crate) committed: Vec<Extent>,
     /// By which dialect that was read.
     pub(crate) known_dialect: Option<Dialect>,
+    /// How the columns take JSON, if the file is of it.
+    pub(crate) shapes: HashMap<String, JsonShape>,
     pub(crate) options: LoadOptions,
     /// Says, when nobody takes chunks any more, that the input's checksum is still wanted; else it is dropped.
     pub(crate) is_to_be_checked: Option<oneshot::Receiver<()>>,
@@ -75,18 +83,19 @@ impl Encoder {
         if sample.is_empty() {
             return Err(Error::Empty { file: self.file.clone() });
         }
-        let verdict = self.verdict(&sample, complete)?;
-        let header = self.header(&sample, complete, verdict.dialect)?;
-        let header_end = header.end();
-        let mut choice = Choice::new(&self.file, header.names(), &self.options)?;
-        let mapping = Mapping::new(&self.file, &self.table, header.names(), &self.target, &self.options)?;
-        let fields = header.names().len();
-        let text = CopyText::new(&mapping.sources, fields).map_err(|error| self.misfit(error.to_string()))?;
+        let (verdict, mut layout) = self.layout(&sample, complete)?;
+        self.settle_newline(&mut layout, &mut input, &mut sample, complete)?;
+        let header_end = layout.header.end();
+        let mut choice = Choice::new(&self.file, layout.header.names(), &self.options)?;
+        let opening = self.opening();
+        let mapping = opening.mapping(&layout)?;
+        let maker = opening.maker(&mapping, &layout)?;
         // The server is to judge a constant that cannot be encoded.
-        let binary = mapping.binary.as_ref().filter(|_| self.options.format == CopyFormat::Auto);
-        let binary = binary.and_then(|columns| CopyBinary::new(columns, fields).ok());
+        let is_encoded = self.options.format == CopyFormat::Auto && matches!(maker, RowMaker::Text(_));
+        let binary = mapping.binary.as_ref().filter(|_| is_encoded);
+        let binary = binary.and_then(|columns| CopyBinary::new(columns, layout.header.names().len()).ok());
         let tolerant = self.options.is_tolerant();
-        let mut rows = RowEncoder::new(text.clone(), binary, mapping.names.clone(), tolerant);
+        let mut rows = RowEncoder::new(maker.clone(), binary, mapping.names.clone(), tolerant);
 
         let is_hashed = self.options.hash_content;
         if let Some(columns) = mapping.binary.as_ref().filter(|_| is_hashed) {
@@ -99,9 +108,8 @@ impl Encoder {
             options.chunk_size = options.chunk_size.min(MAX_KEPT);
         }
         options.max_record = self.options.max_record;
-        options.guard = verdict.certainty == Certainty::Ambiguous;
-        let dialect = verdict.dialect;
-        if opened.send(Opened { verdict, header: header.clone(), mapping, text }).is_err() {
+        options.guard = verdict.as_ref().is_some_and(|verdict| verdict.certainty == Certainty::Ambiguous);
+        if opened.send(Opened { verdict, layout: layout.clone(), mapping, maker }).is_err() {
             return Ok(None);
         }
         let mut stream = Noted::new(sample, input);
@@ -111,7 +119,7 @@ impl Encoder {
         for extent in &self.committed {
             if at.offset < extent.start.offset {
                 let gap = (&mut stream).take(extent.start.offset - at.offset);
-                let mut records = Records::resume(gap, dialect, header.clone(), at, options.clone());
+                let mut records = layout.resume(gap, reader::Extent::ToBorder, at, options.clone());
                 match self.feed_records(&mut records, &passed, &mut choice, &mut rows, &mut feed) {
                     Ok(()) => at = records.position(),
                     Err(end) => return self.end(end, &mut stream),
@@ -136,7 +144,7 @@ impl Encoder {
             // What settled the dialect stands in chunks that are not read again; so does what left it open.
             options.guard = extent.guarded && self.options.dialect.is_none();
         }
-        let mut records = Records::resume(&mut stream, dialect, header, at, options);
+        let mut records = layout.resume(&mut stream, reader::Extent::ToEnd, at, options);
         match self.feed_records(&mut records, &passed, &mut choice, &mut rows, &mut feed) {
             Ok(()) => Ok(Some(records.position())),
             Err(end) => self.end(end, &mut stream),
@@ -173,7 +181,7 @@ impl Encoder {
     /// Feeds records to their end, or until no more are wanted.
     fn feed_records(
         &self,
-        records: &mut Records<impl Read>,
+        records: &mut Reader<impl Read>,
         passed: &Passed,
         choice: &mut Choice,
         rows: &mut RowEncoder,
@@ -207,6 +215,46 @@ impl Encoder {
         let end = records.position();
         if end.record != start.record {
             rows.end(start, end, (records.is_guarded(), passed.last_before(end.offset)), feed)?;
+        }
+        Ok(())
+    }
+
+    /// How the file that starts with `sample` is written; of CSV, also why that is thought.
+    fn layout(&self, sample: &[u8], complete: bool) -> Result<(Option<Verdict>, Layout), Error> {
+        self.opening().check()?;
+        let layout = match self.options.input_format {
+            InputFormat::Csv => {
+                let verdict = self.verdict(sample, complete)?;
+                let header = self.header(sample, complete, verdict.dialect)?;
+                let layout = Layout::csv(verdict.dialect, header);
+                return Ok((Some(verdict), layout));
+            }
+            InputFormat::Ndjson => self.opening().ndjson(sample, complete, &self.shapes)?,
+            InputFormat::CopyText => self.opening().text(),
+            InputFormat::CopyBinary => self.opening().binary(sample)?,
+        };
+        Ok((None, layout))
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening { file: &self.file, table: &self.table, target: &self.target, options: &self.options }
+    }
+
+    /// Reads on to the end of the first record, if that tells how the others end.
+    fn settle_newline(
+        &self,
+        layout: &mut Layout,
+        input: &mut impl Read,
+        sample: &mut Vec<u8>,
+        mut complete: bool,
+    ) -> Result<(), Error> {
+        while layout.lacks_newline()
+            && !layout.find_newline(sample, complete)
+            && sample.len() <= self.options.max_record
+        {
+            let more = sample.len() as u64;
+            let read = Read::take(&mut *input, more).read_to_end(sample).map_err(|error| self.unreadable(error))?;
+            complete = (read as u64) < more;
         }
         Ok(())
     }
@@ -251,6 +299,11 @@ impl Encoder {
     }
 
     fn header(&self, sample: &[u8], complete: bool, dialect: Dialect) -> Result<Header, Error> {
+        if let Some(names) = &self.options.header {
+            let mut header = Header::new(names.clone());
+            header.end = if sample.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() as u64 } else { 0 };
+            return Ok(header);
+        }
         let records =
             Records::new(sample, dialect, RecordOptions::default()).map_err(|error| self.bad_record(error))?;
         let header = records.header().clone();

@@ -291,7 +291,7 @@ impl Cause {
     /// As [`Error::is_remote`].
     pub(crate) fn is_remote(&self) -> bool {
         let Self(error) = self;
-        match error.code() {
+        match error.code().filter(|_| !self.is_of_value()) {
             Some(code) => ["08", "40", "53", "57"].iter().any(|class| code.code().starts_with(class)),
             None => error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>()),
         }
@@ -305,7 +305,17 @@ impl Cause {
             "00", "01", "02", "03", "08", "0A", "25", "26", "28", "2D", "34", "3D", "3F", "40", "42", "53", "55", "57",
             "58", "F0", "XX",
         ];
-        self.code().is_some_and(|code| code.code().get(..2).is_some_and(|class| !OTHERS.contains(&class)))
+        self.is_of_value()
+            || self.code().is_some_and(|code| code.code().get(..2).is_some_and(|class| !OTHERS.contains(&class)))
+    }
+
+    /// Whether a value of COPY's binary format is to blame, of which the server may say by codes that are else its own or
+    /// the connection's: too few bytes for a number are a protocol violation, another version of jsonb an internal error.
+    fn is_of_value(&self) -> bool {
+        let Some(answer) = self.0.as_db_error() else { return false };
+        let is_code = [SqlState::PROTOCOL_VIOLATION, SqlState::INTERNAL_ERROR].contains(answer.code());
+        let is_of_column = |line: &str| line.starts_with("COPY ") && line.contains(", column ");
+        is_code && answer.where_().is_some_and(|context| context.lines().any(is_of_column))
     }
 
     /// Whether it waited too long for what another session holds, or would have waited for ever.

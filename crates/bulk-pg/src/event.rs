@@ -4,14 +4,14 @@ use crate::{Drift, Merged, TableName, Verdict};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The dialect of a file is known, and how its columns meet the table's.
+    /// A file is open: its dialect is known, and how its columns meet the table's.
     Opened {
         /// The file.
         file: &'a str,
         /// Where its rows go.
         table: &'a TableName,
-        /// The dialect and why.
-        verdict: &'a Verdict,
+        /// The dialect and why, if the file is CSV.
+        verdict: Option<&'a Verdict>,
         /// Differences between header and table.
         drift: &'a [Drift],
         /// Records that earlier runs committed, and that are skipped.

@@ -4,7 +4,8 @@ use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
 use crate::{
-    Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, choice, content, dropped, rejects, staging, swap,
+    Checkpoint, Dialect, Error, Position, Quoting, Session, TableName, choice, content, dropped, input_format, rejects,
+    staging, swap,
 };
 
 /// Which bytes a file holds: two files with equal identities have the same content.
@@ -73,6 +74,8 @@ pub(crate) struct Load {
     pub(crate) oid: Oid,
     pub(crate) file: FileIdentity,
     pub(crate) dialect: Option<Dialect>,
+    /// How it is read else; `None` is CSV.
+    pub(crate) format: Option<String>,
     /// Records of the whole file, once it is loaded.
     pub(crate) finished: Option<u64>,
     /// Why rows of it may be wrong.
@@ -123,9 +126,9 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
         .client()
         .query_one(
             // The columns that came last to each.
-            "SELECT count(*) = 7 FROM pg_catalog.pg_attribute
+            "SELECT count(*) = 8 FROM pg_catalog.pg_attribute
              WHERE (attrelid, attname) IN ((to_regclass('bulk.chunk'), 'checkpoint'), (to_regclass('bulk.chunk'), 'filtered'),
-                                           (to_regclass('bulk.chunk'), 'content'),
+                                           (to_regclass('bulk.chunk'), 'content'), (to_regclass('bulk.load'), 'format'),
                                            (to_regclass('bulk.reject'), 'fields'),
                                            (to_regclass('bulk.dropped'), 'attach'), (to_regclass('bulk.refresh'), 'started_at'),
                                            (to_regclass('bulk.swap'), 'started_at'))",
@@ -138,10 +141,10 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     }
     // Two first runs at once would both find nothing, so one waits for the other.
     let (dropped, rejects, staging, swap) = (dropped::TABLE, rejects::TABLE, staging::TABLE, swap::TABLE);
-    let (choice, content) = (choice::COLUMNS, content::TABLE);
+    let (choice, content, format) = (choice::COLUMNS, content::TABLE, input_format::COLUMN);
     let sql = format!(
         "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS});
-         {TABLES} {dropped} {rejects} {choice} {content} {staging} {swap} COMMIT"
+         {TABLES} {dropped} {rejects} {choice} {content} {format} {staging} {swap} COMMIT"
     );
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
 }
@@ -154,7 +157,7 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
                     l.target_oid, l.damage, EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id),
                     EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected + c.filtered),
-                    l.rejected, l.choice, n.filtered, n.repaired
+                    l.rejected, l.choice, n.filtered, n.repaired, l.format
              FROM bulk.load l,
                   LATERAL (SELECT coalesce(sum(filtered), 0)::bigint, coalesce(sum(repaired), 0)::bigint
                            FROM bulk.chunk c WHERE c.load_id = l.id) n(filtered, repaired)
@@ -177,6 +180,7 @@ pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Lo
         choice: row.get(12),
         filtered: unsigned(row.get(13)),
         repaired: unsigned(row.get(14)),
+        format: row.get(15),
     };
     Ok(rows.iter().map(load).collect())
 }
@@ -266,6 +270,7 @@ pub(crate) async fn begin(
         oid,
         file: file.clone(),
         dialect: None,
+        format: None,
         finished: None,
         damage: None,
         has_chunks: false,
@@ -277,11 +282,20 @@ pub(crate) async fn begin(
     })
 }
 
-/// Notes by which dialect the file is read, so that a rerun reads it alike.
-pub(crate) async fn set_dialect(session: &Session, load: &Load, dialect: Dialect) -> Result<(), Error> {
+/// Notes how the file is read, by which dialect if it is CSV, so that a rerun reads it alike.
+pub(crate) async fn set_reading(
+    session: &Session,
+    load: &Load,
+    dialect: Option<Dialect>,
+    format: &str,
+) -> Result<(), Error> {
+    if load.dialect == dialect && load.format.as_deref() == Some(format) {
+        return Ok(());
+    }
+    let sql = "UPDATE bulk.load SET dialect = $2, format = $3 WHERE id = $1";
     session
         .client()
-        .execute("UPDATE bulk.load SET dialect = $2 WHERE id = $1", &[&load.id, &write_dialect(dialect)])
+        .execute(sql, &[&load.id, &dialect.map(write_dialect), &format])
         .await
         .map_err(Error::database(format!("note the dialect of {}", load.file.key)))?;
     Ok(())

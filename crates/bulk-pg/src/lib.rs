@@ -1,4 +1,4 @@
-//! Exactly-once bulk loading of CSV into PostgreSQL.
+//! Exactly-once bulk loading of CSV, NDJSON and COPY files into PostgreSQL.
 //!
 //! A [`Session`] is a connection set up for loading; [`load`] streams a file's decoded bytes through [`Records`] and
 //! [`CopyText`] into COPY, and commits each chunk of rows together with its mark in the ledger ([`prepare_ledger`]), so
@@ -14,6 +14,7 @@
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
 //! - *Compare a table with what was loaded into it*: [`Verifier`], with [`LoadOptions::hash_content`].
 //! - *Write rows of Rust values*: [`CopyWriter`]; without a runtime, [`BlockingCopyWriter`].
+//! - *Load NDJSON, or what COPY wrote*: [`LoadOptions::input_format`].
 //! - *Load a part of a file*: [`LoadOptions::columns`], [`LoadOptions::filter`] with [`Condition`]s, [`LoadOptions::limit`].
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; [`LoadOptions::repair`] makes text
 //!   good that PostgreSQL cannot hold. Rows that refer to nothing: [`PostDataOptions::orphans`].
@@ -77,6 +78,7 @@ mod copy_binary;
 mod copy_format;
 mod copy_text;
 mod copy_writer;
+mod cut;
 mod dependents;
 mod detect;
 mod dialect;
@@ -95,6 +97,9 @@ mod header;
 mod ident;
 mod indexes;
 mod input;
+mod input_format;
+mod json;
+mod json_column;
 mod key;
 mod ledger;
 mod lines;
@@ -103,11 +108,14 @@ mod loader;
 mod local_file;
 mod merge;
 mod mirror_lock;
+mod ndjson;
+mod opening;
 mod orphans;
 mod place;
 mod position;
 mod post_data;
 mod pre_data;
+mod reader;
 mod received;
 mod record;
 mod record_error;
@@ -128,7 +136,9 @@ mod staging;
 mod statement;
 mod swap;
 mod table_lock;
+mod text_lines;
 mod tls;
+mod tuples;
 mod turns;
 mod twin;
 mod typed;
@@ -156,6 +166,7 @@ pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
 pub use indexes::drop_indexes;
 pub use input::{Checkpoint, Input, Plain};
+pub use input_format::{InputFormat, UnknownInputFormat};
 pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
 pub use loader::{Loader, LoaderOutcome};

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,6 +16,8 @@ use crate::content;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
 use crate::feed::{Chunk, Feed};
+use crate::input_format::{check_reading, reading};
+use crate::json_column::json_shapes;
 use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
 use crate::salvage::refers_to_itself;
@@ -24,8 +26,8 @@ use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
 use crate::turns::Turns;
 use crate::verify::has_rows;
 use crate::{
-    Condition, CopyFormat, Dialect, Drift, Error, Event, Input, Observer, RecordOptions, Session, TableName, Verdict,
-    quote_literal,
+    Condition, CopyFormat, Dialect, Drift, Error, Event, Input, InputFormat, Observer, RecordOptions, Session,
+    TableName, Verdict, quote_literal,
 };
 
 /// When an input's checksums vouch for its bytes. It decides what an error of the kind
@@ -49,7 +51,17 @@ pub enum Checksum {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct LoadOptions {
-    /// Read the file as this dialect. One that the file contradicts is refused. Default: told from the file.
+    /// In which format the file is. Default [`InputFormat::Csv`].
+    pub input_format: InputFormat,
+    /// The names of the file's columns, in its order, where it does not say them: a CSV file with these has no header line,
+    /// and COPY's formats never have one. Of NDJSON, keys beside those of the first MiB. Default: as
+    /// [`InputFormat`] says.
+    pub header: Option<Vec<String>>,
+    /// The column of type json or jsonb that gets all keys of a record of NDJSON that are no columns, as one object, which
+    /// may be empty. (So does a key that has the column's own name.) Other formats have no use for it. Default: such keys
+    /// are not loaded.
+    pub rest: Option<String>,
+    /// Read a CSV file as this dialect. One that the file contradicts is refused. Default: told from the file.
     pub dialect: Option<Dialect>,
     /// The dialect to take where the file's beginning allows several.
     pub hint: Option<Dialect>,
@@ -71,7 +83,7 @@ pub struct LoadOptions {
     /// How many bad records may be left out of the table, those of earlier calls for the same file included. Default 0:
     /// the first one ends the load.
     ///
-    /// Bad is a record with another number of fields than the header, with a NUL byte or bytes that are not UTF-8, or with
+    /// Bad is a record that is not as its format wants it, with another number of fields than the header, with a NUL byte or bytes that are not UTF-8, or with
     /// a value that its column cannot hold; and one whose row the server refuses, such as for a constraint. Of two rows
     /// that exclude each other, the one that stands later in the file is refused, unless a call for the same file that left
     /// out nothing had committed it before. Each is noted in `bulk.reject` in the transaction of the rows around it;
@@ -117,6 +129,9 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
+            input_format: InputFormat::Csv,
+            header: None,
+            rest: None,
             dialect: None,
             hint: None,
             fill: BTreeMap::new(),
@@ -169,7 +184,7 @@ pub struct Loaded {
     pub sent: u64,
     /// Decoded bytes of the records that this call worked on.
     pub bytes: u64,
-    /// By which dialect the file was read; `None` if it was not read.
+    /// By which dialect the file was read; `None` if it was not read, or is no CSV.
     pub verdict: Option<Verdict>,
     /// Differences between header and table.
     pub drift: Vec<Drift>,
@@ -183,9 +198,10 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// [`Error::NoTable`]; [`Error::Occupied`] if the table holds rows of another version of this file or another choice of
-/// them, or of another file or of somebody else where `options.append` is off, or if it has rows and is another table than
-/// the one of its name that was loaded into, as after a restore from a dump; and [`Error::Database`]. The ledger must be
+/// [`Error::NoTable`]; [`Error::Columns`] if the file was loaded in another format or with other names;
+/// [`Error::Occupied`] if the table holds rows of another version of this file or another choice of them, or of another
+/// file or of somebody else where `options.append` is off, or if it has rows and is another table than the one of its name
+/// that was loaded into, as after a restore from a dump; and [`Error::Database`]. The ledger must be
 /// [prepared](crate::prepare_ledger).
 pub async fn find_loaded(
     session: &Session,
@@ -195,6 +211,7 @@ pub async fn find_loaded(
 ) -> Result<Option<u64>, Error> {
     let target = Target::find(session, table).await?;
     let found = Found::look(session, table, &target, file, options).await?;
+    check_reading(found.load.as_ref(), options)?;
     Ok(found.load.and_then(|load| load.finished))
 }
 
@@ -280,14 +297,14 @@ fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
     )
 }
 
-/// Loads a CSV file into a table, exactly once.
+/// Loads a file into a table, exactly once.
 ///
 /// `input` gives the file's decoded bytes; it is read in a thread of its own. Records are re-encoded for COPY and sent in
 /// chunks, several at once if there are several sessions; the rows of a chunk and its mark in `bulk.chunk` are committed
 /// together. Chunk borders depend on the bytes alone, so after any interruption the same call fills in the chunks that are
 /// missing, over any number of sessions. A file that had been loaded is not read at all.
 ///
-/// Columns are matched by the header's names. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
+/// Columns are matched by name. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
 /// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other loaders cannot load into the
 /// table in the meantime: the first session holds its lock, and if that one is lost, no chunk of the others is committed
 /// after another loader has begun.
@@ -351,6 +368,7 @@ async fn load_locked(
 ) -> Result<Loaded, Error> {
     ledger::fence(session, table).await?;
     let found = Found::look(session, table, &target, file, options).await?;
+    check_reading(found.load.as_ref(), options)?;
     if !found.gone.is_empty() {
         ledger::forget(session, table, &found.gone).await?;
     }
@@ -408,12 +426,17 @@ async fn load_rows(
     let (opening, opened) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
     let (asking, asked) = oneshot::channel();
+    let shapes = match options.input_format {
+        InputFormat::Ndjson => json_shapes(session, table, target.oid).await?,
+        _ => HashMap::new(),
+    };
     let encoder = Encoder {
         file: file.key.clone(),
         table: options.name_of(table).clone(),
         target,
         committed,
         known_dialect: load.dialect,
+        shapes,
         options: options.clone(),
         is_to_be_checked: Some(asked),
     };
@@ -423,7 +446,7 @@ async fn load_rows(
     thread.map_err(|source| Error::Read { file: file.key.clone(), records: 0, offset: 0, source })?;
     let lost = |_| Error::Interrupted { file: file.key.clone() };
 
-    let Ok(Opened { verdict, header, mapping, text }) = opened.await else {
+    let Ok(Opened { verdict, layout, mapping, maker }) = opened.await else {
         return match ended.await.map_err(lost)? {
             Err(error) => Err(error),
             Ok(_) => Err(Error::Interrupted { file: file.key.clone() }),
@@ -432,13 +455,12 @@ async fn load_rows(
     options.observer.event(&Event::Opened {
         file: &file.key,
         table: options.name_of(table),
-        verdict: &verdict,
+        verdict: verdict.as_ref(),
         drift: &mapping.drift,
         resumed,
     });
-    if load.dialect != Some(verdict.dialect) {
-        ledger::set_dialect(session, load, verdict.dialect).await?;
-    }
+    let dialect = verdict.as_ref().map(|verdict| verdict.dialect);
+    ledger::set_reading(session, load, dialect, &reading(options)).await?;
     if options.staged_for.is_some() {
         staging::add_columns(session, load, &mapping.names).await?;
     }
@@ -451,10 +473,9 @@ async fn load_rows(
         rejected: AtomicU64::new(load.rejected),
         several,
         turns: Turns::new(),
-        dialect: verdict.dialect,
-        header,
+        layout,
         max_record: options.max_record,
-        text,
+        maker,
     });
     let destination = Destination {
         file,
@@ -518,7 +539,7 @@ async fn load_rows(
         repaired,
         sent: sent.records - sent.counts.rejected - sent.counts.filtered,
         bytes: sent.bytes,
-        verdict: Some(verdict),
+        verdict,
         drift: mapping.drift,
     })
 }

@@ -7,6 +7,8 @@ use crate::{Dialect, Field};
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     pub(crate) raw: &'a [u8],
+    /// What the spans are of: the same, or what it means.
+    pub(crate) text: &'a [u8],
     pub(crate) spans: &'a [Span],
     pub(crate) dialect: Dialect,
     pub(crate) number: u64,
@@ -48,13 +50,13 @@ impl<'a> Record<'a> {
 
     /// The field of a column, counted from 0.
     pub fn field(&self, index: usize) -> Option<Field<'a>> {
-        self.spans.get(index).map(|span| Field::new(self.raw, *span, self.dialect))
+        self.spans.get(index).map(|span| Field::new(self.text, *span, self.dialect))
     }
 
     /// The fields, in the file's order.
     pub fn fields(&self) -> impl ExactSizeIterator<Item = Field<'a>> + use<'a> {
-        let (raw, dialect) = (self.raw, self.dialect);
-        self.spans.iter().map(move |span| Field::new(raw, *span, dialect))
+        let (text, dialect) = (self.text, self.dialect);
+        self.spans.iter().map(move |span| Field::new(text, *span, dialect))
     }
 }
 

@@ -2,9 +2,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use crate::Dialect;
 use crate::buffer::BadText;
 use crate::scan::{FaultKind, MAX_FIELDS};
+use crate::{Dialect, InputFormat};
 
 /// Why a record cannot be read, and where it stands.
 #[derive(Debug)]
@@ -18,8 +18,10 @@ pub struct RecordError {
     pub offset: u64,
     /// The name of the column, where there is one to blame.
     pub column: Option<Box<str>>,
-    /// The dialect by which the record was read.
+    /// The dialect by which the record was read, if its format is CSV.
     pub dialect: Dialect,
+    /// The format in which it was read.
+    pub format: InputFormat,
     /// What is wrong.
     pub kind: RecordErrorKind,
 }
@@ -58,6 +60,17 @@ pub enum RecordErrorKind {
     Nul,
     /// Bytes that are not UTF-8.
     InvalidUtf8,
+    /// The record is not as its format wants it.
+    Malformed {
+        /// What is wrong with it.
+        message: Box<str>,
+    },
+    /// The file is not as its format wants it, and nobody can say where its next record starts: it is of another format, or
+    /// cut off, or damaged.
+    Broken {
+        /// What is wrong with it.
+        message: Box<str>,
+    },
     /// The stream is empty: it has not even a header.
     NoHeader,
     /// The stream could not be read on. Whole records before the error were lent first.
@@ -99,6 +112,7 @@ impl RecordErrorKind {
             Self::FieldCount { expected, found } => {
                 Some(("22P04", format!("{found} fields where the header has {expected}")))
             }
+            Self::Malformed { message } => Some(("22P04", message.to_string())),
             // `character_not_in_repertoire`
             Self::Nul => Some(("22021", "a NUL byte, which text in PostgreSQL cannot hold".to_owned())),
             Self::InvalidUtf8 => Some(("22021", "invalid UTF-8".to_owned())),
@@ -172,12 +186,22 @@ impl fmt::Display for RecordError {
             RecordErrorKind::TooManyFields { limit } => {
                 write!(f, ": more than {limit} fields (read as dialect {dialect}): it is no CSV, or of another dialect")
             }
+            RecordErrorKind::TooLong { limit } if self.format != InputFormat::Csv => {
+                write!(
+                    f,
+                    ": longer than {limit} bytes: the file is of another format, or damaged, or the limit is too low"
+                )
+            }
             RecordErrorKind::TooLong { limit } => write!(
                 f,
                 ": longer than {limit} bytes (read as dialect {dialect}): a quote is not closed, or the dialect is \
                  another, or the limit is too low"
             ),
-            RecordErrorKind::FieldCount { .. } | RecordErrorKind::Nul | RecordErrorKind::InvalidUtf8 => Ok(()),
+            RecordErrorKind::FieldCount { .. }
+            | RecordErrorKind::Malformed { .. }
+            | RecordErrorKind::Nul
+            | RecordErrorKind::InvalidUtf8 => Ok(()),
+            RecordErrorKind::Broken { message } => write!(f, ": {message}"),
             RecordErrorKind::NoHeader => f.write_str(": the input is empty"),
             RecordErrorKind::Io(_) => f.write_str(": cannot read on"),
         }

@@ -2,10 +2,10 @@
 
 use std::io::{self, Read};
 
-use crate::buffer::Buffer;
+use crate::buffer::{BYTE_ORDER_MARK, Buffer};
 use crate::field::Field;
-use crate::scan::{FaultKind, Form, Rules, Scan, Span};
-use crate::{Dialect, Grammar, Header, Position, Record, RecordError, RecordErrorKind, RecordOptions};
+use crate::scan::{FaultKind, Form, Newline, Rules, Scan, Span};
+use crate::{Dialect, Grammar, Header, InputFormat, Position, Record, RecordError, RecordErrorKind, RecordOptions};
 
 /// Reads the records of a CSV stream.
 ///
@@ -157,6 +157,7 @@ impl<R: Read> Records<R> {
         }
         Ok(Some(Record {
             raw: &self.buffer.bytes[start..start + len],
+            text: &self.buffer.bytes[start..start + len],
             spans: &self.spans,
             dialect: self.rules.dialect,
             number: self.position.record,
@@ -174,6 +175,7 @@ impl<R: Read> Records<R> {
         let ends_chunk = self.chunk_start == self.position.offset;
         Some(Record {
             raw: self.rejected(),
+            text: self.rejected(),
             spans: &self.spans,
             dialect: self.rules.dialect,
             number: self.position.record,
@@ -181,6 +183,11 @@ impl<R: Read> Records<R> {
             chunk: self.position.chunk - u64::from(ends_chunk),
             ends_chunk,
         })
+    }
+
+    /// How records end, once one has.
+    pub(crate) fn newline(&self) -> Option<Newline> {
+        self.rules.newline
     }
 
     /// Ends the chunk at the border after the last record, unless that has ended it.
@@ -192,7 +199,6 @@ impl<R: Read> Records<R> {
     }
 
     fn read_header(&mut self) -> Result<(), RecordError> {
-        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
         let wanted = BYTE_ORDER_MARK.len();
         self.buffer.fill(&mut self.input, wanted, wanted).map_err(|error| self.io_error(error))?;
         if self.buffer.pending().starts_with(BYTE_ORDER_MARK) {
@@ -282,6 +288,8 @@ impl<R: Read> Records<R> {
             | RecordErrorKind::TooLong { .. }
             | RecordErrorKind::TooManyFields { .. }
             | RecordErrorKind::NoHeader
+            | RecordErrorKind::Malformed { .. }
+            | RecordErrorKind::Broken { .. }
             | RecordErrorKind::MixedNewlines => None,
             RecordErrorKind::Nul | RecordErrorKind::InvalidUtf8 => {
                 let index = self.spans.partition_point(|span| span.start as usize <= at).saturating_sub(1);
@@ -296,6 +304,7 @@ impl<R: Read> Records<R> {
             offset: before.offset + at as u64,
             column: column.map(|name| name.as_str().into()),
             dialect: self.rules.dialect,
+            format: InputFormat::Csv,
             kind,
         }
     }

@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Transaction};
 
 use crate::ledger::{Load, unsigned};
+use crate::reader::Layout;
 use crate::received::Kept;
 use crate::{Error, FileIdentity, Session, TableName};
 
@@ -77,6 +78,7 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(crate) async fn insert(
     transaction: &Transaction<'_>,
     load: &Load,
+    layout: &Layout,
     kept: &Kept<'_>,
     rejects: &[Reject],
 ) -> Result<(), Error> {
@@ -109,7 +111,7 @@ pub(crate) async fn insert(
         let columns: Vec<_> = batch.iter().map(|reject| reject.column.as_deref()).collect();
         let sqlstates: Vec<_> = batch.iter().map(|reject| &*reject.sqlstate).collect();
         let messages: Vec<_> = batch.iter().map(|reject| &*reject.message).collect();
-        let raw: Vec<_> = batch.iter().map(|reject| kept.record(reject.index)).collect();
+        let raw: Vec<_> = batch.iter().map(|reject| layout.without_gap(kept.record(reject.index))).collect();
         let parameters: [&(dyn ToSql + Sync); 7] = [&load.id, &records, &bytes, &columns, &sqlstates, &messages, &raw];
         transaction.execute(&insert, &parameters).await.map_err(action())?;
     }
@@ -156,7 +158,8 @@ struct Line<'a> {
 
 /// Writes the records of a file that were left out of a table, and tells how many they are.
 ///
-/// `raw` gets them byte for byte as they stand in the decoded file, without its header, in the file's order. `lines` gets
+/// `raw` gets them byte for byte as they stand in the decoded file, without its header (and, of COPY's binary format,
+/// without the trailer), in the file's order. `lines` gets
 /// a line of JSON for each: `file`, `record` (its number, from 1), `byte` (where it starts in the decoded file),
 /// `column` (or null), `sqlstate` and `message`. A row that [was taken out](crate::OrphanPolicy::Reject) for a foreign key
 /// comes behind them: as a line with `fields`, the row as an object, in place of `record` and `byte`. Both are written to in small pieces, as the server gives them, and are

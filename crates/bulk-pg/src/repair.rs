@@ -38,7 +38,7 @@ impl Repaired {
 
     /// It, in the place of the one that it was made of.
     pub(crate) fn in_place_of<'a>(&'a self, record: &Record<'a>) -> Record<'a> {
-        Record { raw: &self.raw, spans: &self.spans, ..*record }
+        Record { text: &self.raw, spans: &self.spans, ..*record }
     }
 }
 

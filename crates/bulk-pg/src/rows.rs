@@ -5,6 +5,7 @@ use crate::copy_format::Encoding;
 use crate::feed::{Deserted, Feed, PIECE, Stretch};
 use crate::lines::Lines;
 use crate::rejects::Reject;
+use crate::tuples::CopyTuples;
 use crate::{Checkpoint, CopyBinary, CopyText, Position, Record, Unencoded};
 
 /// Bytes of rows that wait to be sent as text beside those in binary.
@@ -22,9 +23,33 @@ const MAX_LENGTHS: usize = 128 << 10;
 /// Runs of records of a chunk between others that are passed over, each of which takes some memory until it is committed.
 const MAX_RUNS: u64 = 256 << 10;
 
+/// Makes a row of any record.
+#[derive(Clone, Debug)]
+pub(crate) enum RowMaker {
+    Text(CopyText),
+    Tuples(CopyTuples),
+}
+
+impl RowMaker {
+    #[inline(always)]
+    pub(crate) fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => text.append(record, out),
+            Self::Tuples(tuples) => tuples.append(record, out),
+        }
+    }
+
+    pub(crate) fn encoding(&self) -> Encoding {
+        match self {
+            Self::Text(_) => Encoding::Text,
+            Self::Tuples(_) => Encoding::Binary,
+        }
+    }
+}
+
 /// Encodes the records of chunk after chunk, and feeds them.
 pub(crate) struct RowEncoder {
-    text: CopyText,
+    maker: RowMaker,
     /// Until it is given up.
     binary: Option<CopyBinary>,
     /// Of the columns that are loaded.
@@ -65,10 +90,10 @@ pub(crate) struct BadValue {
 }
 
 impl RowEncoder {
-    /// An encoder of rows of columns with these names.
-    pub(crate) fn new(text: CopyText, binary: Option<CopyBinary>, names: Vec<String>, tolerant: bool) -> Self {
+    /// An encoder of rows of columns with these names: in `binary` where there is one, if that can be.
+    pub(crate) fn new(maker: RowMaker, binary: Option<CopyBinary>, names: Vec<String>, tolerant: bool) -> Self {
         Self {
-            text,
+            maker,
             binary,
             names,
             tolerant,
@@ -109,7 +134,7 @@ impl RowEncoder {
     fn push_as(&mut self, record: &Record<'_>, raw: &[u8]) -> Result<(), BadValue> {
         let (index, start) = (self.records, self.rows.bytes.len());
         match &mut self.binary {
-            None => self.text.append(record, &mut self.rows.bytes),
+            None => self.maker.append(record, &mut self.rows.bytes),
             Some(binary) => match binary.append(record, &mut self.rows.bytes) {
                 Ok(()) if self.hasher.is_some() => self.hash(start, record),
                 Ok(()) => {}
@@ -119,7 +144,7 @@ impl RowEncoder {
                 }
                 Err(Unencoded::Unclear { .. }) => {
                     self.unclear += 1;
-                    self.text.append(record, &mut self.aside.bytes);
+                    self.maker.append(record, &mut self.aside.bytes);
                     self.aside.lines.push(index);
                     self.keep(raw);
                     return Ok(());
@@ -150,7 +175,7 @@ impl RowEncoder {
         let hashed = self.hasher.as_mut().and_then(|hasher| hasher.hash(&self.rows.bytes[start..]));
         match hashed {
             Some(content) => self.stretch.content.add(content),
-            None => self.text.append(record, &mut self.stretch.unhashed),
+            None => self.maker.append(record, &mut self.stretch.unhashed),
         }
     }
 
@@ -196,7 +221,7 @@ impl RowEncoder {
     }
 
     fn feed_rows(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
-        let encoding = if self.binary.is_some() { Encoding::Binary } else { Encoding::Text };
+        let encoding = if self.binary.is_some() { Encoding::Binary } else { self.maker.encoding() };
         let Batch { bytes, lines } = std::mem::replace(&mut self.rows, Batch::new());
         feed.rows(start, encoding, bytes, lines, std::mem::take(&mut self.stretch))
     }

@@ -14,9 +14,10 @@ use crate::copy_format::Encoding;
 use crate::error::Cause;
 use crate::feed::PIECE;
 use crate::place::Place;
+use crate::reader::Reader;
 use crate::received::{Kept, Received};
 use crate::rejects::Reject;
-use crate::{Error, Records};
+use crate::{CopyBinary, Error};
 
 /// What can be taken back begins here.
 pub(crate) const KEEP: &str = "SAVEPOINT bulk_rows";
@@ -25,7 +26,7 @@ const OPEN: u64 = 4096;
 /// Takes it back.
 pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT bulk_rows";
 
-/// Sends a chunk's records again, with all that can be taken back taken back, in the order of the file and as text; the
+/// Sends a chunk's records again, with all that can be taken back taken back, in the order of the file and as text or tuples; the
 /// rejects among them, in order. All but these are in the table then. `known` is one of the rejects, if one is known.
 ///
 /// A COPY of many records is tried, and where it fails one of fewer: up to the line that the server names, or of half as
@@ -42,7 +43,7 @@ pub(crate) async fn salvage(
     let action = || Error::database(format!("load a chunk of {}", destination.file.key));
     let begin = format!("RELEASE SAVEPOINT bulk_rows; SET CONSTRAINTS ALL IMMEDIATE; {KEEP}");
     transaction.batch_execute(&begin).await.map_err(action())?;
-    let statement = transaction.prepare(&destination.statement(Encoding::Text)).await.map_err(action())?;
+    let statement = transaction.prepare(&destination.statement(tolerance.maker.encoding())).await.map_err(action())?;
     let refers_to_itself = refers_to_itself(transaction, destination.load.oid).await?;
     let mut salvage = Salvage {
         destination,
@@ -270,7 +271,11 @@ impl Salvage<'_> {
             Ok(sink) => pin!(sink),
             Err(error) => return Ok(Err(Cause(error))),
         };
+        let is_binary = self.tolerance.maker.encoding() == Encoding::Binary;
         let (mut rows, mut buffer) = (0, Vec::new());
+        if is_binary {
+            buffer.extend_from_slice(&CopyBinary::HEADER);
+        }
         let pieces: Vec<_> = ranges.iter().flat_map(|range| self.kept.records(range.clone())).collect();
         for (mut index, raw) in pieces {
             let mut left_out = &self.left_out[self.left_out.partition_point(|left_out| *left_out < index)..];
@@ -293,6 +298,9 @@ impl Salvage<'_> {
                 }
             }
         }
+        if is_binary {
+            buffer.extend_from_slice(&CopyBinary::TRAILER);
+        }
         if let Err(error) = send_pieces(sink.as_mut(), &mut buffer).await {
             return Ok(Err(Cause(error)));
         }
@@ -303,7 +311,7 @@ impl Salvage<'_> {
     }
 
     /// Reads records as they were read before.
-    fn read<'r>(&self, index: u64, raw: &'r [u8]) -> Records<&'r [u8]> {
+    fn read<'r>(&self, index: u64, raw: &'r [u8]) -> Reader<&'r [u8]> {
         self.tolerance.read(self.kept.position(index), raw)
     }
 }

@@ -4,9 +4,10 @@ use std::io::Read;
 
 use super::{Encoder, End};
 use crate::choice::Choice;
+use crate::reader::Reader;
 use crate::repair::{NAMED, Repaired};
 use crate::rows::{BadValue, RowEncoder};
-use crate::{Event, Record, RecordError, Records};
+use crate::{Event, Record, RecordError};
 
 impl Encoder {
     /// Passes over the record that this error was met in, repairs it, leaves it out, or ends it all.
@@ -14,7 +15,7 @@ impl Encoder {
     pub(super) fn take_bad(
         &self,
         error: RecordError,
-        records: &Records<impl Read>,
+        records: &Reader<impl Read>,
         choice: &mut Choice,
         rows: &mut RowEncoder,
     ) -> Result<(), End> {

@@ -152,10 +152,10 @@ impl Log {
 fn say(event: &Event<'_>) -> String {
     match event {
         Event::Opened { file, table, verdict, drift, resumed } => format!(
-            "{file} into {table:#}: {} {:?} ({}); {}; behind {resumed}",
-            verdict.dialect.name(),
-            verdict.certainty,
-            verdict.evidence,
+            "{file} into {table:#}: {}; {}; behind {resumed}",
+            verdict.map_or_else(String::new, |verdict| {
+                format!("{} {:?} ({})", verdict.dialect.name(), verdict.certainty, verdict.evidence)
+            }),
             drift.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         ),
         Event::Committed { file, table, records, bytes, .. } => {
