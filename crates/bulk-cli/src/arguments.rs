@@ -460,10 +460,12 @@ Examples:
   bulk load a.csv b.csv.gz --db URL --table events --append
   bulk load dockets.csv.bz2 --db URL --table search_docket --where 'court_id=scotus|ca1' \
     --where 'date_filed is not null' --columns id,court_id,date_filed --limit 1000
+  bulk load log.ndjson.zst --db URL --table log --format ndjson --rest more
+  bulk load dump.copy --db URL --table people --format text --header id,name
   A newer version of a file, of which readers see all or nothing:
     bulk load courts-2026-07-31.csv.bz2 --db URL --table search_court --refresh")]
 pub(crate) struct Load {
-    /// CSV files with a header, plain or compressed.
+    /// Files of records, plain or compressed.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
@@ -471,7 +473,19 @@ pub(crate) struct Load {
     /// The table, with its schema if that is not public.
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: bulk_pg::TableName,
-    /// Read the files as this dialect: A, B, C, D or csv. Default: told from each file.
+    /// What the files are: csv, ndjson (a JSON object a line, whose keys are columns), or what COPY … TO writes: text or
+    /// binary, whose columns are the table's in their order.
+    #[arg(long, value_name = "FORMAT", default_value = "csv")]
+    pub(crate) format: bulk_pg::InputFormat,
+    /// The files' columns, in their order, where the files do not say them: a CSV file has no header line then. With
+    /// ndjson, keys to load beside those of the first MiB.
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) header: Option<Vec<String>>,
+    /// With ndjson, put the keys that are no columns into this column of type json or jsonb, as one object. Default: they
+    /// are not loaded.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) rest: Option<String>,
+    /// Read CSV files as this dialect: A, B, C, D or csv. Default: told from each file.
     #[arg(long)]
     pub(crate) dialect: Option<bulk_pg::Dialect>,
     /// Give a column that the files lack this value in every row.

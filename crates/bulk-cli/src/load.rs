@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{BlockingBody, OrderedBody, StagedFile};
 use bulk_pg::{
-    Checksum, ContentVerdict, FileIdentity, LoadOptions, PostDataOptions, Session, TableName, Verification, Verifier,
-    drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger, restart, restore_dependents,
+    Checksum, ContentVerdict, FileIdentity, InputFormat, LoadOptions, PostDataOptions, Session, TableName,
+    Verification, Verifier, drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger, restart,
+    restore_dependents,
 };
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -24,6 +25,15 @@ use crate::selection::select;
 
 pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let mut options = LoadOptions::default();
+    if load.dialect.is_some() && load.format != InputFormat::Csv {
+        return Err(Failure::usage(format!("--dialect is of CSV, and --format is {}", load.format)));
+    }
+    if load.rest.is_some() && load.format != InputFormat::Ndjson {
+        return Err(Failure::usage(format!("--rest is of ndjson, and --format is {}", load.format)));
+    }
+    options.input_format = load.format;
+    options.header.clone_from(&load.header);
+    options.rest.clone_from(&load.rest);
     options.dialect = load.dialect;
     let own = |(column, value): (String, String)| (own_column(&load.table, column), value);
     options.fill = fills(&load.fill)?.into_iter().map(own).collect();

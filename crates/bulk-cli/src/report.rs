@@ -207,10 +207,12 @@ impl Report {
         use bulk_pg::Event;
         match event {
             Event::Opened { file, verdict, drift, resumed, .. } => {
-                let text = format!("{file}: dialect {} ({})", verdict.dialect, verdict.evidence);
-                match verdict.certainty {
-                    Certainty::Likely => self.warn(format!("{text}; likely, not certain: --dialect settles it")),
-                    _ => self.detail(text),
+                if let Some(verdict) = verdict {
+                    let text = format!("{file}: dialect {} ({})", verdict.dialect, verdict.evidence);
+                    match verdict.certainty {
+                        Certainty::Likely => self.warn(format!("{text}; likely, not certain: --dialect settles it")),
+                        _ => self.detail(text),
+                    }
                 }
                 for difference in *drift {
                     match difference.is_harmless() {

@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::slice::from_mut;
 
 use bulk_pg::{
-    CopyBinary, CopyFormat, Drift, Error, FileIdentity, InputFormat, LoadOptions, Loaded, Session, count_rows, load,
+    ContentVerdict, CopyBinary, CopyFormat, Drift, Error, FileIdentity, InputFormat, LoadOptions, Loaded, Session,
+    Verification, Verifier, count_rows, load,
 };
 use bytes::Bytes;
 use futures::{SinkExt, TryStreamExt};
@@ -55,6 +56,44 @@ async fn copy_in(session: &Session, sql: &str, content: &[u8]) -> Result<u64, to
     let mut sink = pin!(session.client().copy_in::<_, Bytes>(sql).await?);
     sink.send(Bytes::copy_from_slice(content)).await?;
     sink.finish().await
+}
+
+#[tokio::test]
+async fn text_is_chosen_and_hashed_and_binary_is_not() {
+    let bench = Bench::new(
+        "part",
+        "CREATE TABLE s AS SELECT id, id % 7 AS rest, md5(id::text) AS note
+                                    FROM generate_series(1, 10000) id; CREATE TABLE t (LIKE s)",
+    );
+    let mut session = bench.session().await;
+    let mut options = text();
+    options.filter = vec!["rest=3".parse().unwrap()];
+    options.limit = Some(500);
+    options.hash_content = true;
+    let content = copy_out(&session, "COPY s TO STDOUT").await;
+    let loaded = load_t(&mut session, &content, &options).await.unwrap();
+    assert_eq!(loaded.sent, 500);
+    let expected =
+        "SELECT count(*) FROM (SELECT * FROM s WHERE rest = 3 ORDER BY id LIMIT 500) e JOIN t USING (id, rest, note)";
+    assert_eq!(bench.psql(expected), "500");
+    let verified = Verifier::new(Verification::Full).verify(&session, &table("t")).await.unwrap();
+    assert!(matches!(verified.content, Some(ContentVerdict::Same { content }) if content.rows == 500), "{verified:?}");
+
+    bench.psql("TRUNCATE t");
+    let content = copy_out(&session, "COPY s TO STDOUT (FORMAT binary)").await;
+    let mut options = binary();
+    options.hash_content = true;
+    let error = load_t(&mut session, &content, &options).await.unwrap_err();
+    assert!(chain(&error).contains("its content cannot be hashed while it is loaded"), "{}", chain(&error));
+    options.hash_content = false;
+    options.filter = vec!["rest=3".parse().unwrap()];
+    let error = load_t(&mut session, &content, &options).await.unwrap_err();
+    assert!(chain(&error).contains("cannot be chosen by a condition"), "{}", chain(&error));
+    options.filter.clear();
+    options.columns = Some(vec!["id".to_owned(), "note".to_owned()]);
+    options.limit = Some(10);
+    assert_eq!(load_t(&mut session, &content, &options).await.unwrap().sent, 10);
+    assert_eq!(bench.psql("SELECT count(*), sum(id), count(rest), count(note) FROM t"), "10|55|0|10");
 }
 
 /// Counts on.
@@ -289,7 +328,7 @@ fn text_means_what_the_server_says() {
         bench.psql("TRUNCATE t, s");
         let mut options = text();
         options.chunk_size = chunk_size;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             options.format = CopyFormat::Text;
         }
         let identity = FileIdentity::new(format!("{number}"), None, content.len() as u64);

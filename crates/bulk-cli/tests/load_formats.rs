@@ -1,0 +1,170 @@
+//! `bulk load --format`, from the outside.
+
+mod support;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use bulk_testkit::postgres::Database;
+use support::{Ran, bulk, kill_when, server};
+
+/// A folder for files, and a database with an empty table.
+struct Load {
+    folder: tempfile::TempDir,
+    database: Database,
+}
+
+impl Load {
+    fn new() -> Self {
+        let load = Self { folder: tempfile::tempdir().unwrap(), database: server().create_database("load").unwrap() };
+        load.sql("CREATE TABLE people (id bigint PRIMARY KEY, name text NOT NULL, born date, more jsonb)");
+        load
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.file(name), bytes).unwrap();
+    }
+
+    fn command(&self, file: &str, more: &[&str]) -> Command {
+        let mut command = bulk(["load", file, "--table", "people"]);
+        command.args(more).current_dir(self.folder.path()).env("BULK_DB", self.database.url());
+        command
+    }
+
+    #[track_caller]
+    fn load(&self, file: &str, more: &[&str]) -> Ran {
+        Ran::of(self.command(file, more))
+    }
+
+    #[track_caller]
+    fn sql(&self, text: &str) -> String {
+        support::sql(&self.database, text)
+    }
+
+    #[track_caller]
+    fn table(&self) -> String {
+        self.sql("SELECT * FROM people ORDER BY id")
+    }
+
+    /// A file as the server writes it.
+    #[track_caller]
+    fn copy_out(&self, query: &str, format: &str, name: &str) {
+        self.sql(&format!("\\copy ({query}) TO '{}' (FORMAT {format})", self.file(name).display()));
+    }
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn objects_are_loaded_and_what_is_left_out_is_written() {
+    let load = Load::new();
+    let bad = ["[1]\n", "{\"id\": 4, \"name\": null}\r\n", "{\"id\": 5, \"name\": \"\\ud800\"}\n"];
+    let content = format!(
+        "{{\"id\": 1, \"name\": \"A\\u00e9\", \"x\": [1]}}\n{}{{\"name\": \"B\", \"id\": 2, \"born\": \"2000-01-01\"}}\n\n{}\n{}",
+        bad[0], bad[1], bad[2]
+    );
+    load.write("a.ndjson.gz", gz(content.as_bytes()));
+    let format = &["--format", "ndjson", "--rest", "more"];
+    load.load("a.ndjson.gz", format).assert(1, &["a.ndjson.gz: record 2, byte 38: the line is no JSON object"]);
+    let tolerant = [&format[..], &["--max-rejects", "3", "--rejects", "bad"]].concat();
+    load.load("a.ndjson.gz", &tolerant).assert(3, &["a.ndjson.gz: 3 records were left out"]);
+    assert_eq!(load.table(), "1|Aé||{\"x\": [1]}\n2|B|2000-01-01|{}");
+    assert_eq!(std::fs::read_to_string(load.file("bad/a.ndjson.gz.rejects")).unwrap(), bad.concat());
+    let lines = std::fs::read_to_string(load.file("bad/a.ndjson.gz.rejects.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let places: Vec<_> =
+        lines.iter().map(|line| (line["record"].as_u64().unwrap(), line["byte"].as_u64().unwrap())).collect();
+    let at = |bad: &str| content.find(bad).unwrap() as u64;
+    assert_eq!(places, [(2, at(bad[0])), (4, at(bad[1])), (5, at(bad[2]))]);
+    assert_eq!([&lines[1]["column"], &lines[2]["column"]], ["name", "name"]);
+
+    load.load("a.ndjson.gz", &tolerant).assert(3, &["all of its 2 rows had been loaded"]);
+    load.load("a.ndjson.gz", &["--format", "text"]).assert(
+        1,
+        &["it is loaded as ndjson, rest \"more\", and it is now to be read as text; read it as before, or load it anew with \
+           --restart"],
+    );
+    // Without a column for them, keys that are no columns are named.
+    let ran = load.load("a.ndjson.gz", &["--format", "ndjson", "--restart", "--max-rejects", "3"]);
+    ran.assert(3, &["column x of the file is not in the table and is not loaded", "column more is not in the file"]);
+    assert_eq!(load.table(), "1|Aé||\n2|B|2000-01-01|");
+}
+
+#[test]
+fn files_of_copy_are_loaded_as_the_server_wrote_them() {
+    let load = Load::new();
+    let rows = "SELECT i AS id, E'tab\\t, \\\\N, é ' || i AS name, nullif(date '2000-01-01' + i, '2000-01-03') AS born,
+                       jsonb_build_object('i', i) AS more FROM generate_series(1, 50) i"
+        .replace('\n', " ");
+    let expected = load.sql(&format!("SELECT * FROM ({rows}) r ORDER BY id"));
+    for (format, name) in [("text", "a.copy"), ("binary", "a.bin"), ("csv", "a.csv")] {
+        load.copy_out(&rows, format, name);
+        // The CSV file has no header.
+        let header = ["--header", "id,name,born,more"];
+        let more = [&["--restart", "--format", format][..], if format == "csv" { &header[..] } else { &[] }].concat();
+        load.load(name, &more).assert(0, &["public.people: 50 rows"]);
+        assert_eq!(load.table(), expected);
+        load.load(name, &more[1..]).assert(0, &["all of its 50 rows had been loaded"]);
+        load.load(name, &["--restart", "--format", "ndjson"]).assert(1, &[name]);
+
+        load.copy_out(&rows.replace("i AS id, ", "").replace("AS more", "AS more, i AS id"), format, name);
+        load.load(name, &["--restart", "--format", format, "--header", "name,born,more,id"]).assert(0, &["50 rows"]);
+        assert_eq!(load.table(), expected);
+    }
+    // A copy that was cut short.
+    load.copy_out(&rows, "binary", "a.bin");
+    let bytes = std::fs::read(load.file("a.bin")).unwrap();
+    load.write("cut.bin", &bytes[..bytes.len() - 2]);
+    load.load("cut.bin", &["--restart", "--format", "binary"])
+        .assert(1, &["record 51, byte ", ": the input ends without the trailer: it is cut off"]);
+}
+
+#[test]
+fn flags_that_do_not_go_together_are_wrong_usage() {
+    let load = Load::new();
+    load.write("a", "{}");
+    for (arguments, said) in [
+        (&["--format", "json"][..], "unknown format \"json\": it is one of csv, ndjson, text, binary"),
+        (&["--format", "ndjson", "--dialect", "D"], "--dialect is of CSV, and --format is ndjson"),
+        (&["--rest", "more"], "--rest is of ndjson, and --format is csv"),
+    ] {
+        load.load("a", arguments).assert(2, &[said]);
+    }
+}
+
+#[test]
+fn a_load_that_is_killed_goes_on_and_ends_with_the_same_table() {
+    const ROWS: usize = 300_000;
+    let load = Load::new();
+    let mut content = String::new();
+    for id in 1..=ROWS {
+        content += &format!("{{\"id\": {id}, \"name\": \"{:x<150}\", \"other\": {{\"id\": {id}}}}}\n", "name");
+    }
+    // Three chunks of 16 MiB, and a fourth.
+    assert!((51_000_000..66_000_000).contains(&content.len()), "{}", content.len());
+    load.write("a.ndjson", content);
+    let more = &["--format", "ndjson", "--rest", "more", "--connections", "2"];
+    let chunks = || match load.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL").as_str() {
+        "t" => load.sql("SELECT count(*) FROM bulk.chunk"),
+        _ => "0".to_owned(),
+    };
+    kill_when(load.command("a.ndjson", more), || chunks() != "0");
+    load.load("a.ndjson", &["--format", "csv"]).assert(1, &["a part of it is loaded as ndjson"]);
+    load.load("a.ndjson", more).assert(0, &["goes on behind record", "public.people: 300000 rows"]);
+    assert_eq!(
+        load.sql(
+            "SELECT count(*), sum(id), bool_and(length(name) = 150 AND more = jsonb_build_object('other',
+             jsonb_build_object('id', id))) FROM people"
+        ),
+        format!("{ROWS}|{}|t", ROWS * (ROWS + 1) / 2)
+    );
+}
