@@ -367,6 +367,6 @@ impl Encoder {
     }
 }
 
-fn reads_alike(a: Dialect, b: Dialect) -> bool {
+pub(crate) fn reads_alike(a: Dialect, b: Dialect) -> bool {
     (a.delimiter(), a.quote(), a.escape()) == (b.delimiter(), b.quote(), b.escape())
 }

@@ -329,6 +329,27 @@ pub(crate) async fn set_damage(session: &mut Session, load: &Load, damage: &str)
     transaction.commit().await.map_err(action())
 }
 
+/// The files of which a table has a part, and not all: their loads were interrupted, or are under way.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn unfinished(session: &Session, table: &TableName) -> Result<Vec<FileIdentity>, Error> {
+    let loads = session
+        .client()
+        .query(
+            "SELECT l.file_key, l.file_etag, l.file_size FROM bulk.load l
+             WHERE l.target_oid = pg_catalog.to_regclass($1)::oid AND l.finished_at IS NULL
+               AND EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected)
+             ORDER BY l.id",
+            &[&table.to_string()],
+        )
+        .await
+        .map_err(Error::database(format!("read the marks of {table:#}")))?;
+    let file = |row: &tokio_postgres::Row| FileIdentity::new(row.get::<_, String>(0), row.get(1), unsigned(row.get(2)));
+    Ok(loads.iter().map(file).collect())
+}
+
 /// Those of `tables` with a file that was loaded whole, and not [settled](settle) since: an earlier run ended before it
 /// had made their indexes or counted their rows.
 ///

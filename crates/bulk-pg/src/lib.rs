@@ -20,6 +20,7 @@
 //!   good that PostgreSQL cannot hold. Rows that refer to nothing: [`PostDataOptions::orphans`].
 //! - *Make a table what a newer file says*: [`refresh()`]; of several tables, [`load()`] with [`LoadOptions::stage`], then
 //!   [`merge_staged`]. Or load new tables beside the old ones, and have them take their places: [`prepare_swap`].
+//! - *Make a table for a file*: [`Inference`] tells its columns' types, [`create_table`] makes it.
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
 //! - *Read a `pg_dump` schema*: [`Schema`].
@@ -78,6 +79,7 @@ mod copy_binary;
 mod copy_format;
 mod copy_text;
 mod copy_writer;
+mod create_table;
 mod cut;
 mod dependents;
 mod detect;
@@ -96,6 +98,8 @@ mod foreign_key;
 mod header;
 mod ident;
 mod indexes;
+mod infer;
+mod inferred_table;
 mod input;
 mod input_format;
 mod json;
@@ -154,6 +158,7 @@ pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_format::CopyFormat;
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
+pub use create_table::{SqlType, create_table, table_exists};
 pub use dependents::{drop_dependents, drop_foreign_keys};
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};
 pub use dialect::{Dialect, InvalidDialect, Quoting, UnknownDialect};
@@ -165,9 +170,11 @@ pub use foreign_key::Orphans;
 pub use header::Header;
 pub use ident::{Ident, IdentError, QualifiedName, TableName, quote_literal};
 pub use indexes::drop_indexes;
+pub use infer::{Inference, InferredType, infer};
+pub use inferred_table::{InferredColumn, InferredTable};
 pub use input::{Checkpoint, Input, Plain};
 pub use input_format::{InputFormat, UnknownInputFormat};
-pub use ledger::{FileIdentity, prepare_ledger, settle, unsettled};
+pub use ledger::{FileIdentity, prepare_ledger, settle, unfinished, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
 pub use loader::{Loader, LoaderOutcome};
 pub use merge::{Merged, merge_staged};

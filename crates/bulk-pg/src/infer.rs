@@ -1,0 +1,264 @@
+mod jsonb;
+mod spelling;
+mod types;
+
+use std::collections::HashSet;
+use std::io::{self, Cursor, Read};
+
+use self::spelling::{Spelled, spelled};
+use self::types::Types;
+use crate::buffer::BYTE_ORDER_MARK;
+use crate::choice::Choice;
+use crate::encode::reads_alike;
+use crate::repair::Repaired;
+use crate::{
+    Certainty, Error, Header, Ident, InferredColumn, InferredTable, LoadOptions, Position, Record, RecordError,
+    RecordErrorKind, RecordOptions, Records, detect,
+};
+
+pub use self::types::InferredType;
+
+/// Tells the types of columns from their values.
+///
+/// Give it the records of one or more files ([`read_csv`](Self::read_csv), or [`observe`](Self::observe) for any other
+/// format), and [`finish`](Self::finish) it. Columns meet by name; they stand in the order in which they were named first.
+///
+/// # Rules
+///
+/// A column gets the first of these types that all of its values are spelled as, NULLs aside:
+///
+/// 1. `boolean`: `t`, `f`, `true`, `false`, in any case. (`yes`, `on`, `1` may mean something else.)
+/// 2. `integer`, `bigint`, `numeric`: digits with a minus sign before them or none, and for `numeric` a point among them.
+///    Leading zeros (`007`) and a plus sign make it text: those are codes and telephone numbers.
+/// 3. `double precision`: the same, if one of them has an exponent or is `NaN`, `Infinity`, `inf`, and none has more than 17
+///    significant digits, which no double has.
+/// 4. `date`: `YYYY-MM-DD`, also with ` BC` behind it or a year of more digits.
+/// 5. `timestamp`: dates with a time behind a blank or a `T`, none with a zone; dates alone may stand among them.
+/// 6. `timestamptz`: dates with a time, each with a zone (`Z`, `UTC`, `+02`, `+02:00`). No second has more than six digits
+///    behind its point, which is what the server keeps.
+/// 7. `uuid`: 36 characters with hyphens. (32 digits without any may be another digest.)
+/// 8. `jsonb`: objects and arrays. Other JSON is too easily something else.
+/// 9. `text`: all else; so are an empty string that is not NULL, white space around a value, and a column with nothing but
+///    NULLs, or nothing but words such as `NaN` and `infinity`.
+///
+/// What is inferred is what [`CopyBinary`](crate::CopyBinary) encodes and every server from version 13 on reads, whatever
+/// its settings. No column is NOT NULL: that there is no NULL in a sample proves nothing.
+///
+/// ```
+/// use bulk_pg::{Inference, LoadOptions};
+///
+/// let csv = &b"id,code,sum,since\n1,007,1.50,2026-06-30\n2,12,,2026-07-01 12:00\n"[..];
+/// let mut inference = Inference::new();
+/// inference.read_csv("t.csv", csv, &LoadOptions::default())?;
+/// let table = inference.finish();
+/// let types: Vec<_> = table.columns.iter().map(|column| column.data_type.name()).collect();
+/// assert_eq!(types, ["integer", "text", "numeric", "timestamp"]);
+/// assert_eq!(
+///     table.create_sql(&"t".parse().unwrap()),
+///     "CREATE TABLE \"public\".\"t\" (\n    \"id\" integer,\n    \"code\" text,\n    \"sum\" numeric,\n    \
+///      \"since\" timestamp\n)"
+/// );
+/// # Ok::<(), bulk_pg::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Inference {
+    columns: Vec<Column>,
+    records: u64,
+    room: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Column {
+    name: Ident,
+    /// That it may yet be of.
+    types: Types,
+    /// Whether a value was more than a word that several types have.
+    is_told: bool,
+    values: u64,
+    nulls: u64,
+}
+
+impl Inference {
+    /// Decoded bytes of a file that [`read_csv`](Self::read_csv) looks at: the records that begin within them.
+    pub const MAX_BYTES: u64 = 16 << 20;
+    /// Records of a file that it looks at, if they are fewer bytes.
+    pub const MAX_RECORDS: u64 = 100_000;
+
+    /// With no columns yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The place of the column of this name, for [`observe`](Self::observe). One that is not known yet is added behind the
+    /// others.
+    pub fn column(&mut self, name: &Ident) -> usize {
+        if let Some(place) = self.columns.iter().position(|column| column.name == *name) {
+            return place;
+        }
+        let (values, nulls) = (0, 0);
+        self.columns.push(Column { name: name.clone(), types: Types::ALL, is_told: false, values, nulls });
+        self.columns.len() - 1
+    }
+
+    /// Takes a value of a column, `None` for NULL.
+    ///
+    /// # Panics
+    ///
+    /// If no [`column`](Self::column) has this place.
+    pub fn observe(&mut self, column: usize, value: Option<&[u8]>) {
+        let Column { types, is_told, values, nulls, .. } = &mut self.columns[column];
+        let Some(value) = value else {
+            *nulls += 1;
+            return;
+        };
+        *values += 1;
+        if *types != Types::NONE {
+            let Spelled { types: found, is_word } = spelled(value, *types, &mut self.room);
+            *types = found;
+            *is_told |= !is_word;
+        }
+    }
+
+    /// Reads the beginning of a CSV file, whose decoded bytes `input` gives: its first 16 MiB
+    /// ([`MAX_BYTES`](Self::MAX_BYTES)) or 100,000 records ([`MAX_RECORDS`](Self::MAX_RECORDS)), whatever is less. The rest
+    /// is not read.
+    ///
+    /// The file is read as [`load`](crate::load()) with these options would read it: what they do not choose of it does not
+    /// count. A value of
+    /// [`fill`](LoadOptions::fill) counts where the file lacks its column. Records that load would leave out are passed
+    /// over if [any may be](LoadOptions::max_rejects).
+    ///
+    /// # Errors
+    ///
+    /// Those of `load` that concern the reading: [`Error::Empty`], [`Error::Undetected`], [`Error::Dialect`],
+    /// [`Error::Record`], [`Error::Read`]; and [`Error::Columns`] for a header with a name twice, or one that no column can
+    /// have. What was observed before it stays.
+    pub fn read_csv(&mut self, file: &str, mut input: impl Read, options: &LoadOptions) -> Result<(), Error> {
+        let unreadable = |source| Error::Read { file: file.to_owned(), records: 0, offset: 0, source };
+        let bad_record = |error: RecordError| match error {
+            RecordError { kind: RecordErrorKind::Io(source), record, offset, .. } => {
+                Error::Read { file: file.to_owned(), records: record.saturating_sub(1), offset, source }
+            }
+            source => Error::Record { file: file.to_owned(), source },
+        };
+        let mut sample = Vec::new();
+        (&mut input).take(SAMPLE).read_to_end(&mut sample).map_err(unreadable)?;
+        if sample.is_empty() {
+            return Err(Error::Empty { file: file.to_owned() });
+        }
+        let complete = (sample.len() as u64) < SAMPLE;
+        let verdict = detect(&sample, complete, options.dialect.or(options.hint))
+            .map_err(|source| Error::Undetected { file: file.to_owned(), source })?;
+        if let Some(asked) = options.dialect
+            && !reads_alike(asked, verdict.dialect)
+        {
+            let (found, evidence) = (verdict.dialect, verdict.evidence);
+            return Err(Error::Dialect { file: file.to_owned(), asked, found, evidence });
+        }
+        let guard = verdict.certainty == Certainty::Ambiguous;
+        let record_options = RecordOptions { max_record: options.max_record, guard, ..RecordOptions::default() };
+        let has_mark = sample.starts_with(BYTE_ORDER_MARK);
+        let mut input = Cursor::new(sample).chain(input);
+        let mut records = match &options.header {
+            None => Records::new(input, verdict.dialect, record_options).map_err(bad_record)?,
+            Some(names) => {
+                let mut header = Header::new(names.clone());
+                header.end = if has_mark { BYTE_ORDER_MARK.len() as u64 } else { 0 };
+                let at = Position { offset: header.end, ..Position::default() };
+                io::copy(&mut (&mut input).take(header.end), &mut io::sink()).map_err(unreadable)?;
+                Records::resume(input, verdict.dialect, header, at, record_options)
+            }
+        };
+        let places = self.header(file, records.header().names(), options)?;
+        let mut choice = Choice::new(file, records.header().names(), options)?;
+        let begin = records.position();
+        while !choice.is_done() {
+            let at = records.position();
+            if at.record - begin.record >= Self::MAX_RECORDS || at.offset >= Self::MAX_BYTES {
+                return Ok(());
+            }
+            match records.next_record() {
+                Ok(Some(record)) => self.observe_chosen(&record, &places, &mut choice),
+                Ok(None) => break,
+                Err(error) => match records.bad_text(&error) {
+                    Some(record) if options.repair => {
+                        if let Some(repaired) = Repaired::new(&record, options.max_record) {
+                            self.observe_chosen(&repaired.in_place_of(&record), &places, &mut choice);
+                        }
+                    }
+                    _ if error.is_reject() && options.is_tolerant() => {}
+                    _ => return Err(bad_record(error)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_chosen(&mut self, record: &Record<'_>, places: &[Option<usize>], choice: &mut Choice) {
+        if !choice.takes(record) {
+            return;
+        }
+        self.records += 1;
+        for (place, field) in places.iter().zip(record.fields()) {
+            if let Some(place) = place {
+                self.observe(*place, field.value().as_deref());
+            }
+        }
+    }
+
+    /// The places of those of a file's columns that are chosen.
+    fn header(&mut self, file: &str, names: &[String], options: &LoadOptions) -> Result<Vec<Option<usize>>, Error> {
+        let misfit = |what: String| Error::Columns { file: file.to_owned(), what };
+        let mut seen = HashSet::new();
+        if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(misfit(format!("its header has the column {name:?} twice")));
+        }
+        let ident = |name: &String| {
+            Ident::new(name).map_err(|error| misfit(format!("no table can have a column of its header: {error}")))
+        };
+        let filled = options.fill.iter().filter(|(name, _)| !seen.contains(name.as_str()));
+        let filled: Vec<_> = filled.map(|(name, value)| Ok((ident(name)?, value))).collect::<Result<_, Error>>()?;
+        let names: Vec<_> = names.iter().map(ident).collect::<Result<_, _>>()?;
+        let chosen = options.columns.as_ref();
+        if let Some(name) = chosen.into_iter().flatten().find(|name| !names.iter().any(|known| known.as_str() == *name))
+        {
+            return Err(misfit(format!("it has no column {name:?}")));
+        }
+        let is_chosen = |name: &Ident| chosen.is_none_or(|chosen| chosen.iter().any(|other| other == name.as_str()));
+        let places = names.iter().map(|name| is_chosen(name).then(|| self.column(name))).collect();
+        for (name, value) in filled {
+            let place = self.column(&name);
+            self.observe(place, Some(value.as_bytes()));
+        }
+        Ok(places)
+    }
+
+    /// The table that the values fit into.
+    pub fn finish(self) -> InferredTable {
+        let column = |Column { name, types, is_told, values, nulls }: Column| {
+            let narrowest = types.iter().next().filter(|_| is_told);
+            InferredColumn::new(name, narrowest.unwrap_or(InferredType::Text), values, nulls)
+        };
+        InferredTable { columns: self.columns.into_iter().map(column).collect(), records: self.records }
+    }
+}
+
+/// Decoded bytes that the dialect is told from.
+const SAMPLE: u64 = 1 << 20;
+
+/// Tells the types of columns from records, by the rules of [`Inference`]. A record is the values of the columns in the
+/// order of their names, `None` for NULL; those beyond the names are not looked at.
+pub fn infer<'v, R>(names: impl IntoIterator<Item = Ident>, records: impl IntoIterator<Item = R>) -> InferredTable
+where
+    R: IntoIterator<Item = Option<&'v [u8]>>,
+{
+    let mut inference = Inference::new();
+    let places: Vec<_> = names.into_iter().map(|name| inference.column(&name)).collect();
+    for record in records {
+        inference.records += 1;
+        for (place, value) in places.iter().zip(record) {
+            inference.observe(*place, value);
+        }
+    }
+    inference.finish()
+}
