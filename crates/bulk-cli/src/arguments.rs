@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Mirror(Mirror),
     /// Fetch the files of a bucket, folder or URL in order, check them, and extract them.
     Fetch(Fetch),
-    /// Load CSV files of any dialect into a table, exactly once.
+    /// Load CSV of any dialect into a table, exactly once: files, standard input, URLs, objects of buckets.
     Load(Load),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
@@ -303,7 +303,7 @@ pub(crate) struct DiskArguments {
     #[arg(long, value_name = "SIZE", value_parser = segment, env = "BULK_SEGMENT", help_heading = DISK)]
     segment: Option<u64>,
     /// Fetch so far ahead of what is being loaded or extracted, and no further. Default: 64GiB with
-    /// --extract, 4GiB in a mirror, and else without end.
+    /// --extract, 4GiB in a mirror and a load with --dir, 256MiB in a load without, and else without end.
     #[arg(long, value_name = "SIZE", value_parser = size, env = "BULK_WINDOW", help_heading = DISK)]
     pub(crate) window: Option<u64>,
 }
@@ -463,9 +463,20 @@ Examples:
   bulk load log.ndjson.zst --db URL --table log --format ndjson --rest more
   bulk load dump.copy --db URL --table people --format text --header id,name
   A newer version of a file, of which readers see all or nothing:
-    bulk load courts-2026-07-31.csv.bz2 --db URL --table search_court --refresh")]
+    bulk load courts-2026-07-31.csv.bz2 --db URL --table search_court --refresh
+  What a program writes; with a name, the same command goes on after whatever ended it:
+    zcat big.csv.gz | bulk load - --name big-2026 --db URL --table events
+  All files of a folder of a public bucket, into a table that is made for them:
+    bulk load 's3://bucket/2026/*.csv.gz' --anonymous --create-table --db URL --table events
+  What that table would be, and nothing done:
+    bulk load https://example.org/a.csv --create-table --dry-run --db URL --table a
+
+`bulk --help` tells what the exit status means.")]
 pub(crate) struct Load {
-    /// Files of records, plain or compressed.
+    /// Records, plain or compressed: a path, - for standard input, https://host/file, or s3://bucket/key. One of s3:// that
+    /// ends in / stands for all objects below it, and one with * ? [ ] { } for those that match (* stands for no /, ** does,
+    /// \ takes the character behind it as it is), in the order of their keys. What is named twice is loaded once. What is
+    /// fetched is loaded while it arrives.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
@@ -473,6 +484,25 @@ pub(crate) struct Load {
     /// The table, with its schema if that is not public.
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: bulk_pg::TableName,
+    /// A name for what comes over standard input. You vouch that the same name means the same bytes: then the same command
+    /// goes on where the last one was interrupted, and loads nothing twice. Without a name, what was loaded of an
+    /// interrupted one has to be deleted, by --restart.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Make the table if it is not there, with the columns of the files. Their types are told from the first 16 MiB or
+    /// 100,000 records of each: boolean (t, f, true, false), integer, bigint, numeric, double precision (where there are
+    /// exponents or NaN), date, timestamp, timestamptz (ISO 8601), uuid, jsonb (objects and arrays), else text. No column
+    /// is NOT NULL. With --dry-run: print the statement, and change nothing.
+    #[arg(long)]
+    pub(crate) create_table: bool,
+    /// Give a column of that table this type, such as id=bigint or price='numeric(10,2)'. Can be given again.
+    #[arg(long, value_name = "COLUMN=TYPE", requires = "create_table")]
+    pub(crate) column_type: Vec<String>,
+    /// Keep what is fetched in this folder until it is loaded, so that the next run goes on with it, whatever ended this
+    /// one. Default: nothing is kept, and the next run fetches again what it then leaves out. What waits to be loaded is in
+    /// the system's folder for temporary files.
+    #[arg(long, value_name = "DIR", help_heading = DISK)]
+    pub(crate) dir: Option<PathBuf>,
     /// What the files are: csv, ndjson (a JSON object a line, whose keys are columns), or what COPY … TO writes: text or
     /// binary, whose columns are the table's in their order.
     #[arg(long, value_name = "FORMAT", default_value = "csv")]
@@ -535,6 +565,10 @@ pub(crate) struct Load {
     /// is computed while they are loaded, and by the server; no file is read again that was loaded so before) or none.
     #[arg(long, value_name = "HOW", default_value = "count", env = "BULK_VERIFY")]
     pub(crate) verify: bulk_pg::Verification,
+    #[command(flatten)]
+    pub(crate) disk: DiskArguments,
+    #[command(flatten)]
+    pub(crate) bucket: BucketArguments,
 }
 
 #[derive(Debug, Args)]

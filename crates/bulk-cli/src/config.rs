@@ -9,7 +9,7 @@ use crate::arguments::Arguments;
 use crate::exit::Failure;
 
 /// Flags that each run has to be asked for anew.
-const NOT_IN_FILES: [&str; 4] = ["config", "restart", "help", "version"];
+const NOT_IN_FILES: [&str; 5] = ["config", "restart", "name", "help", "version"];
 
 /// Reads the command line. Where it and the environment say nothing, the file of `--config` (or `BULK_CONFIG`) speaks.
 ///

@@ -61,6 +61,12 @@ impl Failure {
         })
     }
 
+    /// Whether the database cannot be reached or used, so that nothing else can be loaded either.
+    pub(crate) fn is_of_database(&self) -> bool {
+        let is_fetch = self.error.chain().any(|cause| fetch_error(cause).is_some());
+        !is_fetch && matches!(self.exit, Exit::Remote | Exit::Denied)
+    }
+
     /// Whether it is no failure, but the answer to a stop.
     pub(crate) fn is_stop(&self) -> bool {
         self.exit == Exit::Interrupted

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -17,6 +17,8 @@ use tokio::io::AsyncReadExt;
 
 use crate::arguments::{Common, Load};
 use crate::exit::{Exit, Failure, Tally, fetch_error};
+use crate::inferred;
+use crate::inputs::{Input, Inputs};
 use crate::mirror::findings::list_post_data;
 use crate::progress::Progress;
 use crate::rejects::RejectFiles;
@@ -50,24 +52,36 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
+    Inputs::check(load)?;
+    inferred::check(load)?;
     let Some(session) = common.stop.run_until_cancelled(load.database.connect()).await else {
         return Ok(Exit::Interrupted);
     };
     let mut sessions = vec![session?];
+    // Before anything is emptied: a file that cannot be read must not cost the rows of the last one.
+    let Some(inputs) = common.stop.run_until_cancelled(Inputs::find(load, common, report)).await else {
+        return Ok(Exit::Interrupted);
+    };
+    let mut inputs = inputs?;
+    let rejects = if common.dry_run { None } else { load.rejects.as_deref() };
+    let paths = inputs.items.iter().map(|input| input.path.as_path());
+    let rejects = rejects.map(|folder| RejectFiles::new(folder, paths)).transpose()?;
+    if load.create_table {
+        let created = inferred::create(load, &mut inputs, &mut sessions[0], &options, common.dry_run, report);
+        let Some(created) = common.stop.run_until_cancelled(created).await else { return Ok(Exit::Interrupted) };
+        created?;
+    }
     if common.dry_run {
-        for file in &load.files {
-            let identity = identity(file)?;
-            let text = format!("{} ({} bytes) into {:#}", identity.key, identity.size, load.table);
+        for Input { name, identity, size, .. } in &inputs.items {
+            let bytes = size.map_or_else(|| "of unknown size".to_owned(), |size| format!("{size} bytes"));
+            let name = if size.is_some() { &identity.key } else { name };
             let table = format!("{:#}", load.table);
-            report.planned(&text, json!({"file": identity.key, "size": identity.size, "table": table}));
+            let text = format!("{name} ({bytes}) into {table}");
+            report.planned(&text, json!({"file": name, "size": size, "table": table}));
         }
         return Ok(Exit::Done);
     }
-    // Before anything is emptied: a file that cannot be read must not cost the rows of the last one.
-    let readable = |file: &PathBuf| codec(file).and_then(|_| identity(file));
-    let identities = load.files.iter().map(readable).collect::<Result<Vec<_>, _>>()?;
-    let files = load.files.iter().map(PathBuf::as_path);
-    let rejects = load.rejects.as_deref().map(|folder| RejectFiles::new(folder, files)).transpose()?;
+
     while sessions.len() < load.connections {
         sessions.push(load.database.connect().await?);
     }
@@ -81,44 +95,51 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
             load.table
         ));
     }
-    let progress = Progress::start(report, 0, identities.iter().map(|identity| identity.size).sum());
+    inputs.refuse_unnamed(&sessions[0]).await?;
+    let (to_fetch, to_read, unmeasured) = inputs.sizes();
+    report.totals().set_endless(unmeasured > 0);
+    let progress = Progress::start(report, to_fetch, to_read);
     let mut tally = Tally::default();
     let mut is_any_left_out = false;
-    for (place, (file, identity)) in load.files.iter().zip(&identities).enumerate() {
+    for place in 0..inputs.items.len() {
         // The first one is not mixed with rows that somebody else put there; the others come to it.
         options.append = load.append || place > 0;
+        let identity = &inputs.items[place].identity;
         if load.refresh && is_refreshed(&sessions[0], &load.table, identity, &options, report).await? {
             tally.done();
             continue;
         }
-        let mut result = load_path(&mut sessions, &load.table, file, identity, &options, report).await;
+        let mut result = inputs.load(place, &mut sessions, &load.table, &options).await;
         if load.refresh && result.is_ok() {
             let tables = std::slice::from_ref(&load.table);
             let merged = merge_staged(&mut sessions[0], tables, &options).await;
             result = result.and_then(|loaded| Ok(merged.map(|_| loaded)?));
         }
+        let Input { name, path, identity, .. } = &inputs.items[place];
         // Also what was left out before a failure, if the server still answers.
         if let Some(rejects) = &rejects {
-            let written = rejects.write(&sessions[0], &load.table, file, identity, result.is_ok(), report).await;
+            let written = rejects.write(&sessions[0], &load.table, path, identity, result.is_ok(), report).await;
             if result.is_ok() {
                 written?;
             }
         }
+        let result =
+            result.map_err(|failure| if load.create_table { inferred::advise(failure, load) } else { failure });
         match result {
             Ok(loaded) => {
                 tally.done();
                 if loaded.rejected > 0 {
                     is_any_left_out = true;
-                    report.warn(format!("{}: {} records were left out", file.display(), loaded.rejected));
+                    report.warn(format!("{name}: {} records were left out", loaded.rejected));
                 }
                 if loaded.bytes == 0 {
                     let rows = loaded.records - loaded.rejected - loaded.filtered;
-                    report.note(format!("{}: all of its {rows} rows had been loaded", file.display()));
+                    report.note(format!("{name}: all of its {rows} rows had been loaded"));
                 }
             }
             Err(failure) if failure.is_stop() => return Ok(Exit::Interrupted),
             // Without the first, or without a database, there is nothing that the others could come to.
-            Err(failure) if place == 0 || matches!(failure.exit, Exit::Remote | Exit::Denied) => return Err(failure),
+            Err(failure) if place == 0 || failure.is_of_database() => return Err(failure),
             Err(failure) => {
                 report.failure(&failure);
                 tally.failed(&failure);
@@ -126,6 +147,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         }
     }
     drop(progress);
+    drop(inputs);
     sessions[0].flush().await?;
     let restored = match tally.exit() {
         Exit::Done => restore(&mut sessions, &load.table, common, report).await?,
@@ -253,7 +275,7 @@ pub(crate) async fn load_path(
 ) -> Result<bulk_pg::Loaded, Failure> {
     let codec = codec(path)?;
     let path = path.to_owned();
-    let open = move || Decoder::open(&path, &decode_options());
+    let open = move || Ok(Decoder::open(&path, &decode_options())?.into());
     load_decoded(sessions, table, codec, open, identity, options, report).await
 }
 
@@ -296,12 +318,14 @@ pub(crate) async fn load_body(
     let read = AsyncReadExt::take(&mut body, Codec::HEAD_LEN as u64).read_to_end(&mut head).await;
     read.map_err(|error| Failure::of_read(&name, error))?;
     // From its first byte on it is this version that comes, whichever was listed.
-    if let (Some(etag), Some(size)) = (body.etag(), body.size()) {
+    if let (Some(etag), Some(size)) = (body.etag(), body.size())
+        && identity.etag.as_deref() != Some(etag.as_str())
+    {
         identity = FileIdentity::new(&identity.key, Some(etag.to_string()), size);
     }
     let codec = Codec::detect(&head);
     let rest = Rest { body: body.into_blocking(), outcome: outcome.clone() };
-    let open = move || Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options());
+    let open = move || Ok(Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options())?.into());
     let loaded = load_decoded(sessions, table, codec, open, &identity, options, report).await;
     // A decoder that failed may have left a thread that reads on.
     outcome.is_given_up.store(true, Ordering::Relaxed);
@@ -331,11 +355,12 @@ impl Read for Rest {
     }
 }
 
-async fn load_decoded(
+/// Loads what a decoder gives.
+pub(crate) async fn load_decoded(
     sessions: &mut [Session],
     table: &TableName,
     codec: Codec,
-    open: impl FnOnce() -> Result<Decoder, bulk_archive::Error> + Send + 'static,
+    open: impl FnOnce() -> Result<Decoded, bulk_archive::Error> + Send + 'static,
     identity: &FileIdentity,
     options: &LoadOptions,
     report: &Report,
@@ -349,9 +374,9 @@ async fn load_decoded(
     let counter = Arc::new(OnceLock::new());
     let (begun, totals) = (counter.clone(), report.totals().clone());
     let open = move || {
-        let decoder = open()?;
-        totals.begin_reading(begun.get_or_init(|| decoder.progress()).clone());
-        Ok(Box::new(Decoded(decoder)) as Box<dyn bulk_pg::Input>)
+        let decoded = open()?;
+        totals.begin_reading(begun.get_or_init(|| decoded.rest.progress()).clone());
+        Ok(Box::new(decoded) as Box<dyn bulk_pg::Input>)
     };
     let loaded = bulk_pg::load(sessions, table, identity, open, &options).await;
     if let Some(counter) = counter.get() {
@@ -361,28 +386,60 @@ async fn load_decoded(
 }
 
 /// What a decoder gives, and where in the file it can begin anew.
-struct Decoded(Decoder);
+pub(crate) struct Decoded {
+    /// What it has given already, if somebody had to look at it.
+    first: Cursor<Vec<u8>>,
+    rest: Decoder,
+}
+
+impl Decoded {
+    pub(crate) fn new(first: Vec<u8>, rest: Decoder) -> Self {
+        Self { first: Cursor::new(first), rest }
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.rest.codec()
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.first.position() >= self.first.get_ref().len() as u64
+    }
+}
+
+impl From<Decoder> for Decoded {
+    fn from(decoder: Decoder) -> Self {
+        Self::new(Vec::new(), decoder)
+    }
+}
 
 impl Read for Decoded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        if !self.is_at_rest() {
+            return Read::read(&mut self.first, buffer);
+        }
+        if self.first.get_ref().capacity() > 0 {
+            // It may be many megabytes.
+            self.first = Cursor::default();
+        }
+        self.rest.read(buffer)
     }
 }
 
 impl bulk_pg::Input for Decoded {
     fn checkpoint(&self) -> Option<bulk_pg::Checkpoint> {
-        let place = self.0.checkpoint()?;
+        // The decoder is ahead of what it has given already.
+        let place = self.rest.checkpoint().filter(|_| self.is_at_rest())?;
         Some(bulk_pg::Checkpoint::new(place.offset(), place.to_string()))
     }
 
     fn skip_to(&mut self, checkpoint: &bulk_pg::Checkpoint) -> bool {
         // One of a version that writes it otherwise is of no use.
-        checkpoint.text.parse().is_ok_and(|place| self.0.skip_to(&place))
+        self.is_at_rest() && checkpoint.text.parse().is_ok_and(|place| self.rest.skip_to(&place))
     }
 }
 
 /// What the content of a file says that it is.
-fn codec(path: &Path) -> Result<Codec, Failure> {
+pub(crate) fn codec(path: &Path) -> Result<Codec, Failure> {
     let failed = |error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display()));
     let mut head = Vec::new();
     let file = File::open(path).map_err(failed)?;
@@ -392,14 +449,14 @@ fn codec(path: &Path) -> Result<Codec, Failure> {
 }
 
 /// A connection takes rows more slowly than a few threads decode them, and each of these has some megabytes of memory.
-fn decode_options() -> DecodeOptions {
+pub(crate) fn decode_options() -> DecodeOptions {
     let mut options = DecodeOptions::default();
     options.threads = options.threads.min(4);
     options
 }
 
 /// A local file is the same as long as its size and its time of change are.
-fn identity(path: &Path) -> Result<FileIdentity, Failure> {
+pub(crate) fn file_identity(path: &Path) -> Result<FileIdentity, Failure> {
     let failed = |error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display()));
     FileIdentity::of_file(path).map_err(failed)
 }

@@ -7,6 +7,8 @@ mod demo;
 mod doctor;
 mod exit;
 mod fetch;
+mod inferred;
+mod inputs;
 mod kept;
 mod load;
 mod mirror;

@@ -19,7 +19,7 @@ use bulk_pg::{
 use bulk_s3::{Object, Snapshot};
 use serde_json::json;
 
-use self::choice::{choose, identity, read_schema, wanted_tables};
+use self::choice::{choose, read_schema, wanted_tables};
 use self::files::{Job, load_all, load_options, remove};
 use self::findings::{has_orphans, list_left_out, list_post_data, summarise};
 use self::refresh::{Found, find, merge};
@@ -32,6 +32,9 @@ use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::selection::Selection;
 use crate::source::Place;
+
+pub(crate) use self::choice::identity;
+pub(crate) use self::files::{is_damage, is_replacement};
 
 pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let started = Instant::now();

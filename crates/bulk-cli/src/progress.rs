@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) struct Totals {
     read: AtomicU64,
     reading: Mutex<Vec<Arc<AtomicU64>>>,
     to_read: AtomicU64,
+    /// Whether there is more to read than that, of which nobody knows how much it is.
+    is_endless: AtomicBool,
     records: AtomicU64,
     bytes: AtomicU64,
 }
@@ -95,6 +97,11 @@ impl Totals {
     /// Tells of how many files it is not known how large they are.
     pub(crate) fn set_unmeasured(&self, files: usize) {
         self.unmeasured.store(files as u64, Ordering::Relaxed);
+    }
+
+    /// Tells whether there is something to load of which nobody knows how much it is.
+    pub(crate) fn set_endless(&self, is_endless: bool) {
+        self.is_endless.store(is_endless, Ordering::Relaxed);
     }
 
     /// Tells how large a file under way is, which the plan may not have known.
@@ -184,6 +191,7 @@ impl Totals {
             unmeasured: load(&self.unmeasured),
             read: load(&self.read) + reading.iter().map(|counter| load(counter)).sum::<u64>(),
             to_read: load(&self.to_read),
+            is_endless: self.is_endless.load(Ordering::Relaxed),
             records: load(&self.records),
             bytes: load(&self.bytes),
         }
@@ -200,6 +208,7 @@ struct Sums {
     unmeasured: u64,
     read: u64,
     to_read: u64,
+    is_endless: bool,
     records: u64,
     bytes: u64,
 }
@@ -210,11 +219,18 @@ impl Sums {
         if self.to_fetch > 0 || self.unmeasured > 0 {
             parts.push(self.amount(what.done(), speed));
         }
-        if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
+        if self.is_endless {
+            parts.push(self.loaded());
+        } else if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
             parts.push(format!("{percent}% loaded: {} rows, {} of CSV", self.records, size(self.bytes)));
         }
         parts.extend(self.status());
         format!("  … {}", parts.join("; "))
+    }
+
+    /// How much is loaded of what has no known end.
+    fn loaded(&self) -> String {
+        format!("{} read: {} rows, {} of CSV", size(self.read), self.records, size(self.bytes))
     }
 
     /// How much is there, how fast it comes, and how long that may take.
@@ -321,7 +337,8 @@ impl Progress {
         let totals = report.totals().clone();
         totals.to_fetch.store(to_fetch, Ordering::Relaxed);
         totals.to_read.store(to_read, Ordering::Relaxed);
-        let bars = report.screen().map(|screen| Bars::new(screen, what, to_fetch, to_read));
+        let is_endless = totals.is_endless.load(Ordering::Relaxed);
+        let bars = report.screen().map(|screen| Bars::new(screen, what, to_fetch, to_read, is_endless));
         let (report, shown) = (report.clone(), bars.clone());
         let task = tokio::spawn(async move {
             let mut speed = Speed::new(&totals);
@@ -368,7 +385,7 @@ struct Bars {
 }
 
 impl Bars {
-    fn new(screen: &MultiProgress, what: What, to_fetch: u64, to_read: u64) -> Self {
+    fn new(screen: &MultiProgress, what: What, to_fetch: u64, to_read: u64, is_endless: bool) -> Self {
         let line = |template: &str, total: u64| {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             screen.add(ProgressBar::new(total).with_style(style.progress_chars("=> ")))
@@ -380,10 +397,14 @@ impl Bars {
         };
         Self {
             // Where nothing is loaded there is something to fetch, though it may not be known how much.
-            fetch: (to_fetch > 0 || to_read == 0).then(|| line(fetch, to_fetch)),
-            load: (to_read > 0).then(|| {
-                line("load  [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {msg}, {eta} to go", to_read)
-            }),
+            fetch: (to_fetch > 0 || (to_read == 0 && !is_endless)).then(|| line(fetch, to_fetch)),
+            load: match (is_endless, to_read) {
+                (true, _) => Some(line("load  {wide_msg}", 0)),
+                (false, 0) => None,
+                (false, _) => {
+                    Some(line("load  [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {msg}, {eta} to go", to_read))
+                }
+            },
             status: line("      {wide_msg}", 0),
         }
     }
@@ -399,7 +420,10 @@ impl Bars {
             }
         }
         if let Some(bar) = &self.load {
-            bar.set_message(format!("{} rows, {} of CSV", sums.records, size(sums.bytes)));
+            bar.set_message(match sums.is_endless {
+                true => sums.loaded(),
+                false => format!("{} rows, {} of CSV", sums.records, size(sums.bytes)),
+            });
             bar.set_position(sums.read.min(sums.to_read));
         }
         self.status.set_message(sums.status().unwrap_or_default());
@@ -435,6 +459,16 @@ mod tests {
         assert_eq!(line(), "  … 1.0 KiB of 2.0 KiB and more fetched, 1.0 KiB/s; 0 connections: a.csv 50%");
         totals.begin_file("b.csv", Some(1024), 0);
         assert_eq!(line(), "  … 1.0 KiB of 3.0 KiB fetched, 1.0 KiB/s, 2s to go; 0 connections: a.csv 50%");
+    }
+
+    #[test]
+    fn what_has_no_known_end_has_no_percentage() {
+        let totals = Totals::default();
+        totals.to_read.store(1024, Ordering::Relaxed);
+        totals.set_endless(true);
+        totals.read.store(2048, Ordering::Relaxed);
+        totals.add_loaded(7, 4096);
+        assert_eq!(totals.now().line(What::Fetch, 0.0), "  … 2.0 KiB read: 7 rows, 4.0 KiB of CSV");
     }
 
     #[test]

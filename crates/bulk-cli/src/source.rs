@@ -3,9 +3,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bulk_core::{Body, Digest, ETag, Error, FileSource, Get, HttpClient, HttpOptions, RetryPolicy, Source};
+use bulk_core::{
+    Body, Digest, ETag, Error, FileSource, Get, HttpClient, HttpOptions, HttpSource, Request, RetryPolicy, Source,
+};
 use bulk_s3::{Bucket, BucketOptions, Credentials, Object};
 use futures::{StreamExt, TryStreamExt};
+use percent_encoding::percent_decode_str;
 
 use crate::arguments::BucketArguments;
 use crate::exit::{Exit, Failure};
@@ -100,6 +103,29 @@ impl Place {
             Self::Bucket { bucket, prefix } => format!("s3://{}/{prefix}", bucket.name()),
             Self::Folder(folder) => folder.display().to_string(),
         }
+    }
+}
+
+/// The file of a URL.
+pub(crate) struct WebFile {
+    pub(crate) source: HttpSource,
+    pub(crate) request: Request,
+}
+
+impl WebFile {
+    /// `None` if the URL names no file.
+    pub(crate) fn open(url: &str) -> Result<Option<Self>, Failure> {
+        let url = url.split('#').next().unwrap_or(url);
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        // What stands behind the scheme and no slash is a host.
+        let is_file = |(base, name): &(&str, &str)| !name.is_empty() && !base.ends_with('/');
+        let Some((base, name)) = path.rsplit_once('/').filter(is_file) else { return Ok(None) };
+        // The source escapes what a key holds.
+        let name = percent_decode_str(name)
+            .decode_utf8()
+            .map_err(|_| Failure::usage(format!("the file name {name:?} in the URL is no UTF-8")))?;
+        let source = HttpSource::with_client(&format!("{base}?{query}"), http_client()?)?;
+        Ok(Some(Self { source, request: Request::new(name) }))
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use bulk_core::{HttpSource, Request, Source};
 use bulk_s3::{Object, newest_of_each};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use percent_encoding::percent_decode_str;
 
 use super::blocking;
 use super::order::{Order, read_list};
@@ -12,7 +11,7 @@ use crate::arguments::Fetch;
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::report::Report;
-use crate::source::{Place, http_client};
+use crate::source::{Place, WebFile, http_client};
 
 /// The manifest's own name, which no file may have.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -94,29 +93,23 @@ pub(super) async fn plan(fetch: &Fetch, choice: &Choice, report: &Report) -> Res
 }
 
 /// The file of a URL, or those below it that the list names.
-fn from_web(source: &str, choice: &Choice) -> Result<Planned, Failure> {
-    let source = source.split('#').next().unwrap_or(source);
-    let (path, query) = source.split_once('?').unwrap_or((source, ""));
-    let (base, requests) = if let Some(names) = &choice.names {
-        let below = format!("{}/", path.trim_end_matches('/'));
-        let name = |name: &String| Request::new(name.strip_prefix(&below).unwrap_or(name));
-        (path, names.iter().map(name).collect())
-    } else {
-        let (base, name) = path.rsplit_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(|| {
+fn from_web(url: &str, choice: &Choice) -> Result<Planned, Failure> {
+    let Some(names) = &choice.names else {
+        let WebFile { source, request } = WebFile::open(url)?.ok_or_else(|| {
             // Without the URL, which may hold a password.
             Failure::usage(
                 "the URL names no file; for files below it there is --files-from, and a bucket is s3://bucket/prefix \
                  with --endpoint",
             )
         })?;
-        // The source escapes what a key holds.
-        let name = percent_decode_str(name)
-            .decode_utf8()
-            .map_err(|_| Failure::usage(format!("the file name {name:?} in the URL is no UTF-8")))?;
-        (base, vec![Request::new(name)])
+        return Ok(Planned { source: Arc::new(source), requests: vec![request], failures: Vec::new() });
     };
+    let url = url.split('#').next().unwrap_or(url);
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let below = format!("{}/", base.trim_end_matches('/'));
+    let request = |name: &String| Request::new(name.strip_prefix(&below).unwrap_or(name));
     let source = HttpSource::with_client(&format!("{base}?{query}"), http_client()?)?;
-    Ok(Planned { source: Arc::new(source), requests, failures: Vec::new() })
+    Ok(Planned { source: Arc::new(source), requests: names.iter().map(request).collect(), failures: Vec::new() })
 }
 
 /// Those files of a bucket or folder that are wanted.

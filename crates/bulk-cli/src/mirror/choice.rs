@@ -88,7 +88,8 @@ pub(super) async fn read_schema(run: &Run<'_>, snapshot: &Snapshot) -> Result<Sc
     Ok(schema)
 }
 
-pub(super) fn identity(object: &Object) -> FileIdentity {
+/// What tells a version of an object in the ledger.
+pub(crate) fn identity(object: &Object) -> FileIdentity {
     let etag = object.etag.as_ref().map(ToString::to_string);
     let version = etag.or_else(|| object.last_modified.map(|time| time.to_string()));
     FileIdentity::new(&object.key, version, object.size)

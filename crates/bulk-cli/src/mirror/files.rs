@@ -225,7 +225,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
 }
 
 /// Whether a file's content is not what a codec could have written.
-fn is_damage(error: &anyhow::Error) -> bool {
+pub(crate) fn is_damage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref() {
         Some(bulk_pg::Error::Read { source, .. }) => {
             matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
@@ -235,7 +235,7 @@ fn is_damage(error: &anyhow::Error) -> bool {
 }
 
 /// Whether an object became another one after some of its bytes had been read.
-fn is_replacement(cause: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_replacement(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(fetch_error(cause), Some(bulk_core::Error::Changed { .. }))
 }
 

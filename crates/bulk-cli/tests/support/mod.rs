@@ -63,6 +63,18 @@ impl Ran {
         }
     }
 
+    /// Of a program that is given these bytes over standard input.
+    #[track_caller]
+    pub(crate) fn fed(command: Command, bytes: impl Into<Vec<u8>>) -> Self {
+        let mut command = assert_cmd::Command::from_std(command);
+        let output = command.write_stdin(bytes.into()).timeout(LIMIT).output().unwrap();
+        Self {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// Asserts the exit status, and that each text was said to people.
     #[track_caller]
     pub(crate) fn assert(&self, status: i32, said: &[&str]) {

@@ -1,0 +1,106 @@
+use std::io::{self, Cursor, IsTerminal, Read};
+
+use bulk_archive::Decoder;
+use bulk_pg::FileIdentity;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{Exit, Failure};
+use crate::load::decode_options;
+use crate::report::Report;
+
+/// What messages call it.
+pub(super) const NAME: &str = "standard input";
+/// The keys of what has no name of its own begin so, each with another time behind it.
+pub(super) const UNNAMED: &str = "stdin of ";
+
+/// Bytes that are read at once, and how many such pieces wait to be decoded.
+const PIECE: usize = 256 << 10;
+const PIECES: usize = 4;
+
+/// What tells it from others in the ledger: its name, which the caller vouches for, or that it is like no other.
+pub(super) fn identity(name: Option<&str>) -> FileIdentity {
+    match name {
+        Some(name) => FileIdentity::new(format!("stdin:{name}"), None, 0),
+        None => FileIdentity::new(format!("{UNNAMED}{}", Timestamp::now()), None, 0),
+    }
+}
+
+/// Standard input, decoded. It can be read once.
+pub(super) async fn open(stop: &CancellationToken, report: &Report) -> Result<Decoder, Failure> {
+    if io::stdin().is_terminal() {
+        report.warn("reading standard input, which is the terminal: end it with Ctrl-D");
+    }
+    let reader = Pieces::start(stop).map_err(|error| Failure::of_read(NAME, error))?;
+    let decoder = tokio::task::spawn_blocking(|| Decoder::new(reader, NAME, &decode_options()));
+    let decoder = decoder.await.map_err(|error| Failure::new(Exit::Failed, error))?;
+    decoder.map_err(|error| Failure::of_read(NAME, error.into()))
+}
+
+/// Standard input, which a thread of its own reads: no read of it can be broken off, and whoever waits for it must be
+/// told to stop.
+struct Pieces {
+    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
+    piece: Cursor<Vec<u8>>,
+    is_at_end: bool,
+}
+
+impl Pieces {
+    fn start(stop: &CancellationToken) -> io::Result<Self> {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let (stop, stopped) = (stop.clone(), sender.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    let error = bulk_core::Error::Interrupted { location: NAME.to_owned() };
+                    let _ = stopped.send(Err(io::Error::other(error))).await;
+                }
+                () = stopped.closed() => {}
+            }
+        });
+        // It ends with the program, if nothing comes any more.
+        std::thread::Builder::new().name("bulk-stdin".to_owned()).spawn(move || read_pieces(&sender))?;
+        Ok(Self { pieces, piece: Cursor::default(), is_at_end: false })
+    }
+}
+
+/// Sends what comes, and nothing at the end, until nobody wants more.
+fn read_pieces(sender: &mpsc::Sender<io::Result<Vec<u8>>>) {
+    let mut stdin = io::stdin().lock();
+    loop {
+        let mut piece = vec![0; PIECE];
+        let read = stdin.read(&mut piece);
+        let is_last =
+            !matches!(&read, Ok(1..)) && !matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted);
+        if is_last || read.is_ok() {
+            let piece = read.map(|read| {
+                piece.truncate(read);
+                piece
+            });
+            if sender.blocking_send(piece).is_err() || is_last {
+                return;
+            }
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() || self.is_at_end {
+            return Ok(0);
+        }
+        loop {
+            match self.piece.read(buffer)? {
+                0 => {}
+                read => return Ok(read),
+            }
+            let piece = self.pieces.blocking_recv().unwrap_or(Err(io::ErrorKind::UnexpectedEof.into()))?;
+            if piece.is_empty() {
+                self.is_at_end = true;
+                return Ok(0);
+            }
+            self.piece = Cursor::new(piece);
+        }
+    }
+}
