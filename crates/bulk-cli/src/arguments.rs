@@ -538,6 +538,9 @@ pub(crate) struct Load {
     /// Database connections: parts of a file loaded at once.
     #[arg(long, value_name = "N", default_value_t = 2, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
+    /// Commit after so many decoded bytes, such as 4MiB. It is what each connection loses when it is cut.
+    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "16MiB")]
+    pub(crate) chunk_size: u64,
     /// Leave out bad records, up to this many of a file; they are noted in bulk.reject. Default: the first one ends the
     /// load.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]

@@ -49,6 +49,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     }
     select(load, &mut options)?;
     options.hash_content = load.verify == Verification::Full;
+    options.chunk_size = load.chunk_size;
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }
