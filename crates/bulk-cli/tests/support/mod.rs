@@ -1,7 +1,9 @@
 //! What the tests of the program share: the built binary, a PostgreSQL for all tests of a file, and a served snapshot.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
+mod campaign;
 mod fetch;
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,6 +19,7 @@ use bulk_testkit::s3::{self, EtagStyle, Store};
 use bulk_testkit::snapshot::{self, Snapshot, Spec, TABLES};
 use serde_json::Value;
 
+pub(crate) use campaign::{Campaign, Disturbed, Work};
 pub(crate) use fetch::{DATA, Fetch};
 
 pub(crate) const BUCKET: &str = "com-courtlistener-storage";
