@@ -204,6 +204,11 @@ pub(crate) struct Mirror {
     /// faster, where many rows come. Default: they are kept up to date row by row.
     #[arg(long)]
     pub(crate) rebuild_indexes: bool,
+    /// Fill each empty table in one transaction with rows that are frozen, so that no vacuum has to write them once more
+    /// (COPY's FREEZE). The table is locked against readers, too, until it is full; one connection loads it, and what is
+    /// interrupted begins anew.
+    #[arg(long, conflicts_with = "refresh")]
+    pub(crate) freeze: bool,
     /// Make tables that hold an older snapshot, or other rows, what this one says: rows that are gone are deleted, those
     /// that differ changed, new ones added, each table in one transaction, so that its readers see the old rows or the new
     /// ones. It takes room for a second copy of them. Default: such tables are refused.
@@ -559,6 +564,11 @@ pub(crate) struct Load {
     /// kept up to date and checked row by row.
     #[arg(long)]
     pub(crate) rebuild_indexes: bool,
+    /// Fill the table, which is to be empty, in one transaction with rows that are frozen, so that no vacuum has to write
+    /// them once more (COPY's FREEZE). It is locked against readers, too, until it is full; one connection loads it, and an
+    /// interrupted load begins anew.
+    #[arg(long, conflicts_with_all = ["append", "refresh"])]
+    pub(crate) freeze: bool,
     /// Make the table what the one FILE says, whatever it holds: rows that are gone are deleted, those that differ changed,
     /// new ones added, in one transaction. Rows are told apart by the primary key, or another unique one. It takes room
     /// for a second copy of them.

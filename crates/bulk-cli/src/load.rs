@@ -44,9 +44,8 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     options.stop = common.stop.clone();
     options.max_rejects = load.max_rejects;
     options.stage = load.refresh;
-    if load.refresh && load.files.len() > 1 {
-        return Err(Failure::usage("--refresh makes the table what one file says; give one"));
-    }
+    options.freeze = load.freeze;
+    check_freeze(load.freeze, load.max_rejects)?;
     select(load, &mut options)?;
     options.hash_content = load.verify == Verification::Full;
     options.chunk_size = load.chunk_size;
@@ -64,6 +63,12 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         return Ok(Exit::Interrupted);
     };
     let mut inputs = inputs?;
+    if load.refresh && inputs.items.len() > 1 {
+        return Err(Failure::usage("--refresh makes the table what one file says; give one"));
+    }
+    if load.freeze && inputs.items.len() > 1 {
+        return Err(Failure::usage("--freeze fills an empty table from one file; give one"));
+    }
     let rejects = if common.dry_run { None } else { load.rejects.as_deref() };
     let paths = inputs.items.iter().map(|input| input.path.as_path());
     let rejects = rejects.map(|folder| RejectFiles::new(folder, paths)).transpose()?;
@@ -164,6 +169,14 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         return Ok(left_out.max(exit).max(restored));
     }
     Ok(tally.exit().max(restored))
+}
+
+/// Refuses to freeze rows where some may be left out.
+pub(crate) fn check_freeze(freeze: bool, max_rejects: u64) -> Result<(), Failure> {
+    match freeze && max_rejects > 0 {
+        true => Err(Failure::usage("--freeze and --max-rejects do not go together: a bad record takes all back")),
+        false => Ok(()),
+    }
 }
 
 /// Makes again what this run or one that failed has dropped of the table.

@@ -27,7 +27,7 @@ use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
-use crate::load::content;
+use crate::load::{check_freeze, content};
 use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::selection::Selection;
@@ -39,6 +39,7 @@ pub(crate) use self::files::{is_damage, is_replacement};
 pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let started = Instant::now();
     let dataset = Dataset::find(&mirror.dataset)?;
+    check_freeze(mirror.freeze, mirror.max_rejects)?;
     let tables = wanted_tables(&dataset, &mirror.tables)?;
     let fill = fills(&dataset, &mirror.fill)?;
     let selection = &Selection::new(mirror, &tables)?;

@@ -46,6 +46,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) tolerance: Option<Tolerance>,
     /// Whether the rows' content is noted with the mark.
     pub(crate) is_hashed: bool,
+    /// Whether all chunks go in one transaction, which has emptied the table.
+    pub(crate) is_frozen: bool,
 }
 
 /// What it takes to leave out records.
@@ -107,19 +109,46 @@ impl Destination<'_> {
         result
     }
 
-    async fn copy_in_turn(&self, session: &mut Session, chunk: Chunk) -> Result<Option<Committed>, Error> {
+    async fn copy_in_turn(&self, session: &mut Session, mut chunk: Chunk) -> Result<Option<Committed>, Error> {
+        // The transaction begins when there is something to send.
+        let Some(first) = chunk.pieces.recv().await else { return Ok(None) };
+        let action = Error::database(format!("load a chunk of {}", self.file.key));
+        let transaction = session.client_mut().transaction().await.map_err(action)?;
+        let Some((committed, received)) = self.fill(&transaction, chunk, first).await? else { return Ok(None) };
+        // Deferred constraints are checked here.
+        transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
+        if let Some(tolerance) = &self.tolerance {
+            tolerance.rejected.fetch_add(committed.counts.rejected, Ordering::Relaxed);
+        }
+        Ok(Some(committed))
+    }
+
+    /// Sends a chunk with its mark within a transaction that is to take others, too. `None` as of [`copy`](Self::copy).
+    pub(crate) async fn copy_within(
+        &self,
+        transaction: &Transaction<'_>,
+        mut chunk: Chunk,
+    ) -> Result<Option<Committed>, Error> {
+        let Some(first) = chunk.pieces.recv().await else { return Ok(None) };
+        Ok(self.fill(transaction, chunk, first).await?.map(|(committed, _)| committed))
+    }
+
+    /// Sends a chunk of which the first piece has come, and its mark, and commits neither.
+    async fn fill(
+        &self,
+        transaction: &Transaction<'_>,
+        chunk: Chunk,
+        first: Piece,
+    ) -> Result<Option<(Committed, Received)>, Error> {
         let Chunk { start, place, mut pieces } = chunk;
         let action = || format!("load a chunk of {}", self.file.key);
-        // The transaction begins when there is something to send.
-        let Some(first) = pieces.recv().await else { return Ok(None) };
-        let transaction = session.client_mut().transaction().await.map_err(Error::database(action()))?;
         if let Some(Tolerance { several, .. }) = &self.tolerance {
             let sql = if *several { format!("{LOCK_WAIT}; {KEEP}") } else { KEEP.to_owned() };
             transaction.batch_execute(&sql).await.map_err(Error::database(action()))?;
         }
 
         let mut received = Received::new(start);
-        let mut copy = Copy { destination: self, transaction: &transaction, under_way: None, ended: 0 };
+        let mut copy = Copy { destination: self, transaction, under_way: None, ended: 0 };
         let (mut next, mut refusal) = (Some(first), None);
         let (end, guarded, checkpoint) = loop {
             match next {
@@ -152,7 +181,7 @@ impl Destination<'_> {
         let mut content = None;
         let mut counts = Counts { rejected: 0, filtered: received.filtered, repaired: received.repaired };
         if self.is_hashed && self.tolerance.is_none() {
-            content = Some(of_chunk(self, &transaction, &received, hashed, &[]).await?);
+            content = Some(of_chunk(self, transaction, &received, hashed, &[]).await?);
         } else if let Some(tolerance) = &self.tolerance {
             // What was deferred is checked while something can be done about it.
             if refusal.is_none() {
@@ -171,7 +200,7 @@ impl Destination<'_> {
                         return Ok(None);
                     }
                     if let Some(kept) = &kept {
-                        left_out = salvage(self, tolerance, &transaction, &received, kept, known).await?;
+                        left_out = salvage(self, tolerance, transaction, &received, kept, known).await?;
                     }
                 }
             }
@@ -180,23 +209,18 @@ impl Destination<'_> {
                 transaction.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(Error::database(action()))?;
             }
             if self.is_hashed {
-                content = Some(of_chunk(self, &transaction, &received, hashed, &left_out).await?);
+                content = Some(of_chunk(self, transaction, &received, hashed, &left_out).await?);
             }
             if let Some(kept) = &kept {
                 if counts.repaired > 0 {
                     let repaired = left_out.iter().filter(|reject| !is_text(kept.record(reject.index)));
                     counts.repaired -= repaired.count() as u64;
                 }
-                counts.rejected = self.note(tolerance, &transaction, &received.rejects, left_out, kept).await?;
+                counts.rejected = self.note(tolerance, transaction, &received.rejects, left_out, kept).await?;
             }
         }
-        self.mark(&transaction, start, end, (guarded, checkpoint), counts, content).await?;
-        // Deferred constraints are checked here.
-        transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
-        if let Some(tolerance) = &self.tolerance {
-            tolerance.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
-        }
-        Ok(Some(Committed { end, counts }))
+        self.mark(transaction, start, end, (guarded, checkpoint), counts, content).await?;
+        Ok(Some((Committed { end, counts }, received)))
     }
 
     /// Tells a failure that something can be done about from others.
@@ -288,11 +312,13 @@ impl Destination<'_> {
     }
 
     pub(crate) fn statement(&self, encoding: Encoding) -> String {
-        let format = match encoding {
-            Encoding::Text => "",
-            Encoding::Binary => " (FORMAT binary)",
+        let options = match (encoding, self.is_frozen) {
+            (Encoding::Text, false) => "",
+            (Encoding::Text, true) => " (FREEZE)",
+            (Encoding::Binary, false) => " (FORMAT binary)",
+            (Encoding::Binary, true) => " (FORMAT binary, FREEZE)",
         };
-        format!("COPY {} ({}) FROM STDIN{format}", self.table, self.columns)
+        format!("COPY {} ({}) FROM STDIN{options}", self.table, self.columns)
     }
 
     /// What the server says of rows, in a COPY with these lines if it was one.

@@ -67,6 +67,10 @@ async fn of_text(
         "CREATE TEMPORARY TABLE IF NOT EXISTS {scratch} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {table} WITH NO DATA"
     );
     transaction.batch_execute(&create).await.map_err(action())?;
+    if destination.is_frozen {
+        // The rows of the chunk before it are of the same transaction.
+        transaction.batch_execute(&format!("TRUNCATE {scratch}")).await.map_err(action())?;
+    }
     let copy = format!("COPY {scratch} ({columns}) FROM STDIN");
     let mut sink = pin!(transaction.copy_in(&copy).await.map_err(action())?);
     for piece in rows {

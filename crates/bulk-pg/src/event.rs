@@ -17,7 +17,7 @@ pub enum Event<'a> {
         /// Records that earlier runs committed, and that are skipped.
         resumed: u64,
     },
-    /// A chunk is committed.
+    /// A chunk is committed; or it is sent, if [all go together](crate::LoadOptions::freeze).
     Committed {
         /// The file.
         file: &'a str,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_postgres::Transaction;
 use tokio_util::sync::CancellationToken;
 
 use crate::choice;
@@ -22,9 +23,9 @@ use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
 use crate::salvage::refers_to_itself;
 use crate::staging;
-use crate::table_lock::{LOCK_TIMEOUT, LockedTable};
+use crate::table_lock::{LOCK_TIMEOUT, LockedTable, begin, lock_exclusively};
 use crate::turns::Turns;
-use crate::verify::has_rows;
+use crate::verify::{has_rows, is_any_row};
 use crate::{
     Condition, CopyFormat, Dialect, Drift, Error, Event, Input, InputFormat, Observer, RecordOptions, Session,
     TableName, Verdict, quote_literal,
@@ -115,6 +116,12 @@ pub struct LoadOptions {
     pub hash_content: bool,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
+    /// Whether an empty table is filled in one transaction, with rows that are frozen (PostgreSQL manual, "COPY", FREEZE):
+    /// no vacuum has to write them once more, and with `wal_level = minimal` they are not logged. The table is locked
+    /// against everybody, readers included, from the first row to the last; an interruption costs all of it; one session
+    /// does it all; no records can be [left out](Self::max_rejects). What an earlier run has committed without it stays,
+    /// and what is missing then comes without it, as it does into a [staging table](Self::stage). Default: not.
+    pub freeze: bool,
     /// Put the rows into a staging table of the table's own, which nobody reads, whatever the table holds; then
     /// [`merge_staged`](crate::merge_staged) makes the table what they say. `append` does not matter then. Default false.
     pub stage: bool,
@@ -147,6 +154,7 @@ impl Default for LoadOptions {
             repair: false,
             hash_content: false,
             append: false,
+            freeze: false,
             stage: false,
             staged_for: None,
             observer: Arc::new(()),
@@ -330,6 +338,11 @@ pub async fn load(
     input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
+    if options.freeze && options.is_tolerant() {
+        let what =
+            "rows cannot be frozen where records may be left out: what is refused is taken back by itself".to_owned();
+        return Err(Error::Columns { file: file.key.clone(), what });
+    }
     if options.stage {
         return staging::stage(sessions, table, file, input, options).await;
     }
@@ -417,6 +430,10 @@ async fn load_rows(
         // A row may need one of a chunk before, which another session had not committed yet.
         others = &mut [];
     }
+    let is_frozen = options.freeze && committed.is_empty();
+    if is_frozen {
+        others = &mut [];
+    }
     let resumed = committed.iter().map(|extent| extent.end.record - extent.start.record).sum();
     let several = !others.is_empty();
     // Records that are kept come beside their rows.
@@ -486,15 +503,20 @@ async fn load_rows(
         columns: &mapping.list,
         tolerance,
         is_hashed: options.hash_content,
+        is_frozen,
     };
+    let (transaction, session_of_chunks) = match is_frozen {
+        true => (Some(begin_frozen(&mut *session, table, options.lock_timeout).await?), None),
+        false => (None, Some(&mut *session)),
+    };
+    let first = transaction.as_ref().map(Way::Within);
+    let ways = first.into_iter().chain(session_of_chunks.into_iter().chain(others).map(Way::Chunks));
     let chunks = Mutex::new(chunks);
     // Also by a failure: the others end the chunks that they have.
     let halt = options.stop.child_token();
     // Boxed, so that the compiler sees that they may go to another thread.
-    let senders: Vec<BoxFuture<'_, _>> = std::iter::once(&mut *session)
-        .chain(others)
-        .map(|session| send_chunks(session, &chunks, &destination, options, &halt).boxed())
-        .collect();
+    let senders: Vec<BoxFuture<'_, _>> =
+        ways.map(|way| send_chunks(way, &chunks, &destination, options, &halt).boxed()).collect();
     let results = join_all(senders).await;
     drop(chunks);
     let mut sent = Sent::default();
@@ -525,6 +547,10 @@ async fn load_rows(
     let Some(end) = ended?.filter(|end| end.record == resumed + sent.records) else {
         return Err(Error::Stopped { what: format!("the load of {}", file.key) });
     };
+    if let Some(commit) = transaction.map(Transaction::commit) {
+        // Deferred constraints are checked here.
+        commit.await.map_err(Error::database(format!("load {} into {table:#}", file.key)))?;
+    }
     ledger::finish(session, load, end.record).await?;
     let mut counts = Counts { rejected: load.rejected, filtered: load.filtered, repaired: load.repaired };
     counts.add(sent.counts);
@@ -542,6 +568,24 @@ async fn load_rows(
         verdict,
         drift: mapping.drift,
     })
+}
+
+/// Begins the transaction that fills an empty table with frozen rows: the server takes such only for a table that the
+/// transaction has made or truncated.
+async fn begin_frozen<'a>(
+    session: &'a mut Session,
+    table: &TableName,
+    timeout: Duration,
+) -> Result<Transaction<'a>, Error> {
+    let transaction = begin(session, timeout).await?;
+    lock_exclusively(&transaction, table).await?;
+    if is_any_row(&transaction, table).await? {
+        let what = "has rows, and only an empty table is filled with frozen ones".to_owned();
+        return Err(Error::Occupied { table: table.clone(), what });
+    }
+    let sql = format!("SET LOCAL lock_timeout = 0; TRUNCATE {table}");
+    transaction.batch_execute(&sql).await.map_err(Error::database(format!("truncate {table:#}")))?;
+    Ok(transaction)
 }
 
 /// What a COPY depends on: the table that has the name, and its columns with their types, as one text. `None` without one.
@@ -578,9 +622,17 @@ struct Failed {
     error: Error,
 }
 
+/// How chunks are committed.
+enum Way<'a, 't> {
+    /// Each by itself.
+    Chunks(&'a mut Session),
+    /// All with the transaction.
+    Within(&'a Transaction<'t>),
+}
+
 /// Sends chunks until there are no more, or until it is told to halt. A failure halts all.
 async fn send_chunks(
-    session: &mut Session,
+    mut way: Way<'_, '_>,
     chunks: &Mutex<mpsc::Receiver<Chunk>>,
     destination: &Destination<'_>,
     options: &LoadOptions,
@@ -591,7 +643,11 @@ async fn send_chunks(
         let next = async { chunks.lock().await.recv().await };
         let Some(Some(chunk)) = halt.run_until_cancelled(next).await else { break };
         let start = chunk.start;
-        let copied = destination.copy(session, chunk).await.map_err(|error| {
+        let copied = match &mut way {
+            Way::Chunks(session) => destination.copy(session, chunk).await,
+            Way::Within(transaction) => destination.copy_within(transaction, chunk).await,
+        };
+        let copied = copied.map_err(|error| {
             halt.cancel();
             Failed { record: start.record, error }
         });

@@ -149,7 +149,7 @@ pub(crate) async fn stage(
     let named = |error| rename(error, &staging, table);
     prepare(first, (table, target.oid), &staging, file, options).await.map_err(named)?;
     let mut inner = options.clone();
-    (inner.stage, inner.append, inner.staged_for) = (false, false, Some(table.clone()));
+    (inner.stage, inner.append, inner.freeze, inner.staged_for) = (false, false, false, Some(table.clone()));
     let loaded = load_table(sessions, &staging, file, input, &inner).await.map_err(named)?;
     let first = sessions.first().expect("there was one");
     complete(first, table, options).await?;

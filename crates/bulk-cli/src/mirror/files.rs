@@ -216,6 +216,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     options.hint = run.dataset.dialect_hint(snapshot.date)?;
     options.fill = run.fill.get(table.name.as_str()).cloned().unwrap_or_default();
     options.max_rejects = run.mirror.max_rejects;
+    options.freeze = run.mirror.freeze;
     run.selection.select(table, &mut options);
     options.hash_content = run.mirror.verify == Verification::Full;
     options.stop = run.common.stop.clone();
