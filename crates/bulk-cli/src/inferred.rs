@@ -36,7 +36,7 @@ pub(crate) async fn create(
     for place in 0..inputs.items.len() {
         let options = options.clone();
         let observed = inputs.sample(place, move |name, input| {
-            inference.read_csv(name, input, &options)?;
+            inference.read(name, input, &options)?;
             Ok(inference)
         });
         inference = observed.await?;
@@ -74,9 +74,11 @@ fn said(load: &Load, inferred: &InferredTable) -> String {
 
 /// Says what is wrong with the arguments, before anything is asked of anybody.
 pub(crate) fn check(load: &Load) -> Result<(), Failure> {
-    if load.create_table && load.format != InputFormat::Csv {
-        let what =
-            format!("--create-table tells types from CSV, and --format is {}: make the table yourself", load.format);
+    if load.create_table && !matches!(load.format, InputFormat::Csv | InputFormat::Ndjson) {
+        let what = format!(
+            "--create-table tells types from CSV and NDJSON, and --format is {}: make the table yourself",
+            load.format
+        );
         return Err(Failure::usage(what));
     }
     column_types(load)?;

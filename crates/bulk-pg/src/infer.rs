@@ -10,17 +10,20 @@ use self::types::Types;
 use crate::buffer::BYTE_ORDER_MARK;
 use crate::choice::Choice;
 use crate::encode::reads_alike;
+use crate::json_column::JsonShape;
+use crate::ndjson::{self, JsonFields};
+use crate::reader::{Extent, Layout};
 use crate::repair::Repaired;
 use crate::{
-    Certainty, Error, Header, Ident, InferredColumn, InferredTable, LoadOptions, Position, Record, RecordError,
-    RecordErrorKind, RecordOptions, Records, detect,
+    Certainty, Condition, Error, Header, Ident, InferredColumn, InferredTable, InputFormat, LoadOptions, Position,
+    Record, RecordError, RecordErrorKind, RecordOptions, Records, detect,
 };
 
 pub use self::types::InferredType;
 
 /// Tells the types of columns from their values.
 ///
-/// Give it the records of one or more files ([`read_csv`](Self::read_csv), or [`observe`](Self::observe) for any other
+/// Give it the records of one or more files ([`read`](Self::read), or [`observe`](Self::observe) for any other
 /// format), and [`finish`](Self::finish) it. Columns meet by name; they stand in the order in which they were named first.
 ///
 /// # Rules
@@ -49,7 +52,7 @@ pub use self::types::InferredType;
 ///
 /// let csv = &b"id,code,sum,since\n1,007,1.50,2026-06-30\n2,12,,2026-07-01 12:00\n"[..];
 /// let mut inference = Inference::new();
-/// inference.read_csv("t.csv", csv, &LoadOptions::default())?;
+/// inference.read("t.csv", csv, &LoadOptions::default())?;
 /// let table = inference.finish();
 /// let types: Vec<_> = table.columns.iter().map(|column| column.data_type.name()).collect();
 /// assert_eq!(types, ["integer", "text", "numeric", "timestamp"]);
@@ -79,7 +82,7 @@ struct Column {
 }
 
 impl Inference {
-    /// Decoded bytes of a file that [`read_csv`](Self::read_csv) looks at: the records that begin within them.
+    /// Decoded bytes of a file that [`read`](Self::read) looks at: the records that begin within them.
     pub const MAX_BYTES: u64 = 16 << 20;
     /// Records of a file that it looks at, if they are fewer bytes.
     pub const MAX_RECORDS: u64 = 100_000;
@@ -119,63 +122,47 @@ impl Inference {
         }
     }
 
-    /// Reads the beginning of a CSV file, whose decoded bytes `input` gives: its first 16 MiB
+    /// Reads the beginning of a file of CSV or NDJSON, whose decoded bytes `input` gives: its first 16 MiB
     /// ([`MAX_BYTES`](Self::MAX_BYTES)) or 100,000 records ([`MAX_RECORDS`](Self::MAX_RECORDS)), whatever is less. The rest
     /// is not read.
     ///
     /// The file is read as [`load`](crate::load()) with these options would read it: what they do not choose of it does not
-    /// count. A value of
-    /// [`fill`](LoadOptions::fill) counts where the file lacks its column. Records that load would leave out are passed
-    /// over if [any may be](LoadOptions::max_rejects).
+    /// count. A value of [`fill`](LoadOptions::fill) counts where the file lacks its column. Records that load would leave
+    /// out are passed over if [any may be](LoadOptions::max_rejects).
+    ///
+    /// The columns of NDJSON are the keys of its first MiB, and that of the [rest](LoadOptions::rest), which is jsonb. A
+    /// string counts as what stands between its quotes, so `"2026-06-30"` is a date; objects and arrays are jsonb.
     ///
     /// # Errors
     ///
     /// Those of `load` that concern the reading: [`Error::Empty`], [`Error::Undetected`], [`Error::Dialect`],
     /// [`Error::Record`], [`Error::Read`]; and [`Error::Columns`] for a header with a name twice, or one that no column can
-    /// have. What was observed before it stays.
-    pub fn read_csv(&mut self, file: &str, mut input: impl Read, options: &LoadOptions) -> Result<(), Error> {
+    /// have, and for a file of another format. What was observed before it stays.
+    pub fn read(&mut self, file: &str, mut input: impl Read, options: &LoadOptions) -> Result<(), Error> {
         let unreadable = |source| Error::Read { file: file.to_owned(), records: 0, offset: 0, source };
-        let bad_record = |error: RecordError| match error {
-            RecordError { kind: RecordErrorKind::Io(source), record, offset, .. } => {
-                Error::Read { file: file.to_owned(), records: record.saturating_sub(1), offset, source }
-            }
-            source => Error::Record { file: file.to_owned(), source },
-        };
         let mut sample = Vec::new();
         (&mut input).take(SAMPLE).read_to_end(&mut sample).map_err(unreadable)?;
         if sample.is_empty() {
             return Err(Error::Empty { file: file.to_owned() });
         }
         let complete = (sample.len() as u64) < SAMPLE;
-        let verdict = detect(&sample, complete, options.dialect.or(options.hint))
-            .map_err(|source| Error::Undetected { file: file.to_owned(), source })?;
-        if let Some(asked) = options.dialect
-            && !reads_alike(asked, verdict.dialect)
-        {
-            let (found, evidence) = (verdict.dialect, verdict.evidence);
-            return Err(Error::Dialect { file: file.to_owned(), asked, found, evidence });
-        }
-        let guard = verdict.certainty == Certainty::Ambiguous;
+        let (layout, guard) = open(file, &sample, complete, options)?;
+        let names = layout.header.names();
+        let at = Position { offset: layout.header.end(), ..Position::default() };
         let record_options = RecordOptions { max_record: options.max_record, guard, ..RecordOptions::default() };
-        let has_mark = sample.starts_with(BYTE_ORDER_MARK);
         let mut input = Cursor::new(sample).chain(input);
-        let mut records = match &options.header {
-            None => Records::new(input, verdict.dialect, record_options).map_err(bad_record)?,
-            Some(names) => {
-                let mut header = Header::new(names.clone());
-                header.end = if has_mark { BYTE_ORDER_MARK.len() as u64 } else { 0 };
-                let at = Position { offset: header.end, ..Position::default() };
-                io::copy(&mut (&mut input).take(header.end), &mut io::sink()).map_err(unreadable)?;
-                Records::resume(input, verdict.dialect, header, at, record_options)
-            }
-        };
-        let places = self.header(file, records.header().names(), options)?;
-        let mut choice = Choice::new(file, records.header().names(), options)?;
-        let begin = records.position();
+        io::copy(&mut (&mut input).take(at.offset), &mut io::sink()).map_err(unreadable)?;
+        let mut records = layout.resume(input, Extent::ToEnd, at, record_options);
+        let places = self.header(file, names, options)?;
+        let mut choice = Choice::new(file, names, options)?;
+        if let Some(rest) = &options.rest {
+            let place = self.column(&Ident::new(rest).map_err(|error| misfit(file, error.to_string()))?);
+            self.observe(place, Some(b"{}"));
+        }
         while !choice.is_done() {
             let at = records.position();
-            if at.record - begin.record >= Self::MAX_RECORDS || at.offset >= Self::MAX_BYTES {
-                return Ok(());
+            if at.record >= Self::MAX_RECORDS || at.offset >= Self::MAX_BYTES {
+                break;
             }
             match records.next_record() {
                 Ok(Some(record)) => self.observe_chosen(&record, &places, &mut choice),
@@ -187,7 +174,7 @@ impl Inference {
                         }
                     }
                     _ if error.is_reject() && options.is_tolerant() => {}
-                    _ => return Err(bad_record(error)),
+                    _ => return Err(bad_record(file, error)),
                 },
             }
         }
@@ -208,7 +195,7 @@ impl Inference {
 
     /// The places of those of a file's columns that are chosen.
     fn header(&mut self, file: &str, names: &[String], options: &LoadOptions) -> Result<Vec<Option<usize>>, Error> {
-        let misfit = |what: String| Error::Columns { file: file.to_owned(), what };
+        let misfit = |what: String| misfit(file, what);
         let mut seen = HashSet::new();
         if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
             return Err(misfit(format!("its header has the column {name:?} twice")));
@@ -240,6 +227,67 @@ impl Inference {
             InferredColumn::new(name, narrowest.unwrap_or(InferredType::Text), values, nulls)
         };
         InferredTable { columns: self.columns.into_iter().map(column).collect(), records: self.records }
+    }
+}
+
+/// How a file is written that starts with `sample`, and whether that is in doubt.
+fn open(file: &str, sample: &[u8], complete: bool, options: &LoadOptions) -> Result<(Layout, bool), Error> {
+    match options.input_format {
+        InputFormat::Csv => {
+            let verdict = detect(sample, complete, options.dialect.or(options.hint))
+                .map_err(|source| Error::Undetected { file: file.to_owned(), source })?;
+            if let Some(asked) = options.dialect
+                && !reads_alike(asked, verdict.dialect)
+            {
+                let (found, evidence) = (verdict.dialect, verdict.evidence);
+                return Err(Error::Dialect { file: file.to_owned(), asked, found, evidence });
+            }
+            let header = match &options.header {
+                Some(names) => {
+                    let mut header = Header::new(names.clone());
+                    let has_mark = sample.starts_with(BYTE_ORDER_MARK);
+                    header.end = if has_mark { BYTE_ORDER_MARK.len() as u64 } else { 0 };
+                    header
+                }
+                None => {
+                    let record_options = RecordOptions { max_record: options.max_record, ..RecordOptions::default() };
+                    let records = Records::new(sample, verdict.dialect, record_options);
+                    records.map_err(|error| bad_record(file, error))?.header().clone()
+                }
+            };
+            Ok((Layout::csv(verdict.dialect, header), verdict.certainty == Certainty::Ambiguous))
+        }
+        InputFormat::Ndjson => {
+            let end = ndjson::start(sample).unwrap_or(sample.len());
+            let mut names = ndjson::keys(&sample[end..]);
+            names.retain(|name| Some(name) != options.rest.as_ref());
+            let tested = options.filter.iter().map(Condition::column);
+            let asked = options.header.iter().chain(&options.columns).flatten().map(String::as_str).chain(tested);
+            for name in asked {
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.to_owned());
+                }
+            }
+            let shapes = vec![Some(JsonShape::Text); names.len()];
+            let key = |(place, name): (usize, &String)| (name.clone().into_bytes(), ndjson::Target::Field(place));
+            let keys = names.iter().enumerate().map(key).collect();
+            let fields = JsonFields { shapes, keys, others: ndjson::Target::Ignored };
+            Ok((Layout::ndjson(names, fields, end as u64), false))
+        }
+        format => Err(misfit(file, format!("types of columns are told from CSV and NDJSON, and this is {format}"))),
+    }
+}
+
+fn misfit(file: &str, what: String) -> Error {
+    Error::Columns { file: file.to_owned(), what }
+}
+
+fn bad_record(file: &str, error: RecordError) -> Error {
+    match error {
+        RecordError { kind: RecordErrorKind::Io(source), record, offset, .. } => {
+            Error::Read { file: file.to_owned(), records: record.saturating_sub(1), offset, source }
+        }
+        source => Error::Record { file: file.to_owned(), source },
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulk_pg::{
-    BinaryType, CopyBinary, Dialect, Error, Ident, Inference, InferredTable, InferredType, LoadOptions, RecordOptions,
-    Records, Session, Source, SqlType, create_table, infer, load, table_exists, unfinished,
+    BinaryType, CopyBinary, Dialect, Error, Ident, Inference, InferredTable, InferredType, InputFormat, LoadOptions,
+    RecordOptions, Records, Session, Source, SqlType, create_table, infer, load, table_exists, unfinished,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 
 fn read(csv: &str) -> Result<InferredTable, Error> {
     let mut inference = Inference::new();
-    inference.read_csv("t.csv", csv.as_bytes(), &LoadOptions::default())?;
+    inference.read("t.csv", csv.as_bytes(), &LoadOptions::default())?;
     Ok(inference.finish())
 }
 
@@ -72,8 +72,8 @@ fn several_files_meet_by_name_and_each_value_counts() {
     let mut inference = Inference::new();
     let mut options = LoadOptions::default();
     options.fill.insert("source".to_owned(), "7".to_owned());
-    inference.read_csv("a.csv", &b"id,day\n1,2026-01-01\n"[..], &options).unwrap();
-    inference.read_csv("b.csv", &b"extra,id,source\nx,2147483648,8.5\n"[..], &options).unwrap();
+    inference.read("a.csv", &b"id,day\n1,2026-01-01\n"[..], &options).unwrap();
+    inference.read("b.csv", &b"extra,id,source\nx,2147483648,8.5\n"[..], &options).unwrap();
     let found = inference.finish();
     assert_eq!(types(&found), [("id", "bigint"), ("day", "date"), ("source", "numeric"), ("extra", "text")]);
     assert_eq!(found.records, 2);
@@ -101,10 +101,10 @@ fn what_could_not_be_loaded_makes_no_table() {
     let mut options = LoadOptions::default();
     options.max_rejects = 1;
     let mut inference = Inference::new();
-    inference.read_csv("t.csv", &b"a,b\n1,2\nx\n4,5\n"[..], &options).unwrap();
+    inference.read("t.csv", &b"a,b\n1,2\nx\n4,5\n"[..], &options).unwrap();
     assert_eq!(types(&inference.finish()), [("a", "integer"), ("b", "integer")]);
     options.dialect = Some(Dialect::C);
-    let error = Inference::new().read_csv("t.csv", &b"a,b\n\"1\",2\n"[..], &options).unwrap_err();
+    let error = Inference::new().read("t.csv", &b"a,b\n\"1\",2\n"[..], &options).unwrap_err();
     assert!(matches!(error, Error::Dialect { asked: Dialect::C, .. } | Error::Undetected { .. }), "{error}");
 }
 
@@ -118,7 +118,7 @@ fn no_more_is_read_than_the_sample() {
     let count = Arc::<AtomicU64>::default();
     let mut inference = Inference::new();
     let input = Counted { count: count.clone(), inner: &csv[..] };
-    inference.read_csv("t.csv", input, &LoadOptions::default()).unwrap();
+    inference.read("t.csv", input, &LoadOptions::default()).unwrap();
     let found = inference.finish();
     assert_eq!(found.records, Inference::MAX_RECORDS);
     assert_eq!(len, HEADER + 100_000 * LINE);
@@ -131,7 +131,7 @@ fn no_more_is_read_than_the_sample() {
         csv.extend_from_slice(format!("{n},{}\n", "x".repeat(1 << 20)).as_bytes());
     }
     let mut inference = Inference::new();
-    inference.read_csv("t.csv", &csv[..], &LoadOptions::default()).unwrap();
+    inference.read("t.csv", &csv[..], &LoadOptions::default()).unwrap();
     assert_eq!(inference.finish().records, 16);
 }
 
@@ -344,4 +344,31 @@ async fn what_was_interrupted_is_told() {
     assert_eq!(unfinished(&session, &table("absent")).await.unwrap(), []);
     load(std::slice::from_mut(&mut session), &table("t"), &b, whole(&csv), &options).await.unwrap();
     assert_eq!(unfinished(&session, &table("t")).await.unwrap(), []);
+}
+
+#[test]
+fn keys_of_objects_are_columns() {
+    let ndjson = "{\"id\": 1, \"day\": \"2026-06-30\", \"ok\": true, \"sum\": 1.50, \"tags\": [\"a\"], \"big\": 12345678901234567890123}\n\
+                  {\"day\": null, \"id\": 2147483648, \"name\": \"007\", \"data\": {\"a\": null}, \"rest\": 1}\n\n";
+    let mut options = LoadOptions::default();
+    options.input_format = InputFormat::Ndjson;
+    let types = |options: &LoadOptions| {
+        let mut inference = Inference::new();
+        inference.read("t.ndjson", ndjson.as_bytes(), options).unwrap();
+        let table = inference.finish();
+        let column = |column: &bulk_pg::InferredColumn| format!("{} {}", column.name.as_str(), column.data_type.name());
+        (table.records, table.columns.iter().map(column).collect::<Vec<_>>().join(", "))
+    };
+    let expected = "id bigint, day date, ok boolean, sum numeric, tags jsonb, big numeric, name text, data jsonb";
+    assert_eq!(types(&options), (2, format!("{expected}, rest integer")));
+    options.rest = Some("rest".to_owned());
+    assert_eq!(types(&options), (2, format!("{expected}, rest jsonb")));
+    options.rest = None;
+    options.columns = Some(vec!["id".to_owned(), "name".to_owned()]);
+    options.filter = vec!["ok=true".parse().unwrap()];
+    assert_eq!(types(&options), (1, "id integer, name text".to_owned()));
+
+    options.input_format = InputFormat::CopyText;
+    let error = Inference::new().read("t.copy", &b"1\t2\n"[..], &options).unwrap_err();
+    assert!(error.to_string().contains("types of columns are told from CSV and NDJSON, and this is text"), "{error}");
 }
