@@ -160,7 +160,10 @@ impl<'a> CopyWriter<'a> {
         columns: &[&str],
         format: CopyFormat,
     ) -> Result<Self, Error> {
-        Self::new(Scope::Within(transaction), table, columns, format).await
+        let mut writer = Self::new(Scope::Within(transaction), table, columns, format).await?;
+        // A COPY that is broken off is what makes the server refuse to commit: so there is one from beginning to end.
+        writer.begin_copy(writer.encoding).await?;
+        Ok(writer)
     }
 
     /// As [`begin`](Self::begin), over a session that it takes, and closes in the end.
@@ -242,6 +245,9 @@ impl<'a> CopyWriter<'a> {
         }
         if self.under_way.as_ref().is_some_and(|under_way| under_way.sent >= COPY) {
             self.end_copy().await?;
+            if matches!(self.scope, Scope::Within(_)) {
+                self.begin_copy(self.encoding).await?;
+            }
         }
         Ok(())
     }
@@ -280,22 +286,10 @@ impl<'a> CopyWriter<'a> {
         if self.under_way.as_ref().is_some_and(|under_way| under_way.encoding != encoding) {
             self.end_copy().await?;
         }
-        let Self { under_way, scope, table, columns, written, .. } = self;
-        let under_way = match under_way {
-            Some(under_way) => under_way,
-            None => {
-                let format = if encoding == Encoding::Binary { " (FORMAT binary)" } else { "" };
-                let statement = format!("COPY {table} ({columns}) FROM STDIN{format}");
-                let begun = scope.client().copy_in(&statement).await;
-                let begun = begun.map_err(Error::database(format!("begin to write into {table:#}")))?;
-                let mut sink = Box::pin(begun);
-                if encoding == Encoding::Binary {
-                    let sent = sink.send(Bytes::from_static(&CopyBinary::HEADER)).await;
-                    sent.map_err(|error| refusal(table, *written, None, error))?;
-                }
-                under_way.insert(UnderWay { sink, encoding, lines: Lines::default(), sent: 0 })
-            }
-        };
+        if self.under_way.is_none() {
+            self.begin_copy(encoding).await?;
+        }
+        let Self { under_way: Some(under_way), table, written, .. } = self else { return Ok(()) };
         under_way.lines.append(lines);
         under_way.sent += bytes.len();
         let mut rest = Bytes::from(bytes);
@@ -305,6 +299,21 @@ impl<'a> CopyWriter<'a> {
             let sent = under_way.sink.send(piece).await;
             sent.map_err(|error| refusal(table, *written, Some(&under_way.lines), error))?;
         }
+        Ok(())
+    }
+
+    async fn begin_copy(&mut self, encoding: Encoding) -> Result<(), Error> {
+        let Self { scope, table, columns, written, .. } = self;
+        let format = if encoding == Encoding::Binary { " (FORMAT binary)" } else { "" };
+        let statement = format!("COPY {table} ({columns}) FROM STDIN{format}");
+        let begun = scope.client().copy_in(&statement).await;
+        let begun = begun.map_err(Error::database(format!("begin to write into {table:#}")))?;
+        let mut sink = Box::pin(begun);
+        if encoding == Encoding::Binary {
+            let sent = sink.send(Bytes::from_static(&CopyBinary::HEADER)).await;
+            sent.map_err(|error| refusal(table, *written, None, error))?;
+        }
+        self.under_way = Some(UnderWay { sink, encoding, lines: Lines::default(), sent: 0 });
         Ok(())
     }
 

@@ -262,14 +262,18 @@ async fn it_writes_within_a_transaction_of_the_callers() {
         }
         assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM mark)"), "1|1");
     }
-    // With a writer that is dropped nothing of the transaction is kept.
-    let transaction = client.transaction().await.unwrap();
-    transaction.execute("INSERT INTO mark VALUES (2)", &[]).await.unwrap();
-    let mut writer = CopyWriter::begin_within(&transaction, &table("t"), &["id"], CopyFormat::Text).await.unwrap();
-    for id in 0..100_000 {
-        writer.write(&(id,)).await.unwrap();
+    // With a writer that is dropped nothing of the transaction is kept, whether anything was sent or not.
+    for (rows, format) in
+        [(0, CopyFormat::Auto), (3, CopyFormat::Auto), (3, CopyFormat::Text), (100_000, CopyFormat::Text)]
+    {
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute("INSERT INTO mark VALUES (2)", &[]).await.unwrap();
+        let mut writer = CopyWriter::begin_within(&transaction, &table("t"), &["id"], format).await.unwrap();
+        for id in 0..rows {
+            writer.write(&(id,)).await.unwrap();
+        }
+        drop(writer);
+        transaction.commit().await.unwrap();
+        assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM mark)"), "1|1");
     }
-    drop(writer);
-    transaction.commit().await.unwrap();
-    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM mark)"), "1|1");
 }
