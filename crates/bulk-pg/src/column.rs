@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::choice::list;
-use crate::{BinaryType, Drift, Error, Ident, LoadOptions, Session, Source, TableName};
+use crate::{BinaryType, Drift, Error, Ident, InputFormat, LoadOptions, Session, Source, TableName};
 
 /// A column of a table, out of the server's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,10 @@ impl Mapping {
                 return Err(misfit(format!("{table:#} has no column {name:?}, which is to be loaded")));
             }
         }
-        let is_chosen = |name: &str| chosen.as_ref().is_none_or(|chosen| chosen.iter().any(|chosen| chosen == name));
+        let is_rest = |name: &str| options.input_format == InputFormat::Ndjson && options.rest.as_deref() == Some(name);
+        let is_chosen = |name: &str| {
+            is_rest(name) || chosen.as_ref().is_none_or(|chosen| chosen.iter().any(|chosen| chosen == name))
+        };
         let left: Vec<&str> = header.iter().map(String::as_str).filter(|name| !is_chosen(name)).collect();
         places.retain(|name, _| is_chosen(name));
         let (mut names, mut sources, mut drift, mut lacking) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

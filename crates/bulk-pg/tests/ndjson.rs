@@ -241,6 +241,15 @@ async fn a_part_of_a_file_is_loaded_and_its_content_known() {
     let verified = Verifier::new(Verification::Full).verify(&session, &table("t")).await.unwrap();
     assert!(matches!(verified.content, Some(ContentVerdict::Same { content }) if content.rows == 34), "{verified:?}");
 
+    // What takes the rest is a column that was asked for, too.
+    let bench = Bench::new("and_rest", "CREATE TABLE t (id integer, court text, more jsonb)");
+    let mut some = self::options();
+    some.columns = Some(vec!["id".to_owned()]);
+    some.rest = Some("more".to_owned());
+    some.limit = Some(1);
+    load_t(&mut bench.session().await, &content, &some).await.unwrap();
+    assert_eq!(bench.psql("TABLE t"), r#"0||{"bad": [1], "kind": 0, "note": "n"}"#);
+
     options.rest = Some("more".to_owned());
     options.filter.remove(1);
     let bench = Bench::new("rest", "CREATE TABLE t (id integer, court text, more jsonb)");
