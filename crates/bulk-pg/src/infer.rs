@@ -165,26 +165,27 @@ impl Inference {
                 break;
             }
             match records.next_record() {
-                Ok(Some(record)) => self.observe_chosen(&record, &places, &mut choice),
+                Ok(Some(record)) if choice.takes(&record) => self.observe_record(&record, &places),
+                Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(error) => match records.bad_text(&error) {
-                    Some(record) if options.repair => {
-                        if let Some(repaired) = Repaired::new(&record, options.max_record) {
-                            self.observe_chosen(&repaired.in_place_of(&record), &places, &mut choice);
-                        }
+                Err(error) => {
+                    let bad = records.bad_text(&error);
+                    if bad.is_some_and(|record| !choice.takes(&record)) {
+                        continue;
                     }
-                    _ if error.is_reject() && options.is_tolerant() => {}
-                    _ => return Err(bad_record(file, error)),
-                },
+                    let bad = bad.filter(|_| options.repair);
+                    match bad.and_then(|record| Some((record, Repaired::new(&record, options.max_record)?))) {
+                        Some((record, repaired)) => self.observe_record(&repaired.in_place_of(&record), &places),
+                        None if error.is_reject() && options.is_tolerant() => {}
+                        None => return Err(bad_record(file, error)),
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    fn observe_chosen(&mut self, record: &Record<'_>, places: &[Option<usize>], choice: &mut Choice) {
-        if !choice.takes(record) {
-            return;
-        }
+    fn observe_record(&mut self, record: &Record<'_>, places: &[Option<usize>]) {
         self.records += 1;
         for (place, field) in places.iter().zip(record.fields()) {
             if let Some(place) = place {
@@ -203,16 +204,17 @@ impl Inference {
         let ident = |name: &String| {
             Ident::new(name).map_err(|error| misfit(format!("no table can have a column of its header: {error}")))
         };
-        let filled = options.fill.iter().filter(|(name, _)| !seen.contains(name.as_str()));
+        let chosen = options.columns.as_ref();
+        let is_chosen = |name: &str| chosen.is_none_or(|chosen| chosen.iter().any(|other| other == name));
+        let is_filled = |name: &str| !(seen.contains(name) && is_chosen(name));
+        let filled = options.fill.iter().filter(|(name, _)| is_filled(name));
         let filled: Vec<_> = filled.map(|(name, value)| Ok((ident(name)?, value))).collect::<Result<_, Error>>()?;
         let names: Vec<_> = names.iter().map(ident).collect::<Result<_, _>>()?;
-        let chosen = options.columns.as_ref();
         if let Some(name) = chosen.into_iter().flatten().find(|name| !names.iter().any(|known| known.as_str() == *name))
         {
             return Err(misfit(format!("it has no column {name:?}")));
         }
-        let is_chosen = |name: &Ident| chosen.is_none_or(|chosen| chosen.iter().any(|other| other == name.as_str()));
-        let places = names.iter().map(|name| is_chosen(name).then(|| self.column(name))).collect();
+        let places = names.iter().map(|name| is_chosen(name.as_str()).then(|| self.column(name))).collect();
         for (name, value) in filled {
             let place = self.column(&name);
             self.observe(place, Some(value.as_bytes()));

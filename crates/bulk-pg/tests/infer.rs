@@ -347,6 +347,24 @@ async fn what_was_interrupted_is_told() {
 }
 
 #[test]
+fn what_is_not_chosen_tells_nothing() {
+    let csv = b"id,court,note\n1,a,1\nx,b,\xff\n2,b,2\ny,b,n\x00\n";
+    let mut options = LoadOptions::default();
+    options.filter = vec!["note=1|2".parse().unwrap()];
+    options.columns = Some(vec!["id".to_owned(), "note".to_owned()]);
+    options.fill.insert("court".to_owned(), "7".to_owned());
+    let mut inference = Inference::new();
+    inference.read("t.csv", &csv[..], &options).unwrap();
+    let table = inference.finish();
+    assert_eq!((table.records, types(&table)), (2, vec![("id", "integer"), ("note", "integer"), ("court", "integer")]));
+    options.filter.clear();
+    let error = Inference::new().read("t.csv", &csv[..], &options).unwrap_err();
+    assert!(chain(&error).contains("record 2"), "{}", chain(&error));
+    options.repair = true;
+    Inference::new().read("t.csv", &csv[..], &options).unwrap();
+}
+
+#[test]
 fn keys_of_objects_are_columns() {
     let ndjson = "{\"id\": 1, \"day\": \"2026-06-30\", \"ok\": true, \"sum\": 1.50, \"tags\": [\"a\"], \"big\": 12345678901234567890123}\n\
                   {\"day\": null, \"id\": 2147483648, \"name\": \"007\", \"data\": {\"a\": null}, \"rest\": 1}\n\n";
