@@ -187,7 +187,8 @@ pub(crate) struct Mirror {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Leave out bad records, up to this many of each file; they are noted in bulk.reject. Default: the first one ends the
-    /// load of its file.
+    /// load of its file. Of rows that a key forbids this leaves out the later ones where the table has the key already; a
+    /// key that is made behind the rows is refused instead, and the run says so.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = REJECTS)]
     pub(crate) max_rejects: u64,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
@@ -494,6 +495,10 @@ pub(crate) struct Load {
     /// interrupted one has to be deleted, by --restart.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Tell local files by the SHA-256 of their bytes, and not by their times of change: one that was only touched is the
+    /// same, and one that was changed is not, whatever its time says. Each is read once more for it.
+    #[arg(long)]
+    pub(crate) sha256: bool,
     /// Make the table if it is not there, with the columns of the files. Their types are told from the first 16 MiB or
     /// 100,000 records of each: boolean (t, f, true, false), integer, bigint, numeric, double precision (where there are
     /// exponents or NaN), date, timestamp, timestamptz (ISO 8601), uuid, jsonb (objects and arrays), else text. No column

@@ -22,9 +22,7 @@ use self::given::{Given, Keys};
 use self::scratch::Scratch;
 use crate::arguments::{Common, Load};
 use crate::exit::{Exit, Failure};
-use crate::load::{
-    Arriving, Decoded, Outcome, codec, decode_options, file_identity, load_body, load_decoded, load_path,
-};
+use crate::load::{Arriving, Decoded, Outcome, codec, decode_options, load_body, load_decoded, load_path};
 use crate::mirror::{identity, is_damage, is_replacement};
 use crate::report::Report;
 use crate::source::{Place, WebFile, watched};
@@ -97,7 +95,10 @@ impl<'a> Inputs<'a> {
         let mut seen = HashSet::new();
         for argument in &load.files {
             let found = match Given::parse(argument)? {
-                Given::File(path) => vec![file(path)?],
+                Given::File(path) => {
+                    let by_content = load.sha256;
+                    vec![blocking(move || file(path, by_content)).await?]
+                }
                 Given::Stdin => vec![Input {
                     name: stdin::NAME.to_owned(),
                     path: PathBuf::from(load.name.as_deref().unwrap_or("stdin")),
@@ -222,6 +223,28 @@ impl<'a> Inputs<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether any of it is not loaded yet. What stands in the way of the first is an error.
+    pub(crate) async fn has_any_to_load(
+        &self,
+        session: &Session,
+        table: &TableName,
+        options: &LoadOptions,
+    ) -> Result<bool, Failure> {
+        let mut options = options.clone();
+        options.append = self.load.append;
+        for (place, input) in self.items.iter().enumerate() {
+            match find_loaded(session, table, &input.identity, &options).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(true),
+                Err(error) if place == 0 => return Err(error.into()),
+                // It is told of when it has its turn.
+                Err(_) => {}
+            }
+            options.append = true;
+        }
+        Ok(false)
     }
 
     /// The beginning of an input, decoded, for `read`. Of standard input, what that takes is given again.
@@ -430,14 +453,16 @@ impl Drop for Inputs<'_> {
     }
 }
 
-fn file(path: PathBuf) -> Result<Input, Failure> {
+fn file(path: PathBuf, by_content: bool) -> Result<Input, Failure> {
     // Its first bytes are read here, and again when it has its turn.
     if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         let what = format!("{}: it is a pipe or a device; give it over standard input, as -", path.display());
         return Err(Failure::usage(what));
     }
     codec(&path)?;
-    let identity = file_identity(&path)?;
+    let identity = if by_content { FileIdentity::of_content(&path) } else { FileIdentity::of_file(&path) };
+    let failed = |error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display()));
+    let identity = identity.map_err(failed)?;
     Ok(Input { name: path.display().to_string(), size: Some(identity.size), identity, path, kind: Kind::File })
 }
 

@@ -45,9 +45,9 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     options.max_rejects = load.max_rejects;
     options.stage = load.refresh;
     options.freeze = load.freeze;
-    check_freeze(load.freeze, load.max_rejects)?;
     select(load, &mut options)?;
     options.hash_content = load.verify == Verification::Full;
+    check(&options)?;
     options.chunk_size = load.chunk_size;
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
@@ -95,13 +95,16 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.restart {
         restart(&mut sessions[0], std::slice::from_ref(&load.table)).await?;
     }
-    if load.rebuild_indexes && drop_indexes(&mut sessions[0], std::slice::from_ref(&load.table)).await? > 0 {
+    inputs.refuse_unnamed(&sessions[0]).await?;
+    if load.rebuild_indexes
+        && inputs.has_any_to_load(&sessions[0], &load.table, &options).await?
+        && drop_indexes(&mut sessions[0], std::slice::from_ref(&load.table)).await? > 0
+    {
         report.note(format!(
             "indexes and keys of {:#} are dropped, and made anew behind the rows, by this run or the next that succeeds",
             load.table
         ));
     }
-    inputs.refuse_unnamed(&sessions[0]).await?;
     let (to_fetch, to_read, unmeasured) = inputs.sizes();
     report.totals().set_endless(unmeasured > 0);
     let progress = Progress::start(report, to_fetch, to_read);
@@ -171,12 +174,9 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     Ok(tally.exit().max(restored))
 }
 
-/// Refuses to freeze rows where some may be left out.
-pub(crate) fn check_freeze(freeze: bool, max_rejects: u64) -> Result<(), Failure> {
-    match freeze && max_rejects > 0 {
-        true => Err(Failure::usage("--freeze and --max-rejects do not go together: a bad record takes all back")),
-        false => Ok(()),
-    }
+/// Refuses options that do not go together, before anything is emptied or dropped for them.
+pub(crate) fn check(options: &LoadOptions) -> Result<(), Failure> {
+    options.check().map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Makes again what this run or one that failed has dropped of the table.
@@ -467,12 +467,6 @@ pub(crate) fn decode_options() -> DecodeOptions {
     let mut options = DecodeOptions::default();
     options.threads = options.threads.min(4);
     options
-}
-
-/// A local file is the same as long as its size and its time of change are.
-pub(crate) fn file_identity(path: &Path) -> Result<FileIdentity, Failure> {
-    let failed = |error| Failure::new(Exit::Failed, anyhow::anyhow!("cannot read {}: {error}", path.display()));
-    FileIdentity::of_file(path).map_err(failed)
 }
 
 /// The column of `TABLE.COLUMN`, as messages write it, where the table is the one that is loaded.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use bulk_core::DiskBudget;
 use bulk_pg::{
-    DefinitionKind, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, Verification, Verifier,
+    DefinitionKind, LoadOptions, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, Verification, Verifier,
     apply_post_data, apply_pre_data, count_rejects, drop_dependents, drop_indexes, has_rows, lock_mirror,
     prepare_ledger, restart_with_plan, settle, unsettled,
 };
@@ -27,7 +27,7 @@ use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
-use crate::load::{check_freeze, content};
+use crate::load::{check, content};
 use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::selection::Selection;
@@ -39,7 +39,9 @@ pub(crate) use self::files::{is_damage, is_replacement};
 pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let started = Instant::now();
     let dataset = Dataset::find(&mirror.dataset)?;
-    check_freeze(mirror.freeze, mirror.max_rejects)?;
+    let mut options = LoadOptions::default();
+    (options.freeze, options.max_rejects) = (mirror.freeze, mirror.max_rejects);
+    check(&options)?;
     let tables = wanted_tables(&dataset, &mirror.tables)?;
     let fill = fills(&dataset, &mirror.fill)?;
     let selection = &Selection::new(mirror, &tables)?;

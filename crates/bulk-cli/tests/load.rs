@@ -482,6 +482,34 @@ fn indexes_are_built_anew_behind_the_rows_and_a_run_that_fails_leaves_them_to_th
     load.load(&["a.csv"], &["--rebuild-indexes", "--restart"]).assert(0, &["verified: public.people has 2 rows"]);
     assert_eq!(indexes(), before);
     assert_eq!(load.table(), "1\tAnn\t\\N\t2000-01-01\n2\tBo\t\\N\t2000-01-02");
+
+    // What is refused, or loaded already, costs no index.
+    load.write("b.csv", "id,name\n3,Cy\n");
+    load.load(&["b.csv"], &rebuild).assert(1, &["holds the rows of"]);
+    assert_eq!(indexes(), before);
+    let ran = load.load(&["a.csv"], &rebuild);
+    ran.assert(0, &["all of its 2 rows had been loaded"]);
+    assert!(!ran.stderr.contains("are dropped"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_file_can_be_told_by_its_content() {
+    let load = Load::new();
+    let touch = |seconds| {
+        let file = std::fs::File::options().write(true).open(load.file("a.csv")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+    };
+    load.write("a.csv", "id,name\n1,Ann\n");
+    touch(1000);
+    load.load(&["a.csv"], &["--sha256"]).assert(0, &["public.people: 1 rows"]);
+    touch(2000);
+    load.load(&["a.csv"], &["--sha256"]).assert(0, &["all of its 1 rows had been loaded"]);
+    // Of the same size and time.
+    load.write("a.csv", "id,name\n1,Bob\n");
+    touch(2000);
+    load.load(&["a.csv"], &["--sha256"]).assert(1, &["holds all of another version of"]);
+    load.load(&["a.csv"], &["--sha256", "--refresh"]).assert(0, &[]);
+    assert_eq!(load.sql("SELECT id, name FROM people"), "1|Bob");
 }
 
 #[test]

@@ -136,13 +136,26 @@ fn files_of_copy_are_loaded_as_the_server_wrote_them() {
 fn flags_that_do_not_go_together_are_wrong_usage() {
     let load = Load::new();
     load.write("a", "{}");
+    load.sql("INSERT INTO people VALUES (7, 'mine')");
     for (arguments, said) in [
-        (&["--format", "json"][..], "unknown format \"json\": it is one of csv, ndjson, text, binary"),
+        // Before the table is emptied for it.
+        (
+            &["--format", "binary", "--verify", "full", "--restart"][..],
+            "the content of a file of the format binary cannot be hashed while it is loaded",
+        ),
+        (
+            &["--format", "binary", "--where", "id=1", "--restart"],
+            "records of the format binary cannot be chosen by a condition",
+        ),
+        (&["--format", "ndjson", "--repair", "--rebuild-indexes"], "only the text of CSV is repaired"),
+        (&["--freeze", "--max-rejects", "3", "--restart"], "rows cannot be frozen where records may be left out"),
+        (&["--format", "json"], "unknown format \"json\": it is one of csv, ndjson, text, binary"),
         (&["--format", "ndjson", "--dialect", "D"], "--dialect is of CSV, and --format is ndjson"),
         (&["--rest", "more"], "--rest is of ndjson, and --format is csv"),
     ] {
         load.load("a", arguments).assert(2, &[said]);
     }
+    assert_eq!(load.table(), "7|mine||");
 }
 
 #[test]

@@ -221,7 +221,6 @@ impl Encoder {
 
     /// How the file that starts with `sample` is written; of CSV, also why that is thought.
     fn layout(&self, sample: &[u8], complete: bool) -> Result<(Option<Verdict>, Layout), Error> {
-        self.opening().check()?;
         let layout = match self.options.input_format {
             InputFormat::Csv => {
                 let verdict = self.verdict(sample, complete)?;

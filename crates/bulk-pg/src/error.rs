@@ -16,6 +16,12 @@ pub enum Error {
         /// What was going on.
         what: String,
     },
+    /// Options that do not go together. Nothing was done.
+    #[error("{what}")]
+    Options {
+        /// Which, and why.
+        what: String,
+    },
     /// The connection string cannot be used. Nothing of it is shown.
     #[error("the database URL cannot be used: {what}")]
     Url {

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use crate::choice;
@@ -164,6 +165,31 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
+    /// Says which of these options do not go together. [`load`] does so, too, before it does anything; who empties the
+    /// table before that asks first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`].
+    pub fn check(&self) -> Result<(), Error> {
+        let Self { input_format: format, filter, hash_content, repair, .. } = self;
+        let is_binary = *format == InputFormat::CopyBinary;
+        let what = if is_binary && !filter.is_empty() {
+            format!("records of the format {format} cannot be chosen by a condition: their values are binary")
+        } else if is_binary && *hash_content {
+            format!(
+                "the content of a file of the format {format} cannot be hashed while it is loaded, for --verify full"
+            )
+        } else if *repair && *format != InputFormat::Csv {
+            format!("only the text of CSV is repaired, and the format is {format}")
+        } else if self.freeze && self.is_tolerant() {
+            "rows cannot be frozen where records may be left out: a bad one takes all of them back".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Options { what })
+    }
+
     /// Whether any record may be left out.
     pub(crate) fn is_tolerant(&self) -> bool {
         self.max_rejects > 0
@@ -338,11 +364,7 @@ pub async fn load(
     input: impl FnOnce() -> io::Result<Box<dyn Input>> + Send + 'static,
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
-    if options.freeze && options.is_tolerant() {
-        let what =
-            "rows cannot be frozen where records may be left out: what is refused is taken back by itself".to_owned();
-        return Err(Error::Columns { file: file.key.clone(), what });
-    }
+    options.check()?;
     if options.stage {
         return staging::stage(sessions, table, file, input, options).await;
     }
@@ -584,7 +606,14 @@ async fn begin_frozen<'a>(
         return Err(Error::Occupied { table: table.clone(), what });
     }
     let sql = format!("SET LOCAL lock_timeout = 0; TRUNCATE {table}");
-    transaction.batch_execute(&sql).await.map_err(Error::database(format!("truncate {table:#}")))?;
+    let truncated = transaction.batch_execute(&sql).await;
+    truncated.map_err(|error| match error.code() {
+        Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+            let what = "is referred to by foreign keys, so that it cannot be filled with frozen rows".to_owned();
+            Error::Occupied { table: table.clone(), what }
+        }
+        _ => Error::database(format!("truncate {table:#}"))(error),
+    })?;
     Ok(transaction)
 }
 

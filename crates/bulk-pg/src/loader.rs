@@ -145,6 +145,7 @@ impl Loader {
         let connect = (0..self.connections).map(|_| Session::connect(&self.conninfo));
         let mut sessions = try_join_all(connect).await?;
         prepare_ledger(&sessions[0]).await?;
+        self.options.check()?;
         if self.restart {
             restart(&mut sessions[0], std::slice::from_ref(&self.table)).await?;
         }

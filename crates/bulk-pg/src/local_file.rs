@@ -1,9 +1,11 @@
 //! The identity of a file on this machine.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 use crate::FileIdentity;
 
@@ -19,5 +21,20 @@ impl FileIdentity {
         let absolute = std::path::absolute(&path)?;
         let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
         Ok(Self::new(absolute.to_string_lossy(), modified.map(|time| time.to_string()), metadata.len()))
+    }
+
+    /// Of a local file, which is read for it: its absolute path, its size, and the SHA-256 of its bytes as they are stored,
+    /// so that a file which was only touched is the same, and one that was changed is not, whatever its time says.
+    ///
+    /// # Errors
+    ///
+    /// Of a file that is not there, or cannot be read.
+    pub fn of_content(path: impl AsRef<Path>) -> io::Result<Self> {
+        let absolute = std::path::absolute(&path)?;
+        let mut file = File::open(&path)?;
+        let mut digest = Sha256::new();
+        let size = io::copy(&mut file, &mut digest)?;
+        let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self::new(absolute.to_string_lossy(), Some(format!("sha256:{hex}")), size))
     }
 }

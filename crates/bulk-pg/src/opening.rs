@@ -19,22 +19,6 @@ pub(crate) struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Refuses what a format does not go with.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let LoadOptions { input_format: format, filter, hash_content, repair, .. } = self.options;
-        let is_binary = *format == InputFormat::CopyBinary;
-        let what = if is_binary && !filter.is_empty() {
-            "its records cannot be chosen by a condition: their values are binary"
-        } else if is_binary && *hash_content {
-            "its content cannot be hashed while it is loaded: its rows are binary, so leave --verify full out"
-        } else if *repair && *format != InputFormat::Csv {
-            "only the text of CSV is repaired"
-        } else {
-            return Ok(());
-        };
-        Err(self.misfit(format!("it is of the format {format}: {what}")))
-    }
-
     /// COPY's text format.
     pub(crate) fn text(&self) -> Layout {
         Layout::text(self.names())
