@@ -191,6 +191,10 @@ pub(crate) struct Mirror {
     /// key that is made behind the rows is refused instead, and the run says so.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = REJECTS)]
     pub(crate) max_rejects: u64,
+    /// Refuse records that are longer than this: a quote that is never closed makes one of the rest of the file. Memory
+    /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
+    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB", help_heading = REJECTS)]
+    pub(crate) max_record: u64,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
     #[arg(long, value_name = "DIR", help_heading = REJECTS)]
     pub(crate) rejects: Option<PathBuf>,
@@ -555,6 +559,10 @@ pub(crate) struct Load {
     /// load.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) max_rejects: u64,
+    /// Refuse records that are longer than this: a quote that is never closed makes one of the rest of the file. Memory
+    /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
+    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB")]
+    pub(crate) max_record: u64,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
     #[arg(long, value_name = "DIR", requires = "max_rejects")]
     pub(crate) rejects: Option<PathBuf>,

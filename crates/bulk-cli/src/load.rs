@@ -49,6 +49,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     options.hash_content = load.verify == Verification::Full;
     check(&options)?;
     options.chunk_size = load.chunk_size;
+    options.max_record = usize::try_from(load.max_record).unwrap_or(usize::MAX);
     if load.connections == 0 {
         return Err(Failure::usage("--connections must be 1 or more"));
     }

@@ -73,7 +73,7 @@ pub struct LoadOptions {
     /// in each run of a load. Default 16 MiB.
     pub chunk_size: u64,
     /// The longest record, in decoded bytes; see [`RecordOptions::max_record`]. A load takes about ten megabytes of
-    /// memory, and two to four times the longest record that it meets. Default 256 MiB.
+    /// memory, and two to four times the longest record that it meets. Default 64 MiB.
     pub max_record: usize,
     /// How long to wait while another session loads the table; it may be that of a program that was killed, which the
     /// server misses within a second or so. Default 5 s.

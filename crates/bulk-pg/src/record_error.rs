@@ -189,13 +189,13 @@ impl fmt::Display for RecordError {
             RecordErrorKind::TooLong { limit } if self.format != InputFormat::Csv => {
                 write!(
                     f,
-                    ": longer than {limit} bytes: the file is of another format, or damaged, or the limit is too low"
+                    ": longer than {limit} bytes: the file is of another format, or damaged, or the limit is too low (--max-record)"
                 )
             }
             RecordErrorKind::TooLong { limit } => write!(
                 f,
                 ": longer than {limit} bytes (read as dialect {dialect}): a quote is not closed, or the dialect is \
-                 another, or the limit is too low"
+                 another, or the limit is too low (--max-record)"
             ),
             RecordErrorKind::FieldCount { .. }
             | RecordErrorKind::Malformed { .. }

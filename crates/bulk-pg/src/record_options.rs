@@ -14,7 +14,7 @@ pub enum Grammar {
 
 /// How [`Records`](crate::Records) reads.
 ///
-/// The default is the strict grammar, no guard, chunks of 16 MiB, records of up to 256 MiB and a buffer of 256 KiB.
+/// The default is the strict grammar, no guard, chunks of 16 MiB, records of up to 64 MiB and a buffer of 256 KiB.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordOptions {
@@ -36,7 +36,7 @@ pub struct RecordOptions {
     pub chunk_size: u64,
     /// The longest record, in bytes with its line end; more is
     /// [`RecordErrorKind::TooLong`](crate::RecordErrorKind::TooLong). Whatever the input is, no more memory than about
-    /// this is taken for it. The default is 256 MiB; the most is 4 GiB - 2.
+    /// this is taken for it. The default is 64 MiB; the most is 4 GiB - 2.
     ///
     /// PostgreSQL takes no field and no line of COPY of 1 GiB and more. A record of 512 MiB is the longest that is
     /// certain to fit, since its line may have two bytes for each of its own.
@@ -47,8 +47,8 @@ pub struct RecordOptions {
 }
 
 impl RecordOptions {
-    /// The default of [`max_record`](Self::max_record), 256 MiB.
-    pub(crate) const MAX_RECORD: usize = 256 << 20;
+    /// The default of [`max_record`](Self::max_record), 64 MiB.
+    pub(crate) const MAX_RECORD: usize = 64 << 20;
 }
 
 impl Default for RecordOptions {

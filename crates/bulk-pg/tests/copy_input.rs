@@ -475,7 +475,7 @@ async fn a_binary_file_is_whole_or_an_error() {
         (file(&[&one, &tuple(&[None])]), "record 2, byte 34: 1 fields where the header has 2"),
         (
             file(&[&tuple(&[Some(b""), Some(&[b'x'; 3000])])]),
-            "record 1, byte 19: longer than 2000 bytes: the file is of another format, or damaged, or the limit is too low",
+            "record 1, byte 19: longer than 2000 bytes: the file is of another format, or damaged, or the limit is too low (--max-record)",
         ),
     ] {
         let mut options = binary();

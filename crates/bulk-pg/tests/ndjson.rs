@@ -209,7 +209,7 @@ async fn a_first_object_longer_than_the_sample_shows_its_keys() {
     assert_eq!(
         chain(&error),
         "t.ndjson: record 1, byte 0: longer than 1048576 bytes: the file is of another format, or damaged, or the limit \
-         is too low"
+         is too low (--max-record)"
     );
 }
 

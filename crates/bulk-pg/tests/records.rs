@@ -275,7 +275,7 @@ fn a_record_beyond_the_limit_is_an_error_whatever_the_buffer() {
             assert_eq!(
                 error.to_string(),
                 "record 2, byte 101: longer than 99 bytes (read as dialect A: quotes \", doubled inside, values quoted \
-                 where needed): a quote is not closed, or the dialect is another, or the limit is too low"
+                 where needed): a quote is not closed, or the dialect is another, or the limit is too low (--max-record)"
             );
         }
         options.max_record = 100;

@@ -224,7 +224,7 @@ async fn a_record_beyond_the_limit_is_refused_and_not_held_in_memory() {
         chain(&error),
         format!(
             "t.csv: record 30001, byte {start}: longer than 2097152 bytes (read as dialect A: quotes \", doubled inside, \
-             values quoted where needed): a quote is not closed, or the dialect is another, or the limit is too low"
+             values quoted where needed): a quote is not closed, or the dialect is another, or the limit is too low (--max-record)"
         )
     );
     let Error::Record { source, .. } = error else { panic!("{error}") };
