@@ -271,6 +271,12 @@ fn urls_are_loaded_and_not_fetched_twice() {
         .assert(1, &["none.csv does not exist"]);
     bench.assert_holds(0..600);
 
+    // One argument may stand for many files.
+    for flag in ["--refresh", "--freeze"] {
+        bench.load(&["s3://com-courtlistener-storage/data/"], &[flag]).assert(2, &["give one"]);
+    }
+    bench.assert_holds(0..600);
+
     // Another version is not mixed with the first.
     bench.put("data/c.csv", bench.csv(500..700));
     bench.load(&[&first, &second], &[]).assert(3, &["another version of"]);

@@ -68,7 +68,8 @@ fn what_does_not_go_together_is_refused() {
     for more in [&["people.csv", "--refresh", "--append"][..], &["people.csv", "--refresh", "--restart"]] {
         Ran::of(load(&folder, &database, more)).assert(2, &["cannot be used with"]);
     }
-    Ran::of(load(&folder, &database, &["people.csv", "people.csv", "--refresh"])).assert(2, &["one file says"]);
+    std::fs::write(folder.path().join("more.csv"), "id,name\n2,bo\n").unwrap();
+    Ran::of(load(&folder, &database, &["people.csv", "more.csv", "--refresh"])).assert(2, &["one file says"]);
     assert_eq!(support::sql(&database, "SELECT count(*) FROM people"), "4");
 }
 
