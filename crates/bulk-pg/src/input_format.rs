@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::encode::reads_alike;
 use crate::error::ANEW;
 use crate::ledger::Load;
 use crate::{Error, LoadOptions};
@@ -104,16 +105,29 @@ pub(crate) fn reading(options: &LoadOptions) -> String {
     text
 }
 
-/// Refuses to read a file in another way than the one by which some of it is in the table.
-pub(crate) fn check_reading(load: Option<&Load>, options: &LoadOptions) -> Result<(), Error> {
-    let Some(load) = load.filter(|load| load.has_chunks || load.finished.is_some()) else { return Ok(()) };
-    let (before, now) = (load.format.as_deref().unwrap_or(InputFormat::Csv.name()), reading(options));
-    if before == now {
-        return Ok(());
-    }
+/// How a load has read its file, as [`reading`] says it.
+fn reading_of(load: &Load) -> &str {
+    load.format.as_deref().unwrap_or(InputFormat::Csv.name())
+}
+
+/// Whether a load has read its file as the options have it, but for the dialect, which the file tells.
+pub(crate) fn is_read_alike(load: &Load, options: &LoadOptions) -> bool {
+    reading_of(load) == reading(options)
+}
+
+/// Whether a load that is whole is what the options ask for, or one that is not can go on by them: then a dialect that is
+/// asked for must read what is missing as the rest was read.
+pub(crate) fn can_go_on(load: &Load, options: &LoadOptions) -> bool {
+    let dialects = options.dialect.zip(load.dialect).filter(|_| load.finished.is_none());
+    is_read_alike(load, options) && dialects.is_none_or(|(asked, known)| reads_alike(asked, known))
+}
+
+/// Says of a file with rows in the table that it is to be read in another way than before.
+pub(crate) fn not_read_alike(load: &Load, options: &LoadOptions) -> Error {
+    let (before, now) = (reading_of(load), reading(options));
     let part = if load.finished.is_some() { "it" } else { "a part of it" };
     let what = format!("{part} is loaded as {before}, and it is now to be read as {now}; read it as before, or {ANEW}");
-    Err(Error::Columns { file: load.file.key.clone(), what })
+    Error::Columns { file: load.file.key.clone(), what }
 }
 
 #[cfg(test)]

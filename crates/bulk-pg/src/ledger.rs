@@ -1,5 +1,6 @@
 //! What has been loaded: `bulk.load`, a row for each file, and `bulk.chunk`, a row for each committed chunk of one.
 
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Oid;
 
 use crate::table_lock::LOCK_CLASS;
@@ -150,9 +151,8 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
 }
 
 /// The loads into all tables that have or had this name, the oldest first.
-pub(crate) async fn loads(session: &Session, table: &TableName) -> Result<Vec<Load>, Error> {
-    let rows = session
-        .client()
+pub(crate) async fn loads(client: &impl GenericClient, table: &TableName) -> Result<Vec<Load>, Error> {
+    let rows = client
         .query(
             "SELECT l.id, l.file_key, l.file_etag, l.file_size, l.dialect, l.records, l.finished_at IS NOT NULL,
                     l.target_oid, l.damage, EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id),

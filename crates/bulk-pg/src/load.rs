@@ -18,7 +18,7 @@ use crate::content;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
 use crate::feed::{Chunk, Feed};
-use crate::input_format::{check_reading, reading};
+use crate::input_format::{is_read_alike, not_read_alike, reading};
 use crate::json_column::json_shapes;
 use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
@@ -232,7 +232,7 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// [`Error::NoTable`]; [`Error::Columns`] if the file was loaded in another format or with other names;
+/// [`Error::NoTable`]; [`Error::Columns`] if rows of the file were read in another format or with other names;
 /// [`Error::Occupied`] if the table holds rows of another version of this file or another choice of them, or of another
 /// file or of somebody else where `options.append` is off, or if it has rows and is another table than the one of its name
 /// that was loaded into, as after a restore from a dump; and [`Error::Database`]. The ledger must be
@@ -245,7 +245,6 @@ pub async fn find_loaded(
 ) -> Result<Option<u64>, Error> {
     let target = Target::find(session, table).await?;
     let found = Found::look(session, table, &target, file, options).await?;
-    check_reading(found.load.as_ref(), options)?;
     Ok(found.load.and_then(|load| load.finished))
 }
 
@@ -269,7 +268,7 @@ impl Found {
         // One that failed in its first chunk has left nothing.
         let counts = |load: &Load| load.oid == target.oid && (load.finished.is_some() || load.has_chunks);
         let (mut loads, mut gone): (Vec<_>, Vec<_>) =
-            ledger::loads(session, table).await?.into_iter().partition(counts);
+            ledger::loads(session.client(), table).await?.into_iter().partition(counts);
         // Asked after the marks were read: rows that they speak of are seen.
         let is_empty = !has_rows(session, table).await?;
         if is_empty && loads.iter().any(Load::left_rows) {
@@ -286,12 +285,15 @@ impl Found {
         let chosen = choice::describe(options);
         if let Some(place) = loads.iter().position(|load| load.file.key == file.key) {
             let load = loads.remove(place);
-            if load.file == *file && load.choice == chosen {
+            let is_chosen = load.choice == chosen;
+            if load.file == *file && is_chosen && is_read_alike(&load, options) {
                 return Ok(Self { load: Some(load), gone });
             }
             // It is in nobody's way.
             if !load.left_rows() {
                 gone.push(load.id);
+            } else if load.file == *file && is_chosen {
+                return Err(not_read_alike(&load, options));
             } else if load.file == *file {
                 return Err(occupied(choice::not_the_same(&load, chosen.as_deref())));
             } else {
@@ -403,7 +405,6 @@ async fn load_locked(
 ) -> Result<Loaded, Error> {
     ledger::fence(session, table).await?;
     let found = Found::look(session, table, &target, file, options).await?;
-    check_reading(found.load.as_ref(), options)?;
     if !found.gone.is_empty() {
         ledger::forget(session, table, &found.gone).await?;
     }

@@ -1,6 +1,7 @@
 use std::io;
 
 use crate::column::Target;
+use crate::input_format::is_read_alike;
 use crate::ledger::{self, Load};
 use crate::verify::has_rows;
 use crate::{Error, FileIdentity, Input, LoadOptions, Loaded, Merged, Session, TableName, choice, load, merge_staged};
@@ -83,7 +84,7 @@ async fn find(
     options: &LoadOptions,
 ) -> Result<Option<Load>, Error> {
     let target = Target::find(session, table).await?;
-    let mut loads = ledger::loads(session, table).await?;
+    let mut loads = ledger::loads(session.client(), table).await?;
     loads.retain(|load| load.oid == target.oid && (load.finished.is_some() || load.has_chunks));
     // Asked after the marks were read: rows that they speak of are seen.
     let is_empty = !has_rows(session, table).await?;
@@ -91,6 +92,7 @@ async fn find(
     let is_whole = load.finished.is_some()
         && load.damage.is_none()
         && load.file == *file
-        && load.choice == choice::describe(options);
+        && load.choice == choice::describe(options)
+        && is_read_alike(&load, options);
     Ok(Some(load).filter(|load| is_whole && !(is_empty && load.has_rows)))
 }

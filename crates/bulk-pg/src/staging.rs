@@ -7,6 +7,7 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{GenericClient, Transaction};
 
 use crate::column::Target;
+use crate::input_format::can_go_on;
 use crate::key::Key;
 use crate::ledger::{self, FileIdentity, Load, unsigned};
 use crate::load::load_table;
@@ -127,12 +128,12 @@ pub async fn is_staged(
     let Some(staged) = Staged::find(session.client(), table).await?.filter(|staged| staged.file == *file) else {
         return Ok(false);
     };
-    let loads = ledger::loads(session, &staged.table).await?;
+    let loads = ledger::loads(session.client(), &staged.table).await?;
     // Asked after the marks were read: rows that they speak of are seen.
     let is_empty = !has_rows(session, &staged.table).await?;
     let chosen = choice::describe(options);
-    let is_chosen = loads.iter().all(|load| load.choice == chosen);
-    Ok(is_chosen && !(is_empty && loads.iter().any(|load| load.has_rows)))
+    let is_asked_for = loads.iter().all(|load| load.choice == chosen && can_go_on(load, options));
+    Ok(is_asked_for && !(is_empty && loads.iter().any(|load| load.has_rows)))
 }
 
 /// [`load`](crate::load()) with [`LoadOptions::stage`].
@@ -180,7 +181,8 @@ async fn prepare(
 
 const MAKE: &str = "make a staging table";
 
-/// Whether the staging table is there, fits its target, and has nothing but rows of the file.
+/// Whether the staging table is there, fits its target, and has nothing but rows of the file that the options would have
+/// put there.
 async fn is_usable(
     transaction: &Transaction<'_>,
     (table, oid): (&TableName, Oid),
@@ -198,7 +200,7 @@ async fn is_usable(
                AND NOT EXISTS (
                    SELECT FROM bulk.load l WHERE l.target_schema = $8 AND l.target_table = $9
                    AND (l.file_key <> $5 OR l.file_etag IS DISTINCT FROM $6 OR l.file_size <> $7
-                        OR l.target_oid <> r.staging_oid OR l.damage IS NOT NULL OR l.choice IS DISTINCT FROM $11))
+                        OR l.target_oid <> r.staging_oid OR l.damage IS NOT NULL))
                AND (NOT $10 OR {} >= {}))",
         shape("r.target_oid"),
         shape("r.staging_oid"),
@@ -219,12 +221,13 @@ async fn is_usable(
                 &SCHEMA,
                 &staging.name.as_str(),
                 &options.is_tolerant(),
-                &choice::describe(options),
             ],
         )
         .await
         .map_err(Error::database(format!("look for the staging table of {table:#}")))?;
-    Ok(row.get(0))
+    let chosen = choice::describe(options);
+    let is_asked_for = |load: &Load| load.choice == chosen && can_go_on(load, options);
+    Ok(row.get(0) && ledger::loads(transaction, staging).await?.iter().all(is_asked_for))
 }
 
 fn unique_indexes(oid: &str) -> String {

@@ -9,6 +9,8 @@ use tokio_postgres::types::Oid;
 use tokio_util::sync::CancellationToken;
 
 use crate::entangled::outside_keys;
+use crate::input_format::can_go_on;
+use crate::ledger::{self, Load};
 use crate::table_lock::{LOCK_TIMEOUT, begin_locked, end};
 use crate::twin::{Script, Statistics, Twin, revoke_defaults, scripts, statistics};
 use crate::verify::is_any_row;
@@ -95,7 +97,7 @@ impl Swap {
 
 /// Makes new, empty tables of the structure of old ones, each beside its own in a schema `bulk_next_…`: columns, defaults,
 /// sequences, owner, privileges, comments and storage parameters are taken over. What an interrupted run has loaded into
-/// them of the same file stays; what is of another version of it, or was chosen by other options, goes.
+/// them of the same file stays; what is of another version of it, or was chosen or read by other options, goes.
 ///
 /// Load them by the names that [`Swap::twin`] gives, give them what [`Swap::schema`] has, verify them, and
 /// [`swap`] them. The ledger must be [prepared](crate::prepare_ledger).
@@ -154,7 +156,8 @@ async fn qualify_names(transaction: &Transaction<'_>) -> Result<(), Error> {
     transaction.batch_execute(sql).await.map_err(Error::database("set the search path"))
 }
 
-/// Whether the new table is there, fits the old one, and has nothing but rows of the file.
+/// Whether the new table is there, fits the old one, and has nothing but rows of the file that the options would have put
+/// there.
 async fn is_usable(
     transaction: &Transaction<'_>,
     twin: &Twin,
@@ -171,7 +174,7 @@ async fn is_usable(
                    AND NOT EXISTS (
                        SELECT FROM bulk.load l WHERE l.target_schema = $6 AND l.target_table = $3
                        AND (l.file_key <> $7 OR l.file_etag IS DISTINCT FROM $8 OR l.file_size <> $9
-                            OR l.target_oid <> w.twin_oid OR l.damage IS NOT NULL OR l.choice IS DISTINCT FROM $10)))",
+                            OR l.target_oid <> w.twin_oid OR l.damage IS NOT NULL)))",
             &[
                 &twin.oid,
                 &twin.table.schema.as_str(),
@@ -182,12 +185,13 @@ async fn is_usable(
                 &file.key,
                 &file.etag,
                 &(file.size as i64),
-                &choice::describe(options),
             ],
         )
         .await
         .map_err(Error::database(format!("look for the table that is to take the place of {:#}", twin.table)))?;
-    Ok(row.get(0))
+    let chosen = choice::describe(options);
+    let is_asked_for = |load: &Load| load.choice == chosen && can_go_on(load, options);
+    Ok(row.get(0) && ledger::loads(transaction, &twin.twin).await?.iter().all(is_asked_for))
 }
 
 /// Makes the new table, in place of one that is of no use.

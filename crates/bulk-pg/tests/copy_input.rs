@@ -8,7 +8,7 @@ use std::slice::from_mut;
 
 use bulk_pg::{
     ContentVerdict, CopyBinary, CopyFormat, Drift, Error, FileIdentity, InputFormat, LoadOptions, Loaded, Session,
-    Verification, Verifier, count_rows, load,
+    Verification, Verifier, count_rows, find_loaded, load,
 };
 use bytes::Bytes;
 use futures::{SinkExt, TryStreamExt};
@@ -599,6 +599,33 @@ async fn exactly_the_bad_lines_are_left_out() {
             "3|id|22P02\n6||22P04\n9||22P04\n12|a|22021\n15|a|22021\n18|a|22001\n21|data|22P02\n24||23505\n27|id|23502"
         );
     }
+}
+
+#[tokio::test]
+async fn a_file_that_left_no_row_may_be_read_in_another_way() {
+    let bench = Bench::new("anew", "CREATE TABLE t (id integer, text text)");
+    let mut session = bench.session().await;
+    let content = b"a\t1\nb\t2\n";
+    let mut wrong = text();
+    wrong.max_rejects = 2;
+    let loaded = load_t(&mut session, content, &wrong).await.unwrap();
+    assert_eq!((loaded.records, loaded.rejected, loaded.sent), (2, 2, 0));
+    let mut right = wrong.clone();
+    right.header = Some(vec!["text".to_owned(), "id".to_owned()]);
+    let identity = file("t.copy", content);
+    assert_eq!(find_loaded(&session, &table("t"), &identity, &wrong).await.unwrap(), Some(2));
+    assert_eq!(find_loaded(&session, &table("t"), &identity, &right).await.unwrap(), None);
+    let loaded = load_t(&mut session, content, &right).await.unwrap();
+    assert_eq!((loaded.records, loaded.rejected, loaded.sent), (2, 0, 2));
+    assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "1|a\n2|b");
+    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM bulk.load), (SELECT count(*) FROM bulk.reject)"), "1|0");
+    // Now there are rows of it.
+    let said = "t.copy: it is loaded as text, header [\"text\",\"id\"], and it is now to be read as text; read it as \
+                before, or load it anew with --restart, which deletes all rows of the table";
+    let error = load_t(&mut session, content, &wrong).await.unwrap_err();
+    assert_eq!(chain(&error), said);
+    let error = find_loaded(&session, &table("t"), &identity, &wrong).await.unwrap_err();
+    assert_eq!(chain(&error), said);
 }
 
 const ROWS: usize = 20_000;

@@ -6,8 +6,8 @@ use std::io;
 use std::slice::from_mut;
 
 use bulk_pg::{
-    Dialect, Error, FileIdentity, LoadOptions, Merged, Refreshed, Session, count_rows, find_loaded, find_refreshed,
-    is_staged, load, merge_staged, refresh, write_rejects,
+    Dialect, Error, FileIdentity, InputFormat, LoadOptions, Merged, Refreshed, Session, count_rows, find_loaded,
+    find_refreshed, is_staged, load, merge_staged, refresh, write_rejects,
 };
 use bulk_testkit::postgres::{DatabaseUrl, Options, Server};
 use support::{Bench, Input, Log, broken_after, chain, load_t, numbered, table, whole};
@@ -393,6 +393,86 @@ async fn an_interrupted_refresh_goes_on_and_another_version_begins_anew() {
     let refreshed = refresh(from_mut(&mut session), &target, &two, whole(&csv), &each).await.unwrap();
     assert_eq!((counts(&refreshed.merged), refreshed.loaded.sent), ([20_000, 0, 1, 0], 8000));
     assert_eq!(bench.psql("SELECT count(*), sum(id) FROM t"), "20000|200010000");
+    assert_nothing_staged(&bench);
+}
+
+#[tokio::test]
+async fn a_file_that_was_read_in_another_way_is_read_again() {
+    let bench = Bench::new("reading", "CREATE TABLE t (id integer PRIMARY KEY, a integer, b integer)");
+    let mut session = bench.session().await;
+    let target = table("t");
+    let copy = b"1\t2\t3\n4\t5\t6\n";
+    let file = version("v1", copy);
+    let named = |names: [&str; 3]| {
+        let mut named = LoadOptions::default();
+        (named.input_format, named.header) = (InputFormat::CopyText, Some(names.map(str::to_owned).to_vec()));
+        named
+    };
+    let (wrong, right) = (named(["id", "a", "b"]), named(["id", "b", "a"]));
+    load(from_mut(&mut session), &target, &file, whole(copy), &wrong).await.unwrap();
+    assert_eq!(find_refreshed(&session, &target, &file, &wrong).await.unwrap(), Some(2));
+    assert_eq!(find_refreshed(&session, &target, &file, &right).await.unwrap(), None);
+    let refreshed = refresh(from_mut(&mut session), &target, &file, whole(copy), &right).await.unwrap();
+    assert_eq!((counts(&refreshed.merged), refreshed.loaded.sent), ([0, 2, 0, 0], 2));
+    assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "1|3|2\n4|6|5");
+
+    // The same of what is staged whole.
+    for (header, is_staged_right) in [(&wrong, false), (&right, true)] {
+        let mut staging = header.clone();
+        staging.stage = true;
+        let loaded = load(from_mut(&mut session), &target, &file, whole(copy), &staging).await.unwrap();
+        assert_eq!(loaded.sent, 2);
+        assert_eq!(is_staged(&session, &target, &file, &wrong).await.unwrap(), !is_staged_right);
+        assert_eq!(is_staged(&session, &target, &file, &right).await.unwrap(), is_staged_right);
+    }
+    let merged = merge_staged(&mut session, std::slice::from_ref(&target), &right).await.unwrap();
+    assert_eq!(counts(&merged[0]), [0, 0, 0, 2]);
+    assert_nothing_staged(&bench);
+}
+
+#[tokio::test]
+async fn what_was_staged_in_another_way_before_a_failure_is_staged_anew() {
+    let bench = Bench::new("restaged", "CREATE TABLE t (id text PRIMARY KEY, text text)");
+    let mut session = bench.session().await;
+    let target = table("t");
+    let mut csv = Vec::new();
+    for id in 1..20_000 {
+        csv.extend_from_slice(format!("\"{id:08}\",\"{:x<106}\"\n", "y").as_bytes());
+    }
+    csv.extend_from_slice(b"\"00020000\",\"\\\\server\"\n");
+    let file = version("v1", &csv);
+    let read = |names: [&str; 2], dialect| {
+        let mut options = LoadOptions::default();
+        (options.header, options.dialect) = (Some(names.map(str::to_owned).to_vec()), Some(dialect));
+        options.chunk_size = 120_000;
+        options
+    };
+    // The names are mended first, and then the dialect, as which the last record reads differently.
+    let (names, dialect) = (read(["text", "id"], Dialect::B), read(["id", "text"], Dialect::B));
+    let mut right = read(["id", "text"], Dialect::D);
+    for wrong in [&names, &dialect] {
+        let mut wrong = wrong.clone();
+        let log = Log::default();
+        log.observe(&mut wrong);
+        let open = broken_after(&csv, 2_000_000);
+        let error = refresh(from_mut(&mut session), &target, &file, open, &wrong).await.unwrap_err();
+        assert!(matches!(error, Error::Read { .. }), "{}", chain(&error));
+        assert!(log.lines()[0].ends_with("behind 0"), "{:?}", log.lines());
+    }
+    // A dialect that reads alike goes on with what is there.
+    let mut same = read(["id", "text"], Dialect::A);
+    let log = Log::default();
+    log.observe(&mut same);
+    let open = broken_after(&csv, 2_000_000);
+    refresh(from_mut(&mut session), &target, &file, open, &same).await.unwrap_err();
+    assert!(!log.lines()[0].ends_with("behind 0"), "{:?}", log.lines());
+
+    let log = Log::default();
+    log.observe(&mut right);
+    let refreshed = refresh(from_mut(&mut session), &target, &file, whole(&csv), &right).await.unwrap();
+    assert!(log.lines()[0].ends_with("behind 0"), "{:?}", log.lines());
+    assert_eq!((counts(&refreshed.merged), refreshed.loaded.sent), ([20_000, 0, 0, 0], 20_000));
+    assert_eq!(bench.psql("SELECT count(*), min(id), min(text) FROM t"), "20000|00000001|\\server");
     assert_nothing_staged(&bench);
 }
 

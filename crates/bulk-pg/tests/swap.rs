@@ -212,6 +212,24 @@ async fn what_changes_in_the_meantime_is_seen_and_an_interrupted_swap_goes_on() 
     assert_eq!(bench.psql("SELECT count(*) FROM bulk.load"), "0");
 }
 
+#[tokio::test]
+async fn a_new_table_is_made_anew_where_its_file_is_to_be_read_in_another_way() {
+    let bench = Bench::new("reading", DDL);
+    let mut session = bench.session().await;
+    let mut named = LoadOptions::default();
+    named.header = Some(vec!["id".to_owned(), "name".to_owned()]);
+    for (options, left) in [(&named, "3"), (&LoadOptions::default(), "0")] {
+        let files = [(table("court"), file("court.csv", COURT), named.clone())];
+        let tables = prepare_swap(&mut session, &files).await.unwrap();
+        let twin = tables.twin(&table("court")).unwrap();
+        load(from_mut(&mut session), twin, &files[0].1, whole(COURT), &named).await.unwrap();
+        let files = [(table("court"), file("court.csv", COURT), options.clone())];
+        let tables = prepare_swap(&mut session, &files).await.unwrap();
+        assert_eq!(bench.psql(&format!("SELECT count(*) FROM {}", tables.twin(&table("court")).unwrap())), left);
+    }
+    assert_eq!(bench.psql("SELECT count(*) FROM bulk.load"), "0");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_long_reader_is_waited_for_and_holds_up_nobody_else() {
     let bench = Bench::new("reader", DDL);

@@ -1,6 +1,6 @@
 use bulk_pg::{
-    FileIdentity, LoadOptions, Plan, Session, TableName, drop_foreign_keys, find_loaded, find_refreshed, is_staged,
-    merge_staged,
+    Error, FileIdentity, LoadOptions, Plan, Session, TableName, drop_foreign_keys, find_loaded, find_refreshed,
+    is_staged, merge_staged,
 };
 
 use super::Run;
@@ -34,10 +34,12 @@ pub(super) async fn find(
     match find_loaded(session, table, identity, options).await {
         // Nobody reads what is empty, or half of this very file: it is filled where it is.
         Ok(None) => Ok(Found::Nothing { stage: false }),
-        Ok(Some(_)) | Err(bulk_pg::Error::Occupied { .. }) if is_staged(session, table, identity, options).await? => {
+        Ok(Some(_)) | Err(Error::Occupied { .. } | Error::Columns { .. })
+            if is_staged(session, table, identity, options).await? =>
+        {
             Ok(Found::Staged)
         }
-        Ok(Some(_)) | Err(bulk_pg::Error::Occupied { .. }) => Ok(Found::Nothing { stage: true }),
+        Ok(Some(_)) | Err(Error::Occupied { .. } | Error::Columns { .. }) => Ok(Found::Nothing { stage: true }),
         Err(error) => Err(error.into()),
     }
 }
@@ -61,7 +63,7 @@ pub(super) async fn merge(
     let observer = run.report.clone();
     options.observer = std::sync::Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
     match merge_staged(session, tables, &options).await {
-        Err(bulk_pg::Error::Stopped { .. }) => Ok(false),
+        Err(Error::Stopped { .. }) => Ok(false),
         merged => {
             merged?;
             Ok(true)
