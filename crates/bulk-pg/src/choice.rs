@@ -1,4 +1,4 @@
-//! What of a file is loaded: columns, records, how many.
+//! What of a file is loaded: columns, records, how many; and what stands in for columns that it lacks.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,11 @@ pub(crate) const COLUMNS: &str = "
         ADD COLUMN IF NOT EXISTS repaired bigint NOT NULL DEFAULT 0;
     ALTER TABLE bulk.chunk ADD COLUMN IF NOT EXISTS filtered bigint NOT NULL DEFAULT 0,
         ADD COLUMN IF NOT EXISTS repaired bigint NOT NULL DEFAULT 0;
-    COMMENT ON COLUMN bulk.load.choice IS 'Which columns and records of the file were asked for; NULL: all. Its records are those that were gone over: filtered ones did not meet the conditions, repaired ones are loaded with other bytes than the file has.';";
+    COMMENT ON COLUMN bulk.load.choice IS 'Which columns and records of the file were asked for, and what was given for columns that it lacks; NULL: all. Its records are those that were gone over: filtered ones did not meet the conditions, repaired ones are loaded with other bytes than the file has.';";
 
-/// What is chosen, as one text that is equal for equal choices; `None` for all of the file.
+/// What is chosen, as one text that is equal for equal choices; `None` for all of the file and nothing beside it.
 pub(crate) fn describe(options: &LoadOptions) -> Option<String> {
-    let LoadOptions { columns, filter, limit, .. } = options;
+    let LoadOptions { columns, filter, limit, fill, .. } = options;
     let list = |texts: BTreeSet<String>, between: &str| texts.into_iter().collect::<Vec<_>>().join(between);
     let mut parts = Vec::new();
     if let Some(columns) = columns {
@@ -32,7 +32,23 @@ pub(crate) fn describe(options: &LoadOptions) -> Option<String> {
     if let Some(limit) = limit {
         parts.push(format!("limit {limit}"));
     }
+    if !fill.is_empty() {
+        let value = |(column, value): (&String, &String)| {
+            format!("\"{}\"='{}'", column.replace('"', "\"\""), value.replace('\'', "''"))
+        };
+        parts.push(format!("fill {}", fill.iter().map(value).collect::<Vec<_>>().join(", ")));
+    }
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Whether a load is of what the options choose. Ledgers did not always tell of fills: one that says nothing is of all of the
+/// file, whatever stood in for the columns that it lacks.
+pub(crate) fn is_same(load: &Load, options: &LoadOptions) -> bool {
+    let LoadOptions { columns, filter, limit, .. } = options;
+    match &load.choice {
+        None => columns.is_none() && filter.is_empty() && limit.is_none(),
+        choice => *choice == describe(options),
+    }
 }
 
 /// Says of a table with rows of a file that others were chosen than now.
@@ -123,5 +139,17 @@ mod tests {
             }
         }
         assert_eq!(described(None, &[], Some(0)).as_deref(), Some("limit 0"));
+    }
+
+    #[test]
+    fn fills_are_a_part_of_a_choice() {
+        let mut options = LoadOptions::default();
+        for (column, value) in [("price", "0"), ("a \"b\"", "it's, \"c\"='d'")] {
+            options.fill.insert(column.to_owned(), value.to_owned());
+        }
+        let text = r#"fill "a ""b"""='it''s, "c"=''d''', "price"='0'"#;
+        assert_eq!(describe(&options).as_deref(), Some(text));
+        options.limit = Some(7);
+        assert_eq!(describe(&options), Some(format!("limit 7; {text}")));
     }
 }

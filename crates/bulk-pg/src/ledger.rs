@@ -91,7 +91,7 @@ pub(crate) struct Load {
     pub(crate) filtered: u64,
     /// Records whose text was repaired.
     pub(crate) repaired: u64,
-    /// What was chosen of it; all, if nothing is said.
+    /// What was chosen of it, with what was given for columns that it lacks; all, if nothing is said.
     pub(crate) choice: Option<String>,
 }
 
@@ -340,7 +340,7 @@ pub async fn unfinished(session: &Session, table: &TableName) -> Result<Vec<File
         .query(
             "SELECT l.file_key, l.file_etag, l.file_size FROM bulk.load l
              WHERE l.target_oid = pg_catalog.to_regclass($1)::oid AND l.finished_at IS NULL
-               AND EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected)
+               AND EXISTS (SELECT FROM bulk.chunk c WHERE c.load_id = l.id AND c.records > c.rejected + c.filtered)
              ORDER BY l.id",
             &[&table.to_string()],
         )

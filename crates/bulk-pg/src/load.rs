@@ -67,7 +67,8 @@ pub struct LoadOptions {
     pub dialect: Option<Dialect>,
     /// The dialect to take where the file's beginning allows several.
     pub hint: Option<Dialect>,
-    /// Values for columns that the file lacks, as they would stand in the file.
+    /// Values for columns that the file lacks, as they would stand in the file. They are part of what is chosen: others
+    /// over rows that are there are refused, as another [`filter`](Self::filter) is.
     pub fill: BTreeMap<String, String>,
     /// Decoded bytes of a chunk, which is what a kill can cost; see [`RecordOptions::chunk_size`]. It may be another one
     /// in each run of a load. Default 16 MiB.
@@ -282,10 +283,9 @@ impl Found {
         if let Some(load) = loads.iter().find(|load| load.damage.is_some()) {
             return Err(occupied(format!("holds rows of a damaged copy of {}; {ANEW}", load.file.key)));
         }
-        let chosen = choice::describe(options);
         if let Some(place) = loads.iter().position(|load| load.file.key == file.key) {
             let load = loads.remove(place);
-            let is_chosen = load.choice == chosen;
+            let is_chosen = choice::is_same(&load, options);
             if load.file == *file && is_chosen && is_read_alike(&load, options) {
                 return Ok(Self { load: Some(load), gone });
             }
@@ -295,7 +295,7 @@ impl Found {
             } else if load.file == *file && is_chosen {
                 return Err(not_read_alike(&load, options));
             } else if load.file == *file {
-                return Err(occupied(choice::not_the_same(&load, chosen.as_deref())));
+                return Err(occupied(choice::not_the_same(&load, choice::describe(options).as_deref())));
             } else {
                 return Err(occupied(format!(
                     "holds {} of another version of {} (ETag {}, {} bytes; now {}, {} bytes); {ANEW}",

@@ -92,7 +92,7 @@ async fn find(
     let is_whole = load.finished.is_some()
         && load.damage.is_none()
         && load.file == *file
-        && load.choice == choice::describe(options)
+        && choice::is_same(&load, options)
         && is_read_alike(&load, options);
     Ok(Some(load).filter(|load| is_whole && !(is_empty && load.has_rows)))
 }

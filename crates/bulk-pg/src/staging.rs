@@ -131,8 +131,7 @@ pub async fn is_staged(
     let loads = ledger::loads(session.client(), &staged.table).await?;
     // Asked after the marks were read: rows that they speak of are seen.
     let is_empty = !has_rows(session, &staged.table).await?;
-    let chosen = choice::describe(options);
-    let is_asked_for = loads.iter().all(|load| load.choice == chosen && can_go_on(load, options));
+    let is_asked_for = loads.iter().all(|load| choice::is_same(load, options) && can_go_on(load, options));
     Ok(is_asked_for && !(is_empty && loads.iter().any(|load| load.has_rows)))
 }
 
@@ -225,8 +224,7 @@ async fn is_usable(
         )
         .await
         .map_err(Error::database(format!("look for the staging table of {table:#}")))?;
-    let chosen = choice::describe(options);
-    let is_asked_for = |load: &Load| load.choice == chosen && can_go_on(load, options);
+    let is_asked_for = |load: &Load| choice::is_same(load, options) && can_go_on(load, options);
     Ok(row.get(0) && ledger::loads(transaction, staging).await?.iter().all(is_asked_for))
 }
 

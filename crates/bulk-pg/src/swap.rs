@@ -189,8 +189,7 @@ async fn is_usable(
         )
         .await
         .map_err(Error::database(format!("look for the table that is to take the place of {:#}", twin.table)))?;
-    let chosen = choice::describe(options);
-    let is_asked_for = |load: &Load| load.choice == chosen && can_go_on(load, options);
+    let is_asked_for = |load: &Load| choice::is_same(load, options) && can_go_on(load, options);
     Ok(row.get(0) && ledger::loads(transaction, &twin.twin).await?.iter().all(is_asked_for))
 }
 

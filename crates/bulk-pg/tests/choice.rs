@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bulk_pg::{
-    CopyFormat, Error, Event, LoadOptions, Loaded, Plain, Session, count_rows, find_loaded, load, prepare_ledger,
-    restart, write_rejects,
+    CopyFormat, Error, Event, LoadOptions, Loaded, Plain, Session, count_rows, find_loaded, find_refreshed, is_staged,
+    load, prepare_ledger, refresh, restart, unfinished, write_rejects,
 };
 use support::{Bench, Counted, Log, chain, file, load_t, table, whole};
 use tokio_util::sync::CancellationToken;
@@ -247,6 +247,7 @@ async fn a_choice_of_nothing_is_loaded_and_in_nobodys_way() {
     interrupted(from_mut(&mut session), &csv, &none, 2).await.unwrap_err();
     let marked = bench.psql("SELECT count(*), sum(records) = sum(filtered) FROM bulk.chunk");
     assert_eq!(marked, "2|t");
+    assert_eq!(unfinished(&session, &table("t")).await.unwrap(), []);
     let before: u64 = bench.psql("SELECT sum(records) FROM bulk.chunk").parse().unwrap();
     let log = Log::default();
     log.observe(&mut none);
@@ -323,6 +324,61 @@ async fn another_choice_over_rows_is_refused_as_another_version_is() {
     let loaded = load_t(&mut session, &csv, &options(&[], None)).await.unwrap();
     assert_eq!((loaded.sent, loaded.filtered), (3000, 0));
     assert_eq!(bench.psql("SELECT choice IS NULL FROM bulk.load"), "t");
+}
+
+#[tokio::test]
+async fn another_fill_over_rows_is_refused_and_one_of_an_older_ledger_is_not() {
+    let csv = courts(3000);
+    let bench = Bench::new("fills", "CREATE TABLE t (id integer PRIMARY KEY, court text, note text, price integer)");
+    let mut session = bench.session().await;
+    let (identity, target) = (file("t.csv", &csv), table("t"));
+    let filled = |price: &str| {
+        let mut options = options(&[], None);
+        options.fill.insert("price".to_owned(), price.to_owned());
+        options.chunk_size = 10_000;
+        options
+    };
+    interrupted(from_mut(&mut session), &csv, &filled("0"), 2).await.unwrap_err();
+    let partly = bench.psql("SELECT count(*) FROM t");
+    for (other, now) in [(filled("1"), "fill \"price\"='1'"), (options(&[], None), "all of it")] {
+        let error = load(from_mut(&mut session), &target, &identity, || unreachable!(), &other).await.unwrap_err();
+        assert_eq!(
+            chain(&error),
+            format!(
+                "table public.t holds a part of the rows of another choice of t.csv (it was: fill \"price\"='0'; now: \
+                 {now}); load it anew with --restart, which deletes all rows of the table"
+            )
+        );
+    }
+    assert_eq!(bench.psql("SELECT count(*) FROM t"), partly);
+    let loaded = load_t(&mut session, &csv, &filled("0")).await.unwrap();
+    assert_eq!(loaded.sent.to_string(), (3000 - partly.parse::<u64>().unwrap()).to_string());
+    assert_eq!(bench.psql("SELECT count(*), sum(price) FROM t"), "3000|0");
+
+    // A refresh takes it as another one, be it in the table or staged.
+    assert_eq!(find_refreshed(&session, &target, &identity, &filled("0")).await.unwrap(), Some(3000));
+    assert_eq!(find_refreshed(&session, &target, &identity, &filled("1")).await.unwrap(), None);
+    for price in ["1", "2"] {
+        let mut staging = filled(price);
+        staging.stage = true;
+        let loaded = load_t(&mut session, &csv, &staging).await.unwrap();
+        assert_eq!(loaded.sent, 3000);
+        assert_eq!(is_staged(&session, &target, &identity, &filled("1")).await.unwrap(), price == "1");
+    }
+    let refreshed = refresh(from_mut(&mut session), &target, &identity, whole(&csv), &filled("1")).await.unwrap();
+    assert_eq!((refreshed.loaded.sent, refreshed.merged.changed), (3000, 3000));
+    assert_eq!(bench.psql("SELECT count(*), sum(price) FROM t"), "3000|3000");
+
+    // As it was before fills were told of.
+    bench.psql("UPDATE bulk.load SET choice = NULL");
+    for options in [filled("1"), options(&[], None)] {
+        assert_eq!(find_loaded(&session, &target, &identity, &options).await.unwrap(), Some(3000));
+        assert_eq!(find_refreshed(&session, &target, &identity, &options).await.unwrap(), Some(3000));
+    }
+    let mut chosen = filled("1");
+    chosen.limit = Some(7);
+    let error = find_loaded(&session, &target, &identity, &chosen).await.unwrap_err();
+    assert!(chain(&error).contains("(it was: all of it; now: limit 7; fill \"price\"='1')"), "{}", chain(&error));
 }
 
 #[tokio::test]
