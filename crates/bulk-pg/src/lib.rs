@@ -106,6 +106,7 @@ mod json;
 mod json_column;
 mod key;
 mod ledger;
+mod leftover;
 mod lines;
 mod load;
 mod loader;

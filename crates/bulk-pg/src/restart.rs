@@ -4,12 +4,14 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Oid;
 
 use crate::dependents::Dependents;
-use crate::table_lock::{LOCK_TIMEOUT, begin_locked, end, lock_exclusively};
+use crate::leftover::{self, Kind, Leftover, begin_locked_with_leftovers};
+use crate::table_lock::{LOCK_TIMEOUT, end, lock_exclusively};
 use crate::verify::is_any_row;
 use crate::{Error, Plan, Session, TableName};
 
-/// Empties tables and forgets what was loaded into them, in one transaction, so that a load begins anew. Tables that are
-/// not there are passed over.
+/// Empties tables and forgets what was loaded into them, in one transaction, so that a load begins anew. What an interrupted
+/// refresh or swap has left beside them goes, too. Tables that are not there are passed over. The ledger must be
+/// [prepared](crate::prepare_ledger).
 ///
 /// Other tables that refer to them by foreign keys must be empty: none of their rows is touched.
 ///
@@ -38,8 +40,9 @@ pub async fn restart_with_plan(session: &mut Session, plan: &Plan<'_>, tables: &
 }
 
 async fn empty(session: &mut Session, plan: Option<&Plan<'_>>, tables: &[TableName]) -> Result<usize, Error> {
-    let (transaction, asked) = begin_locked(session, tables, LOCK_TIMEOUT).await?;
-    let result = empty_and_forget(&transaction, plan, tables, asked).await;
+    let kinds = [Kind::Staging, Kind::Twin];
+    let (transaction, asked, leftovers) = begin_locked_with_leftovers(session, tables, &kinds, LOCK_TIMEOUT).await?;
+    let result = empty_and_forget(&transaction, plan, tables, asked, &leftovers).await;
     end(transaction, result, EMPTY).await
 }
 
@@ -50,10 +53,12 @@ async fn empty_and_forget(
     plan: Option<&Plan<'_>>,
     tables: &[TableName],
     asked: Vec<(TableName, Oid)>,
+    leftovers: &[Leftover],
 ) -> Result<usize, Error> {
     for (table, _) in &asked {
         lock_exclusively(transaction, table).await?;
     }
+    leftover::discard(transaction, leftovers).await?;
     let mut dependents = match plan {
         Some(plan) => Dependents::find(transaction, plan, tables).await?,
         None => Dependents::default(),

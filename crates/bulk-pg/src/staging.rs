@@ -10,8 +10,9 @@ use crate::column::Target;
 use crate::input_format::can_go_on;
 use crate::key::Key;
 use crate::ledger::{self, FileIdentity, Load, unsigned};
+use crate::leftover::{self, Kind, begin_locked_with_leftovers};
 use crate::load::load_table;
-use crate::table_lock::{LOCK_CLASS, begin_locked, end};
+use crate::table_lock::{LOCK_CLASS, end};
 use crate::verify::has_rows;
 use crate::{Error, Event, Ident, Input, LoadOptions, Loaded, Session, TableName, choice};
 
@@ -156,7 +157,8 @@ pub(crate) async fn stage(
     Ok(loaded)
 }
 
-/// Finds the staging table with what an interrupted run has left in it, or makes it.
+/// Finds the staging table with what an interrupted run has left in it, or makes it. A new table that an interrupted swap
+/// has left goes.
 async fn prepare(
     session: &mut Session,
     (table, oid): (&TableName, Oid),
@@ -165,8 +167,10 @@ async fn prepare(
     options: &LoadOptions,
 ) -> Result<(), Error> {
     let both = [table.clone(), staging.clone()];
-    let (transaction, _) = begin_locked(session, &both, options.lock_timeout).await?;
+    let (transaction, _, leftovers) =
+        begin_locked_with_leftovers(session, &both, &[Kind::Twin], options.lock_timeout).await?;
     let result = async {
+        leftover::discard(&transaction, &leftovers).await?;
         forget_strays(&transaction).await?;
         if is_usable(&transaction, (table, oid), staging, file, options).await? {
             return Ok(());
@@ -292,7 +296,7 @@ async fn drop_plain_indexes(transaction: &Transaction<'_>, staging: &TableName) 
 }
 
 /// Removes a staging table with all that is known of it.
-async fn discard(transaction: &Transaction<'_>, target: Oid) -> Result<(), Error> {
+pub(crate) async fn discard(transaction: &Transaction<'_>, target: Oid) -> Result<(), Error> {
     let action = || Error::database("remove a staging table");
     let staging = name(target);
     transaction.batch_execute(&format!("DROP TABLE IF EXISTS {staging}")).await.map_err(action())?;
@@ -402,7 +406,7 @@ pub(crate) async fn add_columns(session: &Session, load: &Load, columns: &[Strin
 }
 
 /// Has an error speak of the table that people know.
-fn rename(error: Error, staging: &TableName, target: &TableName) -> Error {
+pub(crate) fn rename(error: Error, staging: &TableName, target: &TableName) -> Error {
     let known = |table: TableName| if table == *staging { target.clone() } else { table };
     match error {
         Error::Copy { file, table, first, last, offset, column, source } => {

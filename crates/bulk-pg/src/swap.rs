@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::entangled::outside_keys;
 use crate::input_format::can_go_on;
 use crate::ledger::{self, Load};
+use crate::leftover::{self, Kind, begin_locked_with_leftovers};
 use crate::table_lock::{LOCK_TIMEOUT, begin_locked, end};
 use crate::twin::{Script, Statistics, Twin, revoke_defaults, scripts, statistics};
 use crate::verify::is_any_row;
@@ -97,7 +98,8 @@ impl Swap {
 
 /// Makes new, empty tables of the structure of old ones, each beside its own in a schema `bulk_next_…`: columns, defaults,
 /// sequences, owner, privileges, comments and storage parameters are taken over. What an interrupted run has loaded into
-/// them of the same file stays; what is of another version of it, or was chosen or read by other options, goes.
+/// them of the same file stays; what is of another version of it, or was chosen or read by other options, goes; so does what an
+/// interrupted refresh has staged for the old ones.
 ///
 /// Load them by the names that [`Swap::twin`] gives, give them what [`Swap::schema`] has, verify them, and
 /// [`swap`] them. The ledger must be [prepared](crate::prepare_ledger).
@@ -112,8 +114,13 @@ pub async fn prepare_swap(
     files: &[(TableName, FileIdentity, LoadOptions)],
 ) -> Result<Swap, Error> {
     let tables: Vec<TableName> = files.iter().map(|(table, ..)| table.clone()).collect();
-    let (transaction, found) = begin_locked(session, &tables, LOCK_TIMEOUT).await?;
-    let result = prepare(&transaction, files, found).await;
+    let (transaction, found, leftovers) =
+        begin_locked_with_leftovers(session, &tables, &[Kind::Staging], LOCK_TIMEOUT).await?;
+    let result = async {
+        leftover::discard(&transaction, &leftovers).await?;
+        prepare(&transaction, files, found).await
+    };
+    let result = result.await;
     end(transaction, result, "make tables to be swapped").await
 }
 
@@ -492,7 +499,8 @@ async fn drop_old(transaction: &Transaction<'_>) -> Result<usize, Error> {
     Ok(tables.len())
 }
 
-async fn drop_if_empty(transaction: &Transaction<'_>, schema: &str) -> Result<(), Error> {
+/// Drops a schema, unless something is in it.
+pub(crate) async fn drop_if_empty(transaction: &Transaction<'_>, schema: &str) -> Result<(), Error> {
     let action = || Error::database("drop an empty schema");
     let row = transaction
         .query_one(

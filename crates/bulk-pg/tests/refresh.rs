@@ -7,7 +7,7 @@ use std::slice::from_mut;
 
 use bulk_pg::{
     Dialect, Error, FileIdentity, InputFormat, LoadOptions, Merged, Refreshed, Session, count_rows, find_loaded,
-    find_refreshed, is_staged, load, merge_staged, refresh, write_rejects,
+    find_refreshed, is_staged, load, merge_staged, refresh, restart, write_rejects,
 };
 use bulk_testkit::postgres::{DatabaseUrl, Options, Server};
 use support::{Bench, Input, Log, broken_after, chain, load_t, numbered, table, whole};
@@ -473,6 +473,38 @@ async fn what_was_staged_in_another_way_before_a_failure_is_staged_anew() {
     assert!(log.lines()[0].ends_with("behind 0"), "{:?}", log.lines());
     assert_eq!((counts(&refreshed.merged), refreshed.loaded.sent), ([20_000, 0, 0, 0], 20_000));
     assert_eq!(bench.psql("SELECT count(*), min(id), min(text) FROM t"), "20000|00000001|\\server");
+    assert_nothing_staged(&bench);
+}
+
+#[tokio::test]
+async fn a_restart_takes_what_an_interrupted_refresh_has_left() {
+    let ddl = "CREATE TABLE t (id integer PRIMARY KEY, text text); INSERT INTO t VALUES (0, 'old');
+               CREATE TABLE u (LIKE t)";
+    let bench = Bench::new("restart", ddl);
+    let mut session = bench.session().await;
+    let csv = numbered(20_000);
+    let mut each = options();
+    each.chunk_size = 120_000;
+    let open = broken_after(&csv, 1_500_000);
+    refresh(from_mut(&mut session), &table("t"), &version("v1", &csv), open, &each).await.unwrap_err();
+    stage(&mut session, "u", "id,text\n1,a\n").await;
+    let lock = |function: &str| {
+        format!(
+            "SELECT pg_{function}(x'62756c6b'::integer, staging_oid::bigint::integer) IS NULL
+             FROM bulk.refresh WHERE target_table = 't'"
+        )
+    };
+    let other = bench.session().await;
+    other.client().query_one(&lock("advisory_lock"), &[]).await.unwrap();
+    let error = restart(&mut session, &[table("t")]).await.unwrap_err();
+    assert_eq!(chain(&error), "table public.t is being loaded by another session; wait for it, or stop it");
+    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM bulk.load)"), "1|2");
+    other.client().query_one(&lock("advisory_unlock"), &[]).await.unwrap();
+    restart(&mut session, &[table("t")]).await.unwrap();
+    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM bulk.load)"), "0|1");
+    // That of another table stays.
+    assert_eq!(bench.psql("SELECT target_table, staging_oid IN (SELECT oid FROM pg_class) FROM bulk.refresh"), "u|t");
+    restart(&mut session, &[table("u")]).await.unwrap();
     assert_nothing_staged(&bench);
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bulk_pg::{
     Error, FileIdentity, LoadOptions, PostDataOptions, Session, Swap, SwapOptions, TableName, apply_post_data,
-    count_rows, drop_swapped, find_loaded, load, prepare_swap, settle, swap,
+    count_rows, drop_swapped, find_loaded, is_staged, load, prepare_swap, restart, settle, swap,
 };
 use support::{Bench, chain, table, whole};
 use tokio_util::sync::CancellationToken;
@@ -228,6 +228,51 @@ async fn a_new_table_is_made_anew_where_its_file_is_to_be_read_in_another_way() 
         assert_eq!(bench.psql(&format!("SELECT count(*) FROM {}", tables.twin(&table("court")).unwrap())), left);
     }
     assert_eq!(bench.psql("SELECT count(*) FROM bulk.load"), "0");
+}
+
+#[tokio::test]
+async fn what_an_interrupted_swap_or_refresh_has_left_goes_with_a_change_of_mind() {
+    let bench = Bench::new("leftover", DDL);
+    let mut session = bench.session().await;
+    let left = || {
+        bench.psql(
+            "SELECT (SELECT string_agg(target_table, ' ' ORDER BY target_table = 'court') FROM bulk.swap),
+                    (SELECT string_agg(target_table, ' ' ORDER BY target_table = 'court') FROM bulk.refresh),
+                    (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bulk\\_next\\_%'),
+                    (SELECT count(*) FROM pg_class WHERE relname ~ '^refresh_[0-9]' AND relkind = 'r'),
+                    (SELECT string_agg(file_key || ' ' || (target_schema LIKE 'bulk_next%'), ', '
+                                       ORDER BY file_key, target_schema LIKE 'bulk_next%') FROM bulk.load)",
+        )
+    };
+    let tables = prepare_swap(&mut session, &files()).await.unwrap();
+    fill(&mut session, &tables).await;
+    complete(&mut session, &tables).await;
+    assert_eq!(left(), "Docket court||2|0|court.csv true, docket.csv true");
+
+    // The new table of the one that is to be refreshed goes, and the other stays, to which it had a foreign key.
+    let mut staging = LoadOptions::default();
+    staging.stage = true;
+    let identity = file("court.csv", COURT);
+    load(from_mut(&mut session), &table("court"), &identity, whole(COURT), &staging).await.unwrap();
+    assert_eq!(left(), "Docket|court|1|1|court.csv false, docket.csv true");
+    assert!(is_staged(&session, &table("court"), &identity, &staging).await.unwrap());
+
+    let tables = prepare_swap(&mut session, &files()).await.unwrap();
+    assert_eq!(left(), "Docket court||2|0|docket.csv true");
+    fill(&mut session, &tables).await;
+    complete(&mut session, &tables).await;
+    swap(&mut session, &tables, &SwapOptions::default()).await.unwrap();
+    assert_eq!(drop_swapped(&mut session).await.unwrap(), 2);
+    assert_eq!(left(), "||0|0|court.csv false, docket.csv false");
+    assert_eq!(bench.psql("SELECT count(*), min(name) FROM court"), "2|new");
+
+    // A restart takes both.
+    let tables = prepare_swap(&mut session, &files()).await.unwrap();
+    fill(&mut session, &tables).await;
+    assert_eq!(left(), "Docket court||2|0|court.csv false, court.csv true, docket.csv false, docket.csv true");
+    restart(&mut session, &[docket(), table("court")]).await.unwrap();
+    assert_eq!(left(), "||0|0|");
+    assert_eq!(bench.psql("SELECT (SELECT count(*) FROM court), (SELECT count(*) FROM app.\"Docket\")"), "0|0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
