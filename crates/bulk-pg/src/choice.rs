@@ -41,8 +41,8 @@ pub(crate) fn describe(options: &LoadOptions) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// Whether a load is of what the options choose. Ledgers did not always tell of fills: one that says nothing is of all of the
-/// file, whatever stood in for the columns that it lacks.
+/// Whether a load is of what the options choose. Ledgers did not always tell of fills: one that says nothing is of all of
+/// the file, whatever stood in for the columns that it lacks.
 pub(crate) fn is_same(load: &Load, options: &LoadOptions) -> bool {
     let LoadOptions { columns, filter, limit, .. } = options;
     match &load.choice {

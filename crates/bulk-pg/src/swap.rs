@@ -98,8 +98,8 @@ impl Swap {
 
 /// Makes new, empty tables of the structure of old ones, each beside its own in a schema `bulk_next_…`: columns, defaults,
 /// sequences, owner, privileges, comments and storage parameters are taken over. What an interrupted run has loaded into
-/// them of the same file stays; what is of another version of it, or was chosen or read by other options, goes; so does what an
-/// interrupted refresh has staged for the old ones.
+/// them of the same file stays; what is of another version of it, or was chosen or read by other options, goes; so does what
+/// an interrupted refresh has staged for the old ones.
 ///
 /// Load them by the names that [`Swap::twin`] gives, give them what [`Swap::schema`] has, verify them, and
 /// [`swap`] them. The ledger must be [prepared](crate::prepare_ledger).
