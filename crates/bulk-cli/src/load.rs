@@ -92,6 +92,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     while sessions.len() < load.connections {
         sessions.push(load.database.connect().await?);
     }
+    state_compression(&sessions[0], report);
     prepare_ledger(&sessions[0]).await?;
     if load.restart {
         restart(&mut sessions[0], std::slice::from_ref(&load.table)).await?;
@@ -178,6 +179,13 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
 /// Refuses options that do not go together, before anything is emptied or dropped for them.
 pub(crate) fn check(options: &LoadOptions) -> Result<(), Failure> {
     options.check().map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Says how wide values are compressed where that is our choice and not the server's.
+pub(crate) fn state_compression(session: &Session, report: &Report) {
+    if session.uses_lz4() {
+        report.detail("wide values are compressed by lz4; --no-lz4 leaves that to the server");
+    }
 }
 
 /// Makes again what this run or one that failed has dropped of the table.

@@ -27,7 +27,7 @@ use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
-use crate::load::{check, content};
+use crate::load::{check, content, state_compression};
 use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::selection::Selection;
@@ -82,6 +82,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     // It is held until the session ends, and so for the whole run.
     let Some(locked) = stop.run_until_cancelled(lock_mirror(&mut session)).await else { return Ok(Exit::Interrupted) };
     locked?;
+    state_compression(&session, report);
     let mut exit = if snapshot.missing.is_empty() { Exit::Done } else { Exit::Incomplete };
     let Some(schema) = stop.run_until_cancelled(read_schema(&run, &snapshot)).await else {
         return Ok(Exit::Interrupted);
