@@ -9,8 +9,8 @@ use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{BlockingBody, OrderedBody, StagedFile};
 use bulk_pg::{
     Checksum, ContentVerdict, FileIdentity, InputFormat, LoadOptions, PostDataOptions, Session, TableName,
-    Verification, Verifier, drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger, restart,
-    restore_dependents,
+    Verification, Verifier, count_rejects, drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger,
+    restart, restore_dependents,
 };
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -115,8 +115,16 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     for place in 0..inputs.items.len() {
         // The first one is not mixed with rows that somebody else put there; the others come to it.
         options.append = load.append || place > 0;
-        let identity = &inputs.items[place].identity;
+        let Input { name, path, identity, .. } = &inputs.items[place];
         if load.refresh && is_refreshed(&sessions[0], &load.table, identity, &options, report).await? {
+            let left_out = count_rejects(&sessions[0], &load.table).await?;
+            if let Some(rejects) = &rejects {
+                rejects.write(&sessions[0], &load.table, path, identity, true, report).await?;
+            }
+            if left_out > 0 {
+                is_any_left_out = true;
+                report.warn(format!("{name}: {left_out} records were left out"));
+            }
             tally.done();
             continue;
         }
