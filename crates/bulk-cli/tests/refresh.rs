@@ -2,11 +2,13 @@
 
 mod support;
 
-use std::fs::read_to_string;
-use std::process::Command;
+use std::fs::{File, read_to_string};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bulk_testkit::postgres::Database;
 use bulk_testkit::snapshot::{self, Snapshot, Spec};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{Bench, Ran, bulk, kill_when, server, small};
 
@@ -141,6 +143,69 @@ fn a_refresh_that_is_killed_goes_on() {
     bench.assert_holds(&made);
     assert_eq!(structure(&bench), before);
     assert_eq!(bench.sql("SELECT (SELECT count(*) FROM bulk.refresh) + (SELECT count(*) FROM bulk.dropped)"), "0");
+}
+
+/// Whether the foreign keys are there, and how many are noted as dropped.
+fn keys(bench: &Bench) -> String {
+    bench.sql(
+        "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'f' ORDER BY 1, 2;
+         SELECT count(*) FROM bulk.dropped",
+    )
+}
+
+#[test]
+fn a_merge_that_fails_or_is_stopped_leaves_no_table_without_its_keys() {
+    let (bench, _) = Bench::with(&small());
+    bench.mirror(&[]).assert(3, &[]);
+    let (before, with_keys) = (structure(&bench), keys(&bench));
+    let made = newer(&bench, &Spec { seed: 2, ..small() });
+    // Dockets come in the middle. All see at once what a sequence is set to: to wait, to fail, to go on.
+    bench.sql(
+        "CREATE SEQUENCE gate;
+         CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS '
+         DECLARE now bigint;
+         BEGIN
+             LOOP
+                 SELECT last_value INTO now FROM public.gate;
+                 EXIT WHEN now > 1;
+                 PERFORM pg_sleep(0.005);
+             END LOOP;
+             IF now = 2 THEN RAISE EXCEPTION ''not now''; END IF;
+             RETURN NULL;
+         END';
+         CREATE TRIGGER gate BEFORE INSERT OR UPDATE OR DELETE ON search_docket EXECUTE FUNCTION gate()",
+    );
+    bench.sql("SELECT setval('gate', 2)");
+    bench.mirror(&["--refresh"]).assert(1, &["foreign keys of the tables to be refreshed are dropped", "not now"]);
+    assert_eq!(keys(&bench), with_keys);
+
+    bench.sql("SELECT setval('gate', 1)");
+    let said = bench.folder.path().join("said");
+    let mut command = bench.command(&["--refresh"]);
+    let mut child = command.stdout(Stdio::null()).stderr(File::create(&said).unwrap()).spawn().unwrap();
+    let (pid, deadline) = (Pid::from_child(&child), Instant::now() + Duration::from_secs(120));
+    let said = || read_to_string(&said).unwrap();
+    let mut wait_until = |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "{}", said());
+            std::thread::yield_now();
+        }
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    wait_until(&|| bench.sql(waiting) == "1");
+    assert_ne!(keys(&bench), with_keys);
+    kill_process(pid, Signal::INT).unwrap();
+    wait_until(&|| said().contains("stopping"));
+    bench.sql("SELECT setval('gate', 3)");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", said());
+    assert_eq!(keys(&bench), with_keys);
+    assert_ne!(bench.sql("SELECT count(*) FROM bulk.refresh"), "0");
+
+    bench.mirror(&["--refresh"]).assert(3, &["verified: "]);
+    bench.assert_holds(&made);
+    assert_eq!(structure(&bench), before);
+    assert_eq!(keys(&bench), with_keys);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 use bulk_pg::{
-    Error, FileIdentity, LoadOptions, Plan, Session, TableName, drop_foreign_keys, find_loaded, find_refreshed,
-    is_staged, merge_staged,
+    Error, FileIdentity, LoadOptions, OrphanPolicy, Plan, PostData, Session, TableName, drop_foreign_keys, find_loaded,
+    find_refreshed, has_dropped, is_staged, merge_staged, restore_dependents,
 };
+use tokio_util::sync::CancellationToken;
 
-use super::Run;
+use super::findings::list_post_data;
+use super::{Run, post_data_options};
 use crate::exit::Failure;
 
 /// What the database has of a file.
@@ -62,11 +64,48 @@ pub(super) async fn merge(
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();
     options.observer = std::sync::Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
-    match merge_staged(session, tables, &options).await {
+    let merged = merge_staged(session, tables, &options).await;
+    if merged.is_err() {
+        restore_keys(run, session, tables).await;
+    }
+    match merged {
         Err(Error::Stopped { .. }) => Ok(false),
         merged => {
             merged?;
             Ok(true)
         }
     }
+}
+
+/// Makes again what is dropped of tables that were to be merged, so that those that others use are not without their foreign
+/// keys until the next run succeeds. What cannot be is said, and left to that.
+async fn restore_keys(run: &Run<'_>, session: &mut Session, tables: &[TableName]) {
+    let report = run.report;
+    let left = |error: bulk_pg::Error| {
+        let error = anyhow::Error::from(error);
+        report.warn(format!("foreign keys that were dropped stay in bulk.dropped for the next run: {error:#}"));
+    };
+    let mut options = post_data_options(run);
+    // Whoever stopped the run did not ask for tables without keys; and these are no rows to take anything out of.
+    options.stop = CancellationToken::new();
+    options.orphans = OrphanPolicy::Report;
+    // It may be that the merge failed because others use a table: they are not waited for without end. A session that
+    // cannot be told this cannot do the rest.
+    let patience = LoadOptions::default().lock_timeout.as_millis();
+    let _ = session.client().batch_execute(&format!("SET lock_timeout = {patience}")).await;
+    // One by one, so that each that is free gets its keys.
+    for table in tables.iter().map(std::slice::from_ref) {
+        let restored = async {
+            match has_dropped(session, table).await? {
+                true => restore_dependents(std::slice::from_mut(session), table, &options).await,
+                false => Ok(PostData::default()),
+            }
+        };
+        match restored.await {
+            Ok(done) => _ = list_post_data(&done, report),
+            Err(error) if session.client().is_closed() => return left(error),
+            Err(error) => left(error),
+        }
+    }
+    let _ = session.client().batch_execute("SET lock_timeout = 0").await;
 }
