@@ -21,7 +21,7 @@ use serde_json::json;
 
 use self::choice::{choose, read_schema, wanted_tables};
 use self::files::{Job, load_all, load_options, remove};
-use self::findings::{has_orphans, list_left_out, list_post_data, summarise};
+use self::findings::{list_left_out, list_post_data, refuse_orphans, summarise};
 use self::refresh::{Found, find, merge};
 use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
@@ -123,7 +123,15 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         return Ok(Exit::Interrupted);
     }
     if let Some(swap) = &swap {
-        let swapped = swap::finish(&run, &mut sessions, swap).await?;
+        let mut is_any_rejected = false;
+        let swapped = swap::finish(&run, &mut sessions, swap, &mut is_any_rejected).await;
+        // Whether or not they are in their places: these rows are left out of them.
+        let written = match rejects.as_ref().filter(|_| is_any_rejected) {
+            Some(rejects) => write_rejects(&run, &snapshot, rejects, &sessions[0], true).await,
+            None => Ok(()),
+        };
+        let swapped = swapped?;
+        written?;
         exit = exit.max(swapped);
         if matches!(swapped, Exit::Interrupted | Exit::Differs) {
             return Ok(exit);
@@ -144,10 +152,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     if let Some(rejects) = rejects.filter(|_| !post_data.rejected.is_empty()) {
         write_rejects(&run, &snapshot, &rejects, &sessions[0], true).await?;
     }
-    if mirror.orphans == Orphans::Fail && has_orphans(&post_data) {
-        let what = anyhow::anyhow!("rows refer to nothing, and --orphans fail was asked for");
-        return Err(Failure::new(Exit::Failed, what));
-    }
+    refuse_orphans(mirror.orphans, &post_data)?;
     for table in &wanted {
         let count = count_rejects(&sessions[0], table).await?;
         if count > 0 {

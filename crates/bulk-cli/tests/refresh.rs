@@ -2,15 +2,16 @@
 
 mod support;
 
-use std::fs::{File, read_to_string};
+use std::fs::{File, OpenOptions, read_to_string};
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bulk_testkit::postgres::Database;
-use bulk_testkit::snapshot::{self, Snapshot, Spec};
+use bulk_testkit::snapshot::{self, SchemaFlavour, Snapshot, Spec};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::{Bench, Ran, bulk, kill_when, server, small};
+use support::{Bench, Ran, bulk, files, kill_when, server, small};
 
 /// A folder, and a database with a table of four rows of whatever origin.
 fn people() -> (tempfile::TempDir, Database) {
@@ -206,6 +207,54 @@ fn a_merge_that_fails_or_is_stopped_leaves_no_table_without_its_keys() {
     bench.assert_holds(&made);
     assert_eq!(structure(&bench), before);
     assert_eq!(keys(&bench), with_keys);
+}
+
+#[test]
+fn orphans_of_new_tables_are_no_matter_of_the_old_ones() {
+    let spec = Spec { schema: SchemaFlavour::Published, orphans: 40, ..small() };
+    let (bench, old) = Bench::with(&spec);
+    bench.mirror(&[]).assert(3, &["5 rows refer to nothing in public.search_opinioncluster"]);
+    newer(&bench, &Spec { seed: 2, ..spec });
+    let courts = "courts-2026-07-31.csv.bz2";
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    encoder.write_all(b"\"bad\"\n").unwrap();
+    let mut file = OpenOptions::new().append(true).open(bench.data().join(courts)).unwrap();
+    file.write_all(&encoder.finish().unwrap()).unwrap();
+    let folder = bench.folder.path().join("rejects");
+    let swap = |orphans| {
+        let rejects = ["--max-rejects", "1", "--rejects", folder.to_str().unwrap()];
+        bench.mirror(&[&["--swap", "--keep-old", "--orphans", orphans][..], &rejects].concat())
+    };
+    let raw = || read_to_string(folder.join(format!("{courts}.rejects"))).unwrap();
+    let lines = || -> usize {
+        let files = files(&folder).into_iter().filter(|(name, _)| name.ends_with(".jsonl"));
+        files.map(|(_, content)| content.iter().filter(|byte| **byte == b'\n').count()).sum()
+    };
+
+    swap("fail").assert(1, &["rows refer to nothing, and --orphans fail was asked for"]);
+    bench.assert_holds(&old);
+    assert_eq!(bench.sql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bulk\\_old%'"), "0");
+    assert_eq!((raw().as_str(), lines()), ("\"bad\"\n", 1));
+
+    swap("reject").assert(3, &["are moved to bulk.reject", "33 tables have taken the places of the old ones"]);
+    let rejects: usize = bench.sql("SELECT count(*) FROM bulk.reject").parse().unwrap();
+    assert!(rejects > 40, "{rejects}");
+    assert_eq!((raw().as_str(), lines()), ("\"bad\"\n", rejects));
+    assert_eq!(
+        bench
+            .sql("SELECT count(*) FROM pg_constraint WHERE NOT convalidated AND connamespace = 'public'::regnamespace"),
+        "0"
+    );
+    // Those that were there have all of their rows.
+    let kept =
+        "SELECT sum((xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM ' || oid::regclass, false, true,
+                                                                '')))[1]::text::bigint)
+                FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text LIKE 'bulk\\_old\\_%'";
+    assert_eq!(bench.sql(kept), old.files.iter().map(|file| file.rows).sum::<u64>().to_string());
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    swap("reject").assert(3, &["33 of 33 files had been loaded", "nothing to load"]);
+    assert_eq!((raw().as_str(), lines()), ("\"bad\"\n", rejects));
 }
 
 #[test]

@@ -55,19 +55,19 @@ pub(crate) struct Moved {
 }
 
 /// Moves the orphans of every foreign key that a [note](foreign_key::NOTE) of ours marks, and that leads from a table which
-/// was loaded; then the key is validated. Each in one transaction, so that whatever ends it leaves the key as it was. `step`
-/// is told of each key, and may stop the work.
+/// was loaded and `is_asked` takes; then the key is validated. Each in one transaction, so that whatever ends it leaves the
+/// key as it was. `step` is told of each key, and may stop the work.
 ///
 /// A row that refers to one which is moved would be an orphan, so it goes, too. Only rows of tables that were loaded are
 /// ever moved: where others would have to go, nothing is done.
 pub(crate) async fn reject(
     session: &mut Session,
-    only: Option<&[TableName]>,
+    is_asked: impl Fn(&TableName) -> bool,
     step: impl Fn(&str) -> Result<(), Error>,
 ) -> Result<Moved, Error> {
     let mut moved = Moved::default();
     for key in violated(session).await? {
-        if only.is_some_and(|tables| !tables.contains(&key.table)) {
+        if !is_asked(&key.table) {
             continue;
         }
         step(&format!("move the orphans of {:#} to bulk.reject", key.name))?;

@@ -54,6 +54,9 @@ pub struct PostData {
 pub struct PostDataOptions {
     /// What is done with rows that violate a foreign key. Default: they stay and are reported.
     pub orphans: OrphanPolicy,
+    /// The tables whose orphans [`OrphanPolicy::Reject`] moves; what refers to these rows goes with them, whichever table it
+    /// is in. Default `None`: all tables that were loaded, in this run or an earlier one.
+    pub orphans_of: Option<Vec<TableName>>,
     /// Who is told of each statement. Default nobody.
     pub observer: Arc<dyn Observer>,
     /// Cancel it to stop when the statements that run have ended, with [`Error::Stopped`]. Default a token of its own.
@@ -62,7 +65,12 @@ pub struct PostDataOptions {
 
 impl Default for PostDataOptions {
     fn default() -> Self {
-        Self { orphans: OrphanPolicy::default(), observer: Arc::new(()), stop: CancellationToken::new() }
+        Self {
+            orphans: OrphanPolicy::default(),
+            orphans_of: None,
+            observer: Arc::new(()),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -208,7 +216,9 @@ async fn apply(
     tables.sort_by_key(|(table, work)| Reverse(size(*table).saturating_mul(work.keys.len() as i64)));
     run.side_by_side(sessions, tables, &mut done).await?;
     if options.orphans == OrphanPolicy::Reject {
-        let moved = orphans::reject(&mut sessions[0], only, |what| run.step(what)).await?;
+        let asked = [only, options.orphans_of.as_deref()];
+        let is_asked = |table: &TableName| asked.iter().flatten().all(|tables| tables.contains(table));
+        let moved = orphans::reject(&mut sessions[0], is_asked, |what| run.step(what)).await?;
         (done.rejected, done.kept) = (moved.rejected, moved.kept);
         let is_valid = |table: Option<&TableName>, constraint: &str| {
             let same = |rejected: &RejectedOrphans| {

@@ -163,7 +163,9 @@ struct Line<'a> {
 /// a line of JSON for each: `file`, `record` (its number, from 1), `byte` (where it starts in the decoded file),
 /// `column` (or null), `sqlstate` and `message`. A row that [was taken out](crate::OrphanPolicy::Reject) for a foreign key
 /// comes behind them: as a line with `fields`, the row as an object, in place of `record` and `byte`. Both are written to in small pieces, as the server gives them, and are
-/// not flushed. Of a load that is not finished it writes what has been left out so far.
+/// not flushed. Of a load that is not finished it writes what has been left out so far; of a file that is to
+/// [take the place](crate::prepare_swap) of the table's rows, or [to be merged](crate::merge_staged) into it, what is left out
+/// of it there.
 ///
 /// # Errors
 ///
@@ -185,7 +187,9 @@ pub async fn write_rejects(
             "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw, r.fields::text
              FROM bulk.load l JOIN bulk.reject r ON r.load_id = l.id
              WHERE (l.target_schema = $1 AND l.target_table = $2 OR l.target_oid IN
-                    (SELECT s.staging_oid FROM bulk.refresh s WHERE s.target_schema = $1 AND s.target_table = $2))
+                    (SELECT s.staging_oid FROM bulk.refresh s WHERE s.target_schema = $1 AND s.target_table = $2
+                     UNION SELECT w.twin_oid FROM bulk.swap w
+                     WHERE w.target_schema = $1 AND w.target_table = $2 AND w.swapped_at IS NULL))
                AND l.file_key = $3
                AND l.file_etag IS NOT DISTINCT FROM $4 AND l.file_size = $5
              ORDER BY r.record, r.fields",

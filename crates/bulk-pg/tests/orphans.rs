@@ -147,6 +147,24 @@ async fn what_a_run_before_only_reported_is_moved_by_the_next_one() {
 }
 
 #[tokio::test]
+async fn only_those_of_the_tables_that_are_said_are_moved() {
+    let mut loaded = Loaded::new("said").await;
+    loaded.after(OrphanPolicy::Report, &ALL).await;
+    let before = loaded.rows();
+    let mut plan = loaded.schema.plan();
+    apply_pre_data(&mut loaded.session, &mut plan, &[]).await.unwrap();
+    let mut options = PostDataOptions::default();
+    (options.orphans, options.orphans_of) = (OrphanPolicy::Reject, Some(vec![table("half"), table("court")]));
+    let done = apply_post_data(from_mut(&mut loaded.session), &plan, &[], &options).await.unwrap();
+    let gone: Vec<_> = done.rejected.iter().map(|gone| (gone.constraint.as_str(), gone.rows.clone())).collect();
+    assert_eq!(gone, [("half_fk", BTreeMap::from([(table("half"), 1)]))]);
+    assert_eq!(done.known_orphans.len(), 1);
+    assert_eq!(loaded.invalid(), "docket_court_fk");
+    let rows = loaded.rows();
+    assert_eq!((&rows[..3], rows[3].as_str()), (&before[..3], "(1,) (1,1) (4,1)"));
+}
+
+#[tokio::test]
 async fn rows_that_nobody_loaded_are_never_moved() {
     let mut loaded = Loaded::new("foreign").await;
     loaded.after(OrphanPolicy::Report, &ALL).await;

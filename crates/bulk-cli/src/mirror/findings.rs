@@ -7,7 +7,8 @@ use bulk_s3::Snapshot;
 use serde_json::json;
 
 use super::files::Totals;
-use crate::exit::Exit;
+use crate::arguments::Orphans;
+use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
 
 /// What the schema file holds and the database does not get. Settings and owners are in every dump; they are only counted.
@@ -93,8 +94,17 @@ fn list_not_restored(items: &[NotRestored], report: &Report) -> Exit {
     if items.is_empty() { Exit::Done } else { Exit::Incomplete }
 }
 
+/// An error if there are rows that a foreign key forbids, and that was asked for.
+pub(super) fn refuse_orphans(orphans: Orphans, post_data: &PostData) -> Result<(), Failure> {
+    if orphans == Orphans::Fail && has_orphans(post_data) {
+        let what = anyhow::anyhow!("rows refer to nothing, and --orphans fail was asked for");
+        return Err(Failure::new(Exit::Failed, what));
+    }
+    Ok(())
+}
+
 /// Whether there are rows that a foreign key forbids.
-pub(super) fn has_orphans(post_data: &PostData) -> bool {
+fn has_orphans(post_data: &PostData) -> bool {
     !post_data.orphans.is_empty() || !post_data.known_orphans.is_empty()
 }
 

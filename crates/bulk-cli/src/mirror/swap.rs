@@ -5,7 +5,7 @@ use bulk_s3::Snapshot;
 use serde_json::json;
 
 use super::files::{Job, load_options, remove};
-use super::findings::list_post_data;
+use super::findings::{list_post_data, refuse_orphans};
 use super::{Run, post_data_options, verify};
 use crate::exit::{Exit, Failure};
 
@@ -40,18 +40,30 @@ pub(super) async fn prepare(
     Ok(Some(swap))
 }
 
-/// Indexes and verifies the new tables, and puts them in their places, unless they differ from their files.
-pub(super) async fn finish(run: &Run<'_>, sessions: &mut [Session], tables: &Swap) -> Result<Exit, Failure> {
+/// Indexes and verifies the new tables, and puts them in their places, unless they differ from their files or have orphans
+/// that nobody wants. `is_any_rejected` is set if rows were moved out of them.
+pub(super) async fn finish(
+    run: &Run<'_>,
+    sessions: &mut [Session],
+    tables: &Swap,
+    is_any_rejected: &mut bool,
+) -> Result<Exit, Failure> {
     let Run { report, .. } = run;
     let schema = tables.schema()?;
     let twins = tables.twins();
     let loaded = unsettled(&sessions[0], &twins).await?;
-    let after = post_data_options(run);
-    let post_data = match apply_post_data(sessions, &schema.plan(), &loaded, &after).await {
+    let mut after = post_data_options(run);
+    // The old tables stay as they are until the new ones take their places.
+    after.orphans_of = Some(twins.clone());
+    let mut post_data = match apply_post_data(sessions, &schema.plan(), &loaded, &after).await {
         Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
         post_data => post_data?,
     };
     let exit = list_post_data(&post_data, report);
+    *is_any_rejected = !post_data.rejected.is_empty();
+    // What an old table has goes with it.
+    post_data.orphans.retain(|orphans| twins.contains(&orphans.table));
+    refuse_orphans(run.mirror.orphans, &post_data)?;
     if !post_data.refused.is_empty() {
         let what =
             "the new tables cannot have what the old ones have, so that these stay; it is tried again by the next run";
