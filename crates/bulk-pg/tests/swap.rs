@@ -214,7 +214,7 @@ async fn what_changes_in_the_meantime_is_seen_and_an_interrupted_swap_goes_on() 
 
 #[tokio::test]
 async fn a_new_table_is_made_anew_where_its_file_is_to_be_read_in_another_way() {
-    let bench = Bench::new("reading", DDL);
+    let bench = Bench::new("reading", "CREATE TABLE court (id text PRIMARY KEY, name text)");
     let mut session = bench.session().await;
     let mut named = LoadOptions::default();
     named.header = Some(vec!["id".to_owned(), "name".to_owned()]);
