@@ -59,8 +59,8 @@ struct Arguments {
     /// Only ways whose names contain one of these; the floor is among them always.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where peers are: pip install --target DIR psycopg[binary] psycopg2-binary asyncpg adbc-driver-postgresql pyarrow, and
-    /// dpkg -x of pgloader's package. PATH is searched, too.
+    /// Where peers are: psycopg with its binary package, psycopg2-binary, asyncpg, adbc-driver-postgresql and pyarrow by pip
+    /// install --target DIR, and pgloader's package by dpkg -x. PATH is searched, too.
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
     /// The program `bulk`. Default: built from this checkout.
