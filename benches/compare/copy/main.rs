@@ -15,7 +15,8 @@
 //! own binary format from a file of its own is the floor that others are measured by.
 //!
 //! Ways in Python read COPY text, row by row where they are given rows. A row-by-row INSERT loads `--first` rows, and its
-//! figures are per row as all are. A way that is not there is named with how to get it; one that fails, or loads
+//! figures are per row as all are. `bulk load` counts the table's rows in the end, and no other way does: two lines have that,
+//! the others leave it out. A way that is not there is named with how to get it; one that fails, or loads
 //! something else, with what it said.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
