@@ -31,6 +31,17 @@ pub enum Error {
         /// What the lookup says.
         what: String,
     },
+    /// A store of known objects cannot be read or written.
+    #[error("known objects in {store}: {what}")]
+    Known {
+        /// Its [`identity`](crate::KnownObjects::identity).
+        store: String,
+        /// What could not be done, and why if nothing stands behind it.
+        what: String,
+        /// What its driver says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// No date has everything that is wanted.
     #[error("{}", no_snapshot(.passed_over))]
     NoSnapshot {

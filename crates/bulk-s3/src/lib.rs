@@ -24,14 +24,20 @@
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 
+mod batch;
 mod bucket;
 mod error;
+mod key_range;
+mod known;
 mod list;
 mod object;
 mod snapshot;
 
+pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
 pub use error::Error;
+pub use key_range::KeyRange;
+pub use known::{KnownChange, KnownObjects};
 pub use object::Object;
 pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
