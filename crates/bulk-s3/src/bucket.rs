@@ -16,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::Error;
+use crate::list::Spoken;
 
 /// What stands unescaped in a path besides letters and digits (the unreserved set of RFC 3986 and `/`), as SigV4 wants it.
 pub(crate) const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
@@ -115,6 +116,7 @@ pub struct Bucket {
     pub(crate) client: HttpClient,
     pub(crate) retry: RetryPolicy,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) spoken: Arc<Spoken>,
 }
 
 impl Bucket {
@@ -147,7 +149,16 @@ impl Bucket {
             Some(client) => client,
             None => HttpClient::new()?,
         };
-        Ok(Self { client, name, base, region, credentials, retry: options.retry, observer: options.observer })
+        Ok(Self {
+            client,
+            name,
+            base,
+            region,
+            credentials,
+            retry: options.retry,
+            observer: options.observer,
+            spoken: Arc::default(),
+        })
     }
 
     /// The bucket's name.

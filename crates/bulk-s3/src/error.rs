@@ -42,6 +42,19 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// A checkpoint cannot be used.
+    #[error("the checkpoint {}: {what}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What the system says.
+        source: Option<std::io::Error>,
+    },
+    /// Listing or store are not sorted as they must be.
+    #[error(transparent)]
+    OutOfOrder(#[from] crate::OutOfOrder),
     /// No date has everything that is wanted.
     #[error("{}", no_snapshot(.passed_over))]
     NoSnapshot {

@@ -26,18 +26,31 @@
 
 mod batch;
 mod bucket;
+mod bucket_diff;
+mod checkpoint;
+mod diff;
 mod error;
+mod filter;
 mod key_range;
 mod known;
 mod list;
+mod lister;
 mod object;
+mod page;
+mod ranges;
 mod snapshot;
+mod split_point;
 
 pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
+pub use bucket_diff::{DiffOptions, StretchDiff, StretchDiffs};
+pub use checkpoint::{Checkpoint, Counts, Job};
+pub use diff::{Change, Compare, Diff, OutOfOrder, UnknownCompare, diff};
 pub use error::Error;
+pub use filter::{InvalidFilter, KeyFilter};
 pub use key_range::KeyRange;
 pub use known::{KnownChange, KnownObjects};
+pub use lister::{ListOptions, Page, Pages};
 pub use object::Object;
 pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,

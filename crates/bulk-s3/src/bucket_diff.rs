@@ -1,0 +1,263 @@
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use crate::{
+    Batch, Bucket, Change, Compare, Error, KeyFilter, KeyRange, KnownObjects, ListOptions, ObjectRef, OutOfOrder, Page,
+    diff,
+};
+
+/// Known objects that are read at a time, and the most that a piece has.
+const SCAN: usize = 1000;
+/// Pages that are compared at a time: enough to have the store answer one while another is merged.
+const AT_A_TIME: usize = 8;
+
+/// What of a bucket is compared, and how.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct DiffOptions {
+    /// What is listed. Its prefix, filter and stretches apply to what is known alike.
+    pub list: ListOptions,
+    /// What makes an object another one. Default: its ETag.
+    pub compare: Compare,
+}
+
+/// The changes in a stretch of the key space.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StretchDiff {
+    /// The stretch. Those of all items together are the stretches that were asked for, and none overlaps another.
+    pub range: KeyRange,
+    /// How many keys the bucket has in it, whatever the filter means.
+    pub keys: u64,
+    /// How many objects are as they were known.
+    pub unchanged: u64,
+    listed: Batch,
+    known: Batch,
+    changes: Vec<Side>,
+}
+
+/// Where the two versions of an object that has changed stand.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Listed(usize),
+    Known(usize),
+    Both { listed: usize, known: usize },
+}
+
+impl StretchDiff {
+    /// The changes, in the order of their keys.
+    pub fn changes(&self) -> impl ExactSizeIterator<Item = Change<'_>> {
+        self.changes.iter().map(|side| match *side {
+            Side::Listed(listed) => Change::Added(at(&self.listed, listed)),
+            Side::Known(known) => Change::Removed(at(&self.known, known)),
+            Side::Both { listed, known } => {
+                Change::Modified { before: at(&self.known, known), after: at(&self.listed, listed) }
+            }
+        })
+    }
+
+    fn new(range: KeyRange, keys: u64, listed: Batch, known: Batch, compare: Compare) -> Result<Self, OutOfOrder> {
+        let mut changes = Vec::new();
+        let (mut next_listed, mut next_known) = (0, 0);
+        let mut found = diff(listed.iter(), known.iter(), compare);
+        for change in found.by_ref() {
+            // Where a change stands is found again from the front: both sides are sorted.
+            let key = change?.key();
+            let find = |batch: &Batch, next: &mut usize| {
+                while batch.get(*next).is_some_and(|object| object.key < key) {
+                    *next += 1;
+                }
+                batch.get(*next).is_some_and(|object| object.key == key).then_some(*next)
+            };
+            changes.extend(match (find(&listed, &mut next_listed), find(&known, &mut next_known)) {
+                (Some(listed), Some(known)) => Some(Side::Both { listed, known }),
+                (Some(listed), None) => Some(Side::Listed(listed)),
+                (None, Some(known)) => Some(Side::Known(known)),
+                (None, None) => None,
+            });
+        }
+        let unchanged = found.unchanged();
+        drop(found);
+        Ok(Self { range, keys, unchanged, listed, known, changes })
+    }
+}
+
+fn at(batch: &Batch, index: usize) -> ObjectRef<'_> {
+    batch.get(index).unwrap_or_else(|| unreachable!("the place of a change was taken from this batch"))
+}
+
+impl Bucket {
+    /// Compares what the bucket has with what is known, stretch by stretch, over several connections at once, as
+    /// [`Bucket::pages`] lists. Memory grows neither with the bucket nor with the store.
+    ///
+    /// An item is whole in itself: once its changes have been dealt with, its [`range`](StretchDiff::range) is done, and a later
+    /// comparison may leave it out. Items come in no order, unless `connections` is 1.
+    ///
+    /// Dropping the stream stops it.
+    ///
+    /// # Errors
+    ///
+    /// An item that is an error is the last one: those of [`Bucket::pages`], [`Error::Known`] if the store cannot be read, and
+    /// [`Error::OutOfOrder`] if it does not sort its keys by their bytes.
+    pub fn diff(&self, known: Arc<dyn KnownObjects>, options: DiffOptions) -> StretchDiffs {
+        let merge = Arc::new(Merge {
+            known,
+            prefix: options.list.prefix.clone(),
+            filter: options.list.filter.clone(),
+            compare: options.compare,
+            ahead: Mutex::default(),
+            lanes: options.list.connections.max(1) + AT_A_TIME,
+        });
+        let is_ordered = options.list.connections <= 1;
+        let stretches = self.pages(options.list).map_ok(move |page| pieces(merge.clone(), page));
+        let stretches = if is_ordered {
+            stretches.try_flatten().boxed()
+        } else {
+            stretches.try_flatten_unordered(AT_A_TIME).boxed()
+        };
+        StretchDiffs { stretches: Some(stretches) }
+    }
+}
+
+/// A comparison that is under way: see [`Bucket::diff`].
+#[must_use = "a comparison stops when this is dropped"]
+pub struct StretchDiffs {
+    stretches: Option<BoxStream<'static, Result<StretchDiff, Error>>>,
+}
+
+impl Stream for StretchDiffs {
+    type Item = Result<StretchDiff, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(stretches) = &mut self.stretches else { return Poll::Ready(None) };
+        let item = std::task::ready!(stretches.poll_next_unpin(context));
+        if !matches!(item, Some(Ok(_))) {
+            self.stretches = None;
+        }
+        Poll::Ready(item)
+    }
+}
+
+struct Merge {
+    known: Arc<dyn KnownObjects>,
+    prefix: String,
+    filter: KeyFilter,
+    compare: Compare,
+    /// For each lane, what was read of the store beyond its last page.
+    ahead: Mutex<HashMap<u64, Ahead>>,
+    /// For how many lanes that is kept.
+    lanes: usize,
+}
+
+/// Known objects that were read, and are not compared yet.
+struct Ahead {
+    /// The key that they follow.
+    after: Option<String>,
+    objects: Batch,
+    /// The first one that is not compared.
+    next: usize,
+    /// Whether the store has no more behind them.
+    is_all: bool,
+}
+
+/// A page in pieces, none of which has more than [`SCAN`] known objects.
+fn pieces(merge: Arc<Merge>, page: Page) -> BoxStream<'static, Result<StretchDiff, Error>> {
+    let lane = page.lane;
+    let is_last = page.is_last;
+    let taken = merge.lock().remove(&lane).filter(|ahead| ahead.after == page.range.after);
+    let ahead = taken.unwrap_or_else(|| Ahead {
+        after: page.range.after.clone(),
+        objects: Batch::new(),
+        next: 0,
+        is_all: false,
+    });
+    let state = Some((page, ahead));
+    futures::stream::try_unfold((merge, state), move |(merge, state)| async move {
+        let Some((page, mut ahead)) = state else { return Ok(None) };
+        let (known, end) = merge.read(&mut ahead, &page.range).await?;
+        let Some(end) = end else {
+            if !is_last {
+                let mut kept = merge.lock();
+                // Pages of a lane are compared side by side, so what was read for one may stay behind.
+                if kept.len() >= merge.lanes {
+                    kept.clear();
+                }
+                kept.insert(lane, ahead);
+            }
+            let piece = StretchDiff::new(page.range, page.keys, page.objects, known, merge.compare)?;
+            return Ok(Some((piece, (merge, None))));
+        };
+        // What of the page is behind the piece comes with the next one; its keys are counted once.
+        let (front, back) = page.range.clone().split_behind(&end);
+        let cut = page.objects.iter().take_while(|object| object.key <= end.as_str()).count();
+        let rest: Batch = page.objects.iter().skip(cut).collect();
+        let mut listed = page.objects;
+        listed.truncate(cut);
+        let piece = StretchDiff::new(front, 0, listed, known, merge.compare)?;
+        let page = Page { range: back, objects: rest, keys: page.keys, lane, is_last };
+        Ok(Some((piece, (merge, Some((page, ahead))))))
+    })
+    .boxed()
+}
+
+impl Merge {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Ahead>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The known objects in `range`, as far as they are meant; all of them, or those up to a key that is told. None of them
+    /// is read twice, nor are those that are not meant kept.
+    async fn read(&self, ahead: &mut Ahead, range: &KeyRange) -> Result<(Batch, Option<String>), Error> {
+        let mut known = Batch::new();
+        loop {
+            while let Some(object) = ahead.objects.get(ahead.next) {
+                if !range.until.as_deref().is_none_or(|until| object.key <= until) {
+                    ahead.after.clone_from(&range.until);
+                    return Ok((known, None));
+                }
+                if known.len() == SCAN {
+                    let end = known.last().map(|last| last.key.to_owned());
+                    ahead.after.clone_from(&end);
+                    return Ok((known, end));
+                }
+                ahead.next += 1;
+                if object.key.starts_with(self.prefix.as_str()) {
+                    if self.filter.matches(object.key) {
+                        known.push(object);
+                    }
+                } else if object.key > self.prefix.as_str() {
+                    // Behind the last key with the prefix none has it.
+                    ahead.is_all = true;
+                    ahead.objects.truncate(ahead.next);
+                }
+            }
+            if ahead.is_all {
+                ahead.after.clone_from(&range.until);
+                return Ok((known, None));
+            }
+            let last = ahead.objects.last().map(|last| last.key.to_owned());
+            let from = last.or_else(|| ahead.after.clone()).or_else(|| before(&self.prefix)).max(before(&self.prefix));
+            ahead.objects = self.known.scan(&KeyRange::new(from, None), SCAN).await?;
+            ahead.next = 0;
+            ahead.is_all = ahead.objects.len() < SCAN;
+        }
+    }
+}
+
+/// A text that sorts before all keys with `prefix`, and before few others.
+fn before(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    let last = text.pop()?;
+    if last > '\0' {
+        // Surrogates are no characters.
+        let below = char::from_u32(u32::from(last) - 1).unwrap_or('\u{d7ff}');
+        text.push(below);
+        text.push(char::MAX);
+    }
+    Some(text)
+}
