@@ -52,6 +52,14 @@ pub enum Error {
         /// What the system says.
         source: Option<std::io::Error>,
     },
+    /// Pages that came early cannot be kept on disk.
+    #[error("cannot keep pages of the listing in {}", folder.display())]
+    Spool {
+        /// The folder for temporary files.
+        folder: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Listing or store are not sorted as they must be.
     #[error(transparent)]
     OutOfOrder(#[from] crate::OutOfOrder),

@@ -26,11 +26,11 @@
 
 mod batch;
 mod bucket;
-mod bucket_diff;
 mod checkpoint;
 mod diff;
 mod error;
 mod filter;
+mod in_order;
 mod key_range;
 mod known;
 mod list;
@@ -40,14 +40,15 @@ mod page;
 mod ranges;
 mod snapshot;
 mod split_point;
+mod stretch_diff;
 
 pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
-pub use bucket_diff::{DiffOptions, StretchDiff, StretchDiffs};
 pub use checkpoint::{Checkpoint, Counts, Job};
 pub use diff::{Change, Compare, Diff, OutOfOrder, UnknownCompare, diff};
 pub use error::Error;
 pub use filter::{InvalidFilter, KeyFilter};
+pub use in_order::in_order;
 pub use key_range::KeyRange;
 pub use known::{KnownChange, KnownObjects};
 pub use lister::{ListOptions, Page, Pages};
@@ -56,3 +57,4 @@ pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
     newest_of_each,
 };
+pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};

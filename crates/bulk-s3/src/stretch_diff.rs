@@ -6,24 +6,32 @@ use std::task::{Context, Poll};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 
-use crate::{
-    Batch, Bucket, Change, Compare, Error, KeyFilter, KeyRange, KnownObjects, ListOptions, ObjectRef, OutOfOrder, Page,
-    diff,
-};
+use crate::{Batch, Change, Compare, Error, KeyFilter, KeyRange, KnownObjects, ObjectRef, OutOfOrder, Page, diff};
 
 /// Known objects that are read at a time, and the most that a piece has.
 const SCAN: usize = 1000;
-/// Pages that are compared at a time: enough to have the store answer one while another is merged.
-const AT_A_TIME: usize = 8;
+/// For how many lanes at most what was read beyond a page is kept.
+const LANES: usize = 128;
 
-/// What of a bucket is compared, and how.
-#[derive(Clone, Debug, Default)]
+/// What of a listing is compared with what is known, and how.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DiffOptions {
-    /// What is listed. Its prefix, filter and stretches apply to what is known alike.
-    pub list: ListOptions,
+    /// What keys begin with: the listing's [prefix](crate::ListOptions::prefix). Default: nothing.
+    pub prefix: String,
+    /// Which objects are compared: the listing's [filter](crate::ListOptions::filter). Default: all.
+    pub filter: KeyFilter,
     /// What makes an object another one. Default: its ETag.
     pub compare: Compare,
+    /// How many pages are compared at a time: while the store answers one, others are merged. 1 keeps them in the order in
+    /// which they come; 0 counts as 1. Default 8.
+    pub concurrency: usize,
+}
+
+impl Default for DiffOptions {
+    fn default() -> Self {
+        Self { prefix: String::new(), filter: KeyFilter::all(), compare: Compare::Etag, concurrency: 8 }
+    }
 }
 
 /// The changes in a stretch of the key space.
@@ -91,40 +99,41 @@ fn at(batch: &Batch, index: usize) -> ObjectRef<'_> {
     batch.get(index).unwrap_or_else(|| unreachable!("the place of a change was taken from this batch"))
 }
 
-impl Bucket {
-    /// Compares what the bucket has with what is known, stretch by stretch, over several connections at once, as
-    /// [`Bucket::pages`] lists. Memory grows neither with the bucket nor with the store.
-    ///
-    /// An item is whole in itself: once its changes have been dealt with, its [`range`](StretchDiff::range) is done, and a later
-    /// comparison may leave it out. Items come in no order, unless `connections` is 1.
-    ///
-    /// Dropping the stream stops it.
-    ///
-    /// # Errors
-    ///
-    /// An item that is an error is the last one: those of [`Bucket::pages`], [`Error::Known`] if the store cannot be read, and
-    /// [`Error::OutOfOrder`] if it does not sort its keys by their bytes.
-    pub fn diff(&self, known: Arc<dyn KnownObjects>, options: DiffOptions) -> StretchDiffs {
-        let merge = Arc::new(Merge {
-            known,
-            prefix: options.list.prefix.clone(),
-            filter: options.list.filter.clone(),
-            compare: options.compare,
-            ahead: Mutex::default(),
-            lanes: options.list.connections.max(1) + AT_A_TIME,
-        });
-        let is_ordered = options.list.connections <= 1;
-        let stretches = self.pages(options.list).map_ok(move |page| pieces(merge.clone(), page));
-        let stretches = if is_ordered {
-            stretches.try_flatten().boxed()
-        } else {
-            stretches.try_flatten_unordered(AT_A_TIME).boxed()
-        };
-        StretchDiffs { stretches: Some(stretches) }
-    }
+/// Compares the pages of a listing, such as [`Bucket::pages`](crate::Bucket::pages), with what is known, stretch by stretch.
+/// Memory grows neither with the listing nor with the store.
+///
+/// An item is whole in itself: once its changes have been dealt with, its [`range`](StretchDiff::range) is done, and a later
+/// comparison may leave it out. The filter must be that of the listing: what only one side leaves out counts as added or
+/// removed.
+///
+/// Dropping the stream drops the listing.
+///
+/// # Errors
+///
+/// An item that is an error is the last one: those of the listing, [`Error::Known`] if the store cannot be read, and
+/// [`Error::OutOfOrder`] if listing or store do not sort their keys by their bytes.
+pub fn diff_pages<S>(pages: S, known: Arc<dyn KnownObjects>, options: DiffOptions) -> StretchDiffs
+where
+    S: Stream<Item = Result<Page, Error>> + Send + 'static,
+{
+    let concurrency = options.concurrency.max(1);
+    let merge = Arc::new(Merge {
+        known,
+        prefix: options.prefix,
+        filter: options.filter,
+        compare: options.compare,
+        ahead: Mutex::default(),
+    });
+    let stretches = pages.map_ok(move |page| pieces(merge.clone(), page));
+    let stretches = if concurrency == 1 {
+        stretches.try_flatten().boxed()
+    } else {
+        stretches.try_flatten_unordered(concurrency).boxed()
+    };
+    StretchDiffs { stretches: Some(stretches) }
 }
 
-/// A comparison that is under way: see [`Bucket::diff`].
+/// A comparison that is under way: see [`diff_pages`].
 #[must_use = "a comparison stops when this is dropped"]
 pub struct StretchDiffs {
     stretches: Option<BoxStream<'static, Result<StretchDiff, Error>>>,
@@ -150,8 +159,6 @@ struct Merge {
     compare: Compare,
     /// For each lane, what was read of the store beyond its last page.
     ahead: Mutex<HashMap<u64, Ahead>>,
-    /// For how many lanes that is kept.
-    lanes: usize,
 }
 
 /// Known objects that were read, and are not compared yet.
@@ -184,7 +191,7 @@ fn pieces(merge: Arc<Merge>, page: Page) -> BoxStream<'static, Result<StretchDif
             if !is_last {
                 let mut kept = merge.lock();
                 // Pages of a lane are compared side by side, so what was read for one may stay behind.
-                if kept.len() >= merge.lanes {
+                if kept.len() >= LANES {
                     kept.clear();
                 }
                 kept.insert(lane, ahead);
