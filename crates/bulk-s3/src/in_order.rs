@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 
@@ -26,19 +27,16 @@ const SEGMENT: u64 = 64 * 1024 * 1024;
 ///
 /// An item that is an error is the last one: that of `pages`, [`Error::Spool`] if the disk refuses, and [`Error::Listing`] if
 /// the pages end before the stretches do.
-pub fn in_order<S>(
-    pages: S,
-    ranges: &[KeyRange],
-    folder: &Path,
-) -> impl Stream<Item = Result<Page, Error>> + Send + use<S>
+pub fn in_order<S>(pages: S, ranges: &[KeyRange], folder: &Path) -> BoxStream<'static, Result<Page, Error>>
 where
-    S: Stream<Item = Result<Page, Error>> + Send + Unpin,
+    S: Stream<Item = Result<Page, Error>> + Send + Unpin + 'static,
 {
     let mut ranges: Vec<KeyRange> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     ranges.sort_by(|a, b| a.after.cmp(&b.after));
     let waiting = Waiting { early: BTreeMap::new(), memory: 0, spool: Spool::new(folder.to_owned()) };
     let state = State { pages, ranges: ranges.into(), at: None, waiting };
     futures::stream::try_unfold(state, |mut state| async move { Ok(state.next().await?.map(|page| (page, state))) })
+        .boxed()
 }
 
 struct State<S> {

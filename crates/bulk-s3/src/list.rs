@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulk_core::{Event, retry};
+use bulk_core::{Event, Pace};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ impl Bucket {
     /// such pages may follow one another. S3 sorts the keys of general purpose buckets; of a server that does not sort
     /// at all, as S3's directory buckets, listings of one page (1,000 keys) can be read.
     pub fn list(&self, prefix: &str) -> impl Stream<Item = Result<Object, Error>> + Send + use<> {
-        let mut cursor = Cursor::new(self.clone(), prefix, None);
+        let mut cursor = Cursor::new(self.clone(), prefix, None, Pace::new(1, self.retry.timeout));
         cursor.is_sorted = false;
         let pages = futures::stream::try_unfold(Some(cursor), |cursor| async move {
             let Some(mut cursor) = cursor else { return Ok(None) };
@@ -59,6 +59,8 @@ pub(crate) struct Spoken {
 /// A place between two pages.
 pub(crate) struct Cursor {
     bucket: Bucket,
+    /// That of all places of one listing.
+    pace: Pace,
     prefix: String,
     /// Where the first page begins.
     after: Option<String>,
@@ -122,9 +124,10 @@ impl FetchedPage {
 
 impl Cursor {
     /// The place before the first key with `prefix` behind `after`.
-    pub(crate) fn new(bucket: Bucket, prefix: &str, after: Option<String>) -> Self {
+    pub(crate) fn new(bucket: Bucket, prefix: &str, after: Option<String>, pace: Pace) -> Self {
         Self {
             bucket,
+            pace,
             prefix: prefix.to_owned(),
             after,
             next: Next::First,
@@ -198,14 +201,14 @@ impl Cursor {
         let on_retry = |attempt, delay, error: &bulk_core::Error| {
             bucket.observer.event(&Event::Retry { name: &location, attempt, delay, error });
         };
-        retry(&bucket.retry, on_retry, || async {
+        let attempt = || async {
             let headers = match bucket.sign(&url).await {
                 Ok(headers) => headers,
                 Err(error) => return (Err(error), false),
             };
             (bucket.client.read(&url, headers, PAGE_LIMIT).await, false)
-        })
-        .await
+        };
+        self.pace.retry(&bucket.retry, on_retry, attempt).await
     }
 
     /// Reads an answer, and goes on to behind it.
@@ -411,7 +414,7 @@ mod tests {
 
     fn read(body: &str) -> Result<FetchedPage, String> {
         let bucket = Bucket::new("b", BucketOptions::default()).unwrap();
-        let mut cursor = Cursor::new(bucket, "", None);
+        let mut cursor = Cursor::new(bucket, "", None, Pace::new(1, std::time::Duration::ZERO));
         match cursor.read(&Bytes::copy_from_slice(body.as_bytes()), &KeyFilter::all()) {
             Ok(Fetched::Page(page)) => Ok(page),
             Ok(_) => panic!("asked again"),

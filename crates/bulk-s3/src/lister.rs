@@ -2,6 +2,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use bulk_core::Pace;
 use futures::Stream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -68,6 +69,7 @@ impl Bucket {
         let ranges = Ranges::new(&options.prefix, options.ranges, connections > 1);
         let shared = Arc::new(Shared {
             bucket: self.clone(),
+            pace: Pace::new(connections, self.retry.timeout),
             prefix: options.prefix,
             filter: options.filter,
             ranges: Mutex::new(ranges),
@@ -135,6 +137,7 @@ impl Stream for Pages {
 
 struct Shared {
     bucket: Bucket,
+    pace: Pace,
     prefix: String,
     filter: KeyFilter,
     ranges: Mutex<Ranges>,
@@ -177,7 +180,7 @@ impl Shared {
     }
 
     async fn list(&self, lane: Lane, range: KeyRange, sender: &mpsc::Sender<Result<Page, Error>>) -> Result<(), Error> {
-        let mut cursor = Cursor::new(self.bucket.clone(), &self.prefix, range.after);
+        let mut cursor = Cursor::new(self.bucket.clone(), &self.prefix, range.after, self.pace.clone());
         loop {
             let body = cursor.fetch().await?;
             let fetched = match cursor.read(&body, &self.filter)? {
