@@ -289,7 +289,7 @@ impl KeySpace {
     fn is_match(&self, slot: u64) -> bool {
         match (self.match_one_in, self.layout) {
             (0, _) => false,
-            (stretch, Layout::Builds) => slot % stretch == 0,
+            (stretch, Layout::Builds) => slot.is_multiple_of(stretch),
             (stretch, _) => slot % stretch == mixed(slot / stretch) % stretch,
         }
     }

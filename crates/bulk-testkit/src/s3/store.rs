@@ -345,8 +345,8 @@ impl SortedKeys for Objects {
 
     fn walk(&self, from: Bound<&[u8]>, mut take: impl FnMut(&str, &Meta) -> bool) {
         let keys = self.range::<[u8], _>((from, Bound::Unbounded));
-        let objects = keys.filter_map(|(key, versions)| Some((key, versions.newest().object.as_ref()?)));
-        objects.map(|(key, object)| take(&key.0, &object.meta)).all(|go_on| go_on);
+        let mut objects = keys.filter_map(|(key, versions)| Some((key, versions.newest().object.as_ref()?)));
+        objects.all(|(key, object)| take(&key.0, &object.meta));
     }
 }
 
