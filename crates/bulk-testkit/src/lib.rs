@@ -7,6 +7,8 @@
 pub mod moto;
 pub mod postgres;
 pub mod s3;
+#[cfg(feature = "s3s")]
+pub mod s3s;
 pub mod snapshot;
 #[cfg(feature = "tls")]
 pub mod tls;
