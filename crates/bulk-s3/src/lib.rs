@@ -21,24 +21,38 @@
 //! assert_eq!(snapshot.passed_over[0].to_string(), "2026-06-30: dockets is a placeholder of 14 bytes");
 //! ```
 //!
+//! What was dealt with before is in a store of [`KnownObjects`]: [`MemoryKnown`], `SqliteKnown` (feature `sqlite`) or
+//! `PostgresKnown` (feature `postgres`), which may be any table of the user's. [`import_known`] and [`export_known`] move
+//! it from and to files: CSV, and Parquet (feature `parquet`).
+//!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 
 mod batch;
 mod bucket;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod key_range;
 mod known;
 mod list;
 mod object;
+mod rows;
 mod snapshot;
 
 pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
 pub use error::Error;
 pub use key_range::KeyRange;
-pub use known::{KnownChange, KnownObjects};
+pub use known::{Imported, KnownChange, KnownObjects, MemoryKnown, export_known, import_known};
+#[cfg(feature = "postgres")]
+pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
+#[cfg(feature = "sqlite")]
+pub use known::{SqliteKnown, SqliteOptions};
 pub use object::Object;
+pub use rows::{CsvReader, CsvWriter, ObjectReader, ObjectWriter};
+#[cfg(feature = "parquet")]
+pub use rows::{ParquetReader, ParquetWriter};
 pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
     newest_of_each,
