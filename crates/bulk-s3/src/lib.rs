@@ -21,12 +21,18 @@
 //! assert_eq!(snapshot.passed_over[0].to_string(), "2026-06-30: dockets is a placeholder of 14 bytes");
 //! ```
 //!
+//! What was dealt with before is in a store of [`KnownObjects`]: [`MemoryKnown`], `SqliteKnown` (feature `sqlite`) or
+//! `PostgresKnown` (feature `postgres`), which may be any table of the user's. [`import_known`] and [`export_known`] move
+//! it from and to files: CSV, and Parquet (feature `parquet`).
+//!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 
 mod batch;
 mod bucket;
 mod checkpoint;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod diff;
 mod error;
 mod filter;
@@ -38,6 +44,7 @@ mod lister;
 mod object;
 mod page;
 mod ranges;
+mod rows;
 mod snapshot;
 mod split_point;
 mod stretch_diff;
@@ -50,9 +57,16 @@ pub use error::Error;
 pub use filter::{InvalidFilter, KeyFilter};
 pub use in_order::in_order;
 pub use key_range::KeyRange;
-pub use known::{KnownChange, KnownObjects};
+pub use known::{Imported, KnownChange, KnownObjects, MemoryKnown, export_known, import_known};
+#[cfg(feature = "postgres")]
+pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
+#[cfg(feature = "sqlite")]
+pub use known::{SqliteKnown, SqliteOptions};
 pub use lister::{ListOptions, Page, Pages};
 pub use object::Object;
+pub use rows::{CsvReader, CsvWriter, ObjectReader, ObjectWriter};
+#[cfg(feature = "parquet")]
+pub use rows::{ParquetReader, ParquetWriter};
 pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
     newest_of_each,
