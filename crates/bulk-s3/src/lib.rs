@@ -48,6 +48,7 @@ mod rows;
 mod snapshot;
 mod split_point;
 mod stretch_diff;
+mod versions;
 
 pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
@@ -72,3 +73,4 @@ pub use snapshot::{
     newest_of_each,
 };
 pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
+pub use versions::ObjectVersion;

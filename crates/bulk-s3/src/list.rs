@@ -14,9 +14,9 @@ use crate::page::{RawObject, RawPage, decode_url};
 use crate::{Batch, Bucket, Error, KeyFilter, KeyRange, Object, ObjectRef};
 
 /// Pages without keys that may follow one another.
-const EMPTY_PAGES: u32 = 1000;
+pub(crate) const EMPTY_PAGES: u32 = 1000;
 /// A page of 1,000 keys of 1,024 bytes, each byte percent-encoded, takes less.
-const PAGE_LIMIT: usize = 8 * 1024 * 1024;
+pub(crate) const PAGE_LIMIT: usize = 8 * 1024 * 1024;
 
 impl Bucket {
     /// Streams the objects whose keys start with `prefix`, in the server's order (for AWS: by UTF-8 bytes), over all
@@ -311,7 +311,8 @@ impl Cursor {
             }
             keys += 1;
             if filter.matches(key) {
-                push(&mut objects, key, object).map_err(|what| self.unusable(what))?;
+                let etag = object.etag.unquote().map_err(|what| self.unusable(what))?;
+                objects.push(describe(key, etag.as_deref(), object).map_err(|what| self.unusable(what))?);
             }
             if is_greater {
                 cursor.keep();
@@ -393,18 +394,21 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn push(objects: &mut Batch, key: &str, object: &RawObject<'_>) -> Result<(), String> {
-    let etag = object.etag.unquote()?;
+/// What a page says of an object.
+pub(crate) fn describe<'a>(
+    key: &'a str,
+    etag: Option<&'a str>,
+    object: &RawObject<'_>,
+) -> Result<ObjectRef<'a>, String> {
     let mut described = ObjectRef::new(key);
-    described.etag = etag.as_deref();
+    described.etag = etag;
     let size = object.size.unescape()?;
     described.size = match size.trim() {
         "" => None,
         size => Some(size.parse().map_err(|_| format!("it has an object of size {size:?}"))?),
     };
     described.last_modified = object.last_modified.unescape()?.trim().parse::<Timestamp>().ok();
-    objects.push(described);
-    Ok(())
+    Ok(described)
 }
 
 #[cfg(test)]

@@ -99,12 +99,9 @@ impl<'a> Text<'a> {
         }))
     }
 
-    pub(crate) fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
-    }
-
-    pub(crate) fn owned(&self) -> Result<Option<String>, String> {
-        if self.is_absent() { Ok(None) } else { self.unescape().map(|text| Some(text.into_owned())) }
+    #[cfg(test)]
+    fn owned(&self) -> Result<Option<String>, String> {
+        if let Self::Absent = self { Ok(None) } else { self.unescape().map(|text| Some(text.into_owned())) }
     }
 }
 
