@@ -1,9 +1,8 @@
 //! Which keys of a bucket, and the listing of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bulk_s3::{Bucket, KeyFilter, KeyRange, ListOptions, Page};
+use bulk_s3::{Bucket, KeyFilter, KeyRange, ListOptions};
 use serde_json::json;
 
 use crate::arguments::{BucketArguments, KeyArguments};
@@ -31,7 +30,9 @@ impl Keys {
         report: &Report,
     ) -> Result<Self, Failure> {
         let Place::Bucket { bucket, prefix } = Place::open(source, bucket, report)? else {
-            return Err(Failure::usage(format!("{source}: a folder has no ETags to compare; a bucket is s3://bucket/prefix")));
+            return Err(Failure::usage(format!(
+                "{source}: a folder has no ETags to compare; a bucket is s3://bucket/prefix"
+            )));
         };
         let filter = filter(keys, &prefix)?;
         Ok(Self { bucket: *bucket, prefix, filter, listers: keys.listers })
@@ -70,18 +71,17 @@ pub(crate) fn filter(keys: &KeyArguments, prefix: &str) -> Result<KeyFilter, Fai
 pub(crate) struct Listed {
     started: Instant,
     said: Instant,
-    keys: AtomicU64,
+    keys: u64,
 }
 
 impl Listed {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        Self { started: now, said: now, keys: AtomicU64::new(0) }
+        Self { started: now, said: now, keys: 0 }
     }
 
-    /// Counts the keys of a page.
-    pub(crate) fn add(&self, page: &Page) {
-        self.keys.fetch_add(page.keys, Ordering::Relaxed);
+    pub(crate) fn add(&mut self, keys: u64) {
+        self.keys += keys;
     }
 
     /// Says how far it is, if that was not said of late. `found` of `what` were found.
@@ -97,7 +97,7 @@ impl Listed {
     }
 
     fn say(&self, event: &str, found: u64, what: &str, report: &Report) {
-        let keys = self.keys.load(Ordering::Relaxed);
+        let keys = self.keys;
         let seconds = self.started.elapsed().as_secs_f64();
         let speed = keys as f64 / seconds.max(1e-3);
         let text = format!("{keys} keys listed in {seconds:.1} s ({speed:.0} a second), {found} {what}");

@@ -7,6 +7,8 @@ use crate::split_point::Alphabet;
 const WORTH_A_CUT: f64 = 2.0;
 /// Cuts in vain that a range is allowed beyond two for each page that it has brought.
 const MISSES: u64 = 24;
+/// Pages that tell how dense keys are.
+const LOOK_BACK: u64 = 8;
 
 /// Who lists what: the ranges of one listing, and where each of them stands.
 ///
@@ -30,7 +32,8 @@ pub(crate) struct Lane(pub(crate) u64);
 
 #[derive(Debug)]
 struct Running {
-    start: Option<String>,
+    /// A place in it that was passed not long ago, and how many pages ago: what came since tells how dense keys are here.
+    passed: (Option<String>, u64),
     /// What is left of it: it begins behind the last key that was listed.
     left: KeyRange,
     pages: u64,
@@ -66,7 +69,7 @@ impl Ranges {
         let lane = Lane(self.next_lane);
         self.next_lane += 1;
         let running = Running {
-            start: range.after.clone(),
+            passed: (range.after.clone(), 0),
             left: range.clone(),
             pages: 0,
             misses: 0,
@@ -93,6 +96,10 @@ impl Ranges {
         }
         let running = self.running.get_mut(&lane)?;
         running.pages += 1;
+        running.passed.1 += 1;
+        if running.passed.1 > LOOK_BACK {
+            running.passed = (running.left.after.clone(), 1);
+        }
         let until = running.left.until.as_deref();
         let has_keys = first.is_some_and(|first| until.is_none_or(|until| first <= until));
         let to = match (has_more, last) {
@@ -149,13 +156,14 @@ impl Ranges {
         let worth = |running: &Running| {
             let at = running.left.after.as_deref()?;
             // Without a page its beginning is no key, and says nothing.
-            let is_open = running.pages > 0 && !running.is_cut && running.all_misses < MISSES + 2 * running.pages;
+            let is_open = running.passed.1 > 0 && !running.is_cut && running.all_misses < MISSES + 2 * running.pages;
             if !is_open {
                 return None;
             }
             let until = running.left.until.as_deref().or(self.ceiling.as_deref());
-            let done = alphabet.fraction(running.start.as_deref().unwrap_or(""), at, until);
-            let pages = if done > 0.0 { running.pages as f64 * (1.0 - done) / done } else { f64::INFINITY };
+            let (passed, since) = &running.passed;
+            let done = alphabet.fraction(passed.as_deref().unwrap_or(""), at, until);
+            let pages = if done > 0.0 { *since as f64 * (1.0 - done) / done } else { f64::INFINITY };
             (pages >= WORTH_A_CUT).then_some(pages)
         };
         let mut candidates: Vec<(f64, Lane)> =
@@ -169,6 +177,8 @@ impl Ranges {
                 Some(point) => {
                     let cut_off = KeyRange::new(Some(point.clone()), running.left.until.replace(point));
                     running.is_cut = true;
+                    // It ends elsewhere now, so what was passed before says less.
+                    running.passed = (running.left.after.clone(), 0);
                     return Some((cut_off, Some(lane)));
                 }
                 None => {

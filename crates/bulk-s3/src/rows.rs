@@ -4,10 +4,12 @@
 //! be, and is passed over: it is the store's own.
 
 mod csv;
+mod ndjson;
 #[cfg(feature = "parquet")]
 mod parquet;
 
 pub use self::csv::{CsvReader, CsvWriter};
+pub use self::ndjson::{NdjsonReader, NdjsonWriter};
 #[cfg(feature = "parquet")]
 pub use self::parquet::{ParquetReader, ParquetWriter};
 use crate::{Batch, Error};
@@ -79,6 +81,13 @@ fn unhex(text: &[u8]) -> Option<[u8; 32]> {
         *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
     }
     Some(digest)
+}
+
+/// Writes bytes in lower-case hexadecimal.
+fn put_hex(text: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
 }
 
 #[cfg(test)]
