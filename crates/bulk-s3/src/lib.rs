@@ -64,7 +64,7 @@ pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
 pub use known::{SqliteKnown, SqliteOptions};
 pub use lister::{ListOptions, Page, Pages};
 pub use object::Object;
-pub use rows::{CsvReader, CsvWriter, ObjectReader, ObjectWriter};
+pub use rows::{CsvReader, CsvWriter, NdjsonReader, NdjsonWriter, ObjectReader, ObjectWriter};
 #[cfg(feature = "parquet")]
 pub use rows::{ParquetReader, ParquetWriter};
 pub use snapshot::{

@@ -1,13 +1,15 @@
-//! Objects as rows of files: CSV and Parquet.
+//! Objects as rows of files: CSV, NDJSON and Parquet.
 //!
 //! Columns: `bucket`, `key`, `etag`, `size`, `last_modified`, `content`, of which only `key` must be there; `seen_at` may
 //! be, and is passed over: it is the store's own.
 
 mod csv;
+mod ndjson;
 #[cfg(feature = "parquet")]
 mod parquet;
 
 pub use self::csv::{CsvReader, CsvWriter};
+pub use self::ndjson::{NdjsonReader, NdjsonWriter};
 #[cfg(feature = "parquet")]
 pub use self::parquet::{ParquetReader, ParquetWriter};
 use crate::{Batch, Error};
@@ -65,6 +67,13 @@ fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), Strin
         found.push(name);
     }
     if found.contains(&"key") { Ok(()) } else { Err("it has no column \"key\"".to_owned()) }
+}
+
+/// Writes bytes in lower-case hexadecimal.
+fn put_hex(text: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
 }
 
 /// A digest of 64 hexadecimal digits.

@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use jiff::Timestamp;
 
-use super::{COLUMNS, ObjectReader, ObjectWriter, check_names, unhex};
+use super::{COLUMNS, ObjectReader, ObjectWriter, check_names, put_hex, unhex};
 use crate::{Batch, Error, ObjectRef};
 
 /// Writes objects as CSV (RFC 4180): a header with the columns `bucket`, `key`, `etag`, `size`, `last_modified` (RFC 3339)
@@ -74,9 +74,7 @@ impl<W: Write + Send> ObjectWriter for CsvWriter<W> {
             rows.push(b',');
             object.last_modified.inspect(|time| rows.extend_from_slice(time.to_string().as_bytes()));
             rows.push(b',');
-            for byte in object.content.iter().flatten() {
-                rows.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
-            }
+            object.content.inspect(|content| put_hex(rows, content));
             rows.push(b'\n');
             if self.rows.len() >= PIECE {
                 self.send()?;
