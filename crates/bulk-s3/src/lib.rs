@@ -41,8 +41,11 @@ mod key_range;
 mod known;
 mod list;
 mod lister;
+mod listing_file;
 mod object;
+mod object_sorter;
 mod page;
+mod pager;
 mod ranges;
 mod rows;
 mod snapshot;
@@ -63,6 +66,7 @@ pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
 #[cfg(feature = "sqlite")]
 pub use known::{SqliteKnown, SqliteOptions};
 pub use lister::{ListOptions, Page, Pages};
+pub use listing_file::{FileListOptions, RowOrder, file_pages};
 pub use object::Object;
 pub use rows::{CsvReader, CsvWriter, NdjsonReader, NdjsonWriter, ObjectReader, ObjectWriter};
 #[cfg(feature = "parquet")]
