@@ -37,6 +37,7 @@ mod diff;
 mod error;
 mod filter;
 mod in_order;
+mod inventory;
 mod key_range;
 mod known;
 mod list;
@@ -59,6 +60,7 @@ pub use diff::{Change, Compare, Diff, OutOfOrder, UnknownCompare, diff};
 pub use error::Error;
 pub use filter::{InvalidFilter, KeyFilter};
 pub use in_order::in_order;
+pub use inventory::{Inventory, InventoryOptions};
 pub use key_range::KeyRange;
 pub use known::{Imported, KnownChange, KnownObjects, MemoryKnown, export_known, import_known};
 #[cfg(feature = "postgres")]

@@ -4,11 +4,13 @@
 //! be, and is passed over: it is the store's own.
 
 mod csv;
+mod inventory;
 mod ndjson;
 #[cfg(feature = "parquet")]
 mod parquet;
 
 pub use self::csv::{CsvReader, CsvWriter};
+pub(crate) use self::inventory::InventoryReader;
 pub use self::ndjson::{NdjsonReader, NdjsonWriter};
 #[cfg(feature = "parquet")]
 pub use self::parquet::{ParquetReader, ParquetWriter};
@@ -67,6 +69,22 @@ fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), Strin
         found.push(name);
     }
     if found.contains(&"key") { Ok(()) } else { Err("it has no column \"key\"".to_owned()) }
+}
+
+/// What an inventory lacks, by the columns that it has.
+fn check_versions(has_key: bool, has_version: bool, has_latest: bool) -> Result<(), String> {
+    if !has_key {
+        return Err("it has no column of keys".to_owned());
+    }
+    if has_version && !has_latest {
+        return Err("it has versions, and no column says which of them is the current one".to_owned());
+    }
+    Ok(())
+}
+
+#[cold]
+fn other_bucket(found: &[u8], wanted: &str) -> String {
+    format!("it is of the bucket \"{}\", and the inventory of {wanted:?}", found.escape_ascii())
 }
 
 /// Writes bytes in lower-case hexadecimal.
