@@ -23,7 +23,10 @@
 //!
 //! What was dealt with before is in a store of [`KnownObjects`]: [`MemoryKnown`], `SqliteKnown` (feature `sqlite`) or
 //! `PostgresKnown` (feature `postgres`), which may be any table of the user's. [`import_known`] and [`export_known`] move
-//! it from and to files: CSV, and Parquet (feature `parquet`).
+//! it from and to files: CSV, NDJSON, and Parquet (feature `parquet`).
+//!
+//! A listing may come from elsewhere than the bucket: [`file_pages`] reads files of objects, and [`Inventory`] what S3
+//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`].
 //!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.

@@ -9,10 +9,10 @@ use bulk_core::{Algorithm, Digest, FileSource, Source};
 use bulk_s3::conformance::KnownConformance;
 use bulk_s3::{Batch, Bucket, BucketOptions, Error, Inventory, InventoryOptions, KeyFilter, KeyRange, ObjectRef, Page};
 use bulk_testkit::pyarrow;
-use bulk_testkit::s3::{Server, Store};
+use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -142,7 +142,7 @@ async fn it_is_fetched_from_where_it_stands() {
         for entry in std::fs::read_dir(folder.path().join(data)).unwrap() {
             let entry = entry.unwrap();
             store = store
-                .with(&format!("{data}/{}", entry.file_name().to_str().unwrap()), std::fs::read(entry.path()).unwrap());
+                .with(format!("{data}/{}", entry.file_name().to_str().unwrap()), std::fs::read(entry.path()).unwrap());
         }
         let server = Server::builder().bucket("reports", store).start().unwrap();
         let mut options = BucketOptions::default();
@@ -193,6 +193,32 @@ async fn it_is_fetched_from_where_it_stands() {
         let error = Inventory::open(Arc::new(FileSource::new(folder.path())), "x/manifest.json").await.err().unwrap();
         assert!(matches!(error, Error::Request(bulk_core::Error::NotFound { .. })), "{error:?}");
     }
+}
+
+#[test]
+fn a_drop_ends_a_download_that_stands_still() {
+    let rows: Vec<Value> = (0..100).map(|number| row(&format!("{number:03}"), number)).collect();
+    let folder = write("CSV", false, &[rows]);
+    let files = ["manifest.json", "manifest.checksum"].map(|name| format!("{DATED}/{name}"));
+    let data = "reports/data/daily/data/0000-0.csv.gz".to_owned();
+    let read = |key: &String| std::fs::read(folder.path().join(key)).unwrap();
+    let store = files.iter().chain([&data]).fold(Store::memory(), |store, key| store.with(key, read(key)));
+    let server = Server::builder().bucket("reports", store).start().unwrap();
+    let stalls = server.fault(Rule::new(Fault::StallAfter(10)).suffix(".csv.gz"));
+    let mut options = BucketOptions::default();
+    options.endpoint = Some(server.url());
+    let bucket = Bucket::new("reports", options).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let inventory = Inventory::open(Arc::new(bucket), &files[0]).await.unwrap();
+        let mut pages = inventory.pages(InventoryOptions::default());
+        while stalls.hits() == 0 {
+            assert!(futures::poll!(pages.next()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    });
+    // It waits for all of its threads.
+    drop(runtime);
 }
 
 #[tokio::test]

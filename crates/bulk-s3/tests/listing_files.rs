@@ -227,6 +227,26 @@ async fn what_was_not_asked_for_is_left_out() {
     assert_eq!(together(&found, &[KeyRange::all()]).0, ["a", "c"].map(ObjectRef::new).into_iter().collect());
 }
 
+#[test]
+fn a_drop_ends_the_thread_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let objects = numbered(&(0..50_000).map(|number| format!("{number:06}")).collect::<Vec<_>>());
+    let sorted = put(folder.path(), "sorted", &ndjson(&objects));
+    let reversed: Vec<ObjectRef<'_>> = objects.iter().collect();
+    let reversed = put(folder.path(), "reversed", &ndjson(&reversed.into_iter().rev().collect()));
+    for file in [sorted, reversed] {
+        let mut options = FileListOptions::default();
+        options.folder = temporary.path().to_owned();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let page = runtime.block_on(async { file_pages([file], options).try_next().await.unwrap().unwrap() });
+        assert_eq!((page.objects.len(), page.is_last), (4096, false));
+        // It waits for all of its threads.
+        drop(runtime);
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_file_is_compared_with_what_is_known() {
     let folder = tempfile::tempdir().unwrap();
