@@ -264,8 +264,9 @@ impl Inventory {
                         (temporary.path().to_owned(), Some(temporary))
                     }
                 };
-                let plan: Vec<Request> = files.enumerate().filter_map(|(place, file)| request(place, file)).collect();
-                let left = plan.len();
+                let plan: Vec<Request> =
+                    self.manifest.files.iter().enumerate().filter_map(|(place, file)| request(place, file)).collect();
+                let files = self.manifest.files.clone().into_iter();
                 let mut download = download(source.clone(), plan, &folder, options.download.clone());
                 let (deliver, fetched) = mpsc::channel(1);
                 let location = source.clone();
@@ -283,14 +284,14 @@ impl Inventory {
                             path: staged.path.clone(),
                             name,
                             remove: (!keeps).then(|| (folder.clone(), delivery.request.name.clone())),
-                            _staged: Some(staged),
+                            staged: Some(staged),
                         });
                         if deliver.send(staged.map_err(Error::from)).await.is_err() {
                             break;
                         }
                     }
                 });
-                Ok(Files::Fetched { fetched, left, _temporary: temporary })
+                Ok(Files::Fetched { fetched, files, _temporary: temporary })
             }
         }
     }
@@ -311,7 +312,11 @@ fn request(place: usize, file: &DataFile) -> Option<Request> {
 /// The data files, one after the other.
 enum Files {
     Folder(std::vec::IntoIter<(PathBuf, DataFile)>),
-    Fetched { fetched: mpsc::Receiver<Result<Fetched, Error>>, left: usize, _temporary: Option<TempDir> },
+    Fetched {
+        fetched: mpsc::Receiver<Result<Fetched, Error>>,
+        files: std::vec::IntoIter<DataFile>,
+        _temporary: Option<TempDir>,
+    },
 }
 
 /// A data file that is here, and has its checksum.
@@ -322,10 +327,42 @@ struct Fetched {
     /// Folder and name of what is to be removed when it was read.
     remove: Option<(PathBuf, String)>,
     /// Its disk space.
-    _staged: Option<bulk_core::StagedFile>,
+    staged: Option<bulk_core::StagedFile>,
 }
 
 impl Fetched {
+    /// Compares size and content with what the manifest says.
+    fn check(&self, file: &DataFile, sender: &mpsc::Sender<Result<Page, Error>>) -> Result<(), Stop> {
+        // What is wrong is what is here, wherever it came from.
+        let name = self.path.display().to_string();
+        let failed = |error| table(&name, "it cannot be read", Some(error));
+        let mut input = File::open(&self.path).map_err(failed)?;
+        let mut hasher = Hasher::new(&[Algorithm::Md5]);
+        let (mut buffer, mut size) = (vec![0; 256 << 10], 0);
+        loop {
+            if sender.is_closed() {
+                return Err(Stop::Dropped);
+            }
+            match input.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                read => {
+                    hasher.update(&buffer[..read]);
+                    size += read as u64;
+                }
+            }
+        }
+        if let Some(wanted) = file.size.filter(|wanted| *wanted != size) {
+            return Err(table(&name, format!("it has {size} bytes, and by the manifest {wanted}"), None).into());
+        }
+        let wanted = format!("md5:{}", file.md5.to_ascii_lowercase());
+        let found = hasher.finish().first().map(ToString::to_string).unwrap_or_default();
+        if found != wanted {
+            let what = format!("its content is {found}, and must be {wanted}, by the manifest");
+            return Err(table(&name, what, None).into());
+        }
+        Ok(())
+    }
+
     fn done(self) -> Result<(), Error> {
         Ok(self.remove.map_or(Ok(()), |(folder, name)| remove_staged(folder, &name))?)
     }
@@ -338,9 +375,8 @@ impl Files {
                 Some((folder, file)) => find(&folder, &file, sender).map(Some),
                 None => Ok(None),
             },
-            Self::Fetched { left: 0, .. } => Ok(None),
-            Self::Fetched { fetched, left, .. } => {
-                *left -= 1;
+            Self::Fetched { fetched, files, .. } => {
+                let Some(file) = files.next() else { return Ok(None) };
                 let next = async {
                     tokio::select! {
                         file = fetched.recv() => Ok(file),
@@ -348,9 +384,14 @@ impl Files {
                     }
                 };
                 // This is a thread for what waits.
-                let file = Handle::current().block_on(next)?;
+                let next = Handle::current().block_on(next)?;
                 let interrupted = || bulk_core::Error::Interrupted { location: "the inventory".to_owned() };
-                Ok(Some(file.ok_or_else(interrupted).map_err(Error::from)??))
+                let fetched = next.ok_or_else(interrupted).map_err(Error::from)??;
+                // What an earlier run has left was not looked at.
+                if fetched.staged.as_ref().is_some_and(|staged| staged.fetched < staged.size) {
+                    fetched.check(&file, sender)?;
+                }
+                Ok(Some(fetched))
             }
         }
     }
@@ -369,31 +410,9 @@ fn find(folder: &Path, file: &DataFile, sender: &mpsc::Sender<Result<Page, Error
         return Err(table(&manifest, what, None).into());
     };
     let name = path.display().to_string();
-    let failed = |error| table(&name, "it cannot be read", Some(error));
-    let mut input = File::open(&path).map_err(failed)?;
-    let mut hasher = Hasher::new(&[Algorithm::Md5]);
-    let (mut buffer, mut size) = (vec![0; 256 << 10], 0);
-    loop {
-        if sender.is_closed() {
-            return Err(Stop::Dropped);
-        }
-        match input.read(&mut buffer).map_err(failed)? {
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
-    if let Some(wanted) = file.size.filter(|wanted| *wanted != size) {
-        return Err(table(&name, format!("it has {size} bytes, and by the manifest {wanted}"), None).into());
-    }
-    let wanted = format!("md5:{}", file.md5.to_ascii_lowercase());
-    let found = hasher.finish().first().map(ToString::to_string).unwrap_or_default();
-    if found != wanted {
-        return Err(table(&name, format!("its content is {found}, and must be {wanted}, by the manifest"), None).into());
-    }
-    Ok(Fetched { path, name, remove: None, _staged: None })
+    let fetched = Fetched { path, name, remove: None, staged: None };
+    fetched.check(file, sender)?;
+    Ok(fetched)
 }
 
 fn open(file: &Fetched, format: Format, manifest: &Manifest) -> Result<Box<dyn ObjectReader>, Error> {

@@ -182,6 +182,16 @@ async fn it_is_fetched_from_where_it_stands() {
             );
         }
 
+        // Nor are they trusted.
+        let entries = std::fs::read_dir(kept.path()).unwrap().map(|entry| entry.unwrap().path());
+        let path = entries.filter(|path| path.is_file()).max().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = pages(&inventory, options).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: its content is md5:", path.display())), "{error}");
+
         // Another content than the manifest says.
         server
             .put("reports", &format!("{data}/0000-3{}", if format == "CSV" { ".csv.gz" } else { ".parquet" }), "x")
