@@ -80,7 +80,8 @@ pub enum Error {
         file: String,
         /// The row to blame, from 1, without the header.
         row: Option<u64>,
-        /// Where the row begins, in bytes of the file; none in a Parquet file, whose rows do not stand together.
+        /// Where the row begins, or what is wrong within it, in bytes of the file, or of what a compressed file
+        /// decompresses to; none in a Parquet file, whose rows do not stand together.
         byte: Option<u64>,
         /// What is wrong.
         what: String,

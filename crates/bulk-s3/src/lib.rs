@@ -23,7 +23,10 @@
 //!
 //! What was dealt with before is in a store of [`KnownObjects`]: [`MemoryKnown`], `SqliteKnown` (feature `sqlite`) or
 //! `PostgresKnown` (feature `postgres`), which may be any table of the user's. [`import_known`] and [`export_known`] move
-//! it from and to files: CSV, and Parquet (feature `parquet`).
+//! it from and to files: CSV, NDJSON, and Parquet (feature `parquet`).
+//!
+//! A listing may come from elsewhere than the bucket: [`file_pages`] reads files of objects, and [`Inventory`] what S3
+//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`].
 //!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
@@ -37,12 +40,16 @@ mod diff;
 mod error;
 mod filter;
 mod in_order;
+mod inventory;
 mod key_range;
 mod known;
 mod list;
 mod lister;
+mod listing_file;
 mod object;
+mod object_sorter;
 mod page;
+mod pager;
 mod ranges;
 mod rows;
 mod snapshot;
@@ -57,6 +64,7 @@ pub use diff::{Change, Compare, Diff, OutOfOrder, UnknownCompare, diff};
 pub use error::Error;
 pub use filter::{InvalidFilter, KeyFilter};
 pub use in_order::in_order;
+pub use inventory::{Inventory, InventoryOptions};
 pub use key_range::KeyRange;
 pub use known::{Imported, KnownChange, KnownObjects, MemoryKnown, export_known, import_known};
 #[cfg(feature = "postgres")]
@@ -64,6 +72,7 @@ pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
 #[cfg(feature = "sqlite")]
 pub use known::{SqliteKnown, SqliteOptions};
 pub use lister::{ListOptions, Page, Pages};
+pub use listing_file::{FileListOptions, RowOrder, file_pages};
 pub use object::Object;
 pub use rows::{CsvReader, CsvWriter, NdjsonReader, NdjsonWriter, ObjectReader, ObjectWriter};
 #[cfg(feature = "parquet")]

@@ -100,7 +100,7 @@ pub struct Pages {
 }
 
 /// The runtime stopped.
-fn interrupted(location: &str) -> Error {
+pub(crate) fn interrupted(location: &str) -> Error {
     bulk_core::Error::Interrupted { location: location.to_owned() }.into()
 }
 

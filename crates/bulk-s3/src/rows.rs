@@ -1,14 +1,16 @@
-//! Objects as rows of files: CSV and Parquet.
+//! Objects as rows of files: CSV, NDJSON and Parquet.
 //!
 //! Columns: `bucket`, `key`, `etag`, `size`, `last_modified`, `content`, of which only `key` must be there; `seen_at` may
 //! be, and is passed over: it is the store's own.
 
 mod csv;
+mod inventory;
 mod ndjson;
 #[cfg(feature = "parquet")]
 mod parquet;
 
 pub use self::csv::{CsvReader, CsvWriter};
+pub(crate) use self::inventory::InventoryReader;
 pub use self::ndjson::{NdjsonReader, NdjsonWriter};
 #[cfg(feature = "parquet")]
 pub use self::parquet::{ParquetReader, ParquetWriter};
@@ -69,6 +71,29 @@ fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), Strin
     if found.contains(&"key") { Ok(()) } else { Err("it has no column \"key\"".to_owned()) }
 }
 
+/// What an inventory lacks, by the columns that it has.
+fn check_versions(has_key: bool, has_version: bool, has_latest: bool) -> Result<(), String> {
+    if !has_key {
+        return Err("it has no column of keys".to_owned());
+    }
+    if has_version && !has_latest {
+        return Err("it has versions, and no column says which of them is the current one".to_owned());
+    }
+    Ok(())
+}
+
+#[cold]
+fn other_bucket(found: &[u8], wanted: &str) -> String {
+    format!("it is of the bucket \"{}\", and the inventory of {wanted:?}", found.escape_ascii())
+}
+
+/// Writes bytes in lower-case hexadecimal.
+fn put_hex(text: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
+}
+
 /// A digest of 64 hexadecimal digits.
 fn unhex(text: &[u8]) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
@@ -81,13 +106,6 @@ fn unhex(text: &[u8]) -> Option<[u8; 32]> {
         *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
     }
     Some(digest)
-}
-
-/// Writes bytes in lower-case hexadecimal.
-fn put_hex(text: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        text.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use bulk_s3::conformance::KnownConformance;
 use bulk_s3::{
-    Batch, CsvReader, CsvWriter, Error, KeyRange, KnownChange, KnownObjects, MemoryKnown, ObjectReader, ObjectRef,
-    ObjectWriter, ParquetReader, ParquetWriter, SqliteKnown, SqliteOptions, export_known, import_known,
+    Batch, CsvReader, CsvWriter, Error, KeyRange, KnownChange, KnownObjects, MemoryKnown, NdjsonReader, NdjsonWriter,
+    ObjectReader, ObjectRef, ObjectWriter, ParquetReader, ParquetWriter, SqliteKnown, SqliteOptions, export_known,
+    import_known,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -270,5 +271,106 @@ proptest! {
     fn no_csv_makes_it_panic(bytes in proptest::collection::vec(prop_oneof![Just(b','), Just(b'"'), Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()], 0..60)) {
         let csv = [b"key,etag\n".as_slice(), &bytes].concat();
         let _ = read_csv(&csv, None);
+    }
+}
+
+fn ndjson(objects: &Batch) -> Vec<u8> {
+    let mut writer = NdjsonWriter::new("objects.ndjson", Vec::new());
+    writer.write(objects).unwrap();
+    writer.finish().unwrap()
+}
+
+fn read_ndjson(lines: &[u8], bucket: Option<&str>) -> Result<Batch, Error> {
+    read_all(NdjsonReader::new("objects.ndjson", lines, bucket), 7)
+}
+
+#[test]
+fn odd_objects_come_back_from_ndjson() {
+    let objects = odd();
+    let lines = ndjson(&objects);
+    assert_eq!(read_ndjson(&lines, None).unwrap(), objects);
+    assert_eq!(read_ndjson(&lines, Some("data")).unwrap(), objects, "no member tells of buckets");
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), objects.len());
+    assert_eq!(read_ndjson(b"", None).unwrap(), Batch::new());
+    // As other programs write it.
+    let other = "\u{feff}{ \"seen_at\" : {\"a\":[1]}, \"size\":null, \"key\" : \"\\ud83d\\ude00\\/\\u0000\" }\r\n\n \n{\"key\":\"b\"}";
+    let keys = ["😀/\0", "b"].map(ObjectRef::new);
+    assert!(read_ndjson(other.as_bytes(), None).unwrap().iter().eq(keys));
+}
+
+#[test]
+fn another_reader_reads_the_same_ndjson() {
+    let script = "import sys, json
+for line in open(sys.argv[1], newline='\\n'):
+    row = json.loads(line)
+    print(json.dumps([row.get(name) for name in ('key', 'etag', 'size', 'last_modified', 'content')]))";
+    let objects = odd();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ndjson(&objects)).unwrap();
+    let output = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(file.path())
+        .env("PYTHONUTF8", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    for object in objects.iter() {
+        let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let time = object.last_modified.map(|time| time.to_string());
+        let wanted = serde_json::json!([object.key, object.etag, object.size, time, object.content.map(hex)]);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(lines.next().unwrap()).unwrap(), wanted);
+    }
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn bad_ndjson_is_named_with_row_and_byte() {
+    let digest = "its content is \"00\", and must be 64 hexadecimal digits";
+    let bad = [
+        ("{\"key\":\"a\"}\n\n{\"key\":\"b\"", "row 3, byte 23", "the line ends within the object: it is cut off"),
+        ("{\"key\":\"a\"}\n{\"key\":\"b\"\n", "row 2, byte 22", "the line ends within the object: it is cut off"),
+        ("{\"key\":\"a\"}\n{\"key\":\"\"}\n", "row 2, byte 12", "it has no key"),
+        ("{\"etag\":\"a\"}\n", "row 1, byte 11", "missing field `key`"),
+        ("{\"key\":\"a\",\"key\":\"a\"}\n", "row 1, byte 15", "duplicate field `key`"),
+        ("{\"key\":\"a\"}{}\n", "row 1, byte 11", "trailing characters"),
+        ("{\"key\":\"a\",\"content\":\"00\"}\n", "row 1, byte 0", digest),
+        ("\u{feff}{}{}\n", "row 1, byte 4", "missing field `key`"),
+        ("7\n", "row 1, byte 0", "invalid type: integer `7`, expected an object with a key"),
+        ("{\"key\":\"\\ud800\"}\n", "row 1, byte 14", "unexpected end of hex escape"),
+    ];
+    let found: Vec<String> =
+        bad.iter().map(|(lines, ..)| read_ndjson(lines.as_bytes(), None).unwrap_err().to_string()).collect();
+    let wanted: Vec<String> = bad.iter().map(|(_, place, what)| format!("objects.ndjson, {place}: {what}")).collect();
+    assert_eq!(found, wanted);
+    let error = read_ndjson(b"{\"key\":\"a\"}\n{\"key\":\"\xff\"}\n", None).unwrap_err();
+    assert_eq!(error.to_string(), "objects.ndjson, row 2, byte 20: it is no UTF-8");
+    let endless = [b"{\"key\":\"".as_slice(), &b"x".repeat(1 << 20)].concat();
+    let error = read_ndjson(&endless, None).unwrap_err();
+    assert_eq!(error.to_string(), "objects.ndjson, row 1, byte 0: it is longer than 64 KiB, and so no object");
+}
+
+#[test]
+fn lines_of_other_buckets_are_passed_over() {
+    let lines = "{\"key\":\"a\",\"bucket\":\"x\"}\n{\"key\":\"b\",\"bucket\":\"y\"}\n{\"key\":\"c\"}\n";
+    let mut reader = NdjsonReader::new("objects.ndjson", lines.as_bytes(), Some("x"));
+    let mut batch = Batch::new();
+    reader.read(&mut batch, 10).unwrap();
+    assert!(batch.iter().eq([ObjectRef::new("a"), ObjectRef::new("c")]));
+    assert_eq!(reader.passed_over(), 1);
+    assert_eq!(read_ndjson(lines.as_bytes(), None).unwrap().len(), 3);
+}
+
+proptest! {
+    #[test]
+    fn any_key_comes_back_from_ndjson(keys in proptest::collection::btree_set(".{1,8}|[\"\\\\\r\n\0a]{1,5}", 0..40)) {
+        let keys: Vec<String> = keys.into_iter().collect();
+        let objects = objects(&keys);
+        prop_assert_eq!(read_ndjson(&ndjson(&objects), None).unwrap(), objects);
+    }
+
+    #[test]
+    fn no_ndjson_makes_it_panic(text in "[\"{}:,\\\\keytagsiz0-9\n ]{0,60}") {
+        let _ = read_ndjson(text.as_bytes(), None);
     }
 }

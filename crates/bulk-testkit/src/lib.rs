@@ -6,6 +6,7 @@
 
 pub mod moto;
 pub mod postgres;
+pub mod pyarrow;
 pub mod s3;
 #[cfg(feature = "s3s")]
 pub mod s3s;

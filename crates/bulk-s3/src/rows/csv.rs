@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use jiff::Timestamp;
 
-use super::{COLUMNS, ObjectReader, ObjectWriter, check_names, unhex};
+use super::{COLUMNS, ObjectReader, ObjectWriter, check_names, put_hex, unhex};
 use crate::{Batch, Error, ObjectRef};
 
 /// Writes objects as CSV (RFC 4180): a header with the columns `bucket`, `key`, `etag`, `size`, `last_modified` (RFC 3339)
@@ -74,9 +74,7 @@ impl<W: Write + Send> ObjectWriter for CsvWriter<W> {
             rows.push(b',');
             object.last_modified.inspect(|time| rows.extend_from_slice(time.to_string().as_bytes()));
             rows.push(b',');
-            for byte in object.content.iter().flatten() {
-                rows.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
-            }
+            object.content.inspect(|content| put_hex(rows, content));
             rows.push(b'\n');
             if self.rows.len() >= PIECE {
                 self.send()?;
@@ -242,7 +240,7 @@ impl<R: Read> CsvReader<R> {
 
 /// Records of CSV.
 #[derive(Debug)]
-struct Records<R> {
+pub(super) struct Records<R> {
     input: R,
     /// The fields of the record, one behind the other.
     text: Vec<u8>,
@@ -251,13 +249,13 @@ struct Records<R> {
     /// Bytes that are read.
     at: u64,
     /// Where the record starts.
-    start: u64,
+    pub(super) start: u64,
     /// The record's number, from 1; the header is the first.
-    row: u64,
+    pub(super) row: u64,
 }
 
 #[derive(Debug)]
-enum Fault {
+pub(super) enum Fault {
     Input(std::io::Error),
     Record(String),
 }
@@ -278,23 +276,23 @@ enum State {
 }
 
 impl<R: BufRead> Records<R> {
-    fn new(input: R) -> Self {
+    pub(super) fn new(input: R) -> Self {
         Self { input, text: Vec::new(), fields: Vec::new(), at: 0, start: 0, row: 0 }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.fields.len()
     }
 
     /// A field of the record, unless there is nothing in it.
-    fn field(&self, place: usize) -> Option<&[u8]> {
+    pub(super) fn field(&self, place: usize) -> Option<&[u8]> {
         let &(end, is_there) = self.fields.get(place)?;
         let start = place.checked_sub(1).map_or(0, |before| self.fields[before].0);
         is_there.then(|| &self.text[start..end])
     }
 
     /// Reads the next record; says whether there is one.
-    fn next(&mut self) -> Result<bool, Fault> {
+    pub(super) fn next(&mut self) -> Result<bool, Fault> {
         const MARK: &[u8] = "\u{feff}".as_bytes();
         self.text.clear();
         self.fields.clear();

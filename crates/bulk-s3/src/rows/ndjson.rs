@@ -225,15 +225,17 @@ impl<R: Read> NdjsonReader<R> {
         Error::Table { file: self.file.clone(), row: Some(self.row), byte: Some(self.at + offset as u64), what, source }
     }
 
-    /// What serde says, without the place in the line, which is told as one in the file.
+    /// What serde says, without the place in its text, which is told as one in the file. The text begins `skipped` bytes
+    /// behind the line.
     #[cold]
-    fn no_object(&self, error: &serde_json::Error) -> Error {
+    fn no_object(&self, skipped: usize, error: &serde_json::Error) -> Error {
         if error.is_eof() {
-            return self.failed(self.line.len(), "the line ends within the object: it is cut off".to_owned(), None);
+            let end = self.line.trim_ascii_end().len();
+            return self.failed(end, "the line ends within the object: it is cut off".to_owned(), None);
         }
         let text = error.to_string();
         let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-        self.failed(error.column().saturating_sub(1), what.to_owned(), None)
+        self.failed(skipped + error.column().saturating_sub(1), what.to_owned(), None)
     }
 }
 
@@ -245,7 +247,8 @@ impl<R: Read + Send> ObjectReader for NdjsonReader<R> {
                 .map_err(|error| self.failed(error.valid_up_to(), "it is no UTF-8".to_owned(), None))?;
             // A mark of the byte order at the file's start, as some programs write it.
             let text = if self.row == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
-            let line: Line<'_> = serde_json::from_str(text).map_err(|error| self.no_object(&error))?;
+            let line: Line<'_> =
+                serde_json::from_str(text).map_err(|error| self.no_object(self.line.len() - text.len(), &error))?;
             if let (Some(wanted), Some(Text(bucket))) = (&self.bucket, &line.bucket)
                 && bucket != wanted
             {

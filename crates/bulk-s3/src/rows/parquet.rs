@@ -6,14 +6,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as PhysicalType, ZstdLevel};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType, Int64Type};
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType, Int64Type,
+};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
 
-use super::{COLUMNS, ObjectReader, ObjectWriter, SEEN_AT, check_names, unhex};
+use super::{COLUMNS, ObjectReader, ObjectWriter, check_names, check_versions, other_bucket, unhex};
 use crate::{Batch, Error, ObjectRef};
 
 /// Writes objects as Parquet: the columns `bucket` and `key` (required strings), `etag` (string), `size` (int64),
@@ -166,8 +168,10 @@ fn failed(file: &str, what: &str, error: ParquetError) -> Error {
 pub struct ParquetReader {
     file: String,
     reader: SerializedFileReader<File>,
-    /// The place of each column, in the order of [`COLUMNS`], among all of the file.
-    places: [Option<usize>; COLUMNS.len()],
+    /// Whether it is a file of an inventory.
+    is_inventory: bool,
+    /// The place of each column, in the order of [`NAMES`], among all of the file.
+    places: [Option<usize>; NAMES.len()],
     unit: TimeUnit,
     group: Option<Group>,
     next_group: usize,
@@ -177,9 +181,15 @@ pub struct ParquetReader {
     passed_over: u64,
 }
 
+/// [`COLUMNS`], and what else an inventory has.
+const NAMES: [&str; 8] = ["bucket", "key", "etag", "size", "last_modified", "content", "is_latest", "is_delete_marker"];
+/// Their names in an inventory.
+const INVENTORY: [&str; 8] =
+    ["bucket", "key", "e_tag", "size", "last_modified_date", "", "is_latest", "is_delete_marker"];
+
 /// The columns of a row group.
 struct Group {
-    columns: [Option<Column>; COLUMNS.len()],
+    columns: [Option<Column>; NAMES.len()],
     rows: u64,
     read: u64,
 }
@@ -188,6 +198,7 @@ enum Column {
     Bytes(ColumnReaderImpl<ByteArrayType>),
     Fixed(ColumnReaderImpl<FixedLenByteArrayType>),
     Numbers(ColumnReaderImpl<Int64Type>),
+    Flags(ColumnReaderImpl<BoolType>),
 }
 
 enum Values {
@@ -206,9 +217,18 @@ impl ParquetReader {
     ///
     /// [`Error::Table`].
     pub fn open(path: impl AsRef<Path>, bucket: Option<&str>) -> Result<Self, Error> {
-        let file = path.as_ref().display().to_string();
+        Self::open_as(path.as_ref(), path.as_ref().display().to_string(), bucket, false)
+    }
+
+    /// Opens a file of an inventory of `bucket`. Versions that are not the current one, and delete markers, are passed
+    /// over; a row of another bucket is an error. `file` is what errors call it.
+    pub(crate) fn open_inventory(path: &Path, file: String, bucket: &str) -> Result<Self, Error> {
+        Self::open_as(path, file, Some(bucket), true)
+    }
+
+    fn open_as(path: &Path, file: String, bucket: Option<&str>, is_inventory: bool) -> Result<Self, Error> {
         let bad = |what: String| Error::Table { file: file.clone(), row: None, byte: None, what, source: None };
-        let opened = File::open(&path).map_err(|error| {
+        let opened = File::open(path).map_err(|error| {
             let what = "it cannot be read".to_owned();
             Error::Table { file: file.clone(), row: None, byte: None, what, source: Some(Box::new(error)) }
         })?;
@@ -217,12 +237,22 @@ impl ParquetReader {
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let names = schema.columns().iter().map(|column| column.path().string());
         let names: Vec<String> = names.collect();
-        check_names(names.iter().map(String::as_str)).map_err(&bad)?;
-        let places = COLUMNS.map(|column| names.iter().position(|name| name == column));
+        let wanted = if is_inventory {
+            INVENTORY
+        } else {
+            check_names(names.iter().map(String::as_str)).map_err(&bad)?;
+            std::array::from_fn(|place| COLUMNS.get(place).copied().unwrap_or_default())
+        };
+        let places = wanted.map(|column| names.iter().position(|name| name == column));
+        if is_inventory {
+            let has = |column: &str| names.iter().any(|name| name == column);
+            check_versions(has("key"), has("version_id"), has("is_latest")).map_err(&bad)?;
+        }
         let mut unit = TimeUnit::MICROS;
-        for (column, name) in schema.columns().iter().zip(&names).filter(|(_, name)| *name != SEEN_AT) {
+        for (number, (column, name)) in schema.columns().iter().zip(&names).enumerate() {
+            let Some(place) = places.iter().position(|place| *place == Some(number)) else { continue };
             let physical = column.physical_type();
-            let is_right = match name.as_str() {
+            let is_right = match NAMES[place] {
                 "size" => physical == PhysicalType::INT64,
                 "last_modified" => match column.logical_type_ref() {
                     Some(LogicalType::Timestamp(time)) if physical == PhysicalType::INT64 => {
@@ -232,13 +262,15 @@ impl ParquetReader {
                     _ => false,
                 },
                 "content" => [PhysicalType::BYTE_ARRAY, PhysicalType::FIXED_LEN_BYTE_ARRAY].contains(&physical),
+                "is_latest" | "is_delete_marker" => physical == PhysicalType::BOOLEAN,
                 _ => physical == PhysicalType::BYTE_ARRAY,
             };
             if !is_right || column.max_rep_level() > 0 || column.max_def_level() > 1 {
-                let wanted = match name.as_str() {
+                let wanted = match NAMES[place] {
                     "size" => "int64",
                     "last_modified" => "a timestamp of int64",
                     "content" => "bytes",
+                    "is_latest" | "is_delete_marker" => "boolean",
                     _ => "a string",
                 };
                 return Err(bad(format!("its column {name:?} is of {physical}, and must be {wanted}")));
@@ -247,6 +279,7 @@ impl ParquetReader {
         Ok(Self {
             file,
             reader,
+            is_inventory,
             places,
             unit,
             group: None,
@@ -259,13 +292,14 @@ impl ParquetReader {
 
     fn group(&self, place: usize) -> Result<Group, ParquetError> {
         let group = self.reader.get_row_group(place)?;
-        let mut columns = [const { None }; COLUMNS.len()];
+        let mut columns = [const { None }; NAMES.len()];
         for (column, place) in columns.iter_mut().zip(self.places) {
             let Some(place) = place else { continue };
             *column = Some(match group.get_column_reader(place)? {
                 ColumnReader::ByteArrayColumnReader(reader) => Column::Bytes(reader),
                 ColumnReader::FixedLenByteArrayColumnReader(reader) => Column::Fixed(reader),
                 ColumnReader::Int64ColumnReader(reader) => Column::Numbers(reader),
+                ColumnReader::BoolColumnReader(reader) => Column::Flags(reader),
                 _ => return Err(ParquetError::General("a column is of another type in this row group".to_owned())),
             });
         }
@@ -276,7 +310,7 @@ impl ParquetReader {
     fn push(&mut self, batch: &mut Batch, limit: usize) -> Result<(), Error> {
         let Some(group) = &mut self.group else { return Ok(()) };
         let count = usize::try_from(group.rows - group.read).unwrap_or(usize::MAX).min(limit).min(ROWS);
-        let mut columns = [const { None }; COLUMNS.len()];
+        let mut columns = [const { None }; NAMES.len()];
         for (values, column) in columns.iter_mut().zip(&mut group.columns) {
             let Some(column) = column else { continue };
             let read = column.read(count);
@@ -284,7 +318,7 @@ impl ParquetReader {
         }
         let first = self.rows_before + group.read + 1;
         group.read += count as u64;
-        let [bucket, key, etag, size, last_modified, content] = &columns;
+        let [bucket, key, etag, size, last_modified, content, is_latest, is_delete_marker] = &columns;
         for row in 0..count {
             let bytes = |values: &'_ Option<Values>| match values {
                 Some(Values::Bytes(values)) => values[row].clone(),
@@ -294,12 +328,6 @@ impl ParquetReader {
                 Some(Values::Numbers(values)) => values[row],
                 _ => None,
             };
-            if let (Some(wanted), Some(_)) = (&self.bucket, bucket)
-                && bytes(bucket).is_none_or(|bucket| bucket.data() != wanted.as_bytes())
-            {
-                self.passed_over += 1;
-                continue;
-            }
             let bad = |what: String| Error::Table {
                 file: self.file.clone(),
                 row: Some(first + row as u64),
@@ -307,6 +335,24 @@ impl ParquetReader {
                 what,
                 source: None,
             };
+            let bucket_of_row = bytes(bucket);
+            let bucket_of_row = bucket_of_row.as_ref().map_or(&b""[..], ByteArray::data);
+            if let (Some(wanted), Some(_)) = (&self.bucket, bucket)
+                && bucket_of_row != wanted.as_bytes()
+            {
+                if self.is_inventory {
+                    return Err(bad(other_bucket(bucket_of_row, wanted)));
+                }
+                self.passed_over += 1;
+                continue;
+            }
+            if number(is_latest) == Some(0) || number(is_delete_marker) == Some(1) {
+                self.passed_over += 1;
+                continue;
+            }
+            if is_latest.is_some() && number(is_latest).is_none() {
+                return Err(bad("it does not say whether it is the current version".to_owned()));
+            }
             let no_text = |column: &str| bad(format!("its {column} is no UTF-8"));
             let (key, etag) = (bytes(key), bytes(etag));
             let key = key.as_ref().map_or(&b""[..], ByteArray::data);
@@ -346,6 +392,9 @@ impl Column {
                 Values::Bytes(values.collect())
             }
             Self::Numbers(reader) => Values::Numbers(read(reader, count)?),
+            Self::Flags(reader) => {
+                Values::Numbers(read(reader, count)?.into_iter().map(|flag| flag.map(i64::from)).collect())
+            }
         })
     }
 }
