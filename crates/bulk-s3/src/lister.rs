@@ -66,7 +66,7 @@ impl Bucket {
     /// names no next one though it says that there is one, a page that names itself, more than 1,000 pages without keys.
     pub fn pages(&self, options: ListOptions) -> Pages {
         let connections = options.connections.max(1);
-        let ranges = Ranges::new(&options.prefix, options.ranges, connections > 1);
+        let ranges = Ranges::new(&options.prefix, options.ranges, connections);
         let shared = Arc::new(Shared {
             bucket: self.clone(),
             pace: Pace::new(connections, self.retry.timeout),

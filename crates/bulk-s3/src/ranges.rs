@@ -7,6 +7,8 @@ use crate::split_point::Alphabet;
 const WORTH_A_CUT: f64 = 2.0;
 /// Cuts in vain that a range is allowed beyond two for each page that it has brought.
 const MISSES: u64 = 24;
+/// One page in so many may be that of a poor cut.
+const POOR: u64 = 20;
 /// Pages that tell how dense keys are.
 const LOOK_BACK: u64 = 8;
 
@@ -24,6 +26,11 @@ pub(crate) struct Ranges {
     can_split: bool,
     /// Where a range that has no end is likely to have it.
     ceiling: Option<String>,
+    /// Pages that have come, and cuts that brought no more than one of them, with keys or without.
+    pages: u64,
+    poor: u64,
+    /// Poor cuts that are allowed beyond a share of the pages: where keys are has to be found out first.
+    allowed: u64,
 }
 
 /// The run of a worker through one range.
@@ -47,15 +54,18 @@ struct Running {
 }
 
 impl Ranges {
-    /// The ranges of a listing of what begins with `prefix`.
-    pub(crate) fn new(prefix: &str, ranges: impl IntoIterator<Item = KeyRange>, can_split: bool) -> Self {
+    /// The ranges of a listing of what begins with `prefix`, over so many connections.
+    pub(crate) fn new(prefix: &str, ranges: impl IntoIterator<Item = KeyRange>, connections: usize) -> Self {
         Self {
             ceiling: (!prefix.is_empty()).then(|| format!("{prefix}{}", char::MAX)),
             waiting: ranges.into_iter().filter(|range| !range.is_empty()).collect(),
             running: BTreeMap::new(),
             next_lane: 0,
             alphabet: Alphabet::default(),
-            can_split,
+            can_split: connections > 1,
+            pages: 0,
+            poor: 0,
+            allowed: 2 * connections as u64,
         }
     }
 
@@ -96,6 +106,7 @@ impl Ranges {
         }
         let running = self.running.get_mut(&lane)?;
         running.pages += 1;
+        self.pages += 1;
         running.passed.1 += 1;
         if running.passed.1 > LOOK_BACK {
             running.passed = (running.left.after.clone(), 1);
@@ -110,6 +121,9 @@ impl Ranges {
         };
         let parent = running.parent.take();
         let goes_on = to.is_some();
+        if !goes_on && running.pages == 1 && parent.is_some() {
+            self.poor += 1;
+        }
         let to = to.or_else(|| running.left.until.clone());
         let listed = KeyRange::new(std::mem::replace(&mut running.left.after, to.clone()), to);
         if !goes_on {
@@ -149,7 +163,7 @@ impl Ranges {
 
     /// Cuts the range that is likely to have most before it.
     fn cut(&mut self) -> Option<(KeyRange, Option<Lane>)> {
-        if !self.can_split {
+        if !self.can_split || self.poor > self.allowed + self.pages / POOR {
             return None;
         }
         let alphabet = &self.alphabet;
