@@ -48,6 +48,7 @@ mod rows;
 mod snapshot;
 mod split_point;
 mod stretch_diff;
+mod sync;
 
 pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
@@ -72,3 +73,9 @@ pub use snapshot::{
     newest_of_each,
 };
 pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
+#[cfg(feature = "postgres")]
+pub use sync::{BodyType, TableSink, UnknownBodyType};
+pub use sync::{
+    Deletions, FolderSink, LinesSink, QuarantineReason, Quarantined, Refusal, Sink, SinkBatch, SyncCounts, SyncOptions,
+    SyncRun, SyncStep, SyncedObject, key_of_path, path_of_key, sync,
+};

@@ -60,13 +60,42 @@ enum Side {
 impl StretchDiff {
     /// The changes, in the order of their keys.
     pub fn changes(&self) -> impl ExactSizeIterator<Item = Change<'_>> {
-        self.changes.iter().map(|side| match *side {
+        self.changes.iter().map(|side| self.show(*side))
+    }
+
+    /// The change at `index`, from 0.
+    pub(crate) fn change(&self, index: usize) -> Option<Change<'_>> {
+        self.changes.get(index).map(|side| self.show(*side))
+    }
+
+    /// Lets go of the objects that have no change.
+    pub(crate) fn forget_unchanged(&mut self) {
+        let (mut listed, mut known) = (Batch::new(), Batch::new());
+        let keep = |from: &Batch, to: &mut Batch, index: &mut usize| {
+            to.push(at(from, *index));
+            *index = to.len() - 1;
+        };
+        for side in &mut self.changes {
+            match side {
+                Side::Listed(index) => keep(&self.listed, &mut listed, index),
+                Side::Known(index) => keep(&self.known, &mut known, index),
+                Side::Both { listed: listed_index, known: known_index } => {
+                    keep(&self.listed, &mut listed, listed_index);
+                    keep(&self.known, &mut known, known_index);
+                }
+            }
+        }
+        (self.listed, self.known) = (listed, known);
+    }
+
+    fn show(&self, side: Side) -> Change<'_> {
+        match side {
             Side::Listed(listed) => Change::Added(at(&self.listed, listed)),
             Side::Known(known) => Change::Removed(at(&self.known, known)),
             Side::Both { listed, known } => {
                 Change::Modified { before: at(&self.known, known), after: at(&self.listed, listed) }
             }
-        })
+        }
     }
 
     fn new(range: KeyRange, keys: u64, listed: Batch, known: Batch, compare: Compare) -> Result<Self, OutOfOrder> {
