@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
+use tokio::task::JoinSet;
 
 use crate::{Batch, Change, Compare, Error, KeyFilter, KeyRange, KnownObjects, ObjectRef, OutOfOrder, Page, diff};
 
@@ -141,6 +142,10 @@ fn at(batch: &Batch, index: usize) -> ObjectRef<'_> {
 ///
 /// An item that is an error is the last one: those of the listing, [`Error::Known`] if the store cannot be read, and
 /// [`Error::OutOfOrder`] if listing or store do not sort their keys by their bytes.
+///
+/// # Panics
+///
+/// If it is polled outside a tokio runtime.
 pub fn diff_pages<S>(pages: S, known: Arc<dyn KnownObjects>, options: DiffOptions) -> StretchDiffs
 where
     S: Stream<Item = Result<Page, Error>> + Send + 'static,
@@ -278,10 +283,27 @@ impl Merge {
             }
             let last = ahead.objects.last().map(|last| last.key.to_owned());
             let from = last.or_else(|| ahead.after.clone()).or_else(|| before(&self.prefix)).max(before(&self.prefix));
-            ahead.objects = self.known.scan(&KeyRange::new(from, None), SCAN).await?;
+            ahead.objects = scan(self.known.clone(), KeyRange::new(from, None)).await?;
             ahead.next = 0;
             ahead.is_all = ahead.objects.len() < SCAN;
         }
+    }
+}
+
+/// Reads in a task of its own, so that a reader of stretches who waits for something else, such as a connection to the same
+/// store, does not keep this from giving back what it holds.
+async fn scan(known: Arc<dyn KnownObjects>, range: KeyRange) -> Result<Batch, Error> {
+    // A set of one, as it ends its task when it is dropped.
+    let mut task = JoinSet::new();
+    task.spawn(async move { known.scan(&range, SCAN).await });
+    match task.join_next().await {
+        Some(Ok(found)) => found,
+        Some(Err(lost)) => match lost.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 
