@@ -25,6 +25,9 @@
 //! `PostgresKnown` (feature `postgres`), which may be any table of the user's. [`import_known`] and [`export_known`] move
 //! it from and to files: CSV, and Parquet (feature `parquet`).
 //!
+//! [`sync()`] fetches what [`diff_pages`] found, gives it to a [`Sink`] ([`FolderSink`], [`LinesSink`], or `TableSink` with
+//! feature `postgres`) and marks it known, in the same transaction where sink and store share a database.
+//!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 

@@ -151,7 +151,7 @@ where
     let open = Arc::new(Semaphore::new(open.clamp(1, Semaphore::MAX_PERMITS)));
     let requests = Requests::new(stretches.boxed(), deletions, open, sender);
     let mut fetching = JoinSet::new();
-    fetching.spawn(requests.fetch(source, objects));
+    requests.spawn(&mut fetching, source, objects);
     let counts = Arc::<Mutex<SyncCounts>>::default();
     let storing = Storing {
         work,
@@ -206,7 +206,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Takes what was fetched, a batch at a time.
 struct Storing {
     work: mpsc::Receiver<Work>,
-    /// One task, which ends with this.
+    /// Its tasks, which end with this.
     fetching: JoinSet<()>,
     batch: usize,
     deletions: Deletions,
@@ -234,14 +234,14 @@ impl Storing {
                 self.store(work).await?;
                 continue;
             }
-            return match self.fetching.join_next().await {
-                None | Some(Ok(())) => Ok(None),
-                Some(Err(lost)) => match lost.try_into_panic() {
+            let Some(ended) = self.fetching.join_next().await else { return Ok(None) };
+            if let Err(lost) = ended {
+                match lost.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     // The runtime is going down, and this task with it.
                     Err(_) => std::future::pending().await,
-                },
-            };
+                }
+            }
         }
     }
 

@@ -373,6 +373,27 @@ async fn a_budget_of_few_objects_and_few_stretches_is_enough() {
     assert_eq!(known_keys(&*known).await.len(), 300);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn stretches_without_changes_and_objects_take_turns() {
+    let objects = builds(400);
+    let server = serve(objects.clone());
+    let known = Arc::new(MemoryKnown::new());
+    let sink = Arc::new(LinesSink::new(io::sink(), "sink"));
+    run(&server, known.clone(), sink.clone(), options()).await;
+    let mut options = options();
+    (options.batch, options.objects.concurrency) = (1, 11);
+    // Every other page has changes.
+    let keys: BTreeSet<_> = objects.into_iter().map(|(key, _)| key).collect();
+    let changed: Vec<_> = keys.iter().enumerate().filter(|(number, _)| number / 10 % 2 == 0).collect();
+    for round in 0..20 {
+        for (_, key) in &changed {
+            server.put("data", key, format!("{round}")).unwrap();
+        }
+        let told = run(&server, known.clone(), sink.clone(), options.clone()).await;
+        assert_eq!((told.counts.stored, told.changes), (200, 200));
+    }
+}
+
 /// A writer that others can look into.
 #[derive(Clone, Default)]
 struct Shown(Arc<Mutex<Vec<u8>>>);

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use bulk_core::{
     Digest, ETag, Error as Cause, FetchedObject, ObjectBytes, ObjectOptions, Request, Source, fetch_objects,
 };
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use super::quarantine::{QuarantineReason, Quarantined};
 use super::sink::SyncedObject;
@@ -87,70 +88,20 @@ impl Requests {
         Self { stretches, deletions, open, current: None, work, shared: Arc::default() }
     }
 
-    /// Fetches all of them, and sends what becomes of them.
-    pub(super) async fn fetch(self, source: Arc<dyn Source>, options: ObjectOptions) {
+    /// Two tasks: one that makes requests, and one that fetches what they ask for and sends what becomes of them. Each waits
+    /// for room in `work` on its own: a waiting one that was polled by the other would keep its turn from it for ever.
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, source: Arc<dyn Source>, options: ObjectOptions) {
         let (work, shared) = (self.work.clone(), self.shared.clone());
-        let stop = options.stop.clone();
-        let requests = stream::unfold(self, |mut requests| async move {
-            let request = requests.next().await?;
-            Some((request, requests))
-        });
-        let mut first = fetch_objects(source.clone(), requests, options.clone());
-        let (again, mut asked_again) = mpsc::channel(SECOND_LOOKS);
-        let asked_again = stream::poll_fn(move |context| asked_again.poll_recv(context));
-        let mut second = fetch_objects(source.clone(), asked_again, options);
-        let mut second_looks = 0;
-        let mut is_over = false;
-        while !is_over || second_looks > 0 {
-            let (FetchedObject { request, outcome, .. }, is_second) = tokio::select! {
-                fetched = second.next(), if second_looks > 0 => {
-                    second_looks -= 1;
-                    // None: it was told to stop.
-                    let Some(fetched) = fetched else { break };
-                    (fetched, true)
-                }
-                fetched = first.next(), if !is_over && second_looks < SECOND_LOOKS => {
-                    let Some(fetched) = fetched else {
-                        is_over = true;
-                        continue;
-                    };
-                    (fetched, false)
-                }
-            };
-            if !is_second && matches!(outcome, Err(Cause::Changed { .. })) {
-                // There is room: no more are sent than may be under way.
-                if again.try_send(Request::new(request.key)).is_err() {
-                    break;
-                }
-                second_looks += 1;
-                continue;
+        let (requests, made) = mpsc::channel(1);
+        tasks.spawn(self.make(requests));
+        tasks.spawn(fetch(made, work, shared, source, options));
+    }
+
+    async fn make(mut self, requests: mpsc::Sender<Request>) {
+        while let Some(request) = self.next().await {
+            if requests.send(request).await.is_err() {
+                break;
             }
-            let Some(place) = lock(&shared.asked).remove(&request.key) else { continue };
-            let message = match outcome {
-                Ok(body) => Work::Fetched(place, object(request, body)),
-                Err(error) => match QuarantineReason::of(error, &source.location("")) {
-                    Ok(reason) => {
-                        let listed = match place.change() {
-                            Some(Change::Added(object) | Change::Modified { after: object, .. }) => object.etag,
-                            _ => None,
-                        };
-                        let etag = listed.map(ETag::new);
-                        Work::Lost(place, Quarantined { key: request.key, etag, reason })
-                    }
-                    Err(error) => Work::Failed(error),
-                },
-            };
-            let is_failure = matches!(message, Work::Failed(_));
-            if work.send(message).await.is_err() || is_failure {
-                return;
-            }
-        }
-        let failure = lock(&shared.failure).take();
-        // What was not begun is not done: that must not look like the end.
-        let stopped = || stop.is_cancelled().then(|| Cause::Interrupted { location: source.location("") }.into());
-        if let Some(failure) = failure.or_else(stopped) {
-            // Who is gone does not want to know.
-            let _ = work.send(Work::Failed(failure)).await;
         }
     }
 
@@ -193,6 +144,76 @@ impl Requests {
             }
         }
     }
+}
+
+async fn fetch(
+    requests: mpsc::Receiver<Request>,
+    work: mpsc::Sender<Work>,
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+    options: ObjectOptions,
+) {
+    let stop = options.stop.clone();
+    let mut first = fetch_objects(source.clone(), received(requests), options.clone());
+    let (again, asked_again) = mpsc::channel(SECOND_LOOKS);
+    let mut second = fetch_objects(source.clone(), received(asked_again), options);
+    let mut second_looks = 0;
+    let mut is_over = false;
+    while !is_over || second_looks > 0 {
+        let (FetchedObject { request, outcome, .. }, is_second) = tokio::select! {
+            fetched = second.next(), if second_looks > 0 => {
+                second_looks -= 1;
+                // None: it was told to stop.
+                let Some(fetched) = fetched else { break };
+                (fetched, true)
+            }
+            fetched = first.next(), if !is_over && second_looks < SECOND_LOOKS => {
+                let Some(fetched) = fetched else {
+                    is_over = true;
+                    continue;
+                };
+                (fetched, false)
+            }
+        };
+        if !is_second && matches!(outcome, Err(Cause::Changed { .. })) {
+            // There is room: no more are sent than may be under way.
+            if again.try_send(Request::new(request.key)).is_err() {
+                break;
+            }
+            second_looks += 1;
+            continue;
+        }
+        let Some(place) = lock(&shared.asked).remove(&request.key) else { continue };
+        let message = match outcome {
+            Ok(body) => Work::Fetched(place, object(request, body)),
+            Err(error) => match QuarantineReason::of(error, &source.location("")) {
+                Ok(reason) => {
+                    let listed = match place.change() {
+                        Some(Change::Added(object) | Change::Modified { after: object, .. }) => object.etag,
+                        _ => None,
+                    };
+                    let etag = listed.map(ETag::new);
+                    Work::Lost(place, Quarantined { key: request.key, etag, reason })
+                }
+                Err(error) => Work::Failed(error),
+            },
+        };
+        let is_failure = matches!(message, Work::Failed(_));
+        if work.send(message).await.is_err() || is_failure {
+            return;
+        }
+    }
+    let failure = lock(&shared.failure).take();
+    // What was not begun is not done: that must not look like the end.
+    let stopped = || stop.is_cancelled().then(|| Cause::Interrupted { location: source.location("") }.into());
+    if let Some(failure) = failure.or_else(stopped) {
+        // Who is gone does not want to know.
+        let _ = work.send(Work::Failed(failure)).await;
+    }
+}
+
+fn received(mut requests: mpsc::Receiver<Request>) -> impl Stream<Item = Request> + Send {
+    stream::poll_fn(move |context| requests.poll_recv(context))
 }
 
 fn request(object: ObjectRef<'_>) -> Request {
