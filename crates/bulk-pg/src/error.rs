@@ -318,7 +318,7 @@ impl Cause {
     /// Whether the rows themselves are to blame: any class of codes (PostgreSQL manual, "PostgreSQL Error Codes") but those
     /// of the connection, the transaction, the statement, privileges, resources, the operator and the server's own faults.
     /// A trigger's function may give a code of its own.
-    pub(crate) fn is_of_rows(&self) -> bool {
+    pub fn is_of_rows(&self) -> bool {
         const OTHERS: [&str; 21] = [
             "00", "01", "02", "03", "08", "0A", "25", "26", "28", "2D", "34", "3D", "3F", "40", "42", "53", "55", "57",
             "58", "F0", "XX",

@@ -73,6 +73,17 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// A sink cannot be used, or failed for another reason than the objects that it was given.
+    #[error("{sink}: {what}")]
+    Sink {
+        /// Its [`identity`](crate::Sink::identity).
+        sink: String,
+        /// What could not be done, and why if nothing stands behind it.
+        what: String,
+        /// What its driver or the system says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// A file of objects cannot be used.
     #[error("{file}{}: {what}", place(*row, *byte))]
     Table {
@@ -104,7 +115,9 @@ impl Error {
             Self::Request(error) => error.is_remote(),
             Self::Listing { .. } => true,
             #[cfg(feature = "postgres")]
-            Self::Known { source, .. } => database(source).is_some_and(|(is_remote, _)| is_remote),
+            Self::Known { source, .. } | Self::Sink { source, .. } => {
+                database(source).is_some_and(|(is_remote, _)| is_remote)
+            }
             _ => false,
         }
     }
@@ -115,7 +128,9 @@ impl Error {
             Self::Request(error) => error.is_denied(),
             Self::Credentials { .. } => true,
             #[cfg(feature = "postgres")]
-            Self::Known { source, .. } => database(source).is_some_and(|(_, is_denied)| is_denied),
+            Self::Known { source, .. } | Self::Sink { source, .. } => {
+                database(source).is_some_and(|(_, is_denied)| is_denied)
+            }
             _ => false,
         }
     }

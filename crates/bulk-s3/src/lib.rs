@@ -28,6 +28,9 @@
 //! A listing may come from elsewhere than the bucket: [`file_pages`] reads files of objects, and [`Inventory`] what S3
 //! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`].
 //!
+//! [`sync()`] fetches what [`diff_pages`] found, gives it to a [`Sink`] ([`FolderSink`], [`LinesSink`], or `TableSink` with
+//! feature `postgres`) and marks it known, in the same transaction where sink and store share a database.
+//!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 
@@ -55,6 +58,7 @@ mod rows;
 mod snapshot;
 mod split_point;
 mod stretch_diff;
+mod sync;
 mod versions;
 
 pub use batch::{Batch, ObjectRef};
@@ -82,4 +86,10 @@ pub use snapshot::{
     newest_of_each,
 };
 pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
+#[cfg(feature = "postgres")]
+pub use sync::{BodyType, TableSink, UnknownBodyType};
+pub use sync::{
+    Deletions, FolderSink, LinesSink, QuarantineReason, Quarantined, Refusal, Sink, SinkBatch, SyncCounts, SyncOptions,
+    SyncRun, SyncStep, SyncedObject, key_of_path, path_of_key, sync,
+};
 pub use versions::ObjectVersion;

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
+use tokio::task::JoinSet;
 
 use crate::{Batch, Change, Compare, Error, KeyFilter, KeyRange, KnownObjects, ObjectRef, OutOfOrder, Page, diff};
 
@@ -60,13 +61,42 @@ enum Side {
 impl StretchDiff {
     /// The changes, in the order of their keys.
     pub fn changes(&self) -> impl ExactSizeIterator<Item = Change<'_>> {
-        self.changes.iter().map(|side| match *side {
+        self.changes.iter().map(|side| self.show(*side))
+    }
+
+    /// The change at `index`, from 0.
+    pub(crate) fn change(&self, index: usize) -> Option<Change<'_>> {
+        self.changes.get(index).map(|side| self.show(*side))
+    }
+
+    /// Lets go of the objects that have no change.
+    pub(crate) fn forget_unchanged(&mut self) {
+        let (mut listed, mut known) = (Batch::new(), Batch::new());
+        let keep = |from: &Batch, to: &mut Batch, index: &mut usize| {
+            to.push(at(from, *index));
+            *index = to.len() - 1;
+        };
+        for side in &mut self.changes {
+            match side {
+                Side::Listed(index) => keep(&self.listed, &mut listed, index),
+                Side::Known(index) => keep(&self.known, &mut known, index),
+                Side::Both { listed: listed_index, known: known_index } => {
+                    keep(&self.listed, &mut listed, listed_index);
+                    keep(&self.known, &mut known, known_index);
+                }
+            }
+        }
+        (self.listed, self.known) = (listed, known);
+    }
+
+    fn show(&self, side: Side) -> Change<'_> {
+        match side {
             Side::Listed(listed) => Change::Added(at(&self.listed, listed)),
             Side::Known(known) => Change::Removed(at(&self.known, known)),
             Side::Both { listed, known } => {
                 Change::Modified { before: at(&self.known, known), after: at(&self.listed, listed) }
             }
-        })
+        }
     }
 
     fn new(range: KeyRange, keys: u64, listed: Batch, known: Batch, compare: Compare) -> Result<Self, OutOfOrder> {
@@ -112,6 +142,10 @@ fn at(batch: &Batch, index: usize) -> ObjectRef<'_> {
 ///
 /// An item that is an error is the last one: those of the listing, [`Error::Known`] if the store cannot be read, and
 /// [`Error::OutOfOrder`] if listing or store do not sort their keys by their bytes.
+///
+/// # Panics
+///
+/// If it is polled outside a tokio runtime.
 pub fn diff_pages<S>(pages: S, known: Arc<dyn KnownObjects>, options: DiffOptions) -> StretchDiffs
 where
     S: Stream<Item = Result<Page, Error>> + Send + 'static,
@@ -249,10 +283,27 @@ impl Merge {
             }
             let last = ahead.objects.last().map(|last| last.key.to_owned());
             let from = last.or_else(|| ahead.after.clone()).or_else(|| before(&self.prefix)).max(before(&self.prefix));
-            ahead.objects = self.known.scan(&KeyRange::new(from, None), SCAN).await?;
+            ahead.objects = scan(self.known.clone(), KeyRange::new(from, None)).await?;
             ahead.next = 0;
             ahead.is_all = ahead.objects.len() < SCAN;
         }
+    }
+}
+
+/// Reads in a task of its own, so that a reader of stretches who waits for something else, such as a connection to the same
+/// store, does not keep this from giving back what it holds.
+async fn scan(known: Arc<dyn KnownObjects>, range: KeyRange) -> Result<Batch, Error> {
+    // A set of one, as it ends its task when it is dropped.
+    let mut task = JoinSet::new();
+    task.spawn(async move { known.scan(&range, SCAN).await });
+    match task.join_next().await {
+        Some(Ok(found)) => found,
+        Some(Err(lost)) => match lost.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -136,8 +136,25 @@ impl PostgresKnown {
     ///
     /// As `apply`. [`Error::Unfit`] comes before anything is done: the transaction can go on.
     pub async fn apply_in(&self, transaction: &Transaction<'_>, changes: &[KnownChange<'_>]) -> Result<(), Error> {
+        self.apply_over(transaction.client(), changes).await
+    }
+
+    /// As [`apply_in`](Self::apply_in), over a connection to the same database in which a transaction is open.
+    pub(crate) async fn apply_over(&self, client: &Client, changes: &[KnownChange<'_>]) -> Result<(), Error> {
         merge::check(changes, &self.identity)?;
-        merge::merge(transaction.client(), &self.target, changes, Within::Transaction, &self.identity).await
+        merge::merge(client, &self.target, changes, Within::Transaction, &self.identity).await
+    }
+
+    /// Tells a sorted copy, if there is one, what was committed elsewhere.
+    pub(crate) async fn follow(&self, changes: &[KnownChange<'_>]) {
+        if let Some(sorted) = &self.sorted {
+            sorted.lock().await.follow(changes, &self.identity).await;
+        }
+    }
+
+    /// Whether its table is in this database, as [`Session::target`](bulk_pg::Session::target) names it.
+    pub(crate) fn is_in(&self, database: &str) -> bool {
+        self.identity.strip_prefix(database).is_some_and(|rest| rest.starts_with(", table "))
     }
 
     async fn apply_own(&self, changes: &[KnownChange<'_>]) -> Result<(), Error> {
