@@ -181,10 +181,7 @@ impl Checkpoint {
                 Some(after) => range_left.split_behind(after),
                 None => (KeyRange::new(Some(String::new()), Some(String::new())), range_left),
             };
-            let behind = match &range.until {
-                Some(until) => Some(rest.split_behind(until).1),
-                None => None,
-            };
+            let behind = range.until.as_ref().map(|until| rest.split_behind(until).1);
             self.left.extend([Some(before), behind].into_iter().flatten().filter(|range| !range.is_empty()));
         }
     }

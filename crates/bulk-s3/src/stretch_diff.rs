@@ -257,7 +257,7 @@ impl Merge {
         let mut known = Batch::new();
         loop {
             while let Some(object) = ahead.objects.get(ahead.next) {
-                if !range.until.as_deref().is_none_or(|until| object.key <= until) {
+                if range.until.as_deref().is_some_and(|until| object.key > until) {
                     ahead.after.clone_from(&range.until);
                     return Ok((known, None));
                 }
