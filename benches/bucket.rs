@@ -1,4 +1,4 @@
-//! A bucket of made-up files, served by a process of its own, so that its work is not counted with a client's.
+//! A bucket of made-up files, or of made-up keys by the million, served by a process of its own, so that its work is not counted with a client's.
 
 use std::env;
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use bulk_testkit::s3::{Checksum, Fault, Object, Rule, Server, Store, made_up};
+use bulk_testkit::s3::{Checksum, Fault, KeySpace, Object, Rule, Server, Store, made_up};
 use nix::sys::resource::UsageWho;
 use serde_json::{Value, json};
 
@@ -145,6 +145,12 @@ pub struct Bucket {
 pub struct Served {
     /// Requests of all kinds.
     pub requests: u64,
+    /// Listings among them.
+    pub lists: u64,
+    /// Keys on the pages of these.
+    pub keys: u64,
+    /// GETs of objects among the requests.
+    pub gets: u64,
     /// Bytes of bodies handed to the kernel.
     pub bytes: u64,
     /// Connections over which the requests came.
@@ -160,14 +166,37 @@ impl Bucket {
     ///
     /// If the process cannot be started or has no port.
     pub fn start(files: &[Made], distance: Distance, with_checksum: bool) -> Result<Self, Failed> {
-        let mut child =
-            Command::new(env::current_exe()?).arg(SERVE).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let spec = json!({
+        Self::serve(&json!({
             "files": files.iter().map(Made::to_json).collect::<Vec<_>>(),
             "latency": distance.latency.as_secs_f64(),
             "rate": distance.rate,
             "checksum": with_checksum,
-        });
+        }))
+    }
+
+    /// Like [`start`](Self::start), for a bucket of so many keys that they are held nowhere. They start at its root.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be started or has no port.
+    pub fn of_keys(keys: &KeySpace, distance: Distance) -> Result<Self, Failed> {
+        Self::serve(&json!({
+            "keys": {
+                "layout": keys.layout.name(),
+                "keys": keys.keys,
+                "edition": keys.edition,
+                "match_one_in": keys.match_one_in,
+                "changed_one_in": keys.changed_one_in,
+                "missing_one_in": keys.missing_one_in,
+            },
+            "latency": distance.latency.as_secs_f64(),
+            "rate": distance.rate,
+        }))
+    }
+
+    fn serve(spec: &Value) -> Result<Self, Failed> {
+        let mut child =
+            Command::new(env::current_exe()?).arg(SERVE).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("no pipe")?;
         let mut bucket = Self { child, answers: BufReader::new(stdout), url: String::new() };
         bucket.url = bucket.ask(&spec.to_string())?;
@@ -189,6 +218,9 @@ impl Bucket {
         let number = |name: &str| served[name].as_u64().unwrap_or(0);
         Ok(Served {
             requests: number("requests"),
+            lists: number("lists"),
+            keys: number("keys"),
+            gets: number("gets"),
             bytes: number("bytes"),
             connections: number("connections"),
             cpu: served["cpu"].as_f64().unwrap_or(0.0),
@@ -228,28 +260,51 @@ pub fn serve_if_asked() -> Result<bool, Failed> {
     let mut questions = io::stdin().lock().lines();
     let Some(spec) = questions.next() else { return Ok(true) };
     let spec: Value = spec?.parse()?;
-    let server = server(&spec)?;
+    answer(&server(&spec)?, questions)?;
+    Ok(true)
+}
+
+/// Serves a made-up bucket from this process, until its standard input ends. Prints its URL, and for each line of input
+/// what it has done since the line before, as JSON.
+///
+/// # Errors
+///
+/// If it has no port.
+pub fn serve_keys(keys: KeySpace, latency: Duration) -> Result<(), Failed> {
+    answer(&server_of(Store::made_up(keys), latency)?, io::stdin().lock().lines())
+}
+
+fn answer(server: &Server, questions: impl Iterator<Item = io::Result<String>>) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", server.url())?;
     let mut before = cpu_seconds(UsageWho::RUSAGE_SELF)?;
     for question in questions {
         question?;
-        let requests = server.requests();
+        let counts = server.counts();
         server.clear_requests();
         let now = cpu_seconds(UsageWho::RUSAGE_SELF)?;
-        let mut connections: Vec<u64> = requests.iter().map(|request| request.connection).collect();
-        connections.sort_unstable();
-        connections.dedup();
         let served = json!({
-            "requests": requests.len(),
-            "bytes": requests.iter().map(|request| request.bytes_sent).sum::<u64>(),
-            "connections": connections.len(),
+            "requests": counts.requests(),
+            "lists": counts.lists(),
+            "keys": counts.keys_listed,
+            "gets": counts.get,
+            "bytes": counts.bytes_sent,
+            "connections": counts.connections,
             "cpu": now - before,
         });
         before = now;
         writeln!(out, "{served}")?;
     }
-    Ok(true)
+    Ok(())
+}
+
+/// Of a bucket of this name, which keeps no record of single requests.
+fn server_of(store: Store, latency: Duration) -> Result<Server, Failed> {
+    let server = Server::builder().bucket(BUCKET, store).keep_requests(0).start()?;
+    if !latency.is_zero() {
+        server.fault(Rule::new(Fault::Latency(latency)));
+    }
+    Ok(server)
 }
 
 fn server(spec: &Value) -> Result<Server, Failed> {
@@ -259,13 +314,26 @@ fn server(spec: &Value) -> Result<Server, Failed> {
         let made = Made::from_json(file).ok_or("a file is a name, a size, and a seed or a pattern")?;
         objects.push((format!("{PREFIX}{}", made.name), made.object(with_checksum)?));
     }
-    let server = Server::builder().bucket(BUCKET, objects.into_iter().collect::<Store>()).start()?;
-    let latency = Duration::from_secs_f64(spec["latency"].as_f64().unwrap_or(0.0));
-    if !latency.is_zero() {
-        server.fault(Rule::new(Fault::Latency(latency)));
-    }
+    let store = match key_space(&spec["keys"])? {
+        Some(keys) => Store::made_up(keys),
+        None => objects.into_iter().collect(),
+    };
+    let server = server_of(store, Duration::from_secs_f64(spec["latency"].as_f64().unwrap_or(0.0)))?;
     if let Some(rate) = spec["rate"].as_u64() {
         server.fault(Rule::new(Fault::Bandwidth(rate)));
     }
     Ok(server)
+}
+
+fn key_space(spec: &Value) -> Result<Option<KeySpace>, Failed> {
+    let Some(layout) = spec["layout"].as_str() else { return Ok(None) };
+    let number = |name: &str| spec[name].as_u64().ok_or("a space of keys is a layout and numbers");
+    Ok(Some(KeySpace {
+        layout: layout.parse()?,
+        keys: number("keys")?,
+        edition: number("edition")?,
+        match_one_in: number("match_one_in")?,
+        changed_one_in: number("changed_one_in")?,
+        missing_one_in: number("missing_one_in")?,
+    }))
 }

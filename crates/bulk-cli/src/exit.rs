@@ -112,7 +112,7 @@ impl From<bulk_core::Error> for Failure {
 impl From<bulk_s3::Error> for Failure {
     fn from(error: bulk_s3::Error) -> Self {
         let exit = match &error {
-            bulk_s3::Error::Bucket { .. } => Exit::Usage,
+            bulk_s3::Error::Bucket { .. } | bulk_s3::Error::Checkpoint { source: None, .. } => Exit::Usage,
             error => exit_of(error.is_denied(), error.is_remote()),
         };
         Self::new(exit, error)

@@ -4,12 +4,15 @@ mod arguments;
 mod config;
 mod dataset;
 mod demo;
+mod diff;
 mod doctor;
 mod exit;
 mod fetch;
 mod inferred;
 mod inputs;
 mod kept;
+mod keys;
+mod list;
 mod load;
 mod mirror;
 mod progress;
@@ -18,6 +21,7 @@ mod rejects;
 mod report;
 mod selection;
 mod source;
+mod store;
 
 use std::process::ExitCode;
 
@@ -78,6 +82,8 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Mirror(mirror) => mirror::run(mirror, &arguments.common, report).await,
         Command::Fetch(fetch) => fetch::run(fetch, &arguments.common, report).await,
         Command::Load(load) => load::run(load, &arguments.common, report).await,
+        Command::List(list) => list::run(list, &arguments.common, report).await,
+        Command::Diff(diff) => diff::run(diff, &arguments.common, report).await,
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
     }

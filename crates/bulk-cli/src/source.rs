@@ -55,6 +55,7 @@ impl Place {
         if !arguments.anonymous {
             options.credentials = Credentials::Environment;
         }
+        options.requester_pays = arguments.requester_pays;
         options.client = Some(http_client()?);
         options.retry = retry;
         let report = report.clone();

@@ -90,6 +90,16 @@ pub enum Error {
         /// What arrived.
         found: Digest,
     },
+    /// The object is larger than the memory that it may take.
+    #[error("{location} is too large for memory: {} where {limit} are allowed", size.map_or("more bytes".to_owned(), |size| format!("{size} bytes")))]
+    TooLarge {
+        /// The object.
+        location: String,
+        /// Its bytes, if it is known how many.
+        size: Option<u64>,
+        /// Bytes that are allowed.
+        limit: u64,
+    },
     /// There is no room on the disk, or in the budget.
     #[error("no room for {name}: {shortage}")]
     Space {

@@ -117,6 +117,8 @@
 //! - *Be done with a staged file, or have it fetched anew*: [`remove_staged`].
 //! - *Check what arrived*: [`Digest`]s are compared where the source states them; [`Sums`] reads lists of them,
 //!   [`write_manifest`] keeps them, [`verify_folder`] compares a folder with them.
+//! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
+//! - *Slow down all requests of a kind together*: [`Pace`].
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -173,6 +175,7 @@ mod http_source;
 mod leftovers;
 mod manifest;
 mod multipart;
+mod objects;
 mod ordered_body;
 mod pace;
 mod part;
@@ -206,7 +209,9 @@ pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
+pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};
 pub use ordered_body::{BlockingBody, OrderedBody};
+pub use pace::Pace;
 pub use part::remove_staged;
 pub use records::{StagedRecords, staged_records};
 pub use retry::{RetryPolicy, retry};

@@ -4,25 +4,24 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::Error;
+use crate::retry::retry_when;
+use crate::{Error, RetryPolicy};
 
 /// The ceiling is halved once in this time at most: the answers to requests that were sent together are one sign.
 const HALVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How fast all workers of a run go when the server asks for less.
 ///
-/// Two means. A shared instant before which nobody sends ([`hold`](Self::hold), [`ready`](Self::ready)), for what the
-/// server says in `Retry-After`. And a ceiling on requests under way ([`permit`](Self::permit)) that adapts as TCP's
-/// congestion window does: a throttle answer halves it, down to 1, and as many successes in a row at the ceiling as the
-/// ceiling is high add one to it, up to the configured number.
+/// Two means. A shared instant before which nobody sends, for what the server says in `Retry-After`. And a ceiling on requests
+/// under way that adapts as TCP's congestion window does: a throttle answer halves it, down to 1, and as many successes in a
+/// row at the ceiling as the ceiling is high add one to it, up to the configured number.
 ///
-/// A worker takes its permit before it chooses what to fetch, so that whoever is let through serves the front of the
-/// order, and keeps it over all attempts of that, waits included: at a ceiling of 1, one worker's back-off slows all. Each
-/// attempt begins with [`ready`](Self::ready) and ends with [`observe`](Self::observe).
-///
-/// Cheap to clone; all clones are one pace.
+/// [`retry`](Self::retry) makes a request at it. Cheap to clone; all clones are one pace.
+// A download's worker takes its permit before it chooses what to fetch, so that whoever is let through serves the front of
+// the order, and keeps it over all attempts of that, waits included: at a ceiling of 1, one worker's back-off slows all.
+// Each attempt begins with `ready` and ends with `observe`.
 #[derive(Clone)]
-pub(crate) struct Pace {
+pub struct Pace {
     shared: Arc<Shared>,
 }
 
@@ -48,12 +47,40 @@ struct State {
 impl Pace {
     /// At most `concurrency` requests at a time (0 counts as 1), all of them from the start. No hold lasts longer than
     /// `longest`: who is told to wait for more gives up, and others are to learn on their own whether that still holds.
-    pub(crate) fn new(concurrency: usize, longest: Duration) -> Self {
+    pub fn new(concurrency: usize, longest: Duration) -> Self {
         let configured = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let state = State { not_before: None, ceiling: configured, excess: 0, successes: 0, halved: None };
         let permits = Arc::new(Semaphore::new(configured));
         let shared = Shared { configured, longest, permits, state: Mutex::new(state) };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes a request under `policy` as [`retry()`](crate::retry()) does, at this pace: it waits for its turn, and whatever
+    /// the server says to it is heeded by all. Dropping the future stops everything.
+    ///
+    /// # Errors
+    ///
+    /// As [`retry()`](crate::retry()).
+    pub async fn retry<T, F, Fut>(
+        &self,
+        policy: &RetryPolicy,
+        on_retry: impl FnMut(u32, Duration, &Error),
+        mut attempt: F,
+    ) -> Result<T, Error>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = (Result<T, Error>, bool)>,
+    {
+        let _permit = self.permit().await;
+        let paced = || {
+            let attempt = attempt();
+            async {
+                let answer = attempt.await;
+                self.observe(&answer.0);
+                answer
+            }
+        };
+        retry_when(policy, || self.ready(), on_retry, paced).await
     }
 
     /// Waits until no [`hold`](Self::hold) is in force. Dropping the future is safe.

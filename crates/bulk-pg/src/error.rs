@@ -272,6 +272,12 @@ pub enum Error {
         /// The cause.
         source: SchemaError,
     },
+    /// The server's answer is not what it must be.
+    #[error("the server sent {what}")]
+    Received {
+        /// What it sent.
+        what: &'static str,
+    },
     /// No runtime for what is [blocking](crate::BlockingLoader).
     #[error("cannot start a runtime")]
     Runtime {
@@ -295,7 +301,7 @@ pub struct Cause(pub(crate) tokio_postgres::Error);
 
 impl Cause {
     /// As [`Error::is_remote`].
-    pub(crate) fn is_remote(&self) -> bool {
+    pub fn is_remote(&self) -> bool {
         let Self(error) = self;
         match error.code().filter(|_| !self.is_of_value()) {
             Some(code) => ["08", "40", "53", "57"].iter().any(|class| code.code().starts_with(class)),
@@ -303,10 +309,16 @@ impl Cause {
         }
     }
 
+    /// As [`Error::is_denied`].
+    pub fn is_denied(&self) -> bool {
+        let code = self.code();
+        code.is_some_and(|code| code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
     /// Whether the rows themselves are to blame: any class of codes (PostgreSQL manual, "PostgreSQL Error Codes") but those
     /// of the connection, the transaction, the statement, privileges, resources, the operator and the server's own faults.
     /// A trigger's function may give a code of its own.
-    pub(crate) fn is_of_rows(&self) -> bool {
+    pub fn is_of_rows(&self) -> bool {
         const OTHERS: [&str; 21] = [
             "00", "01", "02", "03", "08", "0A", "25", "26", "28", "2D", "34", "3D", "3F", "40", "42", "53", "55", "57",
             "58", "F0", "XX",
@@ -360,6 +372,13 @@ impl std::fmt::Display for Cause {
 
 impl std::error::Error for Cause {}
 
+/// For statements of the caller's own.
+impl From<tokio_postgres::Error> for Cause {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self(error)
+    }
+}
+
 impl Error {
     /// Makes a [`Error::Database`] out of what a statement answered.
     pub(crate) fn database(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
@@ -389,8 +408,7 @@ impl Error {
 
     /// Whether the role, its password or its privileges are to blame (SQLSTATE class 28, and 42501).
     pub fn is_denied(&self) -> bool {
-        let code = self.cause().and_then(Cause::code);
-        code.is_some_and(|code| code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE)
+        self.cause().is_some_and(Cause::is_denied)
     }
 
     /// Whether the server or the way to it is to blame, and a later run may do better: no answer, or SQLSTATE classes 08

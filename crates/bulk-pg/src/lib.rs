@@ -13,7 +13,7 @@
 //!   [`apply_post_data`] after, which makes again what these have dropped; [`lock_mirror`] around it all. Or, without a
 //!   plan: [`drop_indexes`] before, [`restore_dependents`] after.
 //! - *Compare a table with what was loaded into it*: [`Verifier`], with [`LoadOptions::hash_content`].
-//! - *Write rows of Rust values*: [`CopyWriter`]; without a runtime, [`BlockingCopyWriter`].
+//! - *Write rows of Rust values*: [`CopyWriter`]; without a runtime, [`BlockingCopyWriter`]. Read them: [`CopyReader`].
 //! - *Load NDJSON, or what COPY wrote*: [`LoadOptions::input_format`].
 //! - *Load a part of a file*: [`LoadOptions::columns`], [`LoadOptions::filter`] with [`Condition`]s, [`LoadOptions::limit`].
 //! - *Load what is good of a file*: [`LoadOptions::max_rejects`], [`write_rejects`]; [`LoadOptions::repair`] makes text
@@ -77,6 +77,7 @@ mod conninfo;
 mod content;
 mod copy_binary;
 mod copy_format;
+mod copy_reader;
 mod copy_text;
 mod copy_writer;
 mod create_table;
@@ -157,6 +158,7 @@ pub use condition::{Condition, InvalidCondition};
 pub use content::Content;
 pub use copy_binary::{CopyBinary, NoCopyBinary, Unencoded};
 pub use copy_format::CopyFormat;
+pub use copy_reader::{CopiedRow, CopyReader};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
 pub use create_table::{SqlType, create_table, table_exists};

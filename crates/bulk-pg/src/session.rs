@@ -119,6 +119,11 @@ impl Session {
         &self.client
     }
 
+    /// Whether the connection is lost, so that nothing can be done with it any more.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     pub(crate) fn client_mut(&mut self) -> &mut Client {
         &mut self.client
     }

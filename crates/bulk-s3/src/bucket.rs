@@ -16,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::Error;
+use crate::list::Spoken;
 
 /// What stands unescaped in a path besides letters and digits (the unreserved set of RFC 3986 and `/`), as SigV4 wants it.
 pub(crate) const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
@@ -69,6 +70,9 @@ pub struct BucketOptions {
     pub region: Option<String>,
     /// Default: anonymous.
     pub credentials: Credentials,
+    /// Says in each request that whoever asks pays for it, as buckets want it whose owner does not
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/RequesterPaysBuckets.html>). Default no.
+    pub requester_pays: bool,
     /// The connections. Default: [`HttpClient::new`]'s. The look-up of credentials has its own.
     pub client: Option<HttpClient>,
     /// When to try again. Used by listings; downloads have their own.
@@ -83,6 +87,7 @@ impl Default for BucketOptions {
             endpoint: None,
             region: None,
             credentials: Credentials::Anonymous,
+            requester_pays: false,
             client: None,
             retry: RetryPolicy::default(),
             observer: Arc::new(()),
@@ -112,9 +117,11 @@ pub struct Bucket {
     base: Url,
     region: String,
     credentials: Option<Arc<Lookup>>,
+    requester_pays: bool,
     pub(crate) client: HttpClient,
     pub(crate) retry: RetryPolicy,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) spoken: Arc<Spoken>,
 }
 
 impl Bucket {
@@ -147,7 +154,17 @@ impl Bucket {
             Some(client) => client,
             None => HttpClient::new()?,
         };
-        Ok(Self { client, name, base, region, credentials, retry: options.retry, observer: options.observer })
+        Ok(Self {
+            client,
+            name,
+            base,
+            region,
+            credentials,
+            requester_pays: options.requester_pays,
+            retry: options.retry,
+            observer: options.observer,
+            spoken: Arc::default(),
+        })
     }
 
     /// The bucket's name.
@@ -178,7 +195,15 @@ impl Bucket {
     }
 
     /// `headers`, and those that sign them along with a request for `url`. SigV4 wants every `x-amz-` header signed.
-    async fn sign_with(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<HeaderMap, bulk_core::Error> {
+    async fn sign_with(
+        &self,
+        method: Method,
+        url: &Url,
+        mut headers: HeaderMap,
+    ) -> Result<HeaderMap, bulk_core::Error> {
+        if self.requester_pays {
+            headers.insert(REQUEST_PAYER, REQUESTER);
+        }
         let Some(lookup) = &self.credentials else { return Ok(headers) };
         let denied =
             |what: String| bulk_core::Error::Denied { location: self.location_of_bucket(), reason: Some(what) };
@@ -245,6 +270,8 @@ impl Source for Bucket {
 }
 
 const CHECKSUM_MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
+const REQUEST_PAYER: HeaderName = HeaderName::from_static("x-amz-request-payer");
+const REQUESTER: HeaderValue = HeaderValue::from_static("requester");
 const ENABLED: HeaderValue = HeaderValue::from_static("ENABLED");
 
 impl Bucket {

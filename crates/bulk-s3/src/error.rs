@@ -31,6 +31,75 @@ pub enum Error {
         /// What the lookup says.
         what: String,
     },
+    /// A store of known objects cannot be read or written.
+    #[error("known objects in {store}: {what}")]
+    Known {
+        /// Its [`identity`](crate::KnownObjects::identity).
+        store: String,
+        /// What could not be done, and why if nothing stands behind it.
+        what: String,
+        /// What its driver says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A checkpoint cannot be used.
+    #[error("the checkpoint {}: {what}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What the system says.
+        source: Option<std::io::Error>,
+    },
+    /// Pages that came early cannot be kept on disk.
+    #[error("cannot keep pages of the listing in {}", folder.display())]
+    Spool {
+        /// The folder for temporary files.
+        folder: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Listing or store are not sorted as they must be.
+    #[error(transparent)]
+    OutOfOrder(#[from] crate::OutOfOrder),
+    /// A store of known objects cannot hold this one; nothing was changed. Without it the others can be.
+    #[error("known objects in {store}: {key:?} cannot be kept: {what}")]
+    Unfit {
+        /// The store's [`identity`](crate::KnownObjects::identity).
+        store: String,
+        /// The object's key.
+        key: String,
+        /// Why.
+        what: String,
+    },
+    /// A sink cannot be used, or failed for another reason than the objects that it was given.
+    #[error("{sink}: {what}")]
+    Sink {
+        /// Its [`identity`](crate::Sink::identity).
+        sink: String,
+        /// What could not be done, and why if nothing stands behind it.
+        what: String,
+        /// What its driver or the system says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A file of objects cannot be used.
+    #[error("{file}{}: {what}", place(*row, *byte))]
+    Table {
+        /// Its name.
+        file: String,
+        /// The row to blame, from 1, without the header.
+        row: Option<u64>,
+        /// Where the row begins, or what is wrong within it, in bytes of the file, or of what a compressed file
+        /// decompresses to; none in a Parquet file, whose rows do not stand together.
+        byte: Option<u64>,
+        /// What is wrong.
+        what: String,
+        /// What the reader or the writer says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// No date has everything that is wanted.
     #[error("{}", no_snapshot(.passed_over))]
     NoSnapshot {
@@ -45,6 +114,10 @@ impl Error {
         match self {
             Self::Request(error) => error.is_remote(),
             Self::Listing { .. } => true,
+            #[cfg(feature = "postgres")]
+            Self::Known { source, .. } | Self::Sink { source, .. } => {
+                database(source).is_some_and(|(is_remote, _)| is_remote)
+            }
             _ => false,
         }
     }
@@ -54,9 +127,29 @@ impl Error {
         match self {
             Self::Request(error) => error.is_denied(),
             Self::Credentials { .. } => true,
+            #[cfg(feature = "postgres")]
+            Self::Known { source, .. } | Self::Sink { source, .. } => {
+                database(source).is_some_and(|(_, is_denied)| is_denied)
+            }
             _ => false,
         }
     }
+}
+
+/// What bulk-pg says of an error of its own: whether it is remote, and whether access is denied.
+#[cfg(feature = "postgres")]
+fn database(source: &Option<Box<dyn std::error::Error + Send + Sync>>) -> Option<(bool, bool)> {
+    let source = source.as_deref()?;
+    if let Some(error) = source.downcast_ref::<bulk_pg::Error>() {
+        return Some((error.is_remote(), error.is_denied()));
+    }
+    source.downcast_ref::<bulk_pg::Cause>().map(|cause| (cause.is_remote(), cause.is_denied()))
+}
+
+fn place(row: Option<u64>, byte: Option<u64>) -> String {
+    let row = row.map(|row| format!(", row {row}")).unwrap_or_default();
+    let byte = byte.map(|byte| format!(", byte {byte}")).unwrap_or_default();
+    row + &byte
 }
 
 fn no_snapshot(passed_over: &[crate::PassedOver]) -> String {

@@ -21,19 +21,75 @@
 //! assert_eq!(snapshot.passed_over[0].to_string(), "2026-06-30: dockets is a placeholder of 14 bytes");
 //! ```
 //!
+//! What was dealt with before is in a store of [`KnownObjects`]: [`MemoryKnown`], `SqliteKnown` (feature `sqlite`) or
+//! `PostgresKnown` (feature `postgres`), which may be any table of the user's. [`import_known`] and [`export_known`] move
+//! it from and to files: CSV, NDJSON, and Parquet (feature `parquet`).
+//!
+//! A listing may come from elsewhere than the bucket: [`file_pages`] reads files of objects, and [`Inventory`] what S3
+//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`].
+//!
+//! [`sync()`] fetches what [`diff_pages`] found, gives it to a [`Sink`] ([`FolderSink`], [`LinesSink`], or `TableSink` with
+//! feature `postgres`) and marks it known, in the same transaction where sink and store share a database.
+//!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 
+mod batch;
 mod bucket;
+mod checkpoint;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod diff;
 mod error;
+mod filter;
+mod in_order;
+mod inventory;
+mod key_range;
+mod known;
 mod list;
+mod lister;
+mod listing_file;
 mod object;
+mod object_sorter;
+mod page;
+mod pager;
+mod ranges;
+mod rows;
 mod snapshot;
+mod split_point;
+mod stretch_diff;
+mod sync;
+mod versions;
 
+pub use batch::{Batch, ObjectRef};
 pub use bucket::{Bucket, BucketOptions, Credentials};
+pub use checkpoint::{Checkpoint, Counts, Job};
+pub use diff::{Change, Compare, Diff, OutOfOrder, UnknownCompare, diff};
 pub use error::Error;
+pub use filter::{InvalidFilter, KeyFilter};
+pub use in_order::in_order;
+pub use inventory::{Inventory, InventoryOptions};
+pub use key_range::KeyRange;
+pub use known::{Imported, KnownChange, KnownObjects, MemoryKnown, export_known, import_known};
+#[cfg(feature = "postgres")]
+pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
+#[cfg(feature = "sqlite")]
+pub use known::{SqliteKnown, SqliteOptions};
+pub use lister::{ListOptions, Page, Pages};
+pub use listing_file::{FileListOptions, RowOrder, file_pages};
 pub use object::Object;
+pub use rows::{CsvReader, CsvWriter, NdjsonReader, NdjsonWriter, ObjectReader, ObjectWriter};
+#[cfg(feature = "parquet")]
+pub use rows::{ParquetReader, ParquetWriter};
 pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
     newest_of_each,
 };
+pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
+#[cfg(feature = "postgres")]
+pub use sync::{BodyType, TableSink, UnknownBodyType};
+pub use sync::{
+    Deletions, FolderSink, LinesSink, QuarantineReason, Quarantined, Refusal, Sink, SinkBatch, SyncCounts, SyncOptions,
+    SyncRun, SyncStep, SyncedObject, key_of_path, path_of_key, sync,
+};
+pub use versions::ObjectVersion;

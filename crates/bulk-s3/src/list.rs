@@ -1,25 +1,27 @@
-//! ListObjectsV2: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html>.
+//! The pages of one run through a stretch of the key space: what is asked for, and what an answer means.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulk_core::{ETag, Event, retry};
+use bulk_core::{Event, Pace};
+use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use jiff::Timestamp;
-use quick_xml::Reader;
-use quick_xml::events::Event as Xml;
+use memchr::memchr2;
 
-use crate::{Bucket, Error, Object};
+use crate::lister::Page;
+use crate::page::{RawObject, RawPage, decode_url};
+use crate::{Batch, Bucket, Error, KeyFilter, KeyRange, Object, ObjectRef};
 
 /// Pages without keys that may follow one another.
-const EMPTY_PAGES: u32 = 1000;
-/// Characters of an answer that is no listing, in the message that says so.
-const EXCERPT: usize = 100;
+pub(crate) const EMPTY_PAGES: u32 = 1000;
 /// A page of 1,000 keys of 1,024 bytes, each byte percent-encoded, takes less.
-const PAGE_LIMIT: usize = 8 * 1024 * 1024;
+pub(crate) const PAGE_LIMIT: usize = 8 * 1024 * 1024;
 
 impl Bucket {
     /// Streams the objects whose keys start with `prefix`, in the server's order (for AWS: by UTF-8 bytes), over all
-    /// pages. Pages are fetched one after another, as they are read; dropping the stream stops it.
+    /// pages. Pages are fetched one after another, as they are read; dropping the stream stops it. [`Bucket::pages`] is
+    /// faster.
     ///
     /// # Errors
     ///
@@ -29,253 +31,440 @@ impl Bucket {
     /// such pages may follow one another. S3 sorts the keys of general purpose buckets; of a server that does not sort
     /// at all, as S3's directory buckets, listings of one page (1,000 keys) can be read.
     pub fn list(&self, prefix: &str) -> impl Stream<Item = Result<Object, Error>> + Send + use<> {
-        let first = Cursor { bucket: self.clone(), prefix: prefix.to_owned(), token: None, greatest: None, empty: 0 };
-        let pages = futures::stream::try_unfold(Some(first), |cursor| async move {
-            let Some(cursor) = cursor else { return Ok(None) };
-            let page = cursor.bucket.page(&cursor.prefix, cursor.token.as_deref()).await?;
-            let location = format!("{}/{}", cursor.bucket.location_of_bucket(), cursor.prefix);
-            let (objects, next) = cursor.advance(page).map_err(|what| Error::Listing { location, what })?;
-            Ok::<_, Error>(Some((futures::stream::iter(objects.into_iter().map(Ok)), next)))
+        let mut cursor = Cursor::new(self.clone(), prefix, None, Pace::new(1, self.retry.timeout));
+        cursor.is_sorted = false;
+        let pages = futures::stream::try_unfold(Some(cursor), |cursor| async move {
+            let Some(mut cursor) = cursor else { return Ok(None) };
+            let page = loop {
+                let body = cursor.fetch().await?;
+                // It begins with the first key, so nothing is skipped.
+                if let Fetched::Page(page) = cursor.read(&body, &KeyFilter::all())? {
+                    break page;
+                }
+            };
+            let objects: Vec<_> = page.objects.iter().map(|object| Ok(Object::from(object))).collect();
+            Ok::<_, Error>(Some((futures::stream::iter(objects), page.has_more.then_some(cursor))))
         });
         pages.try_flatten()
     }
+}
 
-    async fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, Error> {
-        // In the order of their names, as a signature sorts them.
-        let mut query = Vec::with_capacity(4);
-        query.extend(token.map(|token| ("continuation-token", token)));
-        query.extend([("encoding-type", "url"), ("list-type", "2"), ("prefix", prefix)]);
-        let url = self.url("", &query)?;
-        let location = format!("{}/{prefix}", self.location_of_bucket());
-        let on_retry = |attempt, delay, error: &bulk_core::Error| {
-            self.observer.event(&Event::Retry { name: &location, attempt, delay, error });
-        };
-        let body = retry(&self.retry, on_retry, || async {
-            let headers = match self.sign(&url).await {
-                Ok(headers) => headers,
-                Err(error) => return (Err(error), false),
-            };
-            (self.client.read(&url, headers, PAGE_LIMIT).await, false)
-        })
-        .await?;
-        Page::parse(&body).map_err(|what| Error::Listing { location, what })
-    }
+/// What a server was found to speak.
+#[derive(Debug, Default)]
+pub(crate) struct Spoken {
+    /// ListObjects, and not its second version.
+    only_v1: AtomicBool,
 }
 
 /// A place between two pages.
-struct Cursor {
+pub(crate) struct Cursor {
     bucket: Bucket,
+    /// That of all places of one listing.
+    pace: Pace,
     prefix: String,
-    token: Option<String>,
+    /// Where the first page begins.
+    after: Option<String>,
+    next: Next,
     /// The greatest key of all pages so far.
     greatest: Option<String>,
     /// Pages without keys since the last one with some.
     empty: u32,
+    /// Whether a key must sort behind the one before it, also within a page.
+    is_sorted: bool,
+    /// Whether the server sends what is before the beginning, too, and it is passed over.
+    skips: bool,
+}
+
+/// What the next page is asked for by.
+#[derive(Debug, PartialEq)]
+enum Next {
+    First,
+    Token(String),
+    Marker(String),
+}
+
+/// What became of an answer.
+pub(crate) enum Fetched {
+    Page(FetchedPage),
+    /// It is to be asked for in another way.
+    Again,
+    /// The server does not begin where it was asked to.
+    FromTheStart,
+}
+
+pub(crate) struct FetchedPage {
+    /// The objects that are meant.
+    pub(crate) objects: Batch,
+    /// How many keys there are.
+    keys: u64,
+    pub(crate) first: Option<String>,
+    pub(crate) last: Option<String>,
+    pub(crate) has_more: bool,
+    body: Bytes,
+}
+
+impl FetchedPage {
+    /// What of it is in `range`. All of it is behind its beginning.
+    pub(crate) fn within(mut self, range: KeyRange, lane: u64, is_last: bool) -> Page {
+        if let (Some(until), Some(last)) = (&range.until, &self.last)
+            && last > until
+        {
+            let objects = self.objects.iter().take_while(|object| object.key <= until.as_str()).count();
+            self.objects.truncate(objects);
+            // It was read before, so it can be.
+            self.keys = RawPage::parse(&self.body).map_or(0, |page| {
+                let mut keys = Keys::new(page.is_url_encoded);
+                let is_inside = |object| keys.decode(object).is_ok() && keys.current() <= until.as_str();
+                page.objects.iter().map(is_inside).take_while(|is_inside| *is_inside).count() as u64
+            });
+        }
+        Page { range, objects: self.objects, keys: self.keys, lane, is_last }
+    }
 }
 
 impl Cursor {
-    /// The objects of the page here, and the place behind it if there is one.
-    fn advance(self, page: Page) -> Result<(Vec<Object>, Option<Self>), String> {
-        let brought = page.objects.iter().map(|object| &object.key).max();
-        let (greatest, empty) = match (brought, self.greatest) {
-            (None, greatest) => (greatest, self.empty + 1),
-            (Some(brought), Some(greatest)) if *brought <= greatest => {
-                return Err(format!("a page brings no key greater than {greatest:?}, which came before"));
+    /// The place before the first key with `prefix` behind `after`.
+    pub(crate) fn new(bucket: Bucket, prefix: &str, after: Option<String>, pace: Pace) -> Self {
+        Self {
+            bucket,
+            pace,
+            prefix: prefix.to_owned(),
+            after,
+            next: Next::First,
+            greatest: None,
+            empty: 0,
+            is_sorted: true,
+            skips: false,
+        }
+    }
+
+    /// Passes over what the server sends from before the beginning.
+    pub(crate) fn skip(&mut self) {
+        self.skips = true;
+    }
+
+    fn location(&self) -> String {
+        format!("{}/{}", self.bucket.location_of_bucket(), self.prefix)
+    }
+
+    fn unusable(&self, what: impl Into<String>) -> Error {
+        Error::Listing { location: self.location(), what: what.into() }
+    }
+
+    /// Asks for the page behind this place. It stays where it is until that is [read](Self::read).
+    pub(crate) async fn fetch(&self) -> Result<Bytes, Error> {
+        let only_v1 = &self.bucket.spoken.only_v1;
+        if only_v1.load(Ordering::Relaxed) {
+            return Ok(self.request(true).await?);
+        }
+        match self.request(false).await {
+            Ok(body) => Ok(body),
+            Err(bulk_core::Error::Status { status, retry_after, location, reason })
+                if matches!(status, 400 | 405 | 501) && self.next == Next::First =>
+            {
+                // A server that does not know the one may know the other; else what it said first is what counts.
+                match self.request(true).await {
+                    Ok(body) if RawPage::parse(&body).is_ok() => {
+                        only_v1.store(true, Ordering::Relaxed);
+                        Ok(body)
+                    }
+                    _ => Err(bulk_core::Error::Status { status, retry_after, location, reason }.into()),
+                }
             }
-            (Some(brought), _) => (Some(brought.clone()), 0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn request(&self, is_v1: bool) -> Result<Bytes, bulk_core::Error> {
+        // In the order of their names, as a signature sorts them.
+        let mut query = Vec::with_capacity(5);
+        if let (false, Next::Token(token)) = (is_v1, &self.next) {
+            query.push(("continuation-token", token.as_str()));
+        }
+        query.push(("encoding-type", "url"));
+        let start = match &self.next {
+            Next::First => self.after.as_deref(),
+            Next::Marker(marker) => Some(marker.as_str()),
+            Next::Token(_) => None,
         };
-        let next = match (page.truncated, page.next_token) {
-            (false, _) => None,
-            (true, None) => return Err("a page says that more follows, but not how to ask for it".to_owned()),
-            (true, next) if next == self.token => return Err("a page names itself as the next one".to_owned()),
-            (true, _) if empty > EMPTY_PAGES => {
-                return Err(format!("more than {EMPTY_PAGES} pages in a row have no keys"));
+        match is_v1 {
+            true => query.extend(start.map(|marker| ("marker", marker))),
+            false => query.push(("list-type", "2")),
+        }
+        query.push(("prefix", self.prefix.as_str()));
+        if !is_v1 {
+            query.extend(start.map(|start| ("start-after", start)));
+        }
+        let bucket = &self.bucket;
+        let url = bucket.url("", &query)?;
+        let location = self.location();
+        let on_retry = |attempt, delay, error: &bulk_core::Error| {
+            bucket.observer.event(&Event::Retry { name: &location, attempt, delay, error });
+        };
+        let attempt = || async {
+            let headers = match bucket.sign(&url).await {
+                Ok(headers) => headers,
+                Err(error) => return (Err(error), false),
+            };
+            (bucket.client.read(&url, headers, PAGE_LIMIT).await, false)
+        };
+        self.pace.retry(&bucket.retry, on_retry, attempt).await
+    }
+
+    /// Reads an answer, and goes on to behind it.
+    pub(crate) fn read(&mut self, body: &Bytes, filter: &KeyFilter) -> Result<Fetched, Error> {
+        let raw = RawPage::parse(body).map_err(|what| self.unusable(what))?;
+        let only_v1 = &self.bucket.spoken.only_v1;
+        let is_first = self.next == Next::First;
+        if is_first && !only_v1.load(Ordering::Relaxed) && raw.is_of_v1() {
+            // It does not know what it was asked for, so it took no notice of where to begin, either.
+            only_v1.store(true, Ordering::Relaxed);
+            if self.after.is_some() {
+                return Ok(Fetched::Again);
             }
-            (true, token) => Some(Self { token, greatest, empty, ..self }),
+        }
+        let page = self.decode(&raw, filter)?;
+        let (first, mut page) = match page {
+            Some(page) => page,
+            None if !only_v1.swap(true, Ordering::Relaxed) => return Ok(Fetched::Again),
+            None => return Ok(Fetched::FromTheStart),
         };
-        Ok((page.objects, next))
+        page.body = body.clone();
+        page.first = first;
+        self.go_on(&raw, &page)?;
+        Ok(Fetched::Page(page))
+    }
+
+    /// The place behind a page.
+    fn go_on(&mut self, raw: &RawPage<'_>, page: &FetchedPage) -> Result<(), Error> {
+        match (&page.last, &self.greatest) {
+            (Some(_), _) => self.empty = 0,
+            (None, Some(greatest)) if page.keys > 0 => {
+                let what = format!("a page brings no key greater than {greatest:?}, which came before");
+                return Err(self.unusable(what));
+            }
+            // What is passed over is progress, too.
+            (None, _) if !raw.objects.is_empty() => self.empty = 0,
+            (None, _) => self.empty += 1,
+        }
+        if page.last.is_some() {
+            self.greatest.clone_from(&page.last);
+        }
+        if !raw.is_truncated {
+            return Ok(());
+        }
+        let text = |text: Result<Option<String>, String>| text.map_err(|what| self.unusable(what));
+        let next = if self.bucket.spoken.only_v1.load(Ordering::Relaxed) && raw.next_token.is_none() {
+            let named = raw.next_marker.as_ref().map(|marker| raw.decoded(marker)).transpose();
+            // Without a delimiter the last key is the marker.
+            let last = || raw.objects.last().map(|object| raw.decoded(&object.key)).transpose();
+            let marker = match text(named)? {
+                Some(marker) => Some(marker),
+                None => text(last())?,
+            };
+            marker.map(Next::Marker)
+        } else {
+            text(raw.next_token.as_ref().map(|token| token.unescape().map(Cow::into_owned)).transpose())?
+                .map(Next::Token)
+        };
+        match next {
+            None => Err(self.unusable("a page says that more follows, but not how to ask for it")),
+            Some(next) if next == self.next => Err(self.unusable("a page names itself as the next one")),
+            Some(_) if self.empty > EMPTY_PAGES => {
+                Err(self.unusable(format!("more than {EMPTY_PAGES} pages in a row have no keys")))
+            }
+            Some(next) => {
+                self.next = next;
+                Ok(())
+            }
+        }
+    }
+
+    /// The objects that are meant. `None` if there are some from before the beginning, which are not to be passed over. The
+    /// first key stands beside the page.
+    fn decode(&self, raw: &RawPage<'_>, filter: &KeyFilter) -> Result<Option<(Option<String>, FetchedPage)>, Error> {
+        let mut cursor = Keys::new(raw.is_url_encoded);
+        let mut objects = Batch::new();
+        let mut first: Option<String> = None;
+        let mut keys = 0;
+        for object in &raw.objects {
+            cursor.decode(object).map_err(|what| self.unusable(what))?;
+            let key = cursor.current();
+            if let Some(after) = &self.after
+                && key <= after.as_str()
+            {
+                match self.skips {
+                    true => continue,
+                    false if self.next == Next::First => return Ok(None),
+                    false => {}
+                }
+            }
+            let before = cursor.greatest().or(self.greatest.as_deref());
+            let is_greater = before.is_none_or(|before| key > before);
+            if !is_greater && self.is_sorted {
+                let before = before.unwrap_or_default();
+                let what = format!("its keys are not in the order of their bytes: {key:?} comes behind {before:?}");
+                return Err(self.unusable(what));
+            }
+            if first.is_none() {
+                first = Some(key.to_owned());
+            }
+            keys += 1;
+            if filter.matches(key) {
+                let etag = object.etag.unquote().map_err(|what| self.unusable(what))?;
+                objects.push(describe(key, etag.as_deref(), object).map_err(|what| self.unusable(what))?);
+            }
+            if is_greater {
+                cursor.keep();
+            }
+        }
+        let last = cursor.greatest().map(str::to_owned);
+        let page = FetchedPage { objects, keys, first: None, last, has_more: raw.is_truncated, body: Bytes::new() };
+        Ok(Some((first, page)))
     }
 }
 
-#[derive(Debug, Default, PartialEq)]
-struct Page {
-    objects: Vec<Object>,
-    truncated: bool,
-    next_token: Option<String>,
+/// Decodes one key after another. One that stands in the page as it is stays there.
+struct Keys<'a> {
+    is_url_encoded: bool,
+    current: Place<'a>,
+    current_buffer: String,
+    greatest: Option<Place<'a>>,
+    greatest_buffer: String,
 }
 
-impl Page {
-    /// Pulls the few elements that matter out of the XML; no tree is built.
-    fn parse(body: &[u8]) -> Result<Self, String> {
-        let mut reader = Reader::from_reader(body);
-        reader.config_mut().expand_empty_elements = true;
-        let mut is_listing = false;
-        let mut page = Self::default();
-        let mut url_encoded = false;
-        let mut path: Vec<Vec<u8>> = Vec::new();
-        let mut text = String::new();
-        let mut object: Option<Object> = None;
-        let broken = |reader: &Reader<&[u8]>, error: &dyn std::fmt::Display| {
-            format!("its XML is broken at byte {}: {error}", reader.error_position())
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Page(&'a str),
+    Buffer,
+}
+
+impl<'a> Keys<'a> {
+    fn new(is_url_encoded: bool) -> Self {
+        Self {
+            is_url_encoded,
+            current: Place::Buffer,
+            current_buffer: String::new(),
+            greatest: None,
+            greatest_buffer: String::new(),
+        }
+    }
+
+    fn decode(&mut self, object: &'a RawObject<'a>) -> Result<(), String> {
+        self.current = match object.key.unescape()? {
+            Cow::Borrowed(text) if !self.is_url_encoded || memchr2(b'%', b'+', text.as_bytes()).is_none() => {
+                Place::Page(text)
+            }
+            text if self.is_url_encoded => {
+                self.current_buffer.clear();
+                decode_url(&text, &mut self.current_buffer)?;
+                Place::Buffer
+            }
+            text => {
+                self.current_buffer = text.into_owned();
+                Place::Buffer
+            }
         };
-        loop {
-            let event = match reader.read_event() {
-                Err(_) if !is_listing => return Err(no_listing(body)),
-                event => event.map_err(|error| broken(&reader, &error))?,
-            };
-            match event {
-                // Only white space may stand outside the root.
-                Xml::Text(text) if path.is_empty() && text.trim_ascii().is_empty() => {}
-                Xml::Text(_) | Xml::CData(_) | Xml::GeneralRef(_) if path.is_empty() => return Err(no_listing(body)),
-                Xml::Start(start) => {
-                    let name = start.local_name().as_ref().to_vec();
-                    if path.is_empty() {
-                        if is_listing || name != b"ListBucketResult" {
-                            return Err(no_listing(body));
-                        }
-                        is_listing = true;
-                    }
-                    if path.len() == 1 && name == b"Contents" {
-                        object = Some(Object::new(String::new(), 0));
-                    }
-                    path.push(name);
-                    text.clear();
-                }
-                Xml::Text(part) => text.push_str(&part.decode().map_err(|error| broken(&reader, &error))?),
-                Xml::CData(part) => text.push_str(&part.decode().map_err(|error| broken(&reader, &error))?),
-                Xml::GeneralRef(entity) => {
-                    let resolved = match entity.resolve_char_ref() {
-                        Ok(Some(char)) => char.to_string(),
-                        _ => match &*entity.decode().map_err(|error| broken(&reader, &error))? {
-                            "amp" => "&".to_owned(),
-                            "lt" => "<".to_owned(),
-                            "gt" => ">".to_owned(),
-                            "quot" => "\"".to_owned(),
-                            "apos" => "'".to_owned(),
-                            other => return Err(format!("it has an unknown entity &{other};")),
-                        },
-                    };
-                    text.push_str(&resolved);
-                }
-                Xml::End(_) => {
-                    let names: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
-                    match (&names[..], &mut object) {
-                        ([_, b"IsTruncated"], _) => page.truncated = text.trim() == "true",
-                        ([_, b"NextContinuationToken"], _) => page.next_token = Some(std::mem::take(&mut text)),
-                        ([_, b"EncodingType"], _) => url_encoded = text.trim() == "url",
-                        ([_, b"Contents"], _) => page.objects.extend(object.take()),
-                        ([_, b"Contents", field], Some(object)) => set_field(object, field, &text)?,
-                        _ => {}
-                    }
-                    path.pop();
-                    text.clear();
-                }
-                Xml::Eof if !is_listing => return Err(no_listing(body)),
-                Xml::Eof if path.is_empty() => break,
-                Xml::Eof => return Err("it ends in the middle".to_owned()),
-                _ => {}
-            }
-        }
-        if url_encoded {
-            for object in &mut page.objects {
-                object.key = decode_key(&object.key)?;
-            }
-        }
-        if page.objects.iter().any(|object| object.key.is_empty()) {
+        if self.current().is_empty() {
             return Err("it has an object without a key".to_owned());
         }
-        Ok(page)
+        Ok(())
+    }
+
+    fn current(&self) -> &str {
+        match self.current {
+            Place::Page(key) => key,
+            Place::Buffer => &self.current_buffer,
+        }
+    }
+
+    fn greatest(&self) -> Option<&str> {
+        match self.greatest? {
+            Place::Page(key) => Some(key),
+            Place::Buffer => Some(&self.greatest_buffer),
+        }
+    }
+
+    /// The current key is the greatest.
+    fn keep(&mut self) {
+        if let Place::Buffer = self.current {
+            std::mem::swap(&mut self.current_buffer, &mut self.greatest_buffer);
+        }
+        self.greatest = Some(self.current);
     }
 }
 
-/// What came instead, shortened, on one line.
-fn no_listing(body: &[u8]) -> String {
-    let head = &body[..body.len().min(16 * EXCERPT)];
-    let text: String = String::from_utf8_lossy(head).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let shown: String = text.chars().take(EXCERPT).collect();
-    match () {
-        () if shown.is_empty() => "the answer is no listing: it is empty".to_owned(),
-        () if shown.len() < text.len() => format!("the answer is no listing: {shown}…"),
-        () => format!("the answer is no listing: {shown}"),
-    }
-}
-
-fn set_field(object: &mut Object, field: &[u8], text: &str) -> Result<(), String> {
-    match field {
-        b"Key" => text.clone_into(&mut object.key),
-        b"Size" => object.size = text.trim().parse().map_err(|_| format!("it has an object of size {text:?}"))?,
-        b"ETag" => object.etag = Some(ETag::new(text)),
-        b"LastModified" => object.last_modified = text.trim().parse::<Timestamp>().ok(),
-        _ => {}
-    }
-    Ok(())
-}
-
-/// S3 encodes keys as HTML forms do: a space is `+`, a plus is `%2B`.
-fn decode_key(encoded: &str) -> Result<String, String> {
-    let spaced: Cow<'_, str> = if encoded.contains('+') { encoded.replace('+', " ").into() } else { encoded.into() };
-    percent_encoding::percent_decode_str(&spaced)
-        .decode_utf8()
-        .map(Cow::into_owned)
-        .map_err(|_| format!("the key {encoded:?} is no UTF-8"))
+/// What a page says of an object.
+pub(crate) fn describe<'a>(
+    key: &'a str,
+    etag: Option<&'a str>,
+    object: &RawObject<'_>,
+) -> Result<ObjectRef<'a>, String> {
+    let mut described = ObjectRef::new(key);
+    described.etag = etag;
+    let size = object.size.unescape()?;
+    described.size = match size.trim() {
+        "" => None,
+        size => Some(size.parse().map_err(|_| format!("it has an object of size {size:?}"))?),
+    };
+    described.last_modified = object.last_modified.unescape()?.trim().parse::<Timestamp>().ok();
+    Ok(described)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BucketOptions;
+
+    fn read(body: &str) -> Result<FetchedPage, String> {
+        let bucket = Bucket::new("b", BucketOptions::default()).unwrap();
+        let mut cursor = Cursor::new(bucket, "", None, Pace::new(1, std::time::Duration::ZERO));
+        match cursor.read(&Bytes::copy_from_slice(body.as_bytes()), &KeyFilter::all()) {
+            Ok(Fetched::Page(page)) => Ok(page),
+            Ok(_) => panic!("asked again"),
+            Err(Error::Listing { what, .. }) => Err(what),
+            Err(error) => panic!("{error}"),
+        }
+    }
 
     #[test]
-    fn a_page_is_parsed() {
-        let body = br#"<?xml version="1.0" encoding="UTF-8"?>
+    fn a_page_is_decoded() {
+        let page = read(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><EncodingType>url</EncodingType>
 <IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b+c=</NextContinuationToken>
 <Contents><Key>a//b+%2B%25%01</Key><LastModified>2026-07-01T00:00:00.000Z</LastModified>
 <ETag>&quot;d41d8cd9-3&quot;</ETag><Size>14</Size><Owner><ID>Key</ID></Owner></Contents>
-<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes></ListBucketResult>"#;
-        let page = Page::parse(body).unwrap();
-        assert!(page.truncated);
-        assert_eq!(page.next_token.as_deref(), Some("a&b+c="));
-        let [object] = &page.objects[..] else { panic!("{page:?}") };
+<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes></ListBucketResult>"#,
+        )
+        .unwrap();
+        assert_eq!((page.keys, page.has_more), (1, true));
+        assert_eq!((page.first.as_deref(), page.last.as_deref()), (Some("a//b +%\u{1}"), Some("a//b +%\u{1}")));
+        let object = page.objects.get(0).unwrap();
         assert_eq!(object.key, "a//b +%\u{1}");
-        assert_eq!((object.size, object.etag.as_ref().unwrap().as_str()), (14, "d41d8cd9-3"));
+        assert_eq!((object.size, object.etag), (Some(14), Some("d41d8cd9-3")));
         assert_eq!(object.last_modified.unwrap().as_second(), 1_782_864_000);
     }
 
     #[test]
-    fn an_empty_listing_has_no_contents() {
-        for body in [
-            "<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>",
-            "<ListBucketResult/>",
-            "\n<a:ListBucketResult xmlns:a=\"urn:any\"></a:ListBucketResult>\n",
-        ] {
-            assert_eq!(Page::parse(body.as_bytes()), Ok(Page::default()), "{body}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_listing_is_refused() {
-        let long = "word\n".repeat(1000);
-        let shortened = format!("the answer is no listing: {}…", "word ".repeat(20));
-        for (body, expected) in [
-            ("<html><body>hello</body></html>", "the answer is no listing: <html><body>hello</body></html>"),
-            ("<html/>", "the answer is no listing: <html/>"),
-            ("please\r\n\tlog in", "the answer is no listing: please log in"),
-            ("<?xml version=\"1.0\"?>", "the answer is no listing: <?xml version=\"1.0\"?>"),
-            ("& <", "the answer is no listing: & <"),
-            ("", "the answer is no listing: it is empty"),
-            ("<ListBucketResult/>x", "the answer is no listing: <ListBucketResult/>x"),
-            ("<ListBucketResult/><a/>", "the answer is no listing: <ListBucketResult/><a/>"),
-            (&long, &shortened),
-            ("<ListBucketResult><Contents>", "it ends in the middle"),
+    fn objects_that_cannot_be_are_refused() {
+        for (contents, expected) in [
+            ("<Key>a</Key><Size>x</Size>", "it has an object of size \"x\""),
+            ("", "it has an object without a key"),
             (
-                "<ListBucketResult><Contents><Key>a</Key><Size>x</Size></Contents></ListBucketResult>",
-                "it has an object of size \"x\"",
+                "<Key>b</Key></Contents><Contents><Key>a</Key>",
+                "its keys are not in the order of their bytes: \"a\" comes behind \"b\"",
             ),
-            ("<ListBucketResult><Contents></Contents></ListBucketResult>", "it has an object without a key"),
-            ("<ListBucketResult><Contents/></ListBucketResult>", "it has an object without a key"),
+            (
+                "<Key>a</Key></Contents><Contents><Key>a</Key>",
+                "its keys are not in the order of their bytes: \"a\" comes behind \"a\"",
+            ),
         ] {
-            assert_eq!(Page::parse(body.as_bytes()).unwrap_err(), expected);
+            let body = format!("<ListBucketResult><Contents>{contents}</Contents></ListBucketResult>");
+            assert_eq!(read(&body).err().as_deref(), Some(expected));
         }
+        let body =
+            "<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>%ff</Key></Contents></ListBucketResult>";
+        assert_eq!(read(body).err().as_deref(), Some("the key \"%ff\" is no UTF-8"));
     }
 }

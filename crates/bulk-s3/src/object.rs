@@ -1,6 +1,8 @@
 use bulk_core::{ETag, Request};
 use jiff::Timestamp;
 
+use crate::ObjectRef;
+
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -13,6 +15,18 @@ pub struct Object {
     pub etag: Option<ETag>,
     /// By the server's clock.
     pub last_modified: Option<Timestamp>,
+}
+
+impl From<ObjectRef<'_>> for Object {
+    /// A size that is not known is 0.
+    fn from(object: ObjectRef<'_>) -> Self {
+        Self {
+            key: object.key.to_owned(),
+            size: object.size.unwrap_or_default(),
+            etag: object.etag.map(ETag::new),
+            last_modified: object.last_modified,
+        }
+    }
 }
 
 impl Object {

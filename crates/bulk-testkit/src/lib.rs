@@ -6,7 +6,10 @@
 
 pub mod moto;
 pub mod postgres;
+pub mod pyarrow;
 pub mod s3;
+#[cfg(feature = "s3s")]
+pub mod s3s;
 pub mod snapshot;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -50,10 +50,12 @@ pub enum Error {
     NoPython(#[source] io::Error),
     /// The virtual environment could not be made.
     #[error(
-        "cannot make an environment with moto, do so with `python3 -m pip install 'moto[server]=={VERSION}'`: \
+        "cannot make an environment with it, do so with `python3 -m pip install '{package}'`: \
          `{command}` ended with {status}: {output}"
     )]
     Install {
+        /// What was to be installed, as pip names it.
+        package: String,
         /// What was run.
         command: String,
         /// How it ended.
@@ -240,7 +242,7 @@ pub fn python(cache: &Path) -> Result<PathBuf, Error> {
             return Ok(candidate);
         }
     }
-    environment(&python3, cache)
+    environment(&python3, cache, "moto", &format!("moto[server]=={VERSION}"))
 }
 
 /// The interpreter that the first line of a script in the `PATH` names.
@@ -253,9 +255,11 @@ fn interpreter_of(script: &str) -> Option<PathBuf> {
     interpreter.contains("python").then(|| PathBuf::from(interpreter))
 }
 
-/// The environment appears under its name only when it is complete, and only one process makes it.
-fn environment(python3: &Path, cache: &Path) -> Result<PathBuf, Error> {
-    let name = format!("bulk-testkit-moto-{VERSION}");
+/// The Python of an environment with a package. It appears under its name only when it is complete, and only one process
+/// makes it.
+pub(crate) fn environment(python3: &Path, cache: &Path, label: &str, package: &str) -> Result<PathBuf, Error> {
+    let version = package.rsplit('=').next().unwrap_or_default();
+    let name = format!("bulk-testkit-{label}-{version}");
     let folder = cache.join(&name);
     let python = folder.join("bin").join("python");
     let failed = |source| Error::Cache { path: folder.clone(), source };
@@ -265,24 +269,24 @@ fn environment(python3: &Path, cache: &Path) -> Result<PathBuf, Error> {
     if python.exists() {
         return Ok(python);
     }
-    let part = tempfile::Builder::new().prefix("bulk-testkit-moto-").tempdir_in(cache).map_err(failed)?;
-    run(Command::new(python3).args(["-m", "venv"]).arg(part.path()))?;
-    run(Command::new(part.path().join("bin").join("python"))
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .arg(format!("moto[server]=={VERSION}")))?;
+    let part = tempfile::Builder::new().prefix(&format!("bulk-testkit-{label}-")).tempdir_in(cache).map_err(failed)?;
+    run(Command::new(python3).args(["-m", "venv"]).arg(part.path()), package)?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(part.path().join("bin").join("python")).args(pip).arg(package), package)?;
     // Python finds its packages beside itself, so the folder may move; only pip's scripts may not.
     fs::rename(part.path(), &folder).map_err(failed)?;
     let _ = part.keep();
     Ok(python)
 }
 
-fn run(command: &mut Command) -> Result<(), Error> {
+fn run(command: &mut Command, package: &str) -> Result<(), Error> {
     let output = command.stdin(Stdio::null()).output().map_err(Error::NoPython)?;
     if output.status.success() {
         return Ok(());
     }
     let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
     Err(Error::Install {
+        package: package.to_owned(),
         command: words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         status: output.status,
         output: format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),

@@ -168,6 +168,126 @@ print(json.dumps([plain, keys("&encoding-type=url")]))
     Ok(())
 }
 
+/// All that a listing tells, in the order of its entries, with ordinals for versions.
+const LISTINGS: &str = r#"
+s3 = client()
+for attempt in [lambda: s3.create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}),
+                lambda: s3.put_bucket_versioning(Bucket="data", VersioningConfiguration={"Status": "Enabled"})]:
+    try:
+        attempt()
+    except ClientError:
+        pass
+for key, body in [("a b+c", b"1"), ("dir/1", b"2"), ("a b+c", b"3"), ("dir/2/x", b"4"), ("gone", b"5"), ("gone", None),
+                  ("back", b"6"), ("back", None), ("back", b"7"), ("é", b"8"), ("dir/1", None), ("z/", b"9")]:
+    if body is None:
+        s3.delete_object(Bucket="data", Key=key)
+    else:
+        s3.put_object(Bucket="data", Key=key, Body=body)
+def listed(name, **arguments):
+    pages = []
+    for page in s3.get_paginator(name).paginate(Bucket="data", **arguments):
+        versions = [[entry["Key"], entry["ETag"], entry["Size"], entry["IsLatest"]] for entry in page.get("Versions", [])]
+        markers = [[entry["Key"], entry["IsLatest"]] for entry in page.get("DeleteMarkers", [])]
+        contents = [[entry["Key"], entry["ETag"], entry["Size"], entry["StorageClass"]] for entry in page.get("Contents", [])]
+        prefixes = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+        pages.append([contents, versions, markers, prefixes])
+    return pages
+def joined(name, **arguments):
+    return [sum(parts, []) for parts in zip(*listed(name, **arguments))]
+everything = {}
+for name in ["list_objects", "list_objects_v2", "list_object_versions"]:
+    for arguments in [{}, {"Delimiter": "/"}, {"Prefix": "dir/"}, {"Prefix": "dir/", "Delimiter": "/"}]:
+        everything[f"{name} {arguments}"] = joined(name, **arguments)
+        # moto repeats common prefixes on the pages of list_objects.
+        for size in [1, 2, 3] if access_key != "moto" or "Delimiter" not in arguments else []:
+            paged = joined(name, **arguments, PaginationConfig={"PageSize": size})
+            assert paged == everything[f"{name} {arguments}"], (name, arguments, size, paged)
+print(json.dumps(everything))
+"#;
+
+#[test]
+fn boto3_sees_the_same_listings_of_ours_as_of_moto() -> Result {
+    let moto = moto::Server::start()?;
+    let builder = s3::Server::builder().bucket("data", s3::Store::versioned()).writable(true);
+    let ours = builder.credentials("AKIAEXAMPLE", "secret").start()?;
+    let listings = |url: &str, access_key: &str| -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&run(moto.python(), LISTINGS, url, access_key, "secret")?)?)
+    };
+    let (ours, theirs) = (listings(&ours.url(), "AKIAEXAMPLE")?, listings(&moto.url(), "moto")?);
+    assert_eq!(ours.as_object().map(serde_json::Map::len), Some(12));
+    assert_eq!(ours, theirs);
+    Ok(())
+}
+
+#[test]
+fn boto3_reads_versions_by_their_ids_and_pays() -> Result {
+    let store = s3::Store::versioned().with("a", "one").with("a", "two").without("a").requester_pays();
+    let server = s3::Server::builder().bucket("data", store).credentials("AKIAEXAMPLE", "secret").start()?;
+    let script = r#"
+s3 = client()
+pays = {"Bucket": "data", "RequestPayer": "requester"}
+page = s3.list_object_versions(**pays)
+print(json.dumps([
+    refusal(s3.list_objects_v2, Bucket="data"),
+    refusal(s3.list_objects, Bucket="data"),
+    refusal(s3.list_object_versions, Bucket="data"),
+    s3.list_objects_v2(**pays)["KeyCount"],
+    page["RequestCharged"],
+    [s3.get_object(**pays, Key="a", VersionId=entry["VersionId"])["Body"].read().decode() for entry in page["Versions"]],
+    [entry["IsLatest"] for entry in page["DeleteMarkers"] + page["Versions"]],
+    refusal(s3.get_object, **pays, Key="a"),
+    refusal(s3.get_object, **pays, Key="a", VersionId=page["DeleteMarkers"][0]["VersionId"]),
+    refusal(s3.get_object, **pays, Key="a", VersionId="none"),
+]))
+"#;
+    let seen: serde_json::Value =
+        serde_json::from_str(&run(&python()?, script, &server.url(), "AKIAEXAMPLE", "secret")?)?;
+    assert_eq!(
+        seen,
+        serde_json::json!([
+            "AccessDenied",
+            "AccessDenied",
+            "AccessDenied",
+            0,
+            "requester",
+            ["two", "one"],
+            [true, false, false],
+            "NoSuchKey",
+            "MethodNotAllowed",
+            "NoSuchVersion",
+        ])
+    );
+    Ok(())
+}
+
+#[test]
+fn boto3_lists_made_up_keys() -> Result {
+    let keys = s3::KeySpace::new(s3::Layout::Builds, 2_500);
+    let server = s3::Server::builder().bucket("data", s3::Store::made_up(keys.clone())).start()?;
+    let script = r#"
+s3 = client(signature_version=botocore.UNSIGNED)
+def entries(name, **arguments):
+    pages = s3.get_paginator(name).paginate(Bucket="data", **arguments)
+    return [[entry["Key"], entry["ETag"].strip('"'), entry["Size"], entry["LastModified"].timestamp()]
+            for page in pages for entry in page.get("Contents", [])]
+all = entries("list_objects_v2")
+assert all == entries("list_objects") == entries("list_objects_v2", PaginationConfig={"PageSize": 70})
+build = json.loads(s3.get_object(Bucket="data", Key=all[0][0])["Body"].read())
+print(json.dumps([all, build["target"]["platform"]]))
+"#;
+    let seen: serde_json::Value = serde_json::from_str(&run(&python()?, script, &server.url(), "", "")?)?;
+    let expected: Vec<_> = keys
+        .objects()
+        .map(|object| {
+            serde_json::json!([object.key, object.etag, object.size, object.last_modified.as_second() as f64])
+        })
+        .collect();
+    assert_eq!(seen, serde_json::json!([expected, "win32"]));
+    let counts = server.counts();
+    assert_eq!((counts.list_v2, counts.list_v1, counts.get, counts.requests()), (3 + 36, 3, 1, 43));
+    Ok(())
+}
+
 #[test]
 fn moto_serves_what_is_put_into_it() -> Result {
     let server = moto::Server::start()?;

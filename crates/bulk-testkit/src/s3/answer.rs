@@ -89,6 +89,11 @@ impl S3Error {
         Self::new(StatusCode::NOT_FOUND, "NoSuchKey", "The specified key does not exist.").with("Key", key)
     }
 
+    pub(super) fn no_such_version(key: &str, id: &str) -> Self {
+        let message = "The specified version does not exist.";
+        Self::new(StatusCode::NOT_FOUND, "NoSuchVersion", message).with("Key", key).with("VersionId", id)
+    }
+
     pub(super) fn method_not_allowed(method: &str) -> Self {
         let message = "The specified method is not allowed against this resource.";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with("Method", method)
@@ -116,6 +121,15 @@ impl S3Error {
     #[must_use]
     pub(super) fn retry_after(mut self, seconds: Option<u64>) -> Self {
         self.headers.extend(seconds.map(|seconds| (RETRY_AFTER, seconds.into())));
+        self
+    }
+
+    /// Says that a delete marker stands there.
+    #[must_use]
+    pub(super) fn delete_marker(mut self, version: Option<String>) -> Self {
+        self.headers.push((HeaderName::from_static("x-amz-delete-marker"), HeaderValue::from_static("true")));
+        let version = version.and_then(|version| HeaderValue::try_from(version).ok());
+        self.headers.extend(version.map(|version| (HeaderName::from_static("x-amz-version-id"), version)));
         self
     }
 

@@ -85,6 +85,17 @@ pub enum Fault {
     },
     /// Answers `200` with a page of HTML instead, as captive portals and proxies do.
     HtmlInsteadOfXml,
+    /// Ends the body after this many bytes, with a `Content-Length` that agrees: whole for HTTP, cut for whoever reads it.
+    ShortBody(u64),
+    /// Answers a listing with a page without keys that says that there are more, where this page would have begun: by its
+    /// token, or by `NextMarker`, with or without a delimiter. This and the three below happen to listings alone.
+    EmptyPage,
+    /// Answers a listing with its page, which says that there are more, and names its own beginning as the next page's.
+    RepeatedToken,
+    /// Answers a listing with its page, which says that there are more, and does not say where.
+    TruncatedWithoutToken,
+    /// Answers a listing with its page, of which the first and the last key have changed places.
+    OutOfOrder,
     /// Takes the request and never answers. Ends with the connection or the server.
     Hang,
 }
@@ -171,7 +182,7 @@ impl Rule {
         self
     }
 
-    /// Only to listings.
+    /// Only to listings, of all three kinds.
     pub fn list(mut self) -> Self {
         self.target = Target::List;
         self
@@ -315,7 +326,18 @@ pub(super) struct Effects {
     pub(super) weak_etag: bool,
     pub(super) wrong_checksum: bool,
     pub(super) without: Vec<HeaderName>,
+    pub(super) listing: ListingEffects,
+    pub(super) short_body: Option<u64>,
     pub(super) body: BodyEffects,
+}
+
+/// What happens to a page of a listing.
+#[derive(Debug, Default)]
+pub(super) struct ListingEffects {
+    pub(super) empty: bool,
+    pub(super) repeated_token: bool,
+    pub(super) without_token: bool,
+    pub(super) out_of_order: bool,
 }
 
 /// What is done instead of answering.
@@ -363,6 +385,11 @@ impl Effects {
             Fault::HtmlInsteadOfXml => {
                 self.instead.get_or_insert(Instead::Html);
             }
+            Fault::ShortBody(bytes) => lower(&mut self.short_body, bytes),
+            Fault::EmptyPage => self.listing.empty = true,
+            Fault::RepeatedToken => self.listing.repeated_token = true,
+            Fault::TruncatedWithoutToken => self.listing.without_token = true,
+            Fault::OutOfOrder => self.listing.out_of_order = true,
             Fault::Hang => {
                 self.instead.get_or_insert(Instead::Hang);
             }

@@ -15,7 +15,7 @@ use md5::{Digest, Md5};
 
 use super::{
     Error,
-    listing::{Page, Query, SortedKeys},
+    listing::{Page, Query, SortedKeys, Versioned},
     object::{Content, Meta, Object, made_up_etag, whole_seconds},
     store::EtagStyle,
     upload::{Upload, is_unfinished},
@@ -79,7 +79,7 @@ impl Folder {
         }
         files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let page = query.page(&Files(files));
-        page.try_map(|key, metadata| self.meta(&self.root.join(key), &metadata))
+        page.try_map(|key, Found(metadata)| self.meta(&self.root.join(key), &metadata))
     }
 
     pub(super) fn put(&self, key: &str, object: &Object) -> io::Result<()> {
@@ -136,24 +136,30 @@ impl Folder {
     }
 }
 
-struct Files(Vec<(Arc<str>, Metadata)>);
+struct Files(Vec<(String, Found)>);
+
+/// A file, as it was found.
+#[derive(Clone)]
+struct Found(Metadata);
+
+impl Versioned for Found {}
 
 impl SortedKeys for Files {
-    type Meta = Metadata;
+    type Meta = Found;
 
-    fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&Arc<str>, &Metadata)> {
+    fn walk(&self, from: Bound<&[u8]>, mut take: impl FnMut(&str, &Found) -> bool) {
         let start = self.0.partition_point(|(key, _)| match from {
             Bound::Unbounded => false,
             Bound::Included(from) => key.as_bytes() < from,
             Bound::Excluded(from) => key.as_bytes() <= from,
         });
-        self.0[start..].iter().map(|(key, metadata)| (key, metadata))
+        self.0[start..].iter().all(|(key, found)| take(key, found));
     }
 }
 
 /// Collects the files below `folder` with keys that start with `prefix`, in no order. What vanishes meanwhile is left
 /// out.
-fn walk(folder: &Path, prefix: &str, files: &mut Vec<(Arc<str>, Metadata)>) -> io::Result<()> {
+fn walk(folder: &Path, prefix: &str, files: &mut Vec<(String, Found)>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => return absent(error),
@@ -169,7 +175,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<(Arc<str>, Metadata)>) -> i
         } else if let Ok(metadata) = fs::metadata(entry.path())
             && metadata.is_file()
         {
-            files.push((key.into(), metadata));
+            files.push((key, Found(metadata)));
         }
     }
     Ok(())

@@ -31,12 +31,13 @@ use super::{
     body::Body,
     checksum::Checksum,
     fault::{Asked, Effects, Faults, Instead},
-    listing::Query,
+    listing::{Kind, Query},
     object::{Content, Object, whole_seconds},
+    quirk::{Quirks, V2},
     range::{self, Ranged},
-    record::{Log, RequestRecord},
+    record::{CountedIn, Entry, Log, RequestKind, RequestRecord},
     sigv4::{self, Credentials, Payload, Signed},
-    store::Store,
+    store::{Found, Store},
     target::Target,
     upload::Upload,
     wire::CutSwitch,
@@ -46,7 +47,7 @@ use super::{
 /// What all connections of a server share.
 #[derive(Debug)]
 pub(super) struct Site {
-    pub(super) buckets: HashMap<String, Arc<Store>>,
+    pub(super) buckets: HashMap<String, Bucket>,
     pub(super) credentials: Option<Credentials>,
     pub(super) require_credentials: bool,
     pub(super) max_keys_cap: usize,
@@ -56,11 +57,19 @@ pub(super) struct Site {
     pub(super) request_ids: AtomicU64,
 }
 
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) store: Store,
+    /// Those of the server among them.
+    pub(super) quirks: Quirks,
+}
+
 /// What the requests of one connection share.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) number: u64,
     pub(super) switch: Arc<CutSwitch>,
+    pub(super) counted: Arc<CountedIn>,
 }
 
 pub(super) async fn handle(
@@ -72,7 +81,7 @@ pub(super) async fn handle(
     let request_id = format!("{:016X}", site.request_ids.fetch_add(1, Ordering::Relaxed) + 1);
     let target = Target::parse(&parts.uri);
     let named = target.as_ref();
-    let entry = site.log.add(RequestRecord {
+    let record = RequestRecord {
         connection: connection.number,
         arrived: Instant::now(),
         finished: None,
@@ -84,12 +93,14 @@ pub(super) async fn handle(
         if_match: text(&parts.headers, IF_MATCH).map(str::to_owned),
         status: None,
         bytes_sent: 0,
-    });
+    };
+    let kind = kind(&parts.method, named);
+    let entry = site.log.add(record, kind, &connection.counted);
     let mut effects = site.faults.strike(&Asked {
         connection: connection.number,
         method: &parts.method,
         key: named.and_then(|target| target.key.as_deref()),
-        is_list: named.is_some_and(is_list),
+        is_list: matches!(kind, RequestKind::List(_)),
         range: text(&parts.headers, RANGE),
     });
     if !effects.latency.is_zero() {
@@ -100,7 +111,7 @@ pub(super) async fn handle(
         move |object| {
             let Some(Target { bucket, key: Some(key), .. }) = &target else { return };
             // If a folder refuses it, the test sees the old version.
-            let _ = site.buckets.get(bucket).map(|store| store.put(key, object));
+            let _ = site.buckets.get(bucket).map(|bucket| bucket.store.put(key, object));
         }
     };
     if let Some(object) = effects.replace_before.take() {
@@ -122,13 +133,14 @@ pub(super) async fn handle(
             Ok(Answer::text(StatusCode::OK, "text/html; charset=utf-8", page.to_owned()))
         }
         None => match &target {
-            Some(target) => site.answer(&parts, target, incoming, &effects).await,
+            Some(target) => site.answer(&parts, target, incoming, &effects, &entry).await,
             None => Err(S3Error::bad_request("InvalidURI", "Couldn't parse the specified URI.")),
         },
     };
     let mut answer = answer.unwrap_or_else(|error| error.into_answer(&request_id));
     answer.set(HeaderName::from_static("x-amz-request-id"), &request_id);
     let status = answer.status;
+    answer.len = answer.len.min(effects.short_body.unwrap_or(u64::MAX));
     if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
         answer.set(CONTENT_LENGTH, &answer.len.to_string());
     }
@@ -154,32 +166,45 @@ impl Site {
         target: &Target,
         incoming: Incoming,
         effects: &Effects,
+        entry: &Entry,
     ) -> Result<Answer, S3Error> {
         let payload = self.authorize(parts)?;
         if target.bucket.is_empty() {
             return Err(S3Error::not_implemented());
         }
-        let store = self.buckets.get(&target.bucket).ok_or_else(|| S3Error::no_such_bucket(&target.bucket))?;
-        match (&parts.method, target.key.as_deref()) {
-            (&Method::HEAD, None) => Ok(Answer::empty(StatusCode::OK)),
-            (&Method::GET, None) if is_list(target) => self.list(store, target),
+        let bucket = self.buckets.get(&target.bucket).ok_or_else(|| S3Error::no_such_bucket(&target.bucket))?;
+        let store = &bucket.store;
+        let payer = text(&parts.headers, HeaderName::from_static("x-amz-request-payer"));
+        if store.is_requester_pays && payer != Some("requester") {
+            return Err(S3Error::access_denied());
+        }
+        let mut answer = match (&parts.method, target.key.as_deref()) {
+            (&Method::HEAD, None) => Answer::empty(StatusCode::OK),
+            (&Method::GET, None) => match Kind::of(target) {
+                Some(kind) => self.list(bucket, target, kind, effects, entry)?,
+                None => return Err(S3Error::not_implemented()),
+            },
             (&Method::GET | &Method::HEAD, Some(key)) if !has_subresource(target) => {
-                get(store, key, &parts.headers, effects)
+                get(store, key, target.param("versionId"), &parts.headers, effects)?
             }
-            (&Method::PUT, Some(key)) if !has_subresource(target) => {
+            (&Method::PUT, Some(key)) if is_of_newest(target) => {
                 self.check_writable()?;
-                put(store, key, &parts.headers, incoming, &payload).await
+                put(store, key, &parts.headers, incoming, &payload).await?
             }
-            (&Method::DELETE, Some(key)) if !has_subresource(target) => {
+            (&Method::DELETE, Some(key)) if is_of_newest(target) => {
                 self.check_writable()?;
                 store.remove(key).map_err(|error| S3Error::internal(&error))?;
-                Ok(Answer::empty(StatusCode::NO_CONTENT))
+                Answer::empty(StatusCode::NO_CONTENT)
             }
             (&Method::GET | &Method::HEAD | &Method::PUT | &Method::DELETE | &Method::POST, _) => {
-                Err(S3Error::not_implemented())
+                return Err(S3Error::not_implemented());
             }
-            (method, _) => Err(S3Error::method_not_allowed(method.as_str())),
+            (method, _) => return Err(S3Error::method_not_allowed(method.as_str())),
+        };
+        if store.is_requester_pays {
+            answer.set(HeaderName::from_static("x-amz-request-charged"), "requester");
         }
+        Ok(answer)
     }
 
     /// Without credentials of its own the server takes every request for an anonymous one.
@@ -201,20 +226,50 @@ impl Site {
         if self.writable { Ok(()) } else { Err(S3Error::access_denied()) }
     }
 
-    fn list(&self, store: &Store, target: &Target) -> Result<Answer, S3Error> {
-        let query = Query::parse(target, self.max_keys_cap)?;
-        let page = store.page(&query).map_err(|error| S3Error::internal(&error))?;
-        Ok(Answer::text(StatusCode::OK, "application/xml", query.render(&target.bucket, &page)))
+    fn list(
+        &self,
+        bucket: &Bucket,
+        target: &Target,
+        kind: Kind,
+        effects: &Effects,
+        entry: &Entry,
+    ) -> Result<Answer, S3Error> {
+        let Bucket { store, quirks } = bucket;
+        let kind = match (kind, quirks.v2) {
+            (Kind::V2, V2::NotImplemented) => return Err(S3Error::not_implemented()),
+            (Kind::V2, V2::Refused) => {
+                return Err(S3Error::invalid_argument("Invalid list type", "list-type", "2"));
+            }
+            (Kind::V2, V2::Ignored) => Kind::V1,
+            (kind, _) => kind,
+        };
+        let query = Query::parse(target, kind, self.max_keys_cap, quirks)?;
+        if quirks.forbidden.iter().any(|prefix| query.prefix.starts_with(prefix)) {
+            return Err(S3Error::access_denied());
+        }
+        let listed = store.list(&query, &target.bucket, &effects.listing);
+        let (xml, keys) = listed.map_err(|error| S3Error::internal(&error))?;
+        entry.listed(keys);
+        Ok(Answer::text(StatusCode::OK, "application/xml", xml))
     }
 }
 
-fn is_list(target: &Target) -> bool {
-    target.key.is_none() && target.param("list-type") == Some("2")
+fn kind(method: &Method, target: Option<&Target>) -> RequestKind {
+    match (method, target) {
+        (&Method::GET, Some(target)) if target.key.is_none() => {
+            Kind::of(target).map_or(RequestKind::Other, RequestKind::List)
+        }
+        (&Method::GET, Some(_)) => RequestKind::Get,
+        (&Method::HEAD, Some(Target { key: Some(_), .. })) => RequestKind::Head,
+        (&Method::PUT, Some(Target { key: Some(_), .. })) => RequestKind::Put,
+        (&Method::DELETE, Some(Target { key: Some(_), .. })) => RequestKind::Delete,
+        _ => RequestKind::Other,
+    }
 }
 
 /// Parameters that make an operation on an object another one, which this server does not know.
 fn has_subresource(target: &Target) -> bool {
-    const SUBRESOURCES: [&str; 13] = [
+    const SUBRESOURCES: [&str; 12] = [
         "X-Amz-Signature",
         "acl",
         "attributes",
@@ -227,22 +282,44 @@ fn has_subresource(target: &Target) -> bool {
         "torrent",
         "uploadId",
         "uploads",
-        "versionId",
     ];
     target.query.iter().any(|(name, _)| SUBRESOURCES.contains(&name.as_str()))
 }
 
-fn get(store: &Store, key: &str, headers: &HeaderMap, effects: &Effects) -> Result<Answer, S3Error> {
-    let Object { meta, content, content_type, checksums, is_kms_encrypted } = match store.open(key) {
-        Ok(Some(object)) => object,
-        Ok(None) => return Err(S3Error::no_such_key(key)),
-        Err(error) => return Err(S3Error::internal(&error)),
+/// A version can be read here, and neither written nor removed.
+fn is_of_newest(target: &Target) -> bool {
+    !has_subresource(target) && target.param("versionId").is_none()
+}
+
+fn get(
+    store: &Store,
+    key: &str,
+    version_id: Option<&str>,
+    headers: &HeaderMap,
+    effects: &Effects,
+) -> Result<Answer, S3Error> {
+    let found = match version_id {
+        Some(id) => store.open_version(key, id),
+        None => store.open(key),
     };
+    let (object, version) = match (found.map_err(|error| S3Error::internal(&error))?, version_id) {
+        (Found::Object { object, version }, _) => (object, version),
+        (Found::DeleteMarker { version }, None) => return Err(S3Error::no_such_key(key).delete_marker(version)),
+        (Found::DeleteMarker { version }, Some(_)) => {
+            return Err(S3Error::method_not_allowed("GET").delete_marker(version));
+        }
+        (Found::Nothing, None) => return Err(S3Error::no_such_key(key)),
+        (Found::Nothing, Some(id)) => return Err(S3Error::no_such_version(key, id)),
+    };
+    let Object { meta, content, content_type, checksums, is_kms_encrypted } = object;
     let last_modified = http_date(meta.last_modified);
     let mut answer = Answer::empty(StatusCode::OK);
     answer.set(ETAG, &format!("{}\"{}\"", if effects.weak_etag { "W/" } else { "" }, meta.etag));
     answer.set(LAST_MODIFIED, &last_modified);
     answer.set(ACCEPT_RANGES, "bytes");
+    if let Some(version) = version {
+        answer.set(HeaderName::from_static("x-amz-version-id"), &version);
+    }
     if is_kms_encrypted {
         answer.set(HeaderName::from_static("x-amz-server-side-encryption"), "aws:kms");
     }
@@ -316,11 +393,11 @@ async fn put(
         return Err(S3Error::not_implemented());
     }
     let internal = |error| S3Error::internal(&error);
-    if text(headers, IF_NONE_MATCH).is_some() && store.open(key).map_err(internal)?.is_some() {
+    if text(headers, IF_NONE_MATCH).is_some() && store.open(key).map_err(internal)?.into_object().is_some() {
         return Err(S3Error::precondition_failed("If-None-Match"));
     }
     if let Some(wanted) = text(headers, IF_MATCH) {
-        let object = store.open(key).map_err(internal)?.ok_or_else(|| S3Error::no_such_key(key))?;
+        let object = store.open(key).map_err(internal)?.into_object().ok_or_else(|| S3Error::no_such_key(key))?;
         if !lists_etag(wanted, &object.meta.etag) {
             return Err(S3Error::precondition_failed("If-Match"));
         }

@@ -39,7 +39,7 @@ fn word(index: u64) -> [u8; 8] {
 }
 
 /// Where in the sequence of all words a seed starts (the finaliser of `splitmix64`).
-fn mixed(seed: u64) -> u64 {
+pub(super) fn mixed(seed: u64) -> u64 {
     let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

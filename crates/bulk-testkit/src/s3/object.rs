@@ -196,9 +196,8 @@ impl Object {
     }
 
     pub(super) fn with_content(size: u64, etag: String, content: Content) -> Self {
-        let last_modified = Timestamp::new(DEFAULT_LAST_MODIFIED, 0).unwrap_or(Timestamp::UNIX_EPOCH);
         Self {
-            meta: Meta { size, etag: etag.into(), last_modified },
+            meta: Meta { size, etag: etag.into(), last_modified: default_last_modified() },
             content,
             content_type: "binary/octet-stream".into(),
             checksums: Vec::new(),
@@ -258,6 +257,10 @@ impl Content {
     pub(super) fn is_blocking(&self) -> bool {
         matches!(self, Self::File(_))
     }
+}
+
+pub(super) fn default_last_modified() -> Timestamp {
+    Timestamp::new(DEFAULT_LAST_MODIFIED, 0).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 pub(super) fn whole_seconds(at: Timestamp) -> Timestamp {

@@ -1,6 +1,7 @@
 //! What was asked of a server, and what it sent.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU16, AtomicU64, Ordering},
@@ -9,6 +10,8 @@ use std::{
 };
 
 use http::Method;
+
+use super::listing::Kind;
 
 /// One request that reached the server, and what has been done about it so far.
 #[derive(Clone, Debug)]
@@ -45,21 +48,96 @@ impl RequestRecord {
     }
 }
 
+/// How much was asked of a server: exact, whatever the number of requests, and of a fixed size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Listings by ListObjects, the first version.
+    pub list_v1: u64,
+    /// Listings by ListObjectsV2.
+    pub list_v2: u64,
+    /// Listings by ListObjectVersions.
+    pub list_versions: u64,
+    /// GETs of objects.
+    pub get: u64,
+    /// HEADs of objects.
+    pub head: u64,
+    /// PUTs of objects.
+    pub put: u64,
+    /// DELETEs of objects.
+    pub delete: u64,
+    /// All other requests.
+    pub other: u64,
+    /// Of all these, those answered with a status of 400 or above.
+    pub refused: u64,
+    /// Keys, versions and delete markers on the pages of listings; no common prefixes.
+    pub keys_listed: u64,
+    /// Bytes of bodies handed to the connections.
+    pub bytes_sent: u64,
+    /// Connections over which requests came.
+    pub connections: u64,
+}
+
+impl Counts {
+    /// Listings of all kinds.
+    pub fn lists(&self) -> u64 {
+        self.list_v1 + self.list_v2 + self.list_versions
+    }
+
+    /// Requests of all kinds.
+    pub fn requests(&self) -> u64 {
+        self.lists() + self.get + self.head + self.put + self.delete + self.other
+    }
+
+    fn of(&mut self, kind: RequestKind) -> &mut u64 {
+        match kind {
+            RequestKind::List(Kind::V1) => &mut self.list_v1,
+            RequestKind::List(Kind::V2) => &mut self.list_v2,
+            RequestKind::List(Kind::Versions) => &mut self.list_versions,
+            RequestKind::Get => &mut self.get,
+            RequestKind::Head => &mut self.head,
+            RequestKind::Put => &mut self.put,
+            RequestKind::Delete => &mut self.delete,
+            RequestKind::Other => &mut self.other,
+        }
+    }
+}
+
+/// What a request is counted as.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RequestKind {
+    List(Kind),
+    Get,
+    Head,
+    Put,
+    Delete,
+    Other,
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     asked: RequestRecord,
     status: AtomicU16,
     bytes_sent: AtomicU64,
     finished: OnceLock<Instant>,
+    counted: Arc<Mutex<Counted>>,
 }
 
 impl Entry {
     pub(super) fn answered(&self, status: u16) {
         self.status.store(status, Ordering::Release);
+        if status >= 400 {
+            lock(&self.counted).counts.refused += 1;
+        }
+    }
+
+    pub(super) fn listed(&self, keys: usize) {
+        lock(&self.counted).counts.keys_listed += keys as u64;
     }
 
     pub(super) fn sent(&self, bytes: usize) {
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Release);
+        lock(&self.counted).counts.bytes_sent += bytes as u64;
     }
 
     pub(super) fn finish(&self) {
@@ -76,31 +154,76 @@ impl Entry {
     }
 }
 
-/// The requests of a server, in the order in which they arrived.
 #[derive(Debug, Default)]
-pub(super) struct Log(Mutex<Vec<Arc<Entry>>>);
+struct Counted {
+    counts: Counts,
+    /// How often the counts have been set to zero.
+    era: u64,
+}
+
+/// The newest requests of a server, in the order in which they arrived, and how many there were in all.
+#[derive(Debug)]
+pub(super) struct Log {
+    kept: usize,
+    entries: Mutex<VecDeque<Arc<Entry>>>,
+    counted: Arc<Mutex<Counted>>,
+}
+
+/// The era in which a connection was counted last.
+#[derive(Debug)]
+pub(super) struct CountedIn(AtomicU64);
+
+impl Default for CountedIn {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
 
 impl Log {
-    pub(super) fn add(&self, asked: RequestRecord) -> Arc<Entry> {
+    pub(super) fn new(kept: usize) -> Self {
+        Self { kept, entries: Mutex::default(), counted: Arc::default() }
+    }
+
+    pub(super) fn add(&self, asked: RequestRecord, kind: RequestKind, connection: &CountedIn) -> Arc<Entry> {
         let entry = Arc::new(Entry {
             asked,
             status: AtomicU16::new(0),
             bytes_sent: AtomicU64::new(0),
             finished: OnceLock::new(),
+            counted: Arc::clone(&self.counted),
         });
-        self.lock().push(Arc::clone(&entry));
+        let mut counted = lock(&self.counted);
+        let Counted { counts, era } = &mut *counted;
+        *counts.of(kind) += 1;
+        if connection.0.swap(*era, Ordering::Relaxed) != *era {
+            counts.connections += 1;
+        }
+        drop(counted);
+        if self.kept > 0 {
+            let mut entries = lock(&self.entries);
+            if entries.len() == self.kept {
+                entries.pop_front();
+            }
+            entries.push_back(Arc::clone(&entry));
+        }
         entry
     }
 
     pub(super) fn snapshot(&self) -> Vec<RequestRecord> {
-        self.lock().iter().map(|entry| entry.snapshot()).collect()
+        lock(&self.entries).iter().map(|entry| entry.snapshot()).collect()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        lock(&self.counted).counts
     }
 
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        lock(&self.entries).clear();
+        let mut counted = lock(&self.counted);
+        *counted = Counted { counts: Counts::default(), era: counted.era + 1 };
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Entry>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

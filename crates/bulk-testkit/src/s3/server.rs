@@ -19,9 +19,10 @@ use tokio::{
 };
 
 use super::{
-    Error, FaultHandle, Object, RequestRecord, Rule, Store,
-    handler::{Connection, Site, handle},
-    record::Log,
+    Counts, Error, FaultHandle, Object, Quirk, RequestRecord, Rule, Store,
+    handler::{Bucket, Connection, Site, handle},
+    quirk::Quirks,
+    record::{CountedIn, Log},
     sigv4::Credentials,
     wire::{CutSwitch, Wire},
     xml::{uri_encode, uri_encode_path},
@@ -52,6 +53,8 @@ pub struct Builder {
     require_credentials: bool,
     max_keys_cap: usize,
     writable: bool,
+    quirks: Vec<Quirk>,
+    kept_requests: usize,
 }
 
 impl Builder {
@@ -92,6 +95,19 @@ impl Builder {
         self
     }
 
+    /// Serves all buckets with this difference from S3, beside those of each [`Store`]. Several add up.
+    pub fn quirk(mut self, quirk: Quirk) -> Self {
+        self.quirks.push(quirk);
+        self
+    }
+
+    /// How many of the newest requests [`Server::requests`] remembers. By default all of them, which takes some 500
+    /// bytes for each; [`Server::counts`] is exact in any case.
+    pub fn keep_requests(mut self, newest: usize) -> Self {
+        self.kept_requests = newest;
+        self
+    }
+
     /// Starts the server. It answers when this returns.
     ///
     /// # Errors
@@ -102,7 +118,9 @@ impl Builder {
         let mut buckets = HashMap::new();
         for (name, mut store) in self.buckets {
             store.prepare()?;
-            buckets.insert(name, Arc::new(store));
+            let mut quirks = Quirks::default();
+            self.quirks.iter().chain(&store.quirks).for_each(|quirk| quirks.add(quirk.clone()));
+            buckets.insert(name, Bucket { store, quirks });
         }
         let session_token = self.session_token;
         let site = Arc::new(Site {
@@ -116,7 +134,7 @@ impl Builder {
             max_keys_cap: self.max_keys_cap,
             writable: self.writable,
             faults: Arc::default(),
-            log: Log::default(),
+            log: Log::new(self.kept_requests),
             request_ids: AtomicU64::new(0),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -147,6 +165,8 @@ impl Server {
             require_credentials: false,
             max_keys_cap: MAX_KEYS,
             writable: false,
+            quirks: Vec::new(),
+            kept_requests: usize::MAX,
         }
     }
 
@@ -185,7 +205,7 @@ impl Server {
     /// If there is no such bucket, or if the bucket is a folder and the file cannot be read.
     pub fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>, Error> {
         let failed = |source| Error::Object { key: key.to_owned(), source };
-        let Some(object) = self.store(bucket)?.open(key).map_err(failed)? else { return Ok(None) };
+        let Some(object) = self.store(bucket)?.open(key).map_err(failed)?.into_object() else { return Ok(None) };
         let mut bytes = Vec::new();
         object.write_to(&mut bytes).map_err(failed)?;
         Ok(Some(bytes.into()))
@@ -202,19 +222,25 @@ impl Server {
     }
 
     /// The requests since the start or the last [`clear_requests`](Self::clear_requests), in the order of their
-    /// arrival, those under way included.
+    /// arrival, those under way included; the newest of them, where [`Builder::keep_requests`] says so.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.site.log.snapshot()
     }
 
-    /// Forgets the requests so far.
+    /// How much was asked since the start or the last [`clear_requests`](Self::clear_requests), requests under way
+    /// included. Costs the same after sixty thousand requests as after one.
+    pub fn counts(&self) -> Counts {
+        self.site.log.counts()
+    }
+
+    /// Forgets the requests so far, and sets the counts to zero.
     pub fn clear_requests(&self) {
         self.site.log.clear();
     }
 
     fn store(&self, bucket: &str) -> Result<&Store, Error> {
-        let store = self.site.buckets.get(bucket);
-        store.map(Arc::as_ref).ok_or_else(|| Error::NoSuchBucket { bucket: bucket.to_owned() })
+        let bucket_of_site = self.site.buckets.get(bucket);
+        bucket_of_site.map(|bucket| &bucket.store).ok_or_else(|| Error::NoSuchBucket { bucket: bucket.to_owned() })
     }
 }
 
@@ -271,7 +297,8 @@ async fn accept(listener: TcpListener, site: Arc<Site>) {
             continue;
         };
         number += 1;
-        let connection = Connection { number, switch: Arc::<CutSwitch>::default() };
+        let connection =
+            Connection { number, switch: Arc::<CutSwitch>::default(), counted: Arc::<CountedIn>::default() };
         let site = Arc::clone(&site);
         tokio::spawn(async move {
             // Only latency is lost if this fails.

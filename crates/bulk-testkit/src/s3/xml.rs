@@ -18,8 +18,18 @@ pub(super) fn element(out: &mut String, name: &str, text: &str) {
 /// Control characters become character references. For most of them that is not well-formed XML 1.0, and parsers
 /// refuse it, as they refuse what S3 sends: that is why `encoding-type=url` exists.
 pub(super) fn escape(out: &mut String, text: &str) {
+    /// 0xef leads the two non-characters, and others.
+    const SPECIAL: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = matches!(byte as u8, 0..0x20 | b'&' | b'<' | b'>' | b'"' | 0xef);
+            byte += 1;
+        }
+        table
+    };
     let mut rest = text;
-    while let Some(at) = rest.find(|c: char| matches!(c, '&' | '<' | '>' | '"' | '\u{fffe}' | '\u{ffff}') || c < ' ') {
+    while let Some(at) = rest.bytes().position(|byte| SPECIAL[usize::from(byte)]) {
         let (clean, special) = rest.split_at(at);
         out.push_str(clean);
         let mut chars = special.chars();
@@ -28,21 +38,43 @@ pub(super) fn escape(out: &mut String, text: &str) {
             Some('<') => out.push_str("&lt;"),
             Some('>') => out.push_str("&gt;"),
             Some('"') => out.push_str("&quot;"),
-            Some(other) => {
+            Some(other) if other < ' ' || matches!(other, '\u{fffe}' | '\u{ffff}') => {
                 let _ = write!(out, "&#x{:x};", u32::from(other));
             }
-            None => {}
+            other => out.extend(other),
         }
         rest = chars.as_str();
     }
     out.push_str(rest);
 }
 
-/// `text` as `encoding-type=url` writes it: like a form, a space as `+`, but with `/` left alone.
-pub(super) fn form_encode(text: &str) -> String {
-    const KEPT: &AsciiSet =
-        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
-    percent_encode(text.as_bytes(), KEPT).to_string().replace(' ', "+")
+/// Appends `text` as `encoding-type=url` writes it: like a form, a space as `+`, but with `/` left alone. Nothing of
+/// that is special in XML.
+pub(super) fn form_encode(out: &mut String, text: &str) {
+    const KEPT: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let ascii = byte as u8;
+            table[byte] = ascii.is_ascii_alphanumeric() || matches!(ascii, b'-' | b'.' | b'_' | b'*' | b'/');
+            byte += 1;
+        }
+        table
+    };
+    let is_kept = |byte: &u8| KEPT[usize::from(*byte)];
+    if text.as_bytes().iter().all(is_kept) {
+        out.push_str(text);
+        return;
+    }
+    for byte in text.bytes() {
+        match byte {
+            kept if is_kept(&kept) => out.push(char::from(kept)),
+            b' ' => out.push('+'),
+            other => {
+                let _ = write!(out, "%{other:02X}");
+            }
+        }
+    }
 }
 
 /// `bytes` with all but the unreserved characters of RFC 3986 escaped, which is what SigV4 calls `UriEncode`.
@@ -91,12 +123,15 @@ mod tests {
 
     #[test]
     fn encodings() {
-        assert_eq!(form_encode("a b+c/d*e~é\u{1}&.-_"), "a+b%2Bc/d*e%7E%C3%A9%01%26.-_");
+        let mut out = String::new();
+        form_encode(&mut out, "a b+c/d*e~é\u{1}&.-_");
+        form_encode(&mut out, "/plain.txt");
+        assert_eq!(out, "a+b%2Bc/d*e%7E%C3%A9%01%26.-_/plain.txt");
         assert_eq!(uri_encode("a b+c/d*e~é".as_bytes()), "a%20b%2Bc%2Fd%2Ae~%C3%A9");
         assert_eq!(uri_encode_path(b"/a b/c"), "/a%20b/c");
         let mut out = String::new();
-        escape(&mut out, "a&b<c>\"d\"\u{1}é\r\n");
-        assert_eq!(out, "a&amp;b&lt;c&gt;&quot;d&quot;&#x1;é&#xd;&#xa;");
+        escape(&mut out, "a&b<c>\"d\"\u{1}é\r\n\u{f8ff}\u{fffd}\u{fffe}\u{ffff}z");
+        assert_eq!(out, "a&amp;b&lt;c&gt;&quot;d&quot;&#x1;é&#xd;&#xa;\u{f8ff}\u{fffd}&#xfffe;&#xffff;z");
         for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }

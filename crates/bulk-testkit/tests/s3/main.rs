@@ -2,8 +2,12 @@
 
 mod faults;
 mod folders;
+mod key_space;
 mod listing;
 mod objects;
+mod pages;
+mod quirks;
 mod server;
 mod support;
 mod uploads;
+mod versions;

@@ -150,3 +150,92 @@ pub(crate) async fn list_all(server: &Server, query: &str) -> Result<(Vec<String
         }
     }
 }
+
+/// One entry of a listing of any kind, decoded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Entry {
+    Key(String),
+    Prefix(String),
+    /// Key, version, and whether it is the newest.
+    Version(String, String, bool),
+    DeleteMarker(String, String, bool),
+}
+
+/// A page of a listing of any kind, decoded.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) truncated: bool,
+    /// The parameters of the next request that this page names.
+    pub(crate) next: Vec<(&'static str, String)>,
+}
+
+/// The answer to `GET /b?query`, where the query asks for `encoding-type=url`.
+pub(crate) fn page(server: &Server, query: &[(&str, &str)]) -> Result<Page> {
+    let answer = raw(server, "GET", &path(query), &[("x-amz-request-payer", "requester")], b"")?;
+    if answer.status != 200 {
+        return Err(format!("{}: {}", answer.status, answer.text()).into());
+    }
+    let decode = |text: &str| -> Result<String> {
+        Ok(percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8()?.into_owned())
+    };
+    let mut page = Page::default();
+    let mut parts = Vec::new();
+    for (path, text) in leaves(answer.text())? {
+        match path.as_str() {
+            "Contents/Key" => page.entries.push(Entry::Key(decode(&text)?)),
+            "CommonPrefixes/Prefix" => page.entries.push(Entry::Prefix(decode(&text)?)),
+            "Version/Key" | "DeleteMarker/Key" => parts = vec![decode(&text)?],
+            "Version/VersionId" | "DeleteMarker/VersionId" => parts.push(text),
+            "Version/IsLatest" => {
+                let [key, version] = <[String; 2]>::try_from(std::mem::take(&mut parts)).map_err(|_| "no version")?;
+                page.entries.push(Entry::Version(key, version, text == "true"));
+            }
+            "DeleteMarker/IsLatest" => {
+                let [key, version] = <[String; 2]>::try_from(std::mem::take(&mut parts)).map_err(|_| "no version")?;
+                page.entries.push(Entry::DeleteMarker(key, version, text == "true"));
+            }
+            "NextContinuationToken" => page.next.push(("continuation-token", text)),
+            "NextMarker" => page.next.push(("marker", decode(&text)?)),
+            "NextKeyMarker" => page.next.push(("key-marker", decode(&text)?)),
+            "NextVersionIdMarker" => page.next.push(("version-id-marker", text)),
+            "IsTruncated" => page.truncated = text == "true",
+            _ => {}
+        }
+    }
+    Ok(page)
+}
+
+/// The path and query of a request to the bucket `b`.
+pub(crate) fn path(query: &[(&str, &str)]) -> String {
+    let encoded = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%2D", "-")
+    };
+    let pairs: Vec<_> = query.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    format!("/b?{}", pairs.join("&"))
+}
+
+/// All entries over all pages, and how many each page had. Follows what a page says, or, as ListObjects demands without
+/// a delimiter, its last key.
+pub(crate) fn all_pages(server: &Server, query: &[(&str, &str)]) -> Result<(Vec<Entry>, Vec<usize>)> {
+    let (mut entries, mut counts) = (Vec::new(), Vec::new());
+    let mut next = Vec::new();
+    loop {
+        // What the page before says takes the place of what was asked first.
+        let is_replaced = |name: &str| next.iter().any(|(other, _): &(&str, String)| *other == name);
+        let asked = query.iter().copied().filter(|(name, _)| !is_replaced(name));
+        let asked: Vec<_> = asked.chain(next.iter().map(|(name, value)| (*name, value.as_str()))).collect();
+        let page = page(server, &asked)?;
+        counts.push(page.entries.len());
+        if page.truncated && page.next.is_empty() {
+            let Some(Entry::Key(key)) = page.entries.last() else { return Err("nowhere to go on".into()) };
+            next = vec![("marker", key.clone())];
+        } else {
+            next = page.next;
+        }
+        entries.extend(page.entries);
+        if !page.truncated {
+            return Ok((entries, counts));
+        }
+    }
+}

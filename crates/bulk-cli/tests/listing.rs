@@ -1,0 +1,205 @@
+//! `bulk list` and `bulk diff`, against a loopback server and real stores.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use bulk_s3::{KnownChange, KnownObjects, ObjectRef, SqliteKnown, SqliteOptions};
+use bulk_testkit::s3::{KeySpace, Layout, Server, Store};
+use serde_json::Value;
+use support::{Ran, bulk};
+
+fn serve(space: &KeySpace) -> Server {
+    Server::builder().bucket("data", Store::made_up(space.clone())).max_keys_cap(100).start().unwrap()
+}
+
+fn space(edition: u64) -> KeySpace {
+    let mut space = KeySpace::new(Layout::Dates, 5000);
+    space.edition = edition;
+    (space.match_one_in, space.changed_one_in, space.missing_one_in) = (4, 20, 30);
+    space
+}
+
+fn with(server: &Server, arguments: &[&str]) -> Command {
+    let url = server.url();
+    bulk([arguments, &["--endpoint", &url, "--anonymous"]].concat())
+}
+
+/// The lines that a command has printed.
+fn lines(ran: &Ran) -> Vec<Value> {
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn keys(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["key"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_bucket_is_listed_in_order() {
+    let space = space(0);
+    let server = serve(&space);
+    let ran = Ran::of(with(&server, &["list", "s3://data"]));
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let found = lines(&ran);
+    let expected: Vec<_> = space.objects().collect();
+    assert_eq!(found.len(), expected.len());
+    for (line, object) in found.iter().zip(&expected) {
+        assert_eq!(line["key"], *object.key);
+        assert_eq!(line["etag"], *object.etag);
+        assert_eq!(line["size"], object.size);
+        assert_eq!(line["last_modified"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap(), object.last_modified);
+    }
+    assert!(ran.stderr.contains("5000 keys listed"), "{}", ran.stderr);
+}
+
+#[test]
+fn filters_choose_and_formats_hold_the_same() {
+    let space = space(0);
+    let server = serve(&space);
+    let folder = tempfile::tempdir().unwrap();
+    let expected: BTreeSet<String> =
+        space.objects().map(|object| object.key).filter(|key| key.ends_with("buildhub.json")).collect();
+    for (flags, name) in [
+        (&["--suffix", "buildhub.json", "--unsorted"][..], "a.ndjson"),
+        (&["--include", "*buildhub.json", "--format", "csv", "--listers", "1"], "a.csv"),
+        (&["--regex", "buildhub[.]json$", "--format", "parquet"], "a.parquet"),
+    ] {
+        let path = folder.path().join(name);
+        let out = path.to_str().unwrap();
+        let ran = Ran::of(with(&server, &[&["list", "s3://data", "--out", out], flags].concat()));
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("{} of them meant", expected.len())), "{}", ran.stderr);
+    }
+    let text = std::fs::read_to_string(folder.path().join("a.ndjson")).unwrap();
+    let found: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(keys(&found).into_iter().collect::<BTreeSet<_>>().into_iter().eq(expected.iter()));
+    let text = std::fs::read_to_string(folder.path().join("a.csv")).unwrap();
+    assert_eq!(text.lines().next(), Some("bucket,key,etag,size,last_modified,content"));
+    let found = text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap());
+    assert!(found.eq(expected.iter()));
+    let mut reader = bulk_s3::ParquetReader::open(folder.path().join("a.parquet"), Some("data")).unwrap();
+    let mut batch = bulk_s3::Batch::new();
+    bulk_s3::ObjectReader::read(&mut reader, &mut batch, 10_000).unwrap();
+    assert!(batch.iter().map(|object| object.key).eq(expected.iter()));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "something else was left");
+}
+
+async fn known(path: &std::path::Path, space: &KeySpace) {
+    let store = SqliteKnown::open(path, "data", SqliteOptions::default()).await.unwrap();
+    let objects: Vec<_> = space.objects().collect();
+    for part in objects.chunks(1000) {
+        let changes: Vec<_> = part
+            .iter()
+            .map(|object| {
+                let mut described = ObjectRef::new(&object.key);
+                described.etag = Some(&object.etag);
+                described.size = Some(object.size);
+                KnownChange::Set(described)
+            })
+            .collect();
+        store.apply(&changes).await.unwrap();
+    }
+}
+
+/// How many changes of each kind there are from one edition to the next.
+fn expected(before: &KeySpace, after: &KeySpace) -> [u64; 3] {
+    let changes = before.changes(after, |_| true);
+    [changes.added, changes.modified, changes.removed]
+}
+
+fn counts(lines: &[Value]) -> [u64; 3] {
+    ["added", "modified", "removed"].map(|kind| lines.iter().filter(|line| line["change"] == kind).count() as u64)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_compared_with_a_store() {
+    let (before, after) = (space(0), space(1));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("known.db");
+    known(&path, &before).await;
+    let server = serve(&after);
+    let store = format!("sqlite:{}", path.display());
+    let ran = Ran::of(with(&server, &["diff", "s3://data", "--known", &store]));
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let found = lines(&ran);
+    assert!(keys(&found).is_sorted());
+    assert_eq!(counts(&found), expected(&before, &after));
+    let modified = found.iter().find(|line| line["change"] == "modified").unwrap();
+    assert_ne!(modified["etag"], modified["before"]["etag"]);
+    // Nothing was changed in the store, so it is the same again; and the other way round.
+    let again = Ran::of(with(&server, &["diff", "s3://data", "--known", &store, "--unsorted"]));
+    assert_eq!(counts(&lines(&again)), counts(&found));
+    let ignored = Ran::of(with(&server, &["diff", "s3://data", "--known", &store, "--deletions", "ignore"]));
+    let [added, modified, _] = counts(&found);
+    assert_eq!(counts(&lines(&ignored)), [added, modified, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_is_killed_goes_on() {
+    let (before, after) = (space(0), space(1));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("known.db");
+    known(&path, &before).await;
+    let server = serve(&after);
+    server.fault(
+        bulk_testkit::s3::Rule::new(bulk_testkit::s3::Fault::Latency(std::time::Duration::from_millis(20))).list(),
+    );
+    let store = format!("sqlite:{}", path.display());
+    let checkpoint = folder.path().join("checkpoint").to_str().unwrap().to_owned();
+    let arguments =
+        ["diff", "s3://data", "--known", &store, "--checkpoint", &checkpoint, "--listers", "2", "--unsorted", "-q"];
+    let mut all = BTreeSet::new();
+    let mut killed = 0_u64;
+    loop {
+        let mut child = with(&server, &arguments).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        // Each run gets further than the one before, on however slow a machine.
+        std::thread::sleep(std::time::Duration::from_millis(200 * (killed + 1)));
+        let has_ended = child.try_wait().unwrap().is_some();
+        if !has_ended {
+            child.kill().unwrap();
+            killed += 1;
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        // The last line may be half of one: the stretch that it is of comes again.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        all.extend(text[..whole].lines().map(str::to_owned));
+        if has_ended {
+            assert!(output.status.success());
+            break;
+        }
+    }
+    assert!(killed > 1, "{killed}");
+    let found: Vec<Value> = all.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(counts(&found), expected(&before, &after));
+    assert!(!std::path::Path::new(&checkpoint).exists());
+}
+
+#[test]
+fn what_cannot_be_done_is_refused() {
+    let server = serve(&space(0));
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, said) in [
+        (&["list", "s3://data", "--format", "parquet"][..], "--format parquet needs --out FILE"),
+        (&["list", "s3://data", "--include", "["], "--include: error parsing glob '['"),
+        (&["list", "s3://data", "--regex", "("], "--regex: regex parse error"),
+        (
+            &["diff", "s3://data", "--known", "mysql://x:secret@h"],
+            "--known is sqlite:FILE or postgresql://…, and not mysql:…",
+        ),
+        (&["diff", "s3://data", "--known", "sqlite:x", "--compare", "md5"], "is none of etag, size, mtime, etag+size"),
+        (&["diff", "s3://data", "--known", "sqlite:x", "--known-table", "t"], "--key-column <COLUMN>"),
+        (&["diff", "file:///x", "--known", "sqlite:x"], "a folder has no ETags to compare"),
+    ] {
+        let mut command = with(&server, arguments);
+        command.current_dir(folder.path());
+        let ran = Ran::of(command);
+        ran.assert(2, &[said]);
+        assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
+    }
+    let ran = Ran::of(with(&server, &["list", "s3://data", "--json"]));
+    assert_eq!(ran.status, Some(2));
+    assert!(ran.stdout.contains("--json has standard output for its events"), "{}", ran.stdout);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was made");
+}
