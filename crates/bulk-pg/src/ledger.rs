@@ -29,7 +29,6 @@ impl FileIdentity {
 }
 
 const TABLES: &str = "
-    CREATE SCHEMA IF NOT EXISTS bulk;
     CREATE TABLE IF NOT EXISTS bulk.load (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         target_schema text NOT NULL,
@@ -140,14 +139,29 @@ pub async fn prepare_ledger(session: &Session) -> Result<(), Error> {
     if exists.get(0) {
         return Ok(());
     }
-    // Two first runs at once would both find nothing, so one waits for the other.
     let (dropped, rejects, staging, swap) = (dropped::TABLE, rejects::TABLE, staging::TABLE, swap::TABLE);
     let (choice, content, format) = (choice::COLUMNS, content::TABLE, input_format::COLUMN);
-    let sql = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS});
-         {TABLES} {dropped} {rejects} {choice} {content} {format} {staging} {swap} COMMIT"
-    );
+    let sql = in_own_schema(&format!("{TABLES} {dropped} {rejects} {choice} {content} {format} {staging} {swap}"));
     session.client().batch_execute(&sql).await.map_err(Error::database("create the schema bulk with the load's ledger"))
+}
+
+/// One script that makes the schema `bulk` where it is absent and then runs `statements`, each of which ends in a semicolon,
+/// in one transaction.
+///
+/// Two first runs at once would both find nothing, so one waits for the other. Behind the lock only a scan sees what the
+/// other one made: `CREATE SCHEMA IF NOT EXISTS` and `to_regnamespace` ask the session's cache of names, which may still
+/// hold that there is none (the server reads of others' changes when it locks a relation, not an advisory lock). Nor may a
+/// role say the former of a schema that is there, unless it may create one.
+pub fn in_own_schema(statements: &str) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED;
+         SELECT pg_catalog.pg_advisory_xact_lock({LOCK_CLASS});
+         DO $$ BEGIN
+             IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'bulk') THEN CREATE SCHEMA bulk; END IF;
+         END $$;
+         {statements}
+         COMMIT"
+    )
 }
 
 /// The loads into all tables that have or had this name, the oldest first.

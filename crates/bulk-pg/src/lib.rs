@@ -177,7 +177,7 @@ pub use infer::{Inference, InferredType, infer};
 pub use inferred_table::{InferredColumn, InferredTable};
 pub use input::{Checkpoint, Input, Plain};
 pub use input_format::{InputFormat, UnknownInputFormat};
-pub use ledger::{FileIdentity, prepare_ledger, settle, unfinished, unsettled};
+pub use ledger::{FileIdentity, in_own_schema, prepare_ledger, settle, unfinished, unsettled};
 pub use load::{Checksum, LoadOptions, Loaded, find_loaded, load};
 pub use loader::{Loader, LoaderOutcome};
 pub use merge::{Merged, merge_staged};

@@ -2,11 +2,43 @@
 
 mod support;
 
-use bulk_pg::{Error, LoadOptions, count_rows, find_loaded, has_rows, prepare_ledger, restart, settle, unsettled};
+use bulk_pg::{
+    Error, LoadOptions, Session, count_rows, find_loaded, has_rows, prepare_ledger, restart, settle, unsettled,
+};
 use bulk_testkit::postgres::{DatabaseUrl, Options, Server};
 use support::{Bench, chain, file, load_t, numbered, table};
 
 const CSV: &[u8] = b"id,text\n1,a\n2,b\n";
+
+/// The schema comes into being between the look for it and the lock, so that the session has noted that there is none.
+#[tokio::test]
+async fn of_two_first_runs_the_second_finds_the_schema_of_the_first() {
+    let bench = Bench::new("first_runs", "");
+    let first = Session::connect(bench.database.url()).await.unwrap();
+    first.client().batch_execute("BEGIN; SELECT pg_advisory_xact_lock(1651862635)").await.unwrap();
+    let second = Session::connect(bench.database.url()).await.unwrap();
+    let make = async {
+        bench.waits("wait_event = 'advisory'").await;
+        first.client().batch_execute("CREATE SCHEMA bulk; COMMIT").await.unwrap();
+    };
+    let (made, ()) = futures::join!(prepare_ledger(&second), make);
+    made.unwrap();
+    assert_eq!(bench.psql("SELECT count(*) FROM bulk.load"), "0");
+}
+
+/// Nothing but the schema needs the right to make one.
+#[tokio::test]
+async fn a_role_that_may_not_create_a_schema_uses_one_that_is_there() {
+    let bench =
+        Bench::new("no_create", "CREATE ROLE ledger_no_create; CREATE SCHEMA bulk AUTHORIZATION ledger_no_create");
+    let session = Session::connect(bench.database.url()).await.unwrap();
+    session.client().batch_execute("SET ROLE ledger_no_create").await.unwrap();
+    prepare_ledger(&session).await.unwrap();
+    assert_eq!(
+        bench.psql("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'bulk.load'::regclass"),
+        "ledger_no_create"
+    );
+}
 
 async fn found(session: &bulk_pg::Session) -> Option<u64> {
     find_loaded(session, &table("t"), &file("t.csv", CSV), &LoadOptions::default()).await.unwrap()

@@ -1,4 +1,4 @@
-use bulk_pg::{Cause, Ident, TableName, quote_literal};
+use bulk_pg::{Cause, Ident, TableName, in_own_schema, quote_literal};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::target::{Target, Time};
@@ -82,21 +82,14 @@ impl KnownTable {
     }
 }
 
-/// Bulk-pg makes its tables under the same lock; so nobody meets another one's half of the schema.
-const LOCK: i64 = 0x6275_6c6b;
-
 /// Makes the table of ours where it is absent. The schema is left alone where it is there: to ask for it takes a privilege.
 pub(super) async fn create(client: &Client) -> Result<(), Cause> {
     let exists = "SELECT pg_catalog.to_regclass('bulk.known_object') IS NOT NULL";
     if client.query_one(exists, &[]).await?.get(0) {
         return Ok(());
     }
-    let create = format!(
-        "BEGIN; SELECT pg_catalog.pg_advisory_xact_lock({LOCK});
-         DO $$ BEGIN
-             IF pg_catalog.to_regnamespace('bulk') IS NULL THEN CREATE SCHEMA bulk; END IF;
-         END $$;
-         CREATE TABLE IF NOT EXISTS bulk.known_object (
+    let create = in_own_schema(
+        "CREATE TABLE IF NOT EXISTS bulk.known_object (
              bucket text COLLATE \"C\" NOT NULL,
              key text COLLATE \"C\" NOT NULL,
              etag text COLLATE \"C\",
@@ -106,8 +99,7 @@ pub(super) async fn create(client: &Client) -> Result<(), Cause> {
              content bytea CHECK (octet_length(content) = 32),
              PRIMARY KEY (bucket, key)
          );
-         COMMENT ON TABLE bulk.known_object IS 'An object of a bucket, as it was when it was last dealt with; seen_at is when it was first seen so, content the SHA-256 of what was fetched.';
-         COMMIT"
+         COMMENT ON TABLE bulk.known_object IS 'An object of a bucket, as it was when it was last dealt with; seen_at is when it was first seen so, content the SHA-256 of what was fetched.';",
     );
     Ok(client.batch_execute(&create).await?)
 }
