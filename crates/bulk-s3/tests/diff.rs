@@ -62,6 +62,7 @@ fn space(layout: Layout, edition: u64) -> KeySpace {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_those_of_two_maps_however_often_the_run_is_cut_short() {
     let mut random = fastrand::Rng::with_seed(7);
+    let (mut jobs, mut all_runs) = (0, 0);
     for layout in Layout::ALL {
         let (before, after) = (space(layout, 1), space(layout, 2));
         let store = known(&before).await;
@@ -74,9 +75,9 @@ async fn changes_are_those_of_two_maps_however_often_the_run_is_cut_short() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("checkpoint");
             let mut found = Vec::new();
-            let mut runs = 0;
+            jobs += 1;
             let counts = loop {
-                runs += 1;
+                all_runs += 1;
                 let mut checkpoint = Checkpoint::open(&path, Job::default()).unwrap();
                 let mut list = ListOptions::default();
                 list.prefix.clone_from(prefix);
@@ -109,12 +110,13 @@ async fn changes_are_those_of_two_maps_however_often_the_run_is_cut_short() {
                 }
                 assert_eq!(taken, patience, "the listing ended, and left {:?}", checkpoint.left());
             };
-            assert!(runs > 1, "{runs}");
             assert_eq!(found.len(), expected.len(), "a change came twice");
             assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
             assert_eq!(counts.added + counts.modified + counts.removed, expected.len() as u64);
         }
     }
+    // Some have few pages, or much patience; by no means all.
+    assert!(all_runs > 2 * jobs, "{all_runs} runs of {jobs} jobs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
