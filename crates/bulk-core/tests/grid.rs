@@ -187,6 +187,9 @@ async fn run(case: &Case, how: Take, concurrency: usize, window: u64) -> u64 {
     let requests = server.requests().len() as u64;
     let said = events.lock().unwrap();
     assert!(requests <= segments + case.more, "{at}: {requests} requests, {segments} segments, {said:?}");
+    // However many of its requests are under way.
+    let failures = said.iter().filter(|text| text.starts_with("failed")).count();
+    assert_eq!(failures, taken.iter().filter(|taken| taken.is_err()).count(), "{at}: {said:?}");
     let retries = said.iter().filter(|text| text.starts_with("retry")).count() as u64;
     assert!(retries <= case.more, "{at}: {said:?}");
     // Requests that are sent at once may come in any order, and the last segment is whole before its connection is reset.

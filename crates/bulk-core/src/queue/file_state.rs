@@ -42,6 +42,8 @@ pub(crate) struct FileState {
     pub(super) turn: Turn,
     /// Its end waits for disk space.
     pub(super) is_unfinished: bool,
+    /// It failed, and what is there of it is put away before that is said. Nothing more of it is asked for.
+    pub(super) is_failing: bool,
     pub(super) restarts: u32,
     pub(crate) fetched: u64,
     pub(crate) started: Instant,
@@ -77,6 +79,7 @@ impl FileState {
             was_staged: false,
             turn: Turn::default(),
             is_unfinished: false,
+            is_failing: false,
             restarts: 0,
             fetched: 0,
             started: Instant::now(),
@@ -99,6 +102,9 @@ impl FileState {
 
     /// The first stretch that is neither there nor under way. The end is `None` for that of an object of unknown size.
     pub(super) fn gap(&self) -> Option<(u64, Option<u64>)> {
+        if self.is_failing {
+            return None;
+        }
         // Until it is known what the object is, one request finds out.
         let is_known = self.version.as_ref().is_some_and(Version::is_checkable)
             || (self.is_listed && self.request.etag.as_ref().is_some_and(|etag| !etag.is_weak()));

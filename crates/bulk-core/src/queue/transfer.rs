@@ -284,7 +284,12 @@ impl Queue {
                 self.charge(segment.place);
                 Ended::Anew { reason: what, discarded }
             }
-            Err(error) => Ended::Failed(error),
+            Err(error) => {
+                // Once: how the others end means nothing.
+                file.is_failing = true;
+                file.cancel_flights(None);
+                Ended::Failed(error)
+            }
             Ok(()) => Ended::Gone,
         }
     }
