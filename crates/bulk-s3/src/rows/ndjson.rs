@@ -139,7 +139,7 @@ fn put_number(lines: &mut Vec<u8>, mut number: u64) {
 /// ```
 /// use bulk_s3::{Batch, NdjsonReader, ObjectReader};
 ///
-/// let lines = "{\"key\":\"a//b\",\"size\":1}\n{\"key\":\"c\",\"size\":-1}\n";
+/// let lines = "{\"key\":\"a//b\",\"size\":1}\n{\"key\":\"c\",\"size\":\"1\"}\n";
 /// let mut reader = NdjsonReader::new("objects.ndjson", lines.as_bytes(), None);
 /// let mut batch = Batch::new();
 /// reader.read(&mut batch, 1)?;
@@ -148,7 +148,7 @@ fn put_number(lines: &mut Vec<u8>, mut number: u64) {
 /// let error = reader.read(&mut batch, 1).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "objects.ndjson, row 2, byte 42: invalid value: integer `-1`, expected u64"
+///     "objects.ndjson, row 2, byte 44: invalid type: string \"1\", expected u64"
 /// );
 /// # Ok::<(), bulk_s3::Error>(())
 /// ```
