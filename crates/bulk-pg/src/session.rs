@@ -124,7 +124,9 @@ impl Session {
         self.client.is_closed()
     }
 
-    pub(crate) fn client_mut(&mut self) -> &mut Client {
+    /// The same, for transactions of the caller's. As all of the session's, they commit without waiting for the disk, unless
+    /// they say `SET LOCAL synchronous_commit = on`.
+    pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
     }
 

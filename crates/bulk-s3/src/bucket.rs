@@ -110,6 +110,33 @@ impl Default for BucketOptions {
 /// A `Content-Encoding` is a property of the object as it was uploaded; its bytes come as they are stored.
 ///
 /// Cheap to clone; clones share connections and credentials.
+///
+/// ```
+/// use bulk_s3::{Bucket, BucketOptions, KeyFilter, ListOptions};
+/// use futures::TryStreamExt;
+///
+/// # let builds = (0..2500).map(|number| (format!("builds/{number:04}.json"), "{}"));
+/// # let store = builds.chain([("elsewhere".to_owned(), "")]).collect();
+/// # let server = bulk_testkit::s3::Server::builder().bucket("my-bucket", store).start().unwrap();
+/// # let endpoint = server.url();
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let mut options = BucketOptions::default();
+/// options.endpoint = Some(endpoint); // of a server that is not AWS
+/// let bucket = Bucket::new("my-bucket", options)?;
+///
+/// let mut listing = ListOptions::default();
+/// listing.prefix = "builds/".to_owned();
+/// listing.filter = KeyFilter::all().suffix("7.json");
+/// let mut pages = bucket.pages(listing);
+/// let (mut keys, mut meant) = (0, 0);
+/// while let Some(page) = pages.try_next().await? {
+///     keys += page.keys;
+///     meant += page.objects.len();
+/// }
+/// assert_eq!((keys, meant), (2500, 250));
+/// # Ok::<(), bulk_s3::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Bucket {
     pub(crate) name: String,

@@ -82,6 +82,28 @@ impl Counts {
 /// A stretch is [done](Self::done) when what was found in it has had its effect. The file is replaced whole by
 /// [`save`](Self::save), and removed by [`finish`](Self::finish); dropping a checkpoint leaves the file as it was saved last.
 /// Saving writes a file of some hundred bytes for each connection, so it may follow each page.
+///
+/// ```
+/// use bulk_s3::{Checkpoint, Job, KeyRange};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("sync.json");
+/// let mut job = Job::default();
+/// job.bucket = "https://my-bucket.s3.us-east-1.amazonaws.com/".to_owned();
+/// job.prefix = "builds/".to_owned();
+/// let mut checkpoint = Checkpoint::open(&path, job.clone())?;
+/// checkpoint.done(&KeyRange::new(None, Some("builds/m".to_owned())));
+/// checkpoint.save()?;
+/// drop(checkpoint); // or whatever ends the process
+///
+/// let mut checkpoint = Checkpoint::open(&path, job)?;
+/// let left = [KeyRange::new(Some("builds/m".to_owned()), None)];
+/// assert_eq!(checkpoint.left(), left); // what `ListOptions::ranges` takes
+/// checkpoint.done(&left[0]);
+/// checkpoint.finish()?;
+/// assert!(!path.exists());
+/// # Ok::<(), bulk_s3::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,

@@ -31,6 +31,37 @@ use crate::{Batch, Error, KeyRange};
 /// [`MemoryKnown`] keeps them in memory; `SqliteKnown` (feature `sqlite`) in a file, `PostgresKnown` (feature `postgres`)
 /// in a table. The `conformance` module (feature `conformance`) checks whether an implementation does
 /// what is promised here.
+///
+/// ```
+/// use bulk_s3::{Error, KeyRange, KnownChange, KnownObjects, MemoryKnown, ObjectRef};
+///
+/// /// Goes through all of it, with a thousand objects in memory.
+/// async fn total_size(known: &dyn KnownObjects) -> Result<u64, Error> {
+///     let (mut total, mut range) = (0, KeyRange::all());
+///     loop {
+///         let objects = known.scan(&range, 1000).await?;
+///         total += objects.iter().filter_map(|object| object.size).sum::<u64>();
+///         match objects.last() {
+///             Some(last) if objects.len() == 1000 => range.after = Some(last.key.to_owned()),
+///             _ => return Ok(total),
+///         }
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let known = MemoryKnown::new();
+/// let keys: Vec<String> = (0..2500).map(|number| format!("builds/{number:04}.json")).collect();
+/// let objects = keys.iter().map(|key| {
+///     let mut object = ObjectRef::new(key);
+///     object.size = Some(2);
+///     KnownChange::Set(object)
+/// });
+/// known.apply(&objects.collect::<Vec<_>>()).await?;
+/// known.apply(&[KnownChange::Remove("builds/0007.json")]).await?;
+/// assert_eq!(total_size(&known).await?, 4998);
+/// # Ok::<(), Error>(())
+/// # }).unwrap();
+/// ```
 #[async_trait]
 pub trait KnownObjects: Send + Sync {
     /// Known objects with keys in `range`, in the order of their keys: the first `limit` of them, and one at least. Fewer

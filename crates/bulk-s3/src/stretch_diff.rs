@@ -138,6 +138,39 @@ fn at(batch: &Batch, index: usize) -> ObjectRef<'_> {
 ///
 /// Dropping the stream drops the listing.
 ///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bulk_s3::{Bucket, BucketOptions, Change, DiffOptions, KnownChange, KnownObjects, MemoryKnown, ObjectRef};
+/// use bulk_s3::{ListOptions, diff_pages};
+/// use futures::TryStreamExt;
+///
+/// # let store = [("a.json", "{}"), ("b.json", "[]")].into_iter().collect();
+/// # let server = bulk_testkit::s3::Server::builder().bucket("my-bucket", store).start().unwrap();
+/// # let mut options = BucketOptions::default();
+/// # options.endpoint = Some(server.url());
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let known = Arc::new(MemoryKnown::new());
+/// let (mut b, mut c) = (ObjectRef::new("b.json"), ObjectRef::new("c.json"));
+/// (b.etag, c.etag) = (Some("another version"), Some("1"));
+/// known.apply(&[KnownChange::Set(b), KnownChange::Set(c)]).await?;
+///
+/// let bucket = Bucket::new("my-bucket", options)?;
+/// let mut stretches = diff_pages(bucket.pages(ListOptions::default()), known, DiffOptions::default());
+/// let mut found = Vec::new();
+/// while let Some(stretch) = stretches.try_next().await? {
+///     found.extend(stretch.changes().map(|change| match change {
+///         Change::Added(object) => format!("+ {}", object.key),
+///         Change::Modified { after, .. } => format!("! {}", after.key),
+///         Change::Removed(object) => format!("- {}", object.key),
+///     }));
+/// }
+/// found.sort();
+/// assert_eq!(found, ["! b.json", "+ a.json", "- c.json"]);
+/// # Ok::<(), bulk_s3::Error>(())
+/// # }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// An item that is an error is the last one: those of the listing, [`Error::Known`] if the store cannot be read, and

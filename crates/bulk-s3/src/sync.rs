@@ -123,6 +123,41 @@ pub struct SyncCounts {
 /// Dropping the stream stops all requests; a batch that is being stored is stored and marked, or neither, or stored alone: see
 /// the sink. Nobody is to use the sink or the store for the same bucket meanwhile.
 ///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bulk_s3::{Bucket, BucketOptions, DiffOptions, FolderSink, ListOptions, MemoryKnown, SyncOptions, SyncStep};
+/// use bulk_s3::{diff_pages, sync};
+/// use futures::TryStreamExt;
+///
+/// # let store = [("builds/1.json", "{}"), ("builds/2.json", "[]")].into_iter().collect();
+/// # let server = bulk_testkit::s3::Server::builder().bucket("my-bucket", store).start().unwrap();
+/// # let mut options = BucketOptions::default();
+/// # options.endpoint = Some(server.url());
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path();
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let bucket = Bucket::new("my-bucket", options)?;
+/// let known = Arc::new(MemoryKnown::new()); // or one that lasts: `SqliteKnown`, `PostgresKnown`
+/// let sink = Arc::new(FolderSink::open(path)?);
+/// for fetched in [2, 0] {
+///     let stretches = diff_pages(bucket.pages(ListOptions::default()), known.clone(), DiffOptions::default());
+///     let mut run = sync(stretches, Arc::new(bucket.clone()), known.clone(), sink.clone(), SyncOptions::default());
+///     while let Some(step) = run.try_next().await? {
+///         match step {
+///             SyncStep::Done(_stretch) => {} // time for `Checkpoint::done`
+///             SyncStep::Quarantined(object) => println!("left out: {}: {}", object.key, object.reason),
+///             SyncStep::Removed { key, .. } => println!("gone: {key}"),
+///             _ => {}
+///         }
+///     }
+///     assert_eq!(run.counts().fetched, fetched);
+/// }
+/// assert_eq!(std::fs::read_to_string(path.join("builds/2.json")).unwrap(), "[]");
+/// # Ok::<(), bulk_s3::Error>(())
+/// # }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// An item that is an error is the last one: those of `stretches`, [`Error::Request`] if the source cannot be used any more (no

@@ -163,7 +163,7 @@ impl Server {
     ///
     /// If moto refuses it or does not answer.
     pub fn create_bucket(&self, name: &str) -> Result<(), Error> {
-        self.send(&format!("/{name}"), &[])
+        self.send("PUT", &format!("/{name}"), &[])
     }
 
     /// Puts an object into a bucket.
@@ -172,15 +172,23 @@ impl Server {
     ///
     /// If moto refuses it, as it does when there is no such bucket, or does not answer.
     pub fn put(&self, bucket: &str, key: &str, bytes: &[u8]) -> Result<(), Error> {
-        const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-        self.send(&format!("/{bucket}/{}", utf8_percent_encode(key, PATH)), bytes)
+        self.send("PUT", &path(bucket, key), bytes)
+    }
+
+    /// Removes an object from a bucket, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If moto refuses it, as it does when there is no such bucket, or does not answer.
+    pub fn remove(&self, bucket: &str, key: &str) -> Result<(), Error> {
+        self.send("DELETE", &path(bucket, key), &[])
     }
 
     /// moto wants credentials, and takes any.
-    fn send(&self, path: &str, body: &[u8]) -> Result<(), Error> {
+    fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<(), Error> {
         let mut stream = TcpStream::connect(self.address)?;
         let head = format!(
-            "PUT {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential=any/20240101/us-east-1/s3/aws4_request, \
              SignedHeaders=host, Signature=any\r\n\r\n",
             self.address,
@@ -190,11 +198,11 @@ impl Server {
         stream.write_all(body)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
-        if answer.starts_with(b"HTTP/1.1 200") {
+        if answer.starts_with(b"HTTP/1.1 20") {
             Ok(())
         } else {
             let answer = String::from_utf8_lossy(&answer).into_owned();
-            Err(Error::Refused { what: format!("PUT {path}"), answer })
+            Err(Error::Refused { what: format!("{method} {path}"), answer })
         }
     }
 }
@@ -208,6 +216,11 @@ impl Drop for Server {
             let _ = log.join();
         }
     }
+}
+
+fn path(bucket: &str, key: &str) -> String {
+    const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    format!("/{bucket}/{}", utf8_percent_encode(key, PATH))
 }
 
 /// Finds the address in what moto prints, and reads on, so that moto never waits for a reader.

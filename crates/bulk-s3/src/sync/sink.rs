@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use crate::{Batch, Error, KnownChange, KnownObjects, ObjectRef};
 
 /// Where a [sync](crate::sync()) puts objects. [`FolderSink`](crate::FolderSink), [`LinesSink`](crate::LinesSink) and, with
-/// feature `postgres`, `TableSink` are sinks.
+/// feature `postgres`, `TableSink` are sinks. `examples/buildhub_backfill` of the repository has one of its own, for a table with
+/// columns that it computes.
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// Stores a batch, and marks in `known` what was stored: in one transaction, if they share a database, else
