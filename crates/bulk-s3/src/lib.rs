@@ -57,6 +57,7 @@ mod ranges;
 mod rows;
 mod snapshot;
 mod split_point;
+mod split_ranges;
 mod stretch_diff;
 mod sync;
 mod versions;
@@ -76,7 +77,7 @@ pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
 #[cfg(feature = "sqlite")]
 pub use known::{SqliteKnown, SqliteOptions};
 pub use lister::{ListOptions, Page, Pages};
-pub use listing_file::{FileListOptions, RowOrder, file_pages};
+pub use listing_file::{FileListOptions, RowOrder, file_pages, open_objects};
 pub use object::Object;
 pub use rows::{CsvReader, CsvWriter, NdjsonReader, NdjsonWriter, ObjectReader, ObjectWriter};
 #[cfg(feature = "parquet")]
@@ -85,6 +86,7 @@ pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
     newest_of_each,
 };
+pub use split_ranges::split_ranges;
 pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
 #[cfg(feature = "postgres")]
 pub use sync::{BodyType, TableSink, UnknownBodyType};
