@@ -26,7 +26,8 @@
 //! it from and to files: CSV, NDJSON, and Parquet (feature `parquet`).
 //!
 //! A listing may come from elsewhere than the bucket: [`file_pages`] reads files of objects, and [`Inventory`] what S3
-//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`].
+//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`]. Where the bucket is listed,
+//! [`split_ranges`] cuts it by what is known, so that all connections have work at once.
 //!
 //! [`sync()`] fetches what [`diff_pages`] found, gives it to a [`Sink`] ([`FolderSink`], [`LinesSink`], or `TableSink` with
 //! feature `postgres`) and marks it known, in the same transaction where sink and store share a database.
