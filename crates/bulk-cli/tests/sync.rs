@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bulk_s3::key_of_path;
@@ -53,8 +53,8 @@ impl Bench {
         command
     }
 
-    /// Into the table `object`.
-    fn into_table(&self, more: &[&str]) -> Command {
+    /// A sync into the table `object`.
+    fn sync_table(&self, more: &[&str]) -> Command {
         let mut command = self.command(&["sync", "s3://data", "--table", "object"]);
         command.args(more).env("BULK_DB", self.database.url());
         command
@@ -117,7 +117,7 @@ fn run(command: Command, status: i32) -> Ran {
 #[test]
 fn a_second_run_fetches_nothing_and_a_changed_object_is_fetched_alone() {
     let bench = Bench::new(250);
-    let ran = run(bench.into_table(&["--dry-run"]), 0);
+    let ran = run(bench.sync_table(&["--dry-run"]), 0);
     assert_eq!(
         ran.stdout,
         "fetch 250 new objects and 0 that are others now (3.6 KiB), tell of 0 that are gone, and leave 0 as they are, of 250 keys\n"
@@ -125,12 +125,12 @@ fn a_second_run_fetches_nothing_and_a_changed_object_is_fetched_alone() {
     assert_eq!(bench.requests(), (3, 0));
     assert_eq!(bench.sql("SELECT count(*) FROM pg_class WHERE relname IN ('object', 'known_object')"), "0");
 
-    let ran = run(bench.into_table(&[]), 0);
+    let ran = run(bench.sync_table(&[]), 0);
     assert!(ran.stderr.contains("250 objects fetched (3.6 KiB), 250 stored, 0 of known content"), "{}", ran.stderr);
     assert_eq!(bench.requests(), (3, 250));
     bench.assert_holds(objects(250));
 
-    let ran = run(bench.into_table(&["--json"]), 0);
+    let ran = run(bench.sync_table(&["--json"]), 0);
     let synced = ran.events_of("synced");
     let figure = |name: &str| synced[0][name].as_u64();
     assert_eq!((synced.len(), figure("keys"), figure("unchanged")), (1, Some(250), Some(250)));
@@ -138,7 +138,7 @@ fn a_second_run_fetches_nothing_and_a_changed_object_is_fetched_alone() {
     assert_eq!(bench.requests(), (3, 0));
 
     bench.bucket.put("data", &key(77), "{\"number\": \"other\"}").unwrap();
-    run(bench.into_table(&[]), 0);
+    run(bench.sync_table(&[]), 0);
     assert_eq!(bench.requests(), (3, 1));
     bench.assert_holds(objects(250).map(|(of, body)| match of == key(77) {
         true => (of, "{\"number\": \"other\"}".to_owned()),
@@ -150,10 +150,10 @@ fn a_second_run_fetches_nothing_and_a_changed_object_is_fetched_alone() {
 #[test]
 fn what_is_gone_is_told_or_removed_or_neither() {
     let bench = Bench::new(30);
-    run(bench.into_table(&[]), 0);
+    run(bench.sync_table(&[]), 0);
     bench.bucket.remove("data", &key(5)).unwrap();
     let told = |deletions: &str| {
-        let events = run(bench.into_table(&["--json", "--deletions", deletions]), 0).events_of("removed");
+        let events = run(bench.sync_table(&["--json", "--deletions", deletions]), 0).events_of("removed");
         events.iter().map(|event| event["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(told("ignore"), [""; 0]);
@@ -171,7 +171,7 @@ fn what_cannot_be_stored_is_named_and_tried_again() {
     bench.bucket.put("data", "bad\n.json", "{\"a\":").unwrap();
     let denied = Fault::Status { code: 403, error: "AccessDenied".to_owned(), retry_after: None };
     bench.bucket.fault(Rule::new(denied).key(&key(3)));
-    let ran = run(bench.into_table(&[]), 3);
+    let ran = run(bench.sync_table(&[]), 3);
     for said in [
         "left out: \"bad\\n.json\" (",
         "): its body is no JSON: EOF while parsing a value at line 1 column 5",
@@ -188,14 +188,14 @@ fn what_cannot_be_stored_is_named_and_tried_again() {
 
     bench.bucket.clear_faults();
     bench.requests();
-    let ran = run(bench.into_table(&["--json"]), 3);
+    let ran = run(bench.sync_table(&["--json"]), 3);
     let events = ran.events_of("quarantined");
     assert_eq!(events.len(), 1);
     assert_eq!((&events[0]["key"], events[0]["etag"].as_str().unwrap().len()), (&"bad\n.json".into(), 32));
     assert_eq!(events[0]["reason"], "its body is no JSON: EOF while parsing a value at line 1 column 5");
     assert_eq!(bench.requests(), (1, 2));
     bench.bucket.put("data", "bad\n.json", "{}").unwrap();
-    run(bench.into_table(&[]), 0);
+    run(bench.sync_table(&[]), 0);
     assert_eq!(bench.requests(), (1, 1));
     assert_eq!(bench.stored(), "21|21|21");
 }
@@ -206,7 +206,7 @@ fn ctrl_c_keeps_what_is_done() {
     // In the last page one object cannot be stored, and one never comes.
     bench.bucket.put("data", &key(3 * PAGE + 7), "none").unwrap();
     let hang = bench.bucket.fault(Rule::new(Fault::Hang).key(&key(4 * PAGE - 1)));
-    let mut running = Running::start(bench.into_table(&[]));
+    let mut running = Running::start(bench.sync_table(&[]));
     let all = 4 * PAGE - 2;
     running.wait_until("all that comes", |said| {
         said.contains("left out") && bench.stored() == format!("{all}|{all}|{all}")
@@ -221,12 +221,12 @@ fn ctrl_c_keeps_what_is_done() {
     hang.remove();
     bench.requests();
     // Only the last page is listed again, and what is missing of it fetched.
-    let ran = run(bench.into_table(&[]), 3);
+    let ran = run(bench.sync_table(&[]), 3);
     assert!(ran.stderr.contains("goes on behind 300 keys that an earlier run has dealt with"), "{}", ran.stderr);
     assert_eq!(bench.requests(), (1, 2));
     assert_eq!(bench.checkpoints(), [""; 0]);
     bench.bucket.put("data", &key(3 * PAGE + 7), body(3 * PAGE + 7)).unwrap();
-    run(bench.into_table(&[]), 0);
+    run(bench.sync_table(&[]), 0);
     assert_eq!(bench.requests(), (4, 1));
     bench.assert_holds(objects(4 * PAGE));
 }
@@ -236,7 +236,7 @@ fn a_stretch_with_an_object_that_was_left_out_is_not_done() {
     let bench = Bench::new(3 * PAGE);
     bench.bucket.put("data", &key(7), "none").unwrap();
     let hang = bench.bucket.fault(Rule::new(Fault::Hang).key(&key(3 * PAGE - 1)));
-    let mut running = Running::start(bench.into_table(&[]));
+    let mut running = Running::start(bench.sync_table(&[]));
     let all = 3 * PAGE - 2;
     running.wait_until("all that comes", |_| bench.stored() == format!("{all}|{all}|{all}"));
     running.signal(Signal::INT);
@@ -244,9 +244,9 @@ fn a_stretch_with_an_object_that_was_left_out_is_not_done() {
     hang.remove();
     bench.requests();
     // The first page and the last one.
-    let ran = run(bench.into_table(&[]), 3);
+    let ran = run(bench.sync_table(&[]), 3);
     assert!(ran.stderr.contains("left out: \"builds/0007.json\""), "{}", ran.stderr);
-    assert_eq!(bench.requests().1, 2);
+    assert_eq!(bench.requests(), (2, 2));
     assert_eq!(bench.stored(), format!("{0}|{0}|{0}", all + 1));
 }
 
@@ -261,7 +261,7 @@ fn whatever_kills_it_the_table_is_the_bucket() {
     let mut fetched = 0;
     for kill in 0..KILLS {
         let moment = random.u64(1..60);
-        kill_when(bench.into_table(&["--jobs", "4"]), || bench.bucket.counts().get >= moment);
+        kill_when(bench.sync_table(&["--jobs", "4"]), || bench.bucket.counts().get >= moment);
         fetched += bench.requests().1;
         // The server may be about to commit what it was told to by one that is dead.
         let connections =
@@ -274,12 +274,12 @@ fn whatever_kills_it_the_table_is_the_bucket() {
         assert_eq!(counts.len(), 1, "seed {seed}, kill {kill}: {stored}");
     }
     latency.remove();
-    run(bench.into_table(&[]), 0);
+    run(bench.sync_table(&[]), 0);
     fetched += bench.requests().1;
     bench.assert_holds(objects(800));
     // What was under way or waited for its batch came again, and nothing else.
     assert!((800..800 + KILLS as u64 * 60).contains(&fetched), "seed {seed}: {fetched}");
-    run(bench.into_table(&[]), 0);
+    run(bench.sync_table(&[]), 0);
     assert_eq!(bench.requests(), (8, 0));
     assert_eq!(bench.checkpoints(), [""; 0]);
 }
@@ -289,7 +289,7 @@ fn a_checkpoint_of_another_job_is_refused() {
     let bench = Bench::new(2 * PAGE);
     let checkpoint = bench.folder.path().join("here");
     let with = |more: &[&str]| {
-        let mut command = bench.into_table(&["--checkpoint", "here"]);
+        let mut command = bench.sync_table(&["--checkpoint", "here"]);
         command.args(more);
         command
     };
@@ -376,9 +376,9 @@ fn a_folder_has_one_run_at_a_time() {
 fn a_table_has_one_run_at_a_time() {
     let bench = Bench::new(2);
     bench.bucket.fault(Rule::new(Fault::Hang).key(&key(1)));
-    let mut running = Running::start(bench.into_table(&[]));
+    let mut running = Running::start(bench.sync_table(&[]));
     running.wait_until("the first object", |_| bench.stored() == "1|1|1");
-    let ran = run(bench.into_table(&[]), 1);
+    let ran = run(bench.sync_table(&[]), 1);
     assert!(ran.stderr.contains("table public.object is being loaded by another session"), "{}", ran.stderr);
     running.signal(Signal::INT);
     assert_eq!(running.end().0, Some(130));
@@ -413,9 +413,25 @@ fn lines_go_to_standard_output() {
 }
 
 #[test]
+fn nothing_is_known_of_what_nobody_took() {
+    let bench = Bench::new(3);
+    let sync = || bench.command(&["sync", "s3://data", "--stdout", "--known", "sqlite:known.db"]);
+    let hang = bench.bucket.fault(Rule::new(Fault::Hang).list());
+    let mut child = sync().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Who reads it is gone before anything comes.
+    drop(child.stdout.take());
+    hang.remove();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("stdout: cannot be written to: Broken pipe"), "{said}");
+    assert_eq!(run(sync(), 0).stdout.lines().count(), 3);
+}
+
+#[test]
 fn what_is_known_goes_to_files_and_comes_from_them() {
     let bench = Bench::new(120);
-    run(bench.into_table(&["--known", "sqlite:known.db"]), 0);
+    run(bench.sync_table(&["--known", "sqlite:known.db"]), 0);
     bench.requests();
     let known = |arguments: &[&str]| {
         let mut command = bulk([&["known"], arguments].concat());
@@ -446,12 +462,12 @@ fn what_is_no_json_goes_as_bytes_and_what_is_too_large_stays_out() {
     let bench = Bench::new(1);
     bench.bucket.put("data", "large", "x".repeat(10_000)).unwrap();
     bench.bucket.put("data", "text", "\u{1}é").unwrap();
-    let ran = run(bench.into_table(&["--body", "bytea", "--memory", "4KiB"]), 3);
+    let ran = run(bench.sync_table(&["--body", "bytea", "--memory", "4KiB"]), 3);
     let said = "s3://data/large is too large for memory: 10000 bytes where 4096 are allowed";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     let rows = "SELECT string_agg(key || ' ' || convert_from(body, 'UTF8'), ',' ORDER BY key) FROM object";
     assert_eq!(bench.sql(rows), format!("{} {},text \u{1}é", key(0), body(0)));
-    let ran = run(bench.into_table(&["--body", "text"]), 1);
+    let ran = run(bench.sync_table(&["--body", "text"]), 1);
     assert!(ran.stderr.contains("its column body has the type bytea, and not text"), "{}", ran.stderr);
 }
 
@@ -460,7 +476,7 @@ fn it_begins_behind_what_buildhub_was_done_with() {
     let bench = Bench::new(30);
     let theirs = bench.folder.path().join("theirs.json");
     std::fs::write(&theirs, format!("{{\"key\": \"{}\", \"loops\": 3, \"time\": 1.5}}", key(19))).unwrap();
-    run(bench.into_table(&["--since-checkpoint", "theirs.json"]), 0);
+    run(bench.sync_table(&["--since-checkpoint", "theirs.json"]), 0);
     assert_eq!(bench.requests(), (1, 10));
     bench.assert_holds(objects(30).skip(20));
 }
