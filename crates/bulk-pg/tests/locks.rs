@@ -61,7 +61,7 @@ async fn a_table_is_locked_for_as_long_as_the_session_lasts() {
     let error = load_t(&mut second, &csv, &impatient).await.unwrap_err();
     assert_eq!(chain(&error), "table public.t is being loaded by another session; wait for it, or stop it");
     let error = lock_table(&mut first, &table("absent")).await.unwrap_err();
-    assert_eq!(chain(&error), "cannot find public.absent: relation \"public.absent\" does not exist (SQLSTATE 42P01)");
+    assert_eq!(chain(&error), "cannot find public.absent: relation \"public.absent\" does not exist [SQLSTATE 42P01]");
     drop(first);
     // It waits until the server has missed that session.
     lock_table(&mut second, &table("t")).await.unwrap();
