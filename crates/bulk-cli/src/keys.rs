@@ -86,6 +86,11 @@ impl Keys {
         Ok(Self { bucket: of_bucket, prefix, filter, listing, report: report.clone() })
     }
 
+    /// Whether the bucket itself says what it has.
+    pub(crate) fn asks_bucket(&self) -> bool {
+        matches!(self.listing, Listing::Bucket { .. })
+    }
+
     /// What there is in these stretches, as it comes.
     pub(crate) fn pages(&self, ranges: Vec<KeyRange>) -> BoxStream<'static, Result<Page, bulk_s3::Error>> {
         let (prefix, filter) = (self.prefix.clone(), self.filter.clone());
@@ -115,10 +120,8 @@ impl Keys {
     /// The same in the order of the keys.
     pub(crate) fn pages_in_order(&self, ranges: Vec<KeyRange>) -> BoxStream<'static, Result<Page, bulk_s3::Error>> {
         let pages = self.pages(ranges.clone());
-        match self.listing {
-            Listing::Bucket { .. } => in_order(pages, &ranges, &std::env::temp_dir()),
-            Listing::Files(_) | Listing::Inventory { .. } => pages,
-        }
+        // From files they are.
+        if self.asks_bucket() { in_order(pages, &ranges, &std::env::temp_dir()) } else { pages }
     }
 
     /// Cuts stretches by what is known, so that all connections have work at once.

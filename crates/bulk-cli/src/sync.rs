@@ -4,11 +4,12 @@ mod left_out;
 mod target;
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bulk_core::{Algorithm, Digest};
 use bulk_s3::{
-    Change, Deletions, Job, KeyRange, KnownObjects, Quarantined, SyncCounts, SyncOptions, SyncStep, diff_pages,
+    Change, Deletions, Job, KeyRange, KnownObjects, Page, Quarantined, SyncCounts, SyncOptions, SyncStep, diff_pages,
 };
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
@@ -42,7 +43,11 @@ pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result
     };
     let headway = Headway::open(path.as_deref(), &sync.checkpoint, job, report)?;
     let ranges = keys.split(headway.left().to_vec(), &*store.known).await?;
-    let stretches = diff_pages(keys.pages(ranges), store.known.clone(), keys.diff_options(sync.compare));
+    let mut pages = keys.pages(ranges).peekable();
+    if sync.deletions == SyncDeletions::Apply && !keys.asks_bucket() {
+        refuse_empty(Pin::new(&mut pages).peek().await, &sync.source)?;
+    }
+    let stretches = diff_pages(pages, store.known.clone(), keys.diff_options(sync.compare));
     let options = options(sync, common, report);
     let steps = bulk_s3::sync(stretches, Arc::new(keys.bucket.clone()), store.known, sink, options);
     let run = Run {
@@ -54,6 +59,16 @@ pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result
         report,
     };
     run.follow(steps, common).await
+}
+
+/// Refuses a listing from elsewhere that has nothing: it is likelier to be of another bucket, or cut, than all to be gone.
+fn refuse_empty(first: Option<&Result<Page, bulk_s3::Error>>, source: &str) -> Result<(), Failure> {
+    match first {
+        Some(Ok(page)) if page.range == KeyRange::all() && page.keys == 0 => Err(Failure::usage(format!(
+            "the listing has no key of {source}: with --deletions apply all that is known would be removed"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn options(sync: &Sync, common: &Common, report: &Report) -> SyncOptions {

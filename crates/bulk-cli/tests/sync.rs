@@ -166,6 +166,20 @@ fn what_is_gone_is_told_or_removed_or_neither() {
 }
 
 #[test]
+fn a_listing_of_another_bucket_removes_nothing() {
+    let bench = Bench::new(3);
+    run(bench.sync_table(&[]), 0);
+    bench.requests();
+    std::fs::write(bench.folder.path().join("other.csv"), "bucket,key,etag\nother,a,x\n").unwrap();
+    let ran = run(bench.sync_table(&["--listing", "other.csv", "--deletions", "apply"]), 2);
+    assert!(ran.stderr.contains("the listing has no key of s3://data: with --deletions apply"), "{}", ran.stderr);
+    let ran = run(bench.sync_table(&["--listing", "other.csv"]), 0);
+    assert!(ran.stderr.contains("3 gone"), "{}", ran.stderr);
+    assert_eq!(bench.requests(), (0, 0));
+    bench.assert_holds(objects(3));
+}
+
+#[test]
 fn what_cannot_be_stored_is_named_and_tried_again() {
     let bench = Bench::new(20);
     bench.bucket.put("data", "bad\n.json", "{\"a\":").unwrap();
