@@ -1,4 +1,5 @@
 mod listing;
+mod sync;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,10 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::listing::{Deletions, Diff, KeyArguments, List, ListFormat, StoreArguments};
+pub(crate) use self::listing::{
+    CheckpointArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments, StoreArguments,
+};
+pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 use crate::exit::Failure;
 
 /// Mirrors huge public data sets into PostgreSQL.
@@ -43,9 +47,10 @@ pub(crate) struct Common {
     /// Say what would be done, and do nothing.
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
-    /// Connections to the source: requests under way at once. Several serve one large file, each a stretch of it.
-    #[arg(long, global = true, value_name = "N", default_value_t = 8, value_parser = number, env = "BULK_JOBS")]
-    pub(crate) jobs: usize,
+    /// Connections to the source: requests under way at once. Several serve one large file, each a stretch of it. Default:
+    /// 8, and 64 for the small objects of a sync.
+    #[arg(long, global = true, value_name = "N", value_parser = number, env = "BULK_JOBS")]
+    jobs: Option<usize>,
     /// Write a report of the run to this file, as JSON: what was done, when, and how it ended.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
@@ -64,6 +69,18 @@ pub(crate) struct Common {
     pub(crate) stop: CancellationToken,
 }
 
+impl Common {
+    /// Requests under way at once, of large files.
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.unwrap_or(8)
+    }
+
+    /// The same of small objects, which take a round trip each and little else.
+    pub(crate) fn jobs_of_small(&self) -> usize {
+        self.jobs.unwrap_or(64)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List a data set, choose its newest good snapshot, fetch, load, index and verify it.
@@ -76,6 +93,10 @@ pub(crate) enum Command {
     List(List),
     /// Compare a bucket with the objects that are known: what was added, modified, removed.
     Diff(Diff),
+    /// Fetch what changed in a bucket into a folder or a table, and mark it known.
+    Sync(Sync),
+    /// Write known objects to a file, or take them from one.
+    Known(Known),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
@@ -90,6 +111,8 @@ impl Command {
             Self::Load(_) => "load",
             Self::List(_) => "list",
             Self::Diff(_) => "diff",
+            Self::Sync(_) => "sync",
+            Self::Known(_) => "known",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
@@ -97,7 +120,7 @@ impl Command {
 
     /// Whether it heeds [`Common::stop`]; the others have nothing to keep.
     pub(crate) fn is_resumable(&self) -> bool {
-        matches!(self, Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_))
+        matches!(self, Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_))
     }
 }
 
@@ -258,14 +281,11 @@ pub(crate) enum Orphans {
     Fail,
 }
 
-/// Where the database is.
+/// Where the database is, and how it is set up.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DatabaseArguments {
-    /// The database, which has to be there: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, or libpq's
-    /// key=value form. Where others see the command line, a password is better in BULK_DB or ~/.pgpass. What it leaves
-    /// open is as psql has it: PGHOST and the other variables, service and password files. Default: all of it.
-    #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
-    db: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: DatabaseUrl,
     /// Let the server compress wide values as it is set up to, mostly by pglz. Default: by lz4, where the server has it and
     /// the column has no method of its own; that takes it a fraction of the CPU, and some more disk.
     #[arg(long)]
@@ -273,6 +293,27 @@ pub(crate) struct DatabaseArguments {
 }
 
 impl DatabaseArguments {
+    /// A session with the database, set up as the flags say.
+    pub(crate) async fn connect(&self) -> Result<Session, Failure> {
+        let mut session = Session::connect(self.target.url()?).await?;
+        if self.no_lz4 {
+            session.reset_compression().await?;
+        }
+        Ok(session)
+    }
+}
+
+/// Where the database is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DatabaseUrl {
+    /// The database, which has to be there: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, or libpq's
+    /// key=value form. Where others see the command line, a password is better in BULK_DB or ~/.pgpass. What it leaves
+    /// open is as psql has it: PGHOST and the other variables, service and password files. Default: all of it.
+    #[arg(long, value_name = "URL", env = "BULK_DB", hide_env_values = true)]
+    db: Option<String>,
+}
+
+impl DatabaseUrl {
     /// The variables of libpq's that say which database is meant.
     const VARIABLES: [&str; 4] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"];
 
@@ -280,15 +321,6 @@ impl DatabaseArguments {
     pub(crate) fn given(&self) -> Option<&str> {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         self.db.as_deref().filter(|db| !db.is_empty()).or_else(|| Self::VARIABLES.into_iter().any(is_set).then_some(""))
-    }
-
-    /// A session with the database, set up as the flags say.
-    pub(crate) async fn connect(&self) -> Result<Session, Failure> {
-        let mut session = Session::connect(self.url()?).await?;
-        if self.no_lz4 {
-            session.reset_compression().await?;
-        }
-        Ok(session)
     }
 
     /// As [`given`](Self::given), of a command that cannot do without.

@@ -76,21 +76,32 @@ impl File {
     fn without_requirements(&self, mut command: Command) -> Command {
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         for name in names {
-            command = command.mut_subcommand(&name, |sub| {
-                sub.mut_args(|arg| {
-                    let is_set = arg.get_long().is_some_and(|flag| self.get(&name, flag).is_some());
-                    let required = arg.is_required_set() && !is_set;
-                    arg.required(required)
-                })
-            });
+            command = command.mut_subcommand(&name, |sub| self.without_requirements_of(&name, sub));
         }
         command
     }
 
+    /// `command` is the one of that name, or one of its own commands, for which its table speaks, too.
+    fn without_requirements_of(&self, name: &str, mut command: Command) -> Command {
+        let inner: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for inner in inner {
+            command = command.mut_subcommand(inner, |sub| self.without_requirements_of(name, sub));
+        }
+        command.mut_args(|arg| {
+            let is_set = arg.get_long().is_some_and(|flag| self.get(name, flag).is_some());
+            let required = arg.is_required_set() && !is_set;
+            arg.required(required)
+        })
+    }
+
     /// What to add to a command line that `matches`, as flags.
     fn flags(&self, command: &Command, matches: &ArgMatches) -> Vec<OsString> {
-        let Some((name, given)) = matches.subcommand() else { return Vec::new() };
-        let Some(sub) = command.find_subcommand(name) else { return Vec::new() };
+        let Some((name, mut given)) = matches.subcommand() else { return Vec::new() };
+        let Some(mut sub) = command.find_subcommand(name) else { return Vec::new() };
+        while let Some((inner, of_inner)) = given.subcommand() {
+            let Some(found) = sub.find_subcommand(inner) else { return Vec::new() };
+            (sub, given) = (found, of_inner);
+        }
         let mut flags = Vec::new();
         let own = sub.get_arguments().map(|arg| (sub, arg));
         for (owner, arg) in own.chain(command.get_arguments().map(|arg| (command, arg))) {
@@ -121,20 +132,24 @@ fn check(settings: &Table, command: &Command) -> Result<(), String> {
         match (command.find_subcommand(key), value) {
             (Some(sub), Value::Table(table)) => {
                 for (key, value) in table {
-                    let arg = flag(sub, key).or_else(|| flag(command, key));
+                    let arg = flag(sub, key).or_else(|| own_flag(command, key));
                     check_value(key, value, arg.ok_or_else(|| format!("{} has no flag --{key}", sub.get_name()))?)?;
                 }
             }
             _ => {
-                let arg = flag(command, key).or_else(|| command.get_subcommands().find_map(|sub| flag(sub, key)));
-                check_value(key, value, arg.ok_or_else(|| format!("no command has a flag --{key}"))?)?;
+                check_value(key, value, flag(command, key).ok_or_else(|| format!("no command has a flag --{key}"))?)?;
             }
         }
     }
     Ok(())
 }
 
+/// A flag of a command, or of one of its own commands.
 fn flag<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    own_flag(command, long).or_else(|| command.get_subcommands().find_map(|sub| flag(sub, long)))
+}
+
+fn own_flag<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(long))
 }
 
@@ -206,6 +221,13 @@ mod tests {
         );
         assert_eq!(added(settings, &["bulk", "load", "f", "--table", "t", "--json"]), ["--db=all", "--jobs=3"]);
         assert_eq!(added(settings, &["bulk", "fetch", "s3://b", "--out", "o"]), ["--json", "--jobs=3"]);
+        // A command's table is that of its own commands, too; a flag may be named as a command is.
+        let known = "[known]\nknown = 'sqlite:a'\nformat = 'csv'";
+        assert_eq!(
+            added(known, &["bulk", "known", "export", "s3://b", "--out", "o"]),
+            ["--format=csv", "--known=sqlite:a"]
+        );
+        assert_eq!(added("known = 'sqlite:a'", &["bulk", "diff", "s3://b"]), ["--known=sqlite:a"]);
         // A flag wins over its opposite in the file as well.
         let quiet = ["bulk", "fetch", "s3://b", "--out", "o", "--verbose"];
         assert_eq!(added("quiet = true", &quiet), [""; 0]);

@@ -26,7 +26,7 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
             exit = exit.max(failure.exit);
         }
     };
-    match doctor.database.given() {
+    match doctor.database.target.given() {
         Some(_) => check("database", database(&doctor.database).await),
         None => report.note("      database: not checked; give --db URL, or PGDATABASE and its like"),
     }

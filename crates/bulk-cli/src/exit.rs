@@ -50,6 +50,13 @@ impl Failure {
             if let Some(error) = cause.downcast_ref() {
                 return hint_for_database(error);
             }
+            if let Some(bulk_s3::Error::Checkpoint { source: None, .. }) = cause.downcast_ref() {
+                return Some("--restart begins anew; --checkpoint FILE names another one");
+            }
+            // What a store or a sink says comes from its database.
+            if matches!(cause.downcast_ref(), Some(bulk_s3::Error::Known { .. } | bulk_s3::Error::Sink { .. })) {
+                return None;
+            }
             if let Some(error) = cause.downcast_ref::<bulk_s3::Error>() {
                 return hint_for_source(error.is_denied(), error.is_remote());
             }
@@ -111,8 +118,11 @@ impl From<bulk_core::Error> for Failure {
 
 impl From<bulk_s3::Error> for Failure {
     fn from(error: bulk_s3::Error) -> Self {
+        let of_database = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
         let exit = match &error {
             bulk_s3::Error::Bucket { .. } | bulk_s3::Error::Checkpoint { source: None, .. } => Exit::Usage,
+            _ if matches!(of_database, Some(bulk_pg::Error::Url { .. })) => Exit::Usage,
+            bulk_s3::Error::Request(error) => exit_of_fetch(error),
             error => exit_of(error.is_denied(), error.is_remote()),
         };
         Self::new(exit, error)

@@ -59,7 +59,7 @@ pub(crate) async fn run(fetch: &Fetch, common: &Common, report: &Report) -> Resu
     let (extractor, requests) = if fetch.extract {
         extract::refuse_collisions(&requests)?;
         let mut extractor = Extractor::open(fetch, common, source.clone(), &budget, report).await?;
-        let requests = extractor.begin(requests, common.jobs, &mut tally).await;
+        let requests = extractor.begin(requests, common.jobs(), &mut tally).await;
         (Some(extractor), requests)
     } else {
         extract::end_interrupted(&fetch.out, report).await?;
@@ -126,7 +126,7 @@ impl Run<'_> {
     ) -> Result<Exit, Failure> {
         let Self { fetch, report, .. } = self;
         let mut options = DownloadOptions::default();
-        options.concurrency = common.jobs;
+        options.concurrency = common.jobs();
         if self.extractor.is_none() {
             // The files are to stay, so there is nothing that running ahead of the reader could fill.
             options.window = u64::MAX;

@@ -413,7 +413,7 @@ impl<'a> Inputs<'a> {
             None => (self.scratch()?.folder(&format!("source-{source}")), Keep::Nothing, WINDOW_OF_SCRATCH),
         };
         let mut download = DownloadOptions::default();
-        download.concurrency = self.common.jobs;
+        download.concurrency = self.common.jobs();
         download.window = window;
         download.evict_staged = true;
         self.load.disk.apply(&self.load.disk.budget(&folder), &mut download);

@@ -1,31 +1,44 @@
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
 
-use bulk_s3::{Batch, CsvWriter, NdjsonWriter, ObjectWriter, Page, ParquetWriter, in_order};
-use futures::stream::BoxStream;
+use bulk_core::ETag;
+use bulk_s3::{KeyRange, ObjectVersion, ObjectWriter};
 use futures::{StreamExt, TryStreamExt};
-use tempfile::NamedTempFile;
+use serde::Serialize;
 
 use crate::arguments::{Common, List, ListFormat};
 use crate::exit::{Exit, Failure};
 use crate::keys::{Keys, Listed};
+use crate::output::{self, Bytes, Destination, Rows, is_closed_pipe};
 use crate::report::Report;
 
 pub(crate) async fn run(list: &List, common: &Common, report: &Report) -> Result<Exit, Failure> {
-    if common.json && list.out.is_none() {
-        return Err(Failure::usage("--json has standard output for its events: --out FILE is for the keys"));
+    output::check(&list.output, common.json)?;
+    if list.versions && output::format(&list.output) != ListFormat::Ndjson {
+        return Err(Failure::usage(
+            "--versions are written as NDJSON alone: the other formats have no columns for them",
+        ));
     }
-    if list.format == ListFormat::Parquet && list.out.is_none() {
-        return Err(Failure::usage("--format parquet needs --out FILE"));
-    }
-    let mut listed = Listed::new();
-    let mut pages = pages(list, report)?;
+    let keys = Keys::open(&list.source, &list.bucket, &list.keys, report).await?;
     if common.dry_run {
         report.planned(&format!("list {}", list.source), serde_json::json!({"source": list.source}));
         return Ok(Exit::Done);
     }
-    let mut output = Output::open(list)?;
+    let listed = match list.versions {
+        true => list_versions(list, &keys, common, report).await,
+        false => list_objects(list, &keys, common, report).await,
+    };
+    match listed {
+        // Whoever read it has enough.
+        Err(failure) if is_closed_pipe(&failure) => Ok(Exit::Done),
+        listed => listed,
+    }
+}
+
+async fn list_objects(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let ranges = vec![KeyRange::all()];
+    let mut pages = if list.unsorted { keys.pages(ranges) } else { keys.pages_in_order(ranges) };
+    let (destination, mut rows) = Rows::open(&list.output, keys.bucket.name())?;
+    let mut listed = Listed::new();
     let mut found = 0;
     loop {
         let Some(page) = common.stop.run_until_cancelled(pages.try_next()).await else {
@@ -34,117 +47,65 @@ pub(crate) async fn run(list: &List, common: &Common, report: &Report) -> Result
         let Some(page) = page? else { break };
         listed.add(page.keys);
         found += page.objects.len() as u64;
-        match tokio::task::block_in_place(|| output.write(&page.objects)) {
-            Ok(()) => {}
-            // Whoever read it has enough.
-            Err(error) if is_closed_pipe(&error) => return Ok(Exit::Done),
-            Err(error) => return Err(error.into()),
-        }
+        tokio::task::block_in_place(|| rows.write(&page.objects))?;
         listed.tell(found, "of them meant", report);
     }
-    match tokio::task::block_in_place(|| output.finish()) {
-        Err(error) if is_closed_pipe(&error) => return Ok(Exit::Done),
-        finished => finished.map_err(Failure::from)?,
-    }
+    tokio::task::block_in_place(|| destination.finish(rows.finish()?))?;
     listed.end(found, "of them meant", report);
     Ok(Exit::Done)
 }
 
-fn pages(list: &List, report: &Report) -> Result<BoxStream<'static, Result<Page, bulk_s3::Error>>, Failure> {
-    let keys = Keys::open(&list.source, &list.bucket, &list.keys, report)?;
-    let options = keys.list_options(vec![bulk_s3::KeyRange::all()]);
-    let ranges = options.ranges.clone();
-    let pages = keys.bucket.pages(options);
-    Ok(if list.unsorted { pages.boxed() } else { in_order(pages, &ranges, &std::env::temp_dir()) })
-}
-
-/// Where objects go.
-struct Output {
-    writer: Writer,
-    /// The file under its temporary name, and the one that it gets.
-    file: Option<(NamedTempFile, std::path::PathBuf)>,
-}
-
-enum Writer {
-    Ndjson(NdjsonWriter<Sink>),
-    Csv(CsvWriter<Sink>),
-    Parquet(Box<ParquetWriter<Sink>>),
-}
-
-type Sink = BufWriter<Box<dyn Write + Send>>;
-
-impl Output {
-    fn open(list: &List) -> Result<Self, Failure> {
-        let bucket = list.source.strip_prefix("s3://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
-        let (name, sink, file) = match &list.out {
-            None => ("standard output".to_owned(), Box::new(io::stdout()) as Box<dyn Write + Send>, None),
-            Some(path) => {
-                let (part, file) = part_of(path)?;
-                (path.display().to_string(), Box::new(file) as Box<dyn Write + Send>, Some((part, path.clone())))
+async fn list_versions(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let mut versions = keys.bucket.versions(&keys.prefix).ready_chunks(1000);
+    let (destination, mut bytes) = Destination::open(list.output.out.as_deref())?;
+    let mut listed = Listed::new();
+    let mut found = 0;
+    loop {
+        let Some(ready) = common.stop.run_until_cancelled(versions.next()).await else {
+            return Ok(Exit::Interrupted);
+        };
+        let Some(ready) = ready else { break };
+        for version in ready {
+            let version = version?;
+            listed.add(1);
+            if keys.filter.matches(&version.object.key) {
+                found += 1;
+                let written = tokio::task::block_in_place(|| write_version(&mut bytes, &version));
+                written.map_err(|error| destination.failed(error))?;
             }
-        };
-        let sink = BufWriter::with_capacity(1 << 16, sink);
-        let writer = match list.format {
-            ListFormat::Ndjson => Writer::Ndjson(NdjsonWriter::new(&name, sink)),
-            ListFormat::Csv => Writer::Csv(CsvWriter::new(&name, sink, bucket)?),
-            ListFormat::Parquet => Writer::Parquet(Box::new(ParquetWriter::new(&name, sink, bucket)?)),
-        };
-        Ok(Self { writer, file })
-    }
-
-    fn write(&mut self, objects: &Batch) -> Result<(), bulk_s3::Error> {
-        match &mut self.writer {
-            Writer::Ndjson(writer) => writer.write(objects),
-            Writer::Csv(writer) => writer.write(objects),
-            Writer::Parquet(writer) => writer.write(objects),
         }
+        listed.tell(found, "versions meant", report);
     }
-
-    /// Writes what is left, and gives the file its name.
-    fn finish(self) -> Result<(), bulk_s3::Error> {
-        let mut sink = match self.writer {
-            Writer::Ndjson(writer) => writer.finish()?,
-            Writer::Csv(writer) => writer.finish()?,
-            Writer::Parquet(writer) => writer.finish()?,
-        };
-        let name = self.file.as_ref().map_or("standard output".to_owned(), |(_, path)| path.display().to_string());
-        let failed = |source: io::Error| bulk_s3::Error::Table {
-            file: name.clone(),
-            row: None,
-            byte: None,
-            what: "it cannot be written".to_owned(),
-            source: Some(Box::new(source)),
-        };
-        sink.flush().map_err(failed)?;
-        if let Some((part, path)) = self.file {
-            part.as_file().sync_all().map_err(failed)?;
-            part.persist(&path).map_err(|error| failed(error.error))?;
-        }
-        Ok(())
-    }
+    tokio::task::block_in_place(|| destination.finish(bytes))?;
+    listed.end(found, "versions meant", report);
+    Ok(Exit::Done)
 }
 
-/// A file beside `path` that is to get its name, and a handle to write to it.
-pub(crate) fn part_of(path: &Path) -> Result<(NamedTempFile, File), Failure> {
-    let failed = |error: io::Error| Failure::usage(format!("cannot write {}: {error}", path.display()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // Such as any other file gets: the process's mask applies.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let part = builder.prefix(".bulk-part-").tempfile_in(folder).map_err(failed)?;
-    let file = part.reopen().map_err(failed)?;
-    Ok((part, file))
+/// A version as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_modified: Option<jiff::Timestamp>,
+    version: &'a str,
+    is_latest: bool,
+    delete_marker: bool,
 }
 
-/// Whether a reader of standard output has gone.
-fn is_closed_pipe(error: &bulk_s3::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+fn write_version(bytes: &mut Bytes, version: &ObjectVersion) -> io::Result<()> {
+    let line = Line {
+        key: &version.object.key,
+        etag: version.object.etag.as_ref().map(ETag::as_str),
+        size: (!version.is_delete_marker).then_some(version.object.size),
+        last_modified: version.object.last_modified,
+        version: &version.version,
+        is_latest: version.is_latest,
+        delete_marker: version.is_delete_marker,
+    };
+    serde_json::to_writer(&mut *bytes, &line)?;
+    bytes.write_all(b"\n")
 }

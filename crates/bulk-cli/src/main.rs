@@ -8,13 +8,16 @@ mod diff;
 mod doctor;
 mod exit;
 mod fetch;
+mod headway;
 mod inferred;
 mod inputs;
 mod kept;
 mod keys;
+mod known;
 mod list;
 mod load;
 mod mirror;
+mod output;
 mod progress;
 mod record;
 mod rejects;
@@ -22,6 +25,7 @@ mod report;
 mod selection;
 mod source;
 mod store;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -84,6 +88,8 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Load(load) => load::run(load, &arguments.common, report).await,
         Command::List(list) => list::run(list, &arguments.common, report).await,
         Command::Diff(diff) => diff::run(diff, &arguments.common, report).await,
+        Command::Sync(sync) => sync::run(sync, &arguments.common, report).await,
+        Command::Known(known) => known::run(known, &arguments.common, report).await,
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
     }

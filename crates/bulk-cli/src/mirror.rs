@@ -61,7 +61,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         report,
     };
 
-    mirror.database.url()?;
+    mirror.database.target.url()?;
     // Until the first file is loaded there is nothing in hand that a stop had to finish.
     let stop = &common.stop;
     let begun = async {

@@ -62,6 +62,11 @@ impl Report {
         self.say("check", text, fields, false);
     }
 
+    /// What is lost or left out, with its figures: always shown.
+    pub(crate) fn alert(&self, event: &str, text: &str, fields: Value) {
+        self.say(event, text, fields, false);
+    }
+
     /// A line that is always shown.
     pub(crate) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text.to_string(), json!({}), false);

@@ -1,40 +1,105 @@
 //! The store of known objects that the flags name.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulk_pg::{Ident, TableName};
-use bulk_s3::{KnownObjects, KnownTable, PostgresKnown, PostgresOptions, SqliteKnown, SqliteOptions};
+use bulk_pg::{Ident, Session, TableName};
+use bulk_s3::{KnownObjects, KnownTable, MemoryKnown, PostgresKnown, PostgresOptions, SqliteKnown, SqliteOptions};
 
 use crate::arguments::StoreArguments;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::report::Report;
 
-/// Opens it for a bucket. One that is not there is made if `creates`.
-pub(crate) async fn open(
-    arguments: &StoreArguments,
-    bucket: &str,
-    creates: bool,
-    report: &Report,
-) -> Result<Arc<dyn KnownObjects>, Failure> {
-    let known = arguments.known.as_str();
-    if let Some(path) = known.strip_prefix("sqlite:") {
-        if arguments.known_table.is_some() {
-            return Err(Failure::usage("--known-table is for a store in PostgreSQL"));
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// An SQLite file.
+    File(PathBuf),
+    /// A database, by what reaches it.
+    Database(String),
+}
+
+/// A store that is open.
+pub(crate) struct Store {
+    pub(crate) known: Arc<dyn KnownObjects>,
+    /// The same, if it is in PostgreSQL.
+    pub(crate) postgres: Option<Arc<PostgresKnown>>,
+}
+
+impl Place {
+    /// What the flags name.
+    pub(crate) fn given(arguments: &StoreArguments) -> Result<Option<Self>, Failure> {
+        let Some(known) = arguments.known.as_deref() else { return Ok(None) };
+        if let Some(path) = known.strip_prefix("sqlite:") {
+            if path.is_empty() {
+                return Err(Failure::usage("--known sqlite: needs the name of a file behind it"));
+            }
+            return Ok(Some(Self::File(PathBuf::from(path))));
         }
-        let mut options = SqliteOptions::default();
-        options.create = creates;
-        return Ok(Arc::new(SqliteKnown::open(path, bucket, options).await?));
-    }
-    if !known.starts_with("postgres://") && !known.starts_with("postgresql://") {
+        if known.starts_with("postgres://") || known.starts_with("postgresql://") {
+            return Ok(Some(Self::Database(known.to_owned())));
+        }
         // The rest of it may hold a password.
         let scheme = known.split(':').next().unwrap_or_default();
-        return Err(Failure::usage(format!("--known is sqlite:FILE or postgresql://…, and not {scheme}:…")));
+        Err(Failure::usage(format!("--known is sqlite:FILE or postgresql://…, and not {scheme}:…")))
     }
-    let store = PostgresKnown::connect(known, bucket, table(arguments)?, PostgresOptions::default()).await?;
-    if let Some(hint) = store.missing_index() {
-        report.warn(hint);
+
+    /// As [`given`](Self::given), of a command that cannot do without.
+    pub(crate) fn required(arguments: &StoreArguments) -> Result<Self, Failure> {
+        Self::given(arguments)?.ok_or_else(|| Failure::usage("what is known is not said: give --known or BULK_KNOWN"))
     }
-    Ok(Arc::new(store))
+
+    /// Opens it for a bucket. One that is not there is made if `creates`.
+    pub(crate) async fn open(
+        &self,
+        arguments: &StoreArguments,
+        bucket: &str,
+        creates: bool,
+        report: &Report,
+    ) -> Result<Store, Failure> {
+        match self {
+            Self::File(path) => {
+                if arguments.known_table.is_some() {
+                    return Err(Failure::usage("--known-table is for a store in PostgreSQL"));
+                }
+                let mut options = SqliteOptions::default();
+                options.create = creates;
+                let known = SqliteKnown::open(path, bucket, options).await?;
+                Ok(Store { known: Arc::new(known), postgres: None })
+            }
+            Self::Database(url) => {
+                let options = PostgresOptions::default();
+                let known = Arc::new(PostgresKnown::connect(url, bucket, table(arguments)?, options).await?);
+                if let Some(hint) = known.missing_index() {
+                    report.warn(hint);
+                }
+                Ok(Store { known: known.clone(), postgres: Some(known) })
+            }
+        }
+    }
+
+    /// What is known, without making a store that is not there.
+    pub(crate) async fn look(
+        &self,
+        arguments: &StoreArguments,
+        bucket: &str,
+        report: &Report,
+    ) -> Result<Arc<dyn KnownObjects>, Failure> {
+        let is_there = match self {
+            Self::File(path) => path.exists(),
+            Self::Database(_) if arguments.known_table.is_some() => true,
+            Self::Database(url) => {
+                let session = Session::connect(url).await?;
+                let exists = "SELECT pg_catalog.to_regclass('bulk.known_object') IS NOT NULL";
+                let row = session.client().query_one(exists, &[]).await;
+                row.map_err(|error| Failure::new(Exit::Failed, error))?.get(0)
+            }
+        };
+        match is_there {
+            true => Ok(self.open(arguments, bucket, false, report).await?.known),
+            false => Ok(Arc::new(MemoryKnown::new())),
+        }
+    }
 }
 
 /// The table that the flags describe.

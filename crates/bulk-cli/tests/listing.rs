@@ -3,11 +3,16 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
+use bulk_core::{Algorithm, Digest};
 use bulk_s3::{KnownChange, KnownObjects, ObjectRef, SqliteKnown, SqliteOptions};
 use bulk_testkit::s3::{KeySpace, Layout, Server, Store};
-use serde_json::Value;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
 use support::{Ran, bulk};
 
 fn serve(space: &KeySpace) -> Server {
@@ -85,7 +90,7 @@ fn filters_choose_and_formats_hold_the_same() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "something else was left");
 }
 
-async fn known(path: &std::path::Path, space: &KeySpace) {
+async fn known(path: &Path, space: &KeySpace) {
     let store = SqliteKnown::open(path, "data", SqliteOptions::default()).await.unwrap();
     let objects: Vec<_> = space.objects().collect();
     for part in objects.chunks(1000) {
@@ -173,7 +178,151 @@ async fn a_comparison_that_is_killed_goes_on() {
     assert!(killed > 1, "{killed}");
     let found: Vec<Value> = all.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(counts(&found), expected(&before, &after));
-    assert!(!std::path::Path::new(&checkpoint).exists());
+    assert!(!Path::new(&checkpoint).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_tells_where_to_cut() {
+    let space = space(0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("known.db");
+    known(&path, &space).await;
+    let server = serve(&space);
+    // No page comes before all connections have asked for one.
+    let slow = std::time::Duration::from_millis(300);
+    server.fault(bulk_testkit::s3::Rule::new(bulk_testkit::s3::Fault::Latency(slow)).list().first(4));
+    let store = format!("sqlite:{}", path.display());
+    let ran = Ran::of(with(&server, &["diff", "s3://data", "--known", &store, "--listers", "4"]));
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("0 removed, 5000 unchanged, of 5000 keys"), "{}", ran.stderr);
+    let keys: Vec<String> = space.objects().map(|object| object.key).collect();
+    let begins = server.requests().into_iter().take(4).map(|request| request.param("start-after").map(str::to_owned));
+    let expected =
+        [None, Some(1249), Some(2499), Some(3749)].map(|place| place.map(|place: usize| keys[place].clone()));
+    assert_eq!(begins.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_in_a_file_stands_for_the_bucket() {
+    let (before, after) = (space(0), space(1));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    known(Path::new(&path("known.db")), &before).await;
+    let server = serve(&after);
+    let store = format!("sqlite:{}", path("known.db"));
+    let diff = |more: &[&str]| {
+        let ran = Ran::of(with(&server, &[&["diff", "s3://data", "--known", &store], more].concat()));
+        assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+        ran.stdout
+    };
+    let list = |more: &[&str]| {
+        let ran = Ran::of(with(&server, &[&["list", "s3://data", "-q"], more].concat()));
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+        ran.stdout
+    };
+    let (changes, lines) = (diff(&[]), list(&[]));
+    list(&["--unsorted", "--out", &path("a.csv")]);
+    server.clear_requests();
+    assert!(diff(&["--listing", &path("a.csv")]) == changes);
+    // From one format to the other, and with a filter.
+    list(&["--listing", &path("a.csv"), "--out", &path("b.parquet")]);
+    assert!(list(&["--listing", &path("b.parquet")]) == lines);
+    let builds = |line: &&str| line.contains("buildhub.json\"");
+    let found = list(&["--listing", &path("b.parquet"), "--suffix", "buildhub.json"]);
+    assert!(found.lines().eq(lines.lines().filter(builds)) && !found.is_empty());
+    let ran = Ran::of(with(
+        &server,
+        &["sync", "s3://data", "--out", &path("out"), "--known", &store, "--dry-run", "--listing", &path("a.csv")],
+    ));
+    let [added, modified, removed] = expected(&before, &after);
+    assert!(
+        ran.stdout.starts_with(&format!("fetch {added} new objects and {modified} that are others now")),
+        "{ran:?}"
+    );
+    assert!(ran.stdout.contains(&format!("tell of {removed} that are gone")), "{ran:?}");
+    assert_eq!(server.counts().requests(), 0);
+}
+
+/// Writes an inventory of the bucket `data` as S3 lays one out, and gives its manifest.
+fn inventory(folder: &Path, space: &KeySpace) -> std::path::PathBuf {
+    let mut rows = GzEncoder::new(Vec::new(), Compression::fast());
+    for object in space.objects() {
+        let (key, size, time, etag) = (&object.key, object.size, object.last_modified, &object.etag);
+        writeln!(rows, "\"data\",\"{key}\",\"{size}\",\"{time}\",\"{etag}\"").unwrap();
+    }
+    let rows = rows.finish().unwrap();
+    let manifest = json!({
+        "sourceBucket": "data", "destinationBucket": "arn:aws:s3:::reports", "version": "2016-11-30",
+        "creationTimestamp": "1700000000000", "fileFormat": "CSV",
+        "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag",
+        "files": [{"key": "daily/data/a.csv.gz", "size": rows.len(), "MD5checksum": Digest::of(Algorithm::Md5, &rows).to_hex()}],
+    });
+    let dated = folder.join("daily/2026-11-06T21-32Z");
+    std::fs::create_dir_all(&dated).unwrap();
+    std::fs::create_dir_all(folder.join("daily/data")).unwrap();
+    std::fs::write(folder.join("daily/data/a.csv.gz"), rows).unwrap();
+    let manifest = manifest.to_string();
+    std::fs::write(dated.join("manifest.checksum"), Digest::of(Algorithm::Md5, manifest.as_bytes()).to_hex()).unwrap();
+    std::fs::write(dated.join("manifest.json"), manifest).unwrap();
+    dated.join("manifest.json")
+}
+
+#[test]
+fn an_inventory_stands_for_the_bucket() {
+    let space = space(0);
+    let folder = tempfile::tempdir().unwrap();
+    let local = inventory(folder.path(), &space);
+    let reports = Store::folder(folder.path(), bulk_testkit::s3::EtagStyle::Multipart);
+    let server = Server::builder().bucket("data", Store::made_up(space)).bucket("reports", reports).start().unwrap();
+    let list = |manifest: &[&str]| Ran::of(with(&server, &[&["list", "s3://data"], manifest].concat()));
+    let listed = list(&[]);
+    server.clear_requests();
+    for manifest in [local.to_str().unwrap(), "s3://reports/daily/2026-11-06T21-32Z/manifest.json"] {
+        let ran = list(&["--inventory", manifest]);
+        assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+        assert!(ran.stdout == listed.stdout, "{}", ran.stderr);
+        assert!(ran.stderr.contains("the inventory is of 2023-11-14T22:13:20Z"), "{}", ran.stderr);
+    }
+    assert_eq!(server.counts().lists(), 0);
+    // Of another bucket, and with a file that is not what the manifest says.
+    let ran = Ran::of(with(&server, &["list", "s3://reports", "--inventory", local.to_str().unwrap()]));
+    ran.assert(2, &["it is of the bucket \"data\", and not of \"reports\""]);
+    let file = folder.path().join("daily/data/a.csv.gz");
+    let mut rows = std::fs::read(&file).unwrap();
+    rows[1000] ^= 1;
+    std::fs::write(&file, rows).unwrap();
+    for (manifest, status) in [(local.to_str().unwrap(), 1), ("s3://reports/daily/2026-11-06T21-32Z/manifest.json", 7)]
+    {
+        let ran = list(&["--inventory", manifest]);
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(status), ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains("md5:"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn versions_are_listed_with_the_marks_of_deletions() {
+    let store = Store::versioned().with("a", "one").with("a", "three").with("b", "x").without("b").with("c", "y");
+    let server = Server::builder().bucket("data", store).max_keys_cap(2).start().unwrap();
+    let ran = Ran::of(with(&server, &["list", "s3://data", "--versions", "--exclude", "c"]));
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let found = lines(&ran);
+    let flags = found.iter().map(|line| {
+        let flag = |name: &str| line[name].as_bool().unwrap();
+        (line["key"].as_str().unwrap(), line["size"].as_u64(), flag("is_latest"), flag("delete_marker"))
+    });
+    let expected = [
+        ("a", Some(5), true, false),
+        ("a", Some(3), false, false),
+        ("b", None, true, true),
+        ("b", Some(1), false, false),
+    ];
+    assert_eq!(flags.collect::<Vec<_>>(), expected);
+    let versions: BTreeSet<_> = found.iter().map(|line| line["version"].as_str().unwrap()).collect();
+    assert_eq!(versions.len(), 4);
+    assert_eq!((server.counts().list_versions, server.counts().requests()), (3, 3));
+    assert!(ran.stderr.contains("5 keys listed"), "{}", ran.stderr);
+    let ran = Ran::of(with(&server, &["list", "s3://data", "--versions", "--format", "csv"]));
+    ran.assert(2, &["--versions are written as NDJSON alone"]);
 }
 
 #[test]
@@ -190,6 +339,11 @@ fn what_cannot_be_done_is_refused() {
         ),
         (&["diff", "s3://data", "--known", "sqlite:x", "--compare", "md5"], "is none of etag, size, mtime, etag+size"),
         (&["diff", "s3://data", "--known", "sqlite:x", "--known-table", "t"], "--key-column <COLUMN>"),
+        (&["diff", "s3://data", "--known", "sqlite:x", "--restart"], "--restart needs --checkpoint FILE"),
+        (&["diff", "s3://data"], "--known <STORE>"),
+        (&["list", "s3://data", "--listing", "absent"], "--listing absent: No such file"),
+        (&["list", "s3://data", "--inventory", "manifest.csv"], "that is neither s3://bucket/…/manifest.json"),
+        (&["list", "s3://data", "--versions", "--listing", "a"], "'--versions' cannot be used with '--listing"),
         (&["diff", "file:///x", "--known", "sqlite:x"], "a folder has no ETags to compare"),
     ] {
         let mut command = with(&server, arguments);

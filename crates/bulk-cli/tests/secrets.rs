@@ -66,7 +66,7 @@ fn of_a_database_password_nothing_is_shown() {
         (format!("postgresql://{user}:{ESCAPED}@{address}/absent"), 1, "does not exist"),
     ];
     for (url, status, said) in &cases {
-        for name in ["mirror", "load", "doctor"] {
+        for name in ["mirror", "load", "doctor", "sync"] {
             let given_by_flag = || {
                 let mut command = on(name, folder.path(), &bucket.url());
                 command.args(["--db", url]);
@@ -80,7 +80,7 @@ fn of_a_database_password_nothing_is_shown() {
         command.args(more).env("BULK_DB", url);
         Ran::of(command)
     };
-    for name in ["mirror", "load", "doctor"] {
+    for name in ["mirror", "load", "doctor", "sync"] {
         // Usage is printed with the names of the variables, and not with what they hold.
         for more in [["--help", "-v"], ["--nonsense", "-v"]] {
             assert_hidden(&by_environment(server.url(), name, &more));
@@ -92,6 +92,40 @@ fn of_a_database_password_nothing_is_shown() {
     let loaded = by_environment(server.url(), "load", &["-v"]);
     loaded.assert(0, &["1 rows"]);
     assert_hidden(&loaded);
+    let synced = by_environment(server.url(), "sync", &["-v"]);
+    synced.assert(0, &["1 stored"]);
+    assert_hidden(&synced);
+    let store = |name: &str, url: &str| {
+        let mut command = bulk([name, &format!("s3://{BUCKET}"), "--anonymous", "--endpoint", &bucket.url()]);
+        if name == "sync" {
+            command.args(["--out"]).arg(folder.path().join("out"));
+        }
+        command.args(["-v", "--restart", "--checkpoint"]).arg(folder.path().join("checkpoint")).env("BULK_KNOWN", url);
+        command
+    };
+    for name in ["diff", "sync"] {
+        for (url, status, said) in cases.iter().filter(|(url, ..)| url.contains("://")) {
+            run_all(
+                || {
+                    let mut command =
+                        bulk([name, &format!("s3://{BUCKET}"), "--anonymous", "--endpoint", &bucket.url()]);
+                    if name == "sync" {
+                        command.args(["--out"]).arg(folder.path().join("out"));
+                    }
+                    command.env("BULK_KNOWN", url);
+                    command
+                },
+                *status,
+                said,
+            );
+        }
+        let ran = Ran::of(store(name, server.url()));
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+        assert_hidden(&ran);
+        let mut help = store(name, server.url());
+        help.arg("--help");
+        assert_hidden(&Ran::of(help));
+    }
     let checked = by_environment(server.url(), "doctor", &["-v"]);
     checked.assert(0, &["ok    database"]);
     assert_hidden(&checked);
@@ -108,6 +142,11 @@ fn on(name: &str, folder: &Path, endpoint: &str) -> Command {
     match name {
         "load" => command.arg(folder.join("people.csv")).args(["--table", "people"]),
         "mirror" => command.args(["courtlistener", "--endpoint", endpoint, "--dir"]).arg(folder.join("files")),
+        "sync" => {
+            let source = format!("s3://{BUCKET}");
+            command.args([&source, "--anonymous", "--endpoint", endpoint, "--table", "object", "--body", "bytea"]);
+            command.env("XDG_STATE_HOME", folder)
+        }
         _ => command.args(["--endpoint", endpoint, "--dir"]).arg(folder),
     };
     command

@@ -3,60 +3,14 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use bulk_testkit::snapshot::Spec;
-use rustix::process::{Pid, Signal, kill_process};
-use support::{BUCKET, Bench, asked, assert_apart, bulk, noted, server, sql, total};
-
-/// A program that runs, with what it says.
-struct Running {
-    child: Child,
-    said: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let said = folder.path().join("stderr");
-        let child = command.stdout(Stdio::null()).stderr(File::create(&said).unwrap()).spawn().unwrap();
-        Self { child, said, _folder: folder }
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.said).unwrap()
-    }
-
-    #[track_caller]
-    fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(&str) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let said = self.said();
-            if is_so(&said) {
-                return;
-            }
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended before {what}:\n{said}");
-            assert!(Instant::now() < deadline, "{what} never came:\n{said}");
-            std::thread::yield_now();
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Exit status and standard error.
-    fn end(mut self) -> (Option<i32>, String) {
-        (self.child.wait().unwrap().code(), self.said())
-    }
-}
+use rustix::process::Signal;
+use support::{BUCKET, Bench, Running, asked, assert_apart, bulk, noted, server, sql, total};
 
 /// The length of a part, and how much of it is there.
 fn part(folder: &Path) -> (u64, u64) {

@@ -202,5 +202,6 @@ pub use session::Session;
 pub use staging::is_staged;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
 pub use swap::{Swap, SwapOptions, drop_swapped, prepare_swap, swap};
+pub use table_lock::lock_table;
 pub use verifier::{ContentVerdict, UnknownVerification, Verification, Verified, Verifier};
 pub use verify::{Count, count_rejects, count_rows, has_rows};

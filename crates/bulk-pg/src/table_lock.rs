@@ -18,6 +18,25 @@ pub(crate) const LOCK_CLASS: i32 = 0x6275_6c6b;
 /// or so.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Lets this session, among the sessions of this program, alone write to a table, until the session ends: a
+/// [`load`](crate::load()) into it waits or fails meanwhile. For who writes to it in another way for long.
+///
+/// It waits 5 s for another one, since that may be of a program that was killed, which the server misses within a second or
+/// so.
+///
+/// # Errors
+///
+/// [`Error::Occupied`] if another session has it, [`Error::Database`], also if there is no such table.
+pub async fn lock_table(session: &mut Session, table: &TableName) -> Result<(), Error> {
+    let transaction = begin(session, LOCK_TIMEOUT).await?;
+    let find = "SELECT $1::text::pg_catalog.regclass::oid";
+    let row = transaction.query_one(find, &[&table.to_string()]).await;
+    let oid: Oid = row.map_err(Error::database(format!("find {table:#}")))?.get(0);
+    let lock = format!("SELECT pg_catalog.pg_advisory_lock({LOCK_CLASS}, {})", oid.cast_signed());
+    transaction.batch_execute(&lock).await.map_err(held(table))?;
+    transaction.commit().await.map_err(Error::database(format!("lock {table:#}")))
+}
+
 /// A session that has a table to itself, among the sessions of this program, until the value is dropped.
 ///
 /// The lock is the session's and not a transaction's, so it holds from chunk to chunk; it ends at the latest with the

@@ -5,7 +5,7 @@ mod support;
 use std::slice::from_mut;
 use std::time::Duration;
 
-use bulk_pg::{Error, LoadOptions, load, lock_mirror, restart};
+use bulk_pg::{Error, LoadOptions, load, lock_mirror, lock_table, restart};
 use support::{Bench, HEADER, LINE, chain, file, gated, load_t, numbered, table};
 
 fn locks(bench: &Bench, granted: bool) -> String {
@@ -48,6 +48,24 @@ async fn a_second_loader_of_a_table_is_told_and_changes_nothing() {
     assert_eq!(locks(&bench, true), "0");
     assert_eq!(load_t(&mut second, &csv, &impatient).await.unwrap().sent, 0);
     assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "20000|20000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_is_locked_for_as_long_as_the_session_lasts() {
+    let bench = Bench::new("lasting", "CREATE TABLE t (id integer, text text)");
+    let csv = numbered(3);
+    let (mut first, mut second) = (bench.session().await, bench.session().await);
+    lock_table(&mut first, &table("t")).await.unwrap();
+    let mut impatient = LoadOptions::default();
+    impatient.lock_timeout = Duration::ZERO;
+    let error = load_t(&mut second, &csv, &impatient).await.unwrap_err();
+    assert_eq!(chain(&error), "table public.t is being loaded by another session; wait for it, or stop it");
+    let error = lock_table(&mut first, &table("absent")).await.unwrap_err();
+    assert_eq!(chain(&error), "cannot find public.absent: relation \"public.absent\" does not exist [SQLSTATE 42P01]");
+    drop(first);
+    // It waits until the server has missed that session.
+    lock_table(&mut second, &table("t")).await.unwrap();
+    assert_eq!(locks(&bench, true), "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,8 @@
 //! it from and to files: CSV, NDJSON, and Parquet (feature `parquet`).
 //!
 //! A listing may come from elsewhere than the bucket: [`file_pages`] reads files of objects, and [`Inventory`] what S3
-//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`].
+//! Inventory has written; [`diff_pages`] takes either in place of [`Bucket::pages`]. Where the bucket is listed,
+//! [`split_ranges`] cuts it by what is known, so that all connections have work at once.
 //!
 //! [`sync()`] fetches what [`diff_pages`] found, gives it to a [`Sink`] ([`FolderSink`], [`LinesSink`], or `TableSink` with
 //! feature `postgres`) and marks it known, in the same transaction where sink and store share a database.
@@ -57,6 +58,7 @@ mod ranges;
 mod rows;
 mod snapshot;
 mod split_point;
+mod split_ranges;
 mod stretch_diff;
 mod sync;
 mod versions;
@@ -76,7 +78,7 @@ pub use known::{KnownTable, PostgresKnown, PostgresOptions, RowPolicy};
 #[cfg(feature = "sqlite")]
 pub use known::{SqliteKnown, SqliteOptions};
 pub use lister::{ListOptions, Page, Pages};
-pub use listing_file::{FileListOptions, RowOrder, file_pages};
+pub use listing_file::{FileListOptions, RowOrder, file_pages, open_objects};
 pub use object::Object;
 pub use rows::{CsvReader, CsvWriter, NdjsonReader, NdjsonWriter, ObjectReader, ObjectWriter};
 #[cfg(feature = "parquet")]
@@ -85,6 +87,7 @@ pub use snapshot::{
     BadPattern, DatePattern, DatedName, Lack, PassedOver, Snapshot, Wanted, choose_snapshot, is_placeholder,
     newest_of_each,
 };
+pub use split_ranges::split_ranges;
 pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
 #[cfg(feature = "postgres")]
 pub use sync::{BodyType, TableSink, UnknownBodyType};

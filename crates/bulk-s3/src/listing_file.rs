@@ -167,14 +167,14 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn each(&self, mut take: impl FnMut(&Batch) -> Result<(), Stop>) -> Result<(), Stop> {
-        self.files.iter().try_for_each(|file| each_batch(open(file, self.bucket)?, self.sender, &mut take))
+        self.files.iter().try_for_each(|file| each_batch(open_objects(file, self.bucket)?, self.sender, &mut take))
     }
 
     /// Whether each key sorts behind the one before it.
     fn are_sorted(&self) -> Result<bool, Stop> {
         let mut last: Option<String> = None;
         for file in self.files {
-            let mut reader = open(file, self.bucket)?;
+            let mut reader = open_objects(file, self.bucket)?;
             let mut batch = Batch::new();
             loop {
                 if self.sender.is_closed() {
@@ -201,7 +201,7 @@ impl Rows<'_> {
         let mut pager = Pager::new(selection, self.sender);
         let mut last: Option<String> = None;
         for file in self.files {
-            each_batch(open(file, self.bucket)?, self.sender, |batch| {
+            each_batch(open_objects(file, self.bucket)?, self.sender, |batch| {
                 for object in batch.iter() {
                     if let Some(last) = last.as_deref().filter(|last| *last >= object.key) {
                         let what =
@@ -291,8 +291,13 @@ pub(crate) fn table(file: &str, what: impl Into<String>, source: Option<io::Erro
     Error::Table { file: file.to_owned(), row: None, byte: None, what: what.into(), source }
 }
 
-/// Opens a file of objects, whatever its format.
-fn open(path: &Path, bucket: Option<&str>) -> Result<Box<dyn ObjectReader>, Error> {
+/// Opens a file of objects, whatever its format: its content tells, as it does for [`file_pages`]. Of rows that tell their
+/// bucket those of `bucket` are read; none: all.
+///
+/// # Errors
+///
+/// [`Error::Table`] if it cannot be read, or is of none of those formats.
+pub fn open_objects(path: &Path, bucket: Option<&str>) -> Result<Box<dyn ObjectReader>, Error> {
     let name = path.display().to_string();
     let failed = |error| table(&name, "it cannot be read", Some(error));
     let mut file = File::open(path).map_err(failed)?;

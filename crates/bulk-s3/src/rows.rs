@@ -29,6 +29,16 @@ pub trait ObjectReader: Send {
     fn passed_over(&self) -> u64;
 }
 
+impl<R: ObjectReader + ?Sized> ObjectReader for Box<R> {
+    fn read(&mut self, batch: &mut Batch, limit: usize) -> Result<(), Error> {
+        (**self).read(batch, limit)
+    }
+
+    fn passed_over(&self) -> u64 {
+        (**self).passed_over()
+    }
+}
+
 /// Writes objects, such as to a file.
 pub trait ObjectWriter: Send {
     /// What is left when all is written.

@@ -341,7 +341,7 @@ async fn scan(known: Arc<dyn KnownObjects>, range: KeyRange) -> Result<Batch, Er
 }
 
 /// A text that sorts before all keys with `prefix`, and before few others.
-fn before(prefix: &str) -> Option<String> {
+pub(crate) fn before(prefix: &str) -> Option<String> {
     let mut text = prefix.to_owned();
     let last = text.pop()?;
     if last > '\0' {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulk_s3::conformance::KnownConformance;
-use bulk_s3::{KeyRange, KnownChange, KnownObjects, MemoryKnown, ObjectRef, SqliteKnown, SqliteOptions};
+use bulk_s3::{KeyRange, KnownChange, KnownObjects, MemoryKnown, ObjectRef, SqliteKnown, SqliteOptions, split_ranges};
 use proptest::prelude::*;
 
 #[tokio::test]
@@ -99,5 +99,39 @@ proptest! {
             let known = SqliteKnown::open(path, "data", SqliteOptions::default()).await.unwrap();
             does_what_a_map_does(&known, &batches, &range, page).await
         })?;
+    }
+
+    #[test]
+    fn cuts_leave_the_same_stretches(
+        keys in 0..6000_usize,
+        borders in proptest::collection::btree_set(0..6000_usize, 0..6),
+        skipped in proptest::collection::vec(any::<bool>(), 7),
+        prefix in prop::sample::select(vec!["", "0", "00", "a"]),
+        parts in 0..70_usize,
+    ) {
+        let name = |number: usize| format!("{number:04}");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let known = MemoryKnown::new();
+        let names: Vec<String> = (0..keys).map(name).collect();
+        let changes: Vec<_> = names.iter().map(|key| KnownChange::Set(ObjectRef::new(key))).collect();
+        runtime.block_on(known.apply(&changes)).unwrap();
+        let borders = borders.into_iter().map(|number| Some(name(number)));
+        let borders: Vec<Option<String>> = [None].into_iter().chain(borders).chain([None]).collect();
+        let stretches = borders.windows(2).zip(&skipped).filter(|(_, skipped)| !**skipped);
+        let ranges: Vec<_> = stretches.map(|(pair, _)| KeyRange::new(pair[0].clone(), pair[1].clone())).collect();
+        let cut = runtime.block_on(split_ranges(&known, ranges.clone(), prefix, parts)).unwrap();
+        prop_assert!(cut.len() <= parts.max(ranges.len()), "{} of {}", cut.len(), ranges.len());
+        prop_assert!(cut.iter().all(|range| !range.is_empty()));
+        let probes = (0..6000).step_by(7).map(name).chain(["".into(), "z".into()]);
+        for key in probes.chain(cut.iter().filter_map(|range| range.until.clone())) {
+            let of = |ranges: &[KeyRange]| ranges.iter().filter(|range| range.contains(&key)).count();
+            prop_assert_eq!(of(&cut), of(&ranges), "{}", key);
+        }
+        // None but the last one of each is shorter than a page, as far as the prefix goes.
+        for range in cut.iter().filter(|range| !ranges.contains(range)) {
+            let is_last = ranges.iter().any(|whole| whole.until == range.until);
+            let objects = names.iter().filter(|key| range.contains(key) && key.starts_with(prefix)).count();
+            prop_assert!(is_last || objects >= 950, "{objects} in {range}");
+        }
     }
 }

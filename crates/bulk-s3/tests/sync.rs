@@ -765,7 +765,7 @@ async fn what_is_quarantined_says_which_version() {
 fn keys() -> impl Strategy<Value = String> {
     let odd = prop::sample::select(vec![
         "/", "//", ".", "..", "%", "%2F", "\\", ":", "con", "NUL", "com1", "lpt9.txt", " ", "\0", "\u{85}", "é", "漢",
-        "a", "%part", "A",
+        "a", "%part", "A", ".bulk", ".BULK",
     ]);
     let unit = prop_oneof![odd.prop_map(str::to_owned), any::<char>().prop_map(String::from)];
     let short = prop::collection::vec(unit.clone(), 1..12).prop_map(|units| units.concat());
@@ -780,6 +780,7 @@ proptest! {
         prop_assert_eq!(key_of_path(&path), Some(key));
         let text = path.to_str().unwrap();
         prop_assert!(!text.starts_with('/') && !text.ends_with('/') && !text.starts_with("%part"));
+        prop_assert!(!text.split('/').next().unwrap().eq_ignore_ascii_case(".bulk"));
         for name in text.split('/') {
             prop_assert!((1..=255).contains(&name.len()), "{}", name.len());
             prop_assert!(!name.ends_with(['.', ' ']));

@@ -200,7 +200,7 @@ pub(super) async fn load_all(
 
 pub(super) fn download_options(run: &Run<'_>) -> DownloadOptions {
     let mut options = DownloadOptions::default();
-    options.concurrency = run.common.jobs;
+    options.concurrency = run.common.jobs();
     options.window = WINDOW;
     options.evict_staged = !run.mirror.keep_files;
     run.mirror.disk.apply(run.budget, &mut options);

@@ -4,6 +4,8 @@
 mod campaign;
 mod fetch;
 mod proxy;
+#[cfg(unix)]
+mod running;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,6 +23,8 @@ use serde_json::Value;
 
 pub(crate) use campaign::{Campaign, Disturbed, Work};
 pub(crate) use fetch::{DATA, Fetch};
+#[cfg(unix)]
+pub(crate) use running::Running;
 
 pub(crate) const BUCKET: &str = "com-courtlistener-storage";
 

@@ -7,14 +7,16 @@ const NAME: usize = 255;
 /// What the names of devices look like to Windows, whatever extension they have
 /// (<https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file>).
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+/// The folder below which downloads, and whoever else writes to a folder, keep their state.
+const STATE: &str = ".bulk";
 
 /// The relative path of a key's file; none for an empty key, which no object has.
 ///
 /// The `/` of the key are those of the path, and what no name can have or no file system takes is percent-encoded by its
 /// UTF-8 bytes: `%`, control characters, `\`, `:`, `*`, `?`, `"`, `<`, `>`, `|`, a `.` or a space at the end of a name, the
-/// first letter of a device's name (`nul.txt`), and a `/` next to another one or at an end of the key. A name that would be
-/// longer than 255 bytes is cut by a `%` and a `/` that stand for nothing. So percent-decoding a path without its `%/` gives
-/// the key again, and no two keys have the same path. Where the file system takes upper and lower case for the same, keys that
+/// first letter of a device's name (`nul.txt`), a `/` next to another one or at an end of the key, and the dot of a first name
+/// `.bulk`, which is the folder of programs' own state. A name that would be longer than 255 bytes is cut by a `%` and a `/`
+/// that stand for nothing. So percent-decoding a path without its `%/` gives the key again, and no two keys have the same path. Where the file system takes upper and lower case for the same, keys that
 /// differ in nothing else have the same file, though.
 ///
 /// ```
@@ -89,7 +91,8 @@ impl Names {
         let is_port = port.is_some_and(|port| {
             matches!(port, "¹" | "²" | "³") || port.len() == 1 && port.as_bytes()[0].is_ascii_digit()
         });
-        if DEVICES.contains(&stem.as_str()) || is_port {
+        let is_state = self.names.is_empty() && name.eq_ignore_ascii_case(STATE);
+        if DEVICES.contains(&stem.as_str()) || is_port || is_state {
             let first = name.remove(0);
             name.insert_str(0, &encoded(first));
         }

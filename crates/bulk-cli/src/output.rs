@@ -1,0 +1,140 @@
+//! Where objects are written as rows.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use bulk_s3::{Batch, CsvWriter, NdjsonWriter, ObjectWriter, ParquetWriter};
+use tempfile::NamedTempFile;
+
+use crate::arguments::{ListFormat, OutputArguments};
+use crate::exit::Failure;
+
+/// What rows are written to.
+pub(crate) type Bytes = BufWriter<Box<dyn Write + Send>>;
+
+/// Standard output, or a file that gets its name when it is whole.
+pub(crate) struct Destination {
+    name: String,
+    /// The file under its temporary name, and the one that it gets.
+    file: Option<(NamedTempFile, PathBuf)>,
+}
+
+impl Destination {
+    pub(crate) fn open(out: Option<&Path>) -> Result<(Self, Bytes), Failure> {
+        let (destination, bytes) = match out {
+            None => {
+                let destination = Self { name: "standard output".to_owned(), file: None };
+                (destination, Box::new(io::stdout()) as Box<dyn Write + Send>)
+            }
+            Some(path) => {
+                let (part, file) = part_of(path)?;
+                let destination = Self { name: path.display().to_string(), file: Some((part, path.to_owned())) };
+                (destination, Box::new(file) as Box<dyn Write + Send>)
+            }
+        };
+        Ok((destination, BufWriter::with_capacity(1 << 16, bytes)))
+    }
+
+    /// Says in which file something went wrong.
+    pub(crate) fn failed(&self, source: io::Error) -> bulk_s3::Error {
+        bulk_s3::Error::Table {
+            file: self.name.clone(),
+            row: None,
+            byte: None,
+            what: "it cannot be written".to_owned(),
+            source: Some(Box::new(source)),
+        }
+    }
+
+    /// Writes what is left, and gives the file its name.
+    pub(crate) fn finish(mut self, mut bytes: Bytes) -> Result<(), bulk_s3::Error> {
+        bytes.flush().map_err(|error| self.failed(error))?;
+        if let Some((part, path)) = self.file.take() {
+            part.as_file().sync_all().map_err(|error| self.failed(error))?;
+            part.persist(&path).map_err(|error| self.failed(error.error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes objects in one of the formats.
+pub(crate) enum Rows {
+    Ndjson(NdjsonWriter<Bytes>),
+    Csv(CsvWriter<Bytes>),
+    Parquet(Box<ParquetWriter<Bytes>>),
+}
+
+impl Rows {
+    /// Opens what the flags name, for objects of this bucket.
+    pub(crate) fn open(arguments: &OutputArguments, bucket: &str) -> Result<(Destination, Self), Failure> {
+        let (destination, bytes) = Destination::open(arguments.out.as_deref())?;
+        let name = &destination.name;
+        let rows = match format(arguments) {
+            ListFormat::Ndjson => Self::Ndjson(NdjsonWriter::new(name, bytes)),
+            ListFormat::Csv => Self::Csv(CsvWriter::new(name, bytes, bucket)?),
+            ListFormat::Parquet => Self::Parquet(Box::new(ParquetWriter::new(name, bytes, bucket)?)),
+        };
+        Ok((destination, rows))
+    }
+}
+
+impl ObjectWriter for Rows {
+    type Output = Bytes;
+
+    fn write(&mut self, objects: &Batch) -> Result<(), bulk_s3::Error> {
+        match self {
+            Self::Ndjson(writer) => writer.write(objects),
+            Self::Csv(writer) => writer.write(objects),
+            Self::Parquet(writer) => writer.write(objects),
+        }
+    }
+
+    fn finish(self) -> Result<Bytes, bulk_s3::Error> {
+        match self {
+            Self::Ndjson(writer) => writer.finish(),
+            Self::Csv(writer) => writer.finish(),
+            Self::Parquet(writer) => writer.finish(),
+        }
+    }
+}
+
+/// In which format objects are written: as it is said, else as the file's name has it.
+pub(crate) fn format(arguments: &OutputArguments) -> ListFormat {
+    let extension = || arguments.out.as_ref()?.extension()?.to_str().map(str::to_ascii_lowercase);
+    arguments.format.unwrap_or_else(|| match extension().as_deref() {
+        Some("csv") => ListFormat::Csv,
+        Some("parquet") => ListFormat::Parquet,
+        _ => ListFormat::Ndjson,
+    })
+}
+
+/// Refuses what cannot be written to standard output.
+pub(crate) fn check(arguments: &OutputArguments, is_json: bool) -> Result<(), Failure> {
+    if is_json && arguments.out.is_none() {
+        return Err(Failure::usage("--json has standard output for its events: --out FILE is for the keys"));
+    }
+    if format(arguments) == ListFormat::Parquet && arguments.out.is_none() {
+        return Err(Failure::usage("--format parquet needs --out FILE"));
+    }
+    Ok(())
+}
+
+/// A file beside `path` that is to get its name, and a handle to write to it.
+fn part_of(path: &Path) -> Result<(NamedTempFile, File), Failure> {
+    let failed = |error: io::Error| Failure::usage(format!("cannot write {}: {error}", path.display()));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    // Such as any other file gets: the process's mask applies.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let part = builder.prefix(".bulk-part-").tempfile_in(folder).map_err(failed)?;
+    let file = part.reopen().map_err(failed)?;
+    Ok((part, file))
+}
+
+/// Whether it says that a reader of standard output has gone.
+pub(crate) fn is_closed_pipe(failure: &Failure) -> bool {
+    let is_closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    failure.error.chain().any(|cause| cause.downcast_ref().is_some_and(is_closed))
+}

@@ -1,0 +1,267 @@
+//! `bulk sync`: what changed in a bucket is fetched, stored, and marked known.
+
+mod left_out;
+mod target;
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bulk_core::{Algorithm, Digest};
+use bulk_s3::{
+    Change, Deletions, Job, KeyRange, KnownObjects, Page, Quarantined, SyncCounts, SyncOptions, SyncStep, diff_pages,
+};
+use futures::{StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval_at};
+
+use self::left_out::LeftOut;
+use self::target::Target;
+use crate::arguments::{Common, Sync, SyncDeletions};
+use crate::exit::{Exit, Failure};
+use crate::headway::Headway;
+use crate::keys::{Keys, Listed, SAY_EVERY};
+use crate::report::{Report, size};
+use crate::store;
+
+pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let target = Target::of(&sync.target, common.json)?;
+    let place = target.place_of_store(&sync.store)?;
+    let keys = Keys::open(&sync.source, &sync.bucket, &sync.keys, report).await?;
+    if common.dry_run {
+        let known = place.look(&sync.store, keys.bucket.name(), report).await?;
+        return plan(sync, &keys, known, common, report).await;
+    }
+    let _folder = target.lock_folder()?;
+    let store = place.open(&sync.store, keys.bucket.name(), true, report).await?;
+    let sink = target.open(&sync.target, &store).await?;
+    let _table = target.lock_table().await?;
+    let job = keys.job(sync.compare, &*store.known, format!("{}; deletions: {:?}", sink.identity(), sync.deletions));
+    let path = match &sync.checkpoint.checkpoint {
+        Some(path) => Some(path.clone()),
+        None => place_of_checkpoint(&target, &place, &job)?,
+    };
+    let headway = Headway::open(path.as_deref(), &sync.checkpoint, job, report)?;
+    let ranges = keys.split(headway.left().to_vec(), &*store.known).await?;
+    let mut pages = keys.pages(ranges).peekable();
+    if sync.deletions == SyncDeletions::Apply && !keys.asks_bucket() {
+        refuse_empty(Pin::new(&mut pages).peek().await, &sync.source)?;
+    }
+    let stretches = diff_pages(pages, store.known.clone(), keys.diff_options(sync.compare));
+    let options = options(sync, common, report);
+    let steps = bulk_s3::sync(stretches, Arc::new(keys.bucket.clone()), store.known, sink, options);
+    let run = Run {
+        headway,
+        left_out: LeftOut::default(),
+        listed: Listed::new(),
+        unchanged: 0,
+        is_removed: sync.deletions == SyncDeletions::Apply,
+        report,
+    };
+    run.follow(steps, common).await
+}
+
+/// Refuses a listing from elsewhere that has nothing: it is likelier to be of another bucket, or cut, than all to be gone.
+fn refuse_empty(first: Option<&Result<Page, bulk_s3::Error>>, source: &str) -> Result<(), Failure> {
+    match first {
+        Some(Ok(page)) if page.range == KeyRange::all() && page.keys == 0 => Err(Failure::usage(format!(
+            "the listing has no key of {source}: with --deletions apply all that is known would be removed"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn options(sync: &Sync, common: &Common, report: &Report) -> SyncOptions {
+    let mut options = SyncOptions::default();
+    options.objects.concurrency = common.jobs_of_small();
+    options.objects.budget = sync.memory;
+    let observer = report.clone();
+    options.objects.observer = Arc::new(move |event: &bulk_core::Event<'_>| observer.on_download(event));
+    options.objects.stop = common.stop.clone();
+    options.deletions = match sync.deletions {
+        SyncDeletions::Report => Deletions::Report,
+        SyncDeletions::Apply => Deletions::Apply,
+        SyncDeletions::Ignore => Deletions::Ignore,
+    };
+    options
+}
+
+/// A sync under way.
+struct Run<'a> {
+    headway: Headway,
+    left_out: LeftOut,
+    listed: Listed,
+    unchanged: u64,
+    /// Whether what is gone is removed, and not only told.
+    is_removed: bool,
+    report: &'a Report,
+}
+
+impl Run<'_> {
+    async fn follow(mut self, mut steps: bulk_s3::SyncRun, common: &Common) -> Result<Exit, Failure> {
+        let mut ticks = interval_at(Instant::now() + SAY_EVERY, SAY_EVERY);
+        loop {
+            let step = tokio::select! {
+                step = steps.next() => step,
+                _ = ticks.tick() => {
+                    self.headway.save()?;
+                    self.say("progress", &steps.counts());
+                    continue;
+                }
+            };
+            match step {
+                None => break,
+                Some(Ok(step)) => self.take(step)?,
+                Some(Err(error)) => {
+                    self.headway.save()?;
+                    self.say("progress", &steps.counts());
+                    let is_stop = matches!(error, bulk_s3::Error::Request(bulk_core::Error::Interrupted { .. }));
+                    return if is_stop && common.stop.is_cancelled() {
+                        Ok(Exit::Interrupted)
+                    } else {
+                        Err(error.into())
+                    };
+                }
+            }
+        }
+        let counts = steps.counts();
+        self.say("synced", &counts);
+        self.headway.finish()?;
+        if counts.quarantined > 0 {
+            let objects = counts.quarantined;
+            self.report.warn(format!("{objects} objects are left out; the next run tries them again"));
+            return Ok(Exit::Incomplete);
+        }
+        Ok(Exit::Done)
+    }
+
+    fn take(&mut self, step: SyncStep) -> Result<(), Failure> {
+        match step {
+            SyncStep::Done(stretch) => {
+                self.listed.add(stretch.keys);
+                self.unchanged += stretch.unchanged;
+                if !self.left_out.keeps_back(&stretch.range) {
+                    self.headway.done(&stretch)?;
+                }
+            }
+            SyncStep::Quarantined(Quarantined { key, etag, reason, .. }) => {
+                let etag = etag.as_ref().map(|etag| etag.as_str());
+                let version = etag.map(|etag| format!(" ({etag})")).unwrap_or_default();
+                let text = format!("left out: {key:?}{version}: {reason}");
+                let fields = json!({"key": key, "etag": etag, "reason": reason.to_string()});
+                self.report.alert("quarantined", &text, fields);
+                self.left_out.add(key);
+            }
+            SyncStep::Removed { key, etag } => {
+                let text = match self.is_removed {
+                    true => format!("removed: {key:?}"),
+                    false => format!("gone from the bucket: {key:?}"),
+                };
+                let etag = etag.as_ref().map(|etag| etag.as_str());
+                self.report.event("removed", &text, json!({"key": key, "etag": etag}));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn say(&self, event: &str, counts: &SyncCounts) {
+        let (keys, unchanged, seconds) = (self.listed.keys(), self.unchanged, self.listed.seconds());
+        let gone = if self.is_removed { "removed" } else { "gone" };
+        let text = format!(
+            "{keys} keys compared in {seconds:.1} s, {unchanged} as they are known; {} objects fetched ({}), {} stored, {} of known content, {} {gone}, {} left out",
+            counts.fetched,
+            size(counts.bytes),
+            counts.stored,
+            counts.unchanged_content,
+            counts.removed,
+            counts.quarantined,
+        );
+        let fields = json!({
+            "keys": keys, "unchanged": unchanged, "fetched": counts.fetched, "bytes": counts.bytes,
+            "stored": counts.stored, "unchanged_content": counts.unchanged_content, "removed": counts.removed,
+            "quarantined": counts.quarantined, "seconds": seconds,
+        });
+        self.report.event(event, &text, fields);
+    }
+}
+
+/// Where it is kept how far this job has come. None if nobody says where such things are kept.
+fn place_of_checkpoint(target: &Target<'_>, place: &store::Place, job: &Job) -> Result<Option<PathBuf>, Failure> {
+    let text = serde_json::to_vec(job).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let mut name = Digest::of(Algorithm::Sha256, &text).to_hex();
+    name.truncate(16);
+    let name = format!("sync-{name}.checkpoint");
+    let (folder, name) = match (target.state_folder(), place) {
+        (Some(folder), _) => (folder, name),
+        (None, store::Place::File(path)) => {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            (path.parent().unwrap_or(Path::new("")).to_owned(), format!("{file}-{name}"))
+        }
+        (None, store::Place::Database(_)) => match state_folder() {
+            Some(folder) => (folder, name),
+            None => return Ok(None),
+        },
+    };
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Failure::usage(format!("cannot keep a checkpoint in {}: {error}", folder.display())))?;
+    Ok(Some(folder.join(name)))
+}
+
+/// <https://specifications.freedesktop.org/basedir/latest/>
+fn state_folder() -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = of("XDG_STATE_HOME").or_else(|| Some(of("HOME")?.join(".local/state")));
+    Some(state?.join("bulk"))
+}
+
+/// Says what a run would do, from the beginning.
+async fn plan(
+    sync: &Sync,
+    keys: &Keys,
+    known: Arc<dyn KnownObjects>,
+    common: &Common,
+    report: &Report,
+) -> Result<Exit, Failure> {
+    let ranges = keys.split(vec![KeyRange::all()], &*known).await?;
+    let mut stretches = diff_pages(keys.pages(ranges), known, keys.diff_options(sync.compare));
+    let mut listed = Listed::new();
+    let mut counts = bulk_s3::Counts::default();
+    let mut bytes = 0_u64;
+    loop {
+        let Some(stretch) = common.stop.run_until_cancelled(stretches.try_next()).await else {
+            return Ok(Exit::Interrupted);
+        };
+        let Some(stretch) = stretch? else { break };
+        counts.add(&stretch);
+        for change in stretch.changes() {
+            if let Change::Added(object) | Change::Modified { after: object, .. } = change {
+                bytes = bytes.saturating_add(object.size.unwrap_or_default());
+            }
+        }
+        listed.add(stretch.keys);
+        listed.tell(counts.added + counts.modified + counts.removed, "changes found", report);
+    }
+    let gone = match sync.deletions {
+        SyncDeletions::Report => format!("tell of {} that are gone, and ", counts.removed),
+        SyncDeletions::Apply => format!("remove {} that are gone, and ", counts.removed),
+        SyncDeletions::Ignore => String::new(),
+    };
+    let text = format!(
+        "fetch {} new objects and {} that are others now ({}), {gone}leave {} as they are, of {} keys",
+        counts.added,
+        counts.modified,
+        size(bytes),
+        counts.unchanged,
+        counts.keys,
+    );
+    let mut fields = json!({
+        "keys": counts.keys, "added": counts.added, "modified": counts.modified, "unchanged": counts.unchanged,
+        "bytes": bytes,
+    });
+    if sync.deletions != SyncDeletions::Ignore {
+        fields["removed"] = Value::from(counts.removed);
+    }
+    report.planned(&text, fields);
+    Ok(Exit::Done)
+}
