@@ -124,14 +124,18 @@ impl Keys {
         if self.asks_bucket() { in_order(pages, &ranges, &std::env::temp_dir()) } else { pages }
     }
 
-    /// Cuts stretches by what is known, so that all connections have work at once.
+    /// Cuts stretches by what is known, so that all connections have work at once, and in the order of the keys: who wants
+    /// them in that order does not have to keep much of what comes from behind.
     pub(crate) async fn split(
         &self,
         ranges: Vec<KeyRange>,
         known: &dyn KnownObjects,
     ) -> Result<Vec<KeyRange>, bulk_s3::Error> {
+        const STRETCHES_EACH: usize = 16;
         match self.listing {
-            Listing::Bucket { listers } => split_ranges(known, ranges, &self.prefix, listers).await,
+            Listing::Bucket { listers } => {
+                split_ranges(known, ranges, &self.prefix, listers.saturating_mul(STRETCHES_EACH)).await
+            }
             Listing::Files(_) | Listing::Inventory { .. } => Ok(ranges),
         }
     }

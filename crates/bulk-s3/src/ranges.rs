@@ -1,36 +1,30 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::KeyRange;
-use crate::split_point::Alphabet;
+use crate::gauge::Gauge;
 
-/// A range is cut in two if it is likely to have this many pages still.
-const WORTH_A_CUT: f64 = 2.0;
-/// Cuts in vain that a range is allowed beyond two for each page that it has brought.
-const MISSES: u64 = 24;
-/// One page in so many may be that of a poor cut.
-const POOR: u64 = 20;
-/// Pages that tell how dense keys are.
-const LOOK_BACK: u64 = 8;
+/// A range is cut if it is likely to have this many pages still.
+const WORTH_A_CUT: f64 = 4.0;
+/// Pages that are left to a range that is cut, if it has twice as many: the more, the longer the listing has proved to be.
+const LEFT: (f64, f64) = (8.0, 64.0);
 
 /// Who lists what: the ranges of one listing, and where each of them stands.
 ///
 /// A worker takes a range, lists it page by page from its beginning, and says so. If no range is left, it takes what is
-/// behind a [cut](Alphabet::split_point) through the one that is likely to have most before it.
+/// behind a cut through the one that is likely to have most before it: a few pages [ahead](Gauge::ahead), as the keys that
+/// were listed there tell. So work goes on near the front, and what comes of a cut tells where to make the next one.
 #[derive(Debug)]
 pub(crate) struct Ranges {
     waiting: VecDeque<KeyRange>,
     running: BTreeMap<Lane, Running>,
     next_lane: u64,
-    alphabet: Alphabet,
     /// Whether running ranges may be cut.
     can_split: bool,
-    /// Where a range that has no end is likely to have it.
+    /// Where a range that has no end has it.
     ceiling: Option<String>,
-    /// Pages that have come, and cuts that brought no more than one of them, with keys or without.
+    connections: usize,
+    /// Pages that have come.
     pages: u64,
-    poor: u64,
-    /// Poor cuts that are allowed beyond a share of the pages: where keys are has to be found out first.
-    allowed: u64,
 }
 
 /// The run of a worker through one range.
@@ -39,17 +33,13 @@ pub(crate) struct Lane(pub(crate) u64);
 
 #[derive(Debug)]
 struct Running {
-    /// A place in it that was passed not long ago, and how many pages ago: what came since tells how dense keys are here.
-    passed: (Option<String>, u64),
     /// What is left of it: it begins behind the last key that was listed.
     left: KeyRange,
-    pages: u64,
-    /// Cuts since the last one that had keys behind it, and all of them that had none.
-    misses: u32,
-    all_misses: u64,
-    /// Whether the outcome of a cut is awaited.
-    is_cut: bool,
-    /// The range that this was cut off, until it has brought a page.
+    /// How dense its keys are; before its first page, those of the range that it was cut off.
+    gauge: Option<Gauge>,
+    /// Whether no page has come yet.
+    is_new: bool,
+    /// The range that this was cut off, until a page has come.
     parent: Option<Lane>,
 }
 
@@ -61,33 +51,22 @@ impl Ranges {
             waiting: ranges.into_iter().filter(|range| !range.is_empty()).collect(),
             running: BTreeMap::new(),
             next_lane: 0,
-            alphabet: Alphabet::default(),
             can_split: connections > 1,
+            connections: connections.max(1),
             pages: 0,
-            poor: 0,
-            allowed: 2 * connections as u64,
         }
     }
 
     /// A range for a worker that has none. `None`: there is none now, but may be when another has brought a page, unless
     /// [all is done](Self::is_done).
     pub(crate) fn take(&mut self) -> Option<(Lane, KeyRange)> {
-        let (range, parent) = match self.waiting.pop_front() {
-            Some(range) => (range, None),
+        let (range, gauge, parent) = match self.waiting.pop_front() {
+            Some(range) => (range, None, None),
             None => self.cut()?,
         };
         let lane = Lane(self.next_lane);
         self.next_lane += 1;
-        let running = Running {
-            passed: (range.after.clone(), 0),
-            left: range.clone(),
-            pages: 0,
-            misses: 0,
-            all_misses: 0,
-            is_cut: false,
-            parent,
-        };
-        self.running.insert(lane, running);
+        self.running.insert(lane, Running { left: range.clone(), gauge, is_new: true, parent });
         Some((lane, range))
     }
 
@@ -101,42 +80,27 @@ impl Ranges {
         last: Option<&str>,
         has_more: bool,
     ) -> Option<(KeyRange, bool)> {
-        if let Some(last) = last {
-            self.alphabet.learn(last);
-        }
         let running = self.running.get_mut(&lane)?;
-        running.pages += 1;
         self.pages += 1;
-        running.passed.1 += 1;
-        if running.passed.1 > LOOK_BACK {
-            running.passed = (running.left.after.clone(), 1);
+        match (&mut running.gauge, first, last) {
+            (Some(gauge), Some(_), Some(last)) if !running.is_new => gauge.push(last),
+            (gauge, Some(first), Some(last)) if first < last => *gauge = Some(Gauge::new(first, last)),
+            _ => {}
         }
+        running.is_new = false;
+        running.parent = None;
         let until = running.left.until.as_deref();
-        let has_keys = first.is_some_and(|first| until.is_none_or(|until| first <= until));
         let to = match (has_more, last) {
             (true, Some(last)) if until.is_none_or(|until| last < until) => Some(last.to_owned()),
             // A page without keys is no step.
             (true, None) => return Some((KeyRange::new(running.left.after.clone(), running.left.after.clone()), true)),
             _ => None,
         };
-        let parent = running.parent.take();
         let goes_on = to.is_some();
-        if !goes_on && running.pages == 1 && parent.is_some() {
-            self.poor += 1;
-        }
         let to = to.or_else(|| running.left.until.clone());
         let listed = KeyRange::new(std::mem::replace(&mut running.left.after, to.clone()), to);
         if !goes_on {
             self.running.remove(&lane);
-        }
-        if let Some(parent) = parent.and_then(|parent| self.running.get_mut(&parent)) {
-            parent.is_cut = false;
-            if has_keys {
-                parent.misses = 0;
-            } else {
-                parent.misses += 1;
-                parent.all_misses += 1;
-            }
         }
         Some((listed, goes_on))
     }
@@ -149,10 +113,13 @@ impl Ranges {
         let (start, until, parent) = (left.after.clone(), left.until.clone(), *parent);
         // Its own end is where this one begins, unless it was cut elsewhere meanwhile, or has come to its end.
         match self.running.get_mut(&parent) {
-            Some(parent) if parent.left.until == start => parent.left.until = until,
+            Some(running) if running.left.until == start => running.left.until = until,
             _ => return false,
         }
         self.running.remove(&lane);
+        for cut_off in self.running.values_mut().filter(|running| running.parent == Some(lane)) {
+            cut_off.parent = Some(parent);
+        }
         true
     }
 
@@ -162,46 +129,119 @@ impl Ranges {
     }
 
     /// Cuts the range that is likely to have most before it.
-    fn cut(&mut self) -> Option<(KeyRange, Option<Lane>)> {
-        if !self.can_split || self.poor > self.allowed + self.pages / POOR {
+    fn cut(&mut self) -> Option<(KeyRange, Option<Gauge>, Option<Lane>)> {
+        let new = self.running.values().filter(|running| running.is_new && running.parent.is_some()).count();
+        let listed = self.running.values().filter(|running| !running.is_new).count();
+        // Where there are no keys, all cuts are in vain. So there are no more untried ones than ranges that had some.
+        if !self.can_split || new >= listed.max(1) {
             return None;
         }
-        let alphabet = &self.alphabet;
+        let left = (self.pages as f64 / self.connections as f64 / 4.0).clamp(LEFT.0, LEFT.1);
         let worth = |running: &Running| {
-            let at = running.left.after.as_deref()?;
-            // Without a page its beginning is no key, and says nothing.
-            let is_open = running.passed.1 > 0 && !running.is_cut && running.all_misses < MISSES + 2 * running.pages;
-            if !is_open {
-                return None;
-            }
-            let until = running.left.until.as_deref().or(self.ceiling.as_deref());
-            let (passed, since) = &running.passed;
-            let done = alphabet.fraction(passed.as_deref().unwrap_or(""), at, until);
-            let pages = if done > 0.0 { *since as f64 * (1.0 - done) / done } else { f64::INFINITY };
-            (pages >= WORTH_A_CUT).then_some(pages)
+            let (gauge, at) = (running.gauge.as_ref()?, running.left.after.as_deref()?);
+            let pages = running.left.until.as_deref().map_or(f64::INFINITY, |until| gauge.pages(at, until));
+            let least = if running.is_new { 2.0 * left } else { WORTH_A_CUT };
+            (pages >= least).then_some(pages)
         };
         let mut candidates: Vec<(f64, Lane)> =
             self.running.iter().filter_map(|(lane, running)| Some((worth(running)?, *lane))).collect();
         candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for (_, lane) in candidates {
+        for (pages, lane) in candidates {
             let Some(running) = self.running.get_mut(&lane) else { continue };
-            let Some(at) = running.left.after.as_deref() else { continue };
+            let (Some(gauge), Some(at)) = (&running.gauge, running.left.after.as_deref()) else { continue };
             let until = running.left.until.as_deref().or(self.ceiling.as_deref());
-            match self.alphabet.split_point(at, until, running.misses) {
-                Some(point) => {
-                    let cut_off = KeyRange::new(Some(point.clone()), running.left.until.replace(point));
-                    running.is_cut = true;
-                    // It ends elsewhere now, so what was passed before says less.
-                    running.passed = (running.left.after.clone(), 0);
-                    return Some((cut_off, Some(lane)));
-                }
-                None => {
-                    // The other kind of guess, next time.
-                    running.misses += 1;
-                    running.all_misses += 1;
-                }
+            // What is too far ahead may be behind all that there is.
+            let distances = std::iter::successors(Some((pages / 2.0).min(left)), |pages| Some(pages / 2.0));
+            let point = distances
+                .take_while(|pages| *pages >= 1.0)
+                .filter_map(|pages| gauge.ahead(at, pages))
+                .find(|point| point.as_str() > at && until.is_none_or(|until| point.as_str() < until));
+            if let Some(point) = point {
+                let cut_off = KeyRange::new(Some(point.clone()), running.left.until.replace(point));
+                return Some((cut_off, running.gauge.clone(), Some(lane)));
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bulk_testkit::s3::{KeySpace, Layout};
+
+    use super::Ranges;
+    use crate::KeyRange;
+
+    const PAGE: usize = 1000;
+
+    /// Lists with so many connections, each of which is answered in the same time, and gives how often they were asked all
+    /// at once, and the requests.
+    fn list(keys: &[String], connections: usize) -> (usize, usize) {
+        let mut ranges = Ranges::new("", [KeyRange::all()], connections);
+        let mut working = HashMap::new();
+        let mut listed = Vec::new();
+        let (mut rounds, mut requests) = (0, 0);
+        while !ranges.is_done() {
+            while working.len() < connections {
+                let Some((lane, range)) = ranges.take() else { break };
+                working.insert(lane, range.after);
+            }
+            rounds += 1;
+            requests += working.len();
+            let mut lanes: Vec<_> = working.keys().copied().collect();
+            lanes.sort();
+            for lane in lanes {
+                let after = &working[&lane];
+                let from = after.as_ref().map_or(0, |after| keys.partition_point(|key| key <= after));
+                let page = &keys[from..keys.len().min(from + PAGE)];
+                let (first, last) = (page.first().map(String::as_str), page.last().map(String::as_str));
+                let (stretch, goes_on) = ranges.advance(lane, first, last, from + PAGE < keys.len()).unwrap();
+                listed.push(stretch);
+                if goes_on {
+                    working.insert(lane, last.map(str::to_owned));
+                } else {
+                    working.remove(&lane);
+                }
+            }
+        }
+        listed.sort_by(|a, b| a.after.cmp(&b.after));
+        assert!(listed.windows(2).all(|pair| pair[0].until == pair[1].after), "{listed:?}");
+        assert_eq!((&listed[0].after, &listed[listed.len() - 1].until), (&None, &None));
+        (rounds, requests)
+    }
+
+    /// Hexadecimal numbers without an order.
+    fn hashes(count: u64) -> Vec<String> {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut keys: Vec<String> = (0..count).map(|_| format!("media/{:032x}/full.jpg", random.u128(..))).collect();
+        keys.sort();
+        keys
+    }
+
+    /// One connection needs 300 rounds, of a request each. With 64 of them, which would be 5 rounds, the way to the places
+    /// where all of them find work takes 6, and few pages are left for each.
+    #[test]
+    fn connections_share_the_work_whatever_keys_look_like() {
+        const KEYS: u64 = 300_000;
+        let mut all = vec![("hashes", hashes(KEYS))];
+        for layout in Layout::ALL {
+            let space = KeySpace::new(layout, KEYS);
+            all.push((layout.name(), (0..KEYS).map(|index| space.key(index)).collect()));
+        }
+        let figures: Vec<_> = all.iter().map(|(name, keys)| (*name, list(keys, 64))).collect();
+        for (name, (rounds, requests)) in &figures {
+            assert!(*rounds <= 20 && *requests <= 520, "{name}: {rounds} rounds, {requests} requests: {figures:?}");
+        }
+    }
+
+    #[test]
+    fn one_connection_asks_for_each_page_once() {
+        let space = KeySpace::new(Layout::Builds, 10_000);
+        let keys: Vec<_> = (0..10_000).map(|index| space.key(index)).collect();
+        assert_eq!(list(&keys, 1), (10, 10));
+        assert_eq!(list(&[], 8), (1, 1));
+        assert_eq!(list(&keys[..1], 8), (1, 1));
     }
 }
