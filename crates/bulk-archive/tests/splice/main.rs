@@ -2,5 +2,6 @@
 
 mod damage;
 mod history;
+mod readers;
 mod support;
 mod written;
