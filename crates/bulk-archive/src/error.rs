@@ -90,12 +90,13 @@ pub enum Error {
         /// How many bytes the tar has, after decompression.
         offset: u64,
     },
-    /// A member would leave the folder, or is of a kind that is not extracted.
+    /// A member would leave the folder, or is of a kind that is not extracted, or an item cannot be a member.
     #[error("{file}: member {member:?} refused: {reason}")]
     Refused {
         /// The archive's name as it was given.
         file: String,
-        /// The member's name in the archive, of a very long one the beginning, or its path below the target.
+        /// The member's name in the archive, of a very long one the beginning, or its path below the target; of an item to
+        /// be written the id.
         member: String,
         /// Why.
         reason: Refusal,

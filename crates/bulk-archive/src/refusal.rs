@@ -1,6 +1,7 @@
 use std::fmt;
 
-/// Why a member of an archive is not extracted, however the options are set unless it says otherwise.
+/// Why a member of an archive is not extracted, however the options are set unless it says otherwise, or an item is not
+/// written as one.
 ///
 /// Every one of them is an attempt to write outside the folder, or something that a data set has no use for, or
 /// something that two readers of the archive would take for two different things.

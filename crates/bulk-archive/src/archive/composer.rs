@@ -76,7 +76,11 @@ impl<S: Read + Seek, W: Write, X: Write> Composer<S, W, X> {
         let name = name::of_id(id, &self.file)?;
         let content_len = content.len() as u64;
         if content_len > LONGEST_CONTENT {
-            return Err(Error::Refused { file: self.file.clone(), member: name, reason: Refusal::ContentTooLong });
+            return Err(Error::Refused {
+                file: self.file.clone(),
+                member: id.to_owned(),
+                reason: Refusal::ContentTooLong,
+            });
         }
         let len = header::entry_len(&name, content_len, mtime);
         self.end_before(id, len)?;
@@ -107,7 +111,7 @@ impl<S: Read + Seek, W: Write, X: Write> Composer<S, W, X> {
             }
         }
         let plain = self.inflate(number)?;
-        for (entry, content) in with_contents(&block.entries(&self.file)?) {
+        for (entry, content) in with_contents(&block.entries()?) {
             self.put(&entry.id, entry.mtime, &plain[content], Some(entry.hash))?;
         }
         // The same entries from a border on make the same block.
@@ -182,7 +186,7 @@ impl<S: Read + Seek, W: Write, X: Write> Composer<S, W, X> {
                     Some(settled) => settled,
                     None => self.settled(&block)?,
                 };
-                let entries = with_contents(&block.entries(&self.file)?)
+                let entries = with_contents(&block.entries()?)
                     .map(|(entry, content)| RawEntry {
                         id: entry.id.clone(),
                         mtime: entry.mtime,

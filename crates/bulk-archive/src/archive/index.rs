@@ -15,6 +15,7 @@
 use std::{
     fmt,
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
@@ -125,6 +126,7 @@ pub struct IndexedBlock {
     /// Where the entries begin in the body, and the record in the index.
     entries_at: usize,
     offset: u64,
+    file: Arc<str>,
 }
 
 /// Where a block is and what it must be.
@@ -179,8 +181,8 @@ impl IndexedBlock {
     ///
     /// # Errors
     /// [`Error::Index`] where they do not fit the block.
-    pub fn entries(&self, file: &str) -> Result<Vec<IndexedEntry>, Error> {
-        self.decode().ok_or_else(|| bad(file, self.offset, "the entries of a block are malformed"))
+    pub fn entries(&self) -> Result<Vec<IndexedEntry>, Error> {
+        self.decode().ok_or_else(|| bad(&self.file, self.offset, "the entries of a block are malformed"))
     }
 
     fn decode(&self) -> Option<Vec<IndexedEntry>> {
@@ -301,7 +303,7 @@ impl<X: Write> IndexWriter<X> {
 /// An index that is read block by block, in constant memory.
 pub struct ArchiveIndex<R> {
     input: BufReader<R>,
-    file: String,
+    file: Arc<str>,
     recipe: Recipe,
     summary: ArchiveSummary,
     crc: crc32fast::Hasher,
@@ -361,7 +363,7 @@ impl<R: Read + Seek> ArchiveIndex<R> {
         crc.update(&header);
         Ok(ArchiveIndex {
             input: BufReader::with_capacity(64 * 1024, input),
-            file: file.to_owned(),
+            file: file.into(),
             recipe,
             summary,
             crc,
@@ -445,7 +447,16 @@ impl<R: Read + Seek> ArchiveIndex<R> {
             crc: u32::from_le_bytes(*crc),
             begins_chain: begins_chain == 1,
         };
-        fits.then_some(IndexedBlock { number: self.read.blocks, place, entries, first, body, entries_at, offset })
+        fits.then_some(IndexedBlock {
+            number: self.read.blocks,
+            place,
+            entries,
+            first,
+            body,
+            entries_at,
+            offset,
+            file: Arc::clone(&self.file),
+        })
     }
 
     fn read_array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
@@ -457,7 +468,7 @@ impl<R: Read + Seek> ArchiveIndex<R> {
     fn read_into(&mut self, into: &mut [u8]) -> Result<(), Error> {
         self.input.read_exact(into).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => bad(&self.file, self.offset, "it is cut short"),
-            _ => Error::Io { file: self.file.clone(), offset: Some(self.offset), source },
+            _ => Error::Io { file: self.file.to_string(), offset: Some(self.offset), source },
         })?;
         self.crc.update(into);
         self.offset += into.len() as u64;

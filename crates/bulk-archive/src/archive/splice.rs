@@ -250,7 +250,7 @@ where
         if !is_before_next {
             return self.composer.put_block(block);
         }
-        let entries = block.entries(&self.changes.file)?;
+        let entries = block.entries()?;
         if !self.is_changed(&entries)? {
             return self.composer.put_block(block);
         }

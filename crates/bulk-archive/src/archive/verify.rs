@@ -35,7 +35,7 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
         let plain = chains.inflate(block.number, &mut archive)?;
         crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
         end = place.offset + place.len;
-        let entries = block.entries(&file)?;
+        let entries = block.entries()?;
         for (at, (entry, content)) in with_contents(&entries).enumerate() {
             let wrong = |reason: &str| corrupt(place.offset, format!("the entry of {:?}: {reason}", entry.id));
             let is_first = block.number == 0 && at == 0;

@@ -16,6 +16,10 @@ use crate::Error;
 /// How a new archive is made.
 ///
 /// All but `threads` decide about its bytes. A splice keeps what the archive was made with.
+///
+/// Measured with JSON documents of 0.5 to 20 KB (zlib-rs 0.6): the defaults give archives 1.9% larger than `gzip -6`. Blocks
+/// of 64 KiB in such chains give 1.3% and cost a third more for each change; chains as short as their blocks (all of 256 KiB)
+/// give 2.0%, and a change costs more than twice as much.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArchiveOptions {

@@ -44,7 +44,7 @@ fn the_index_says_what_stands_where() {
         assert_eq!((block.offset(), block.plain_offset()), (offset, plain_offset));
         (offset, plain_offset) = (offset + block.len(), plain_offset + block.plain_len());
         chains += u64::from(block.begins_chain());
-        let of_block = block.entries(NAME).unwrap();
+        let of_block = block.entries().unwrap();
         assert_eq!(of_block[0].id, block.first_id());
         entries.extend(of_block);
     }
