@@ -252,7 +252,8 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         self.summary.len += len;
     }
 
-    /// Copies the run at hand. Between files [`io::copy`] leaves that to the kernel, which shares what it can.
+    /// Copies the run at hand. Between files [`io::copy`] leaves that to the kernel (`copy_file_range` on Linux), which
+    /// shares what it can on file systems that know how. It does not say which side an error is from.
     fn copy_run(&mut self) -> Result<(), Error> {
         let run = std::mem::take(&mut self.run);
         if run.is_empty() {

@@ -212,6 +212,59 @@ fn blocks_of_another_compressor_are_made_anew_or_copied() {
     assert!(redone == build(&model, &short()));
 }
 
+/// A disk with so many bytes left.
+struct Disk(usize);
+
+impl io::Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.min(bytes.len()) {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
+            len => {
+                self.0 -= len;
+                Ok(len)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_wherever_it_strikes() {
+    let model = items(0..400, 2500);
+    let pair = build(&model, &short());
+    let write = |archive, index| -> Result<(), Error> {
+        let mut writer = ArchiveWriter::new(Disk(archive), Disk(index), NAME, &short())?;
+        for (id, (mtime, content)) in &model {
+            writer.append(id, *mtime, content)?;
+        }
+        writer.finish().map(drop)
+    };
+    let respliced = |archive, index| -> Result<(), Error> {
+        let changes = [Ok(put("000100", 1_400_097_700, &model["000100"].1)), Ok(remove("000200x"))];
+        splice(pair.open()?, changes, Disk(archive), Disk(index), &SpliceOptions::default(), |_, _| {}).map(drop)
+    };
+    let (archive, index) = (pair.archive.len(), pair.index.len());
+    let full = |outcome: Result<(), Error>| match outcome.unwrap_err() {
+        Error::Output { source, .. } => assert_eq!(source.kind(), io::ErrorKind::StorageFull),
+        other => panic!("{other}"),
+    };
+    for part in 0..40 {
+        full(write(archive * part / 40, usize::MAX));
+        full(write(usize::MAX, index * part / 40));
+        full(respliced(archive * part / 40, usize::MAX));
+        full(respliced(usize::MAX, index * part / 40));
+    }
+    for missing in 1..20 {
+        full(write(archive - missing, usize::MAX));
+        full(respliced(usize::MAX, index - missing));
+    }
+    write(archive, index).unwrap();
+    respliced(archive, index).unwrap();
+}
+
 #[test]
 fn files_are_spliced_as_bytes_are() {
     let folder = tempfile::tempdir().unwrap();
