@@ -2,7 +2,7 @@ use std::io;
 
 use crate::{Codec, Limit, Refusal};
 
-/// Why a file could not be decoded or extracted.
+/// Why a file could not be decoded, extracted or written.
 ///
 /// Offsets count the compressed bytes from the beginning of the file, but for [`Tar`](Error::Tar) and
 /// [`TarTruncated`](Error::TarTruncated), which count the bytes of the tar. For bzip2 they are the byte in which the
@@ -12,10 +12,11 @@ use crate::{Codec, Limit, Refusal};
 /// An [`io::Error`] made from it keeps it as its inner error and has the kind
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) for [`Truncated`](Error::Truncated) and
 /// [`TarTruncated`](Error::TarTruncated), [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt),
-/// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused) and
-/// [`LimitExceeded`](Error::LimitExceeded), [`Unsupported`](io::ErrorKind::Unsupported) for
-/// [`CodecDisabled`](Error::CodecDisabled), and the kind of its source for [`Io`](Error::Io) and
-/// [`Write`](Error::Write).
+/// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused),
+/// [`LimitExceeded`](Error::LimitExceeded), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
+/// [`NotCanonical`](Error::NotCanonical), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
+/// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled), and the kind of its source
+/// for [`Io`](Error::Io), [`Write`](Error::Write), [`Output`](Error::Output) and [`Changes`](Error::Changes).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -89,12 +90,13 @@ pub enum Error {
         /// How many bytes the tar has, after decompression.
         offset: u64,
     },
-    /// A member would leave the folder, or is of a kind that is not extracted.
+    /// A member would leave the folder, or is of a kind that is not extracted, or an item cannot be a member.
     #[error("{file}: member {member:?} refused: {reason}")]
     Refused {
         /// The archive's name as it was given.
         file: String,
-        /// The member's name in the archive, of a very long one the beginning, or its path below the target.
+        /// The member's name in the archive, of a very long one the beginning, or its path below the target; of an item to
+        /// be written the id.
         member: String,
         /// Why.
         reason: Refusal,
@@ -121,6 +123,59 @@ pub enum Error {
         /// What the operating system or `on_write` said.
         source: io::Error,
     },
+    /// An archive or its index could not be written, or a thread could not be had.
+    #[error("{file}: cannot write")]
+    Output {
+        /// The archive's name as it was given.
+        file: String,
+        /// What the operating system or the output said.
+        source: io::Error,
+    },
+    /// Items, or changes of them, are not in the order of their ids, or an id comes twice.
+    #[error("{file}: the item {id:?} comes after {after:?}, against the order of ids")]
+    Unsorted {
+        /// The archive's name as it was given.
+        file: String,
+        /// The id at fault.
+        id: String,
+        /// The id before it.
+        after: String,
+    },
+    /// The changes for a splice could not be had.
+    #[error("{file}: cannot read the changes")]
+    Changes {
+        /// The archive's name as it was given.
+        file: String,
+        /// What their source said.
+        source: io::Error,
+    },
+    /// The index of an archive is damaged, or of another version.
+    #[error("{file}: bad index at its byte {offset}: {reason}; make it anew from the archive (`rebuild_index`)")]
+    Index {
+        /// The archive's name as it was given.
+        file: String,
+        /// The byte of the index at which the damaged part begins.
+        offset: u64,
+        /// What is wrong, for people.
+        reason: &'static str,
+    },
+    /// The index is not that of the archive.
+    #[error("{file}: the index belongs to another archive: {reason}; make it anew from this one (`rebuild_index`)")]
+    IndexMismatch {
+        /// The archive's name as it was given.
+        file: String,
+        /// What differs, for people.
+        reason: &'static str,
+    },
+    /// The archive is not what its items give, so that it has no index: it was made with other options, by another version of the
+    /// compressor, or by another program.
+    #[error("{file}: not as it would be made here, from byte {offset} on; make it anew from its items")]
+    NotCanonical {
+        /// The archive's name as it was given.
+        file: String,
+        /// The first byte that differs.
+        offset: u64,
+    },
 }
 
 impl Error {
@@ -136,7 +191,13 @@ impl Error {
             | Error::TarTruncated { file, .. }
             | Error::Refused { file, .. }
             | Error::LimitExceeded { file, .. }
-            | Error::Write { file, .. } => file,
+            | Error::Write { file, .. }
+            | Error::Output { file, .. }
+            | Error::Unsorted { file, .. }
+            | Error::Changes { file, .. }
+            | Error::Index { file, .. }
+            | Error::IndexMismatch { file, .. }
+            | Error::NotCanonical { file, .. } => file,
         }
     }
 
@@ -150,8 +211,15 @@ impl Error {
             | Error::TarTruncated { .. }
             | Error::Refused { .. }
             | Error::LimitExceeded { .. }
-            | Error::Write { .. } => None,
-            Error::Truncated { offset, .. } | Error::Corrupt { offset, .. } => Some(*offset),
+            | Error::Write { .. }
+            | Error::Output { .. }
+            | Error::Unsorted { .. }
+            | Error::Changes { .. }
+            | Error::Index { .. }
+            | Error::IndexMismatch { .. } => None,
+            Error::Truncated { offset, .. } | Error::Corrupt { offset, .. } | Error::NotCanonical { offset, .. } => {
+                Some(*offset)
+            }
         }
     }
 
@@ -193,6 +261,14 @@ impl Error {
             Error::Write { file, member, source } => {
                 Error::Write { file: file.clone(), member: member.clone(), source: same(source) }
             }
+            Error::Output { file, source } => Error::Output { file: file.clone(), source: same(source) },
+            Error::Unsorted { file, id, after } => {
+                Error::Unsorted { file: file.clone(), id: id.clone(), after: after.clone() }
+            }
+            Error::Changes { file, source } => Error::Changes { file: file.clone(), source: same(source) },
+            Error::Index { file, offset, reason } => Error::Index { file: file.clone(), offset: *offset, reason },
+            Error::IndexMismatch { file, reason } => Error::IndexMismatch { file: file.clone(), reason },
+            Error::NotCanonical { file, offset } => Error::NotCanonical { file: file.clone(), offset: *offset },
         }
     }
 
@@ -220,12 +296,19 @@ fn same(error: &io::Error) -> io::Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         let kind = match &error {
-            Error::Io { source, .. } | Error::Write { source, .. } => source.kind(),
+            Error::Io { source, .. }
+            | Error::Write { source, .. }
+            | Error::Output { source, .. }
+            | Error::Changes { source, .. } => source.kind(),
+            Error::Unsorted { .. } => io::ErrorKind::InvalidInput,
             Error::CodecMismatch { .. }
             | Error::Corrupt { .. }
             | Error::Tar { .. }
             | Error::Refused { .. }
-            | Error::LimitExceeded { .. } => io::ErrorKind::InvalidData,
+            | Error::LimitExceeded { .. }
+            | Error::Index { .. }
+            | Error::IndexMismatch { .. }
+            | Error::NotCanonical { .. } => io::ErrorKind::InvalidData,
             Error::CodecDisabled { .. } => io::ErrorKind::Unsupported,
             Error::Truncated { .. } | Error::TarTruncated { .. } => io::ErrorKind::UnexpectedEof,
         };

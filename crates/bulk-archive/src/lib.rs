@@ -1,5 +1,5 @@
-//! Streaming decoders chosen by a file's content, with a block-parallel, CRC-checked bzip2 decoder, and safe extraction
-//! of tars.
+//! Streaming decoders chosen by a file's content, with a block-parallel, CRC-checked bzip2 decoder, safe extraction
+//! of tars, and compressed tars of items that are updated at the price of what changed.
 //!
 //! A [`Codec`] says what the bytes are: it is read off their beginning, and where the file's name says something else
 //! the file is refused. A [`Decoder`] turns the compressed bytes of an input into plain ones and is an
@@ -33,11 +33,53 @@
 //! On Unix, `extract` writes what comes out to a folder: the members of a tar, or the one file that it is. Nothing is
 //! made outside the folder, nothing torn stands under a final name, and archives made to fill the disk are stopped.
 //!
+//! # Archives of items that change
+//! An [`ArchiveWriter`] writes items (an id, a time, some JSON) as a `tar.gz` that every tar and gzip reads, and an index
+//! of it. [`splice()`] makes a new archive out of it and some changes: what they do not touch is copied as it is,
+//! compressed. The new archive is, byte by byte, what an [`ArchiveWriter`] would have made of the same items.
+//! [`ArchiveReader`] reads the items back; [`verify()`] checks an archive against its index, and [`rebuild_index`] makes
+//! that anew.
+//!
+//! ```
+//! # #[cfg(feature = "splice")] {
+//! use std::io::Cursor;
+//!
+//! use bulk_archive::{ArchiveOptions, ArchiveReader, ArchiveWriter, Change, IndexedArchive, Outcome, SpliceOptions, splice};
+//!
+//! // Files, opened for reading and writing, in place of vectors; see `ArchiveWriter` for how to replace them.
+//! let mut writer = ArchiveWriter::new(Vec::new(), Vec::new(), "scotus.tar.gz", &ArchiveOptions::default())?;
+//! writer.append("111014", 1_400_000_000, br#"{"case_name": "Brown v. Board of Education"}"#)?;
+//! writer.append("112876", 1_400_000_000, br#"{"case_name": "Roe"}"#)?;
+//! let (archive, index, summary) = writer.finish()?;
+//! assert_eq!(summary.entries, 2);
+//!
+//! let old = IndexedArchive::open(Cursor::new(&archive), Cursor::new(&index), "scotus.tar.gz")?;
+//! let content = br#"{"case_name": "Roe v. Wade"}"#.to_vec();
+//! let changes = [
+//!     Ok(Change::Remove { id: "107252".to_owned() }),
+//!     Ok(Change::Put { id: "112876".to_owned(), mtime: 1_400_000_060, content }),
+//! ];
+//! let (mut archive, mut index, mut told) = (Vec::new(), Vec::new(), Vec::new());
+//! let options = SpliceOptions::default();
+//! splice(old, changes, &mut archive, &mut index, &options, |id, outcome| told.push((id.to_owned(), outcome)))?;
+//! assert_eq!(told, [("107252".to_owned(), Outcome::Missing), ("112876".to_owned(), Outcome::Replaced)]);
+//!
+//! let mut reader = ArchiveReader::new(Cursor::new(archive), "scotus.tar.gz");
+//! let item = reader.next_item()?.unwrap();
+//! assert_eq!((item.id, item.mtime), ("111014", 1_400_000_000));
+//! assert_eq!(reader.next_item()?.unwrap().content, br#"{"case_name": "Roe v. Wade"}"#);
+//! assert_eq!(reader.next_item()?, None);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Features
 //! `bzip2`, `gzip`, `xz` and `zstd`, all on by default, each bring their codec. Detection knows every codec whatever
 //! the features; a file whose codec is left out gives [`Error::CodecDisabled`]. `extract`, on by default, brings
-//! extraction, on Unix.
+//! extraction, on Unix. `splice`, on by default, brings archives of items that change, and `gzip`.
 
+#[cfg(feature = "splice")]
+mod archive;
 #[cfg(feature = "bzip2")]
 mod bzip2;
 mod checkpoint;
@@ -56,6 +98,12 @@ mod xz;
 #[cfg(feature = "zstd")]
 mod zstandard;
 
+#[cfg(feature = "splice")]
+pub use crate::archive::{
+    ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Change, ContentHash, ForeignBlocks,
+    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, rebuild_index,
+    splice, verify,
+};
 #[cfg(all(feature = "extract", unix))]
 pub use crate::extract::{
     ArchiveName, ContentDigest, Destination, ExtractOptions, Extracted, Links, Member, MemberKind, extract,

@@ -1,6 +1,7 @@
 use std::fmt;
 
-/// Why a member of an archive is not extracted, however the options are set unless it says otherwise.
+/// Why a member of an archive is not extracted, however the options are set unless it says otherwise, or an item is not
+/// written as one.
 ///
 /// Every one of them is an attempt to write outside the folder, or something that a data set has no use for, or
 /// something that two readers of the archive would take for two different things.
@@ -44,6 +45,10 @@ pub enum Refusal {
     Fifo,
     /// The file has the set-user-ID or set-group-ID bit.
     SetId,
+    /// The name of an entry to be written has more than 255 bytes, which is the most that file systems take.
+    NameTooLong,
+    /// The content of an entry to be written is longer than 1 GiB.
+    ContentTooLong,
     /// The type of the member, given as its byte in the header, is none that is known here.
     UnknownType(u8),
 }
@@ -69,6 +74,8 @@ impl fmt::Display for Refusal {
             Refusal::Device => "it is a device",
             Refusal::Fifo => "it is a named pipe",
             Refusal::SetId => "it has the set-user-ID or set-group-ID bit",
+            Refusal::NameTooLong => "its name is longer than 255 bytes",
+            Refusal::ContentTooLong => "its content is longer than 1 GiB",
             Refusal::UnknownType(kind) => return write!(f, "its type {:?} is unknown", char::from(*kind)),
         })
     }

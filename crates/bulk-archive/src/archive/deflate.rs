@@ -1,0 +1,185 @@
+//! The bytes of the gzip member: its header, blocks, end and trailer.
+
+use std::{io, sync::OnceLock};
+
+use flate2::{Compress, Compression, FlushCompress, Status};
+
+use super::header::END;
+
+/// The header of the member (RFC 1952): deflate, no name, no time, no system.
+pub(crate) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// The trailer: CRC-32 and the length modulo 2^32.
+pub(crate) const TRAILER_LEN: usize = 8;
+
+/// How far back deflate can refer.
+const WINDOW: usize = 32 * 1024;
+
+/// The lowest level: one that compresses.
+pub(crate) const LOWEST_LEVEL: u32 = 1;
+
+/// The highest level.
+pub(crate) const HIGHEST_LEVEL: u32 = 9;
+
+pub(crate) fn trailer(crc: u32, plain_len: u64) -> [u8; TRAILER_LEN] {
+    let mut trailer = [0; TRAILER_LEN];
+    trailer[..4].copy_from_slice(&crc.to_le_bytes());
+    trailer[4..].copy_from_slice(&(plain_len as u32).to_le_bytes());
+    trailer
+}
+
+/// What the block after one with these bytes may refer to: the end of it. Never of the block before, so that a changed
+/// block changes one that follows it at most.
+pub(crate) fn window(plain: &[u8]) -> &[u8] {
+    &plain[plain.len().saturating_sub(WINDOW)..]
+}
+
+/// More than a block of this length can take: at the lowest level bytes that do not compress take 9 bits each.
+pub(crate) fn longest(plain_len: u64) -> u64 {
+    plain_len + plain_len / 8 + 256
+}
+
+/// Compresses blocks, each by itself: the same input gives the same bytes whatever came before.
+///
+/// So each has an engine of its own: one of zlib-rs that is reset and given a window finds other matches now and then,
+/// since it hashes the end of the window together with bytes that an earlier block has left behind it.
+pub(crate) struct Deflate {
+    level: Compression,
+}
+
+impl Deflate {
+    pub(crate) fn new(level: u32) -> Deflate {
+        Deflate { level: Compression::new(level.clamp(LOWEST_LEVEL, HIGHEST_LEVEL)) }
+    }
+
+    /// A block, that may refer to `window`, and ends with an empty stored block, on a whole byte.
+    pub(crate) fn block(&self, plain: &[u8], window: &[u8]) -> io::Result<Vec<u8>> {
+        self.run(plain, window, FlushCompress::Full)
+    }
+
+    /// The end of the tar as the last block of the stream.
+    pub(crate) fn end(&self) -> io::Result<Vec<u8>> {
+        self.run(&END, &[], FlushCompress::Finish)
+    }
+
+    fn run(&self, plain: &[u8], window: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
+        let mut engine = Compress::new(self.level, false);
+        if !window.is_empty() {
+            engine.set_dictionary(window).map_err(io::Error::other)?;
+        }
+        let mut packed = Vec::with_capacity(longest(plain.len() as u64) as usize);
+        let status = engine.compress_vec(plain, &mut packed, flush).map_err(io::Error::other)?;
+        let whole = match flush {
+            FlushCompress::Finish => status == Status::StreamEnd,
+            _ => engine.total_in() == plain.len() as u64 && packed.len() < packed.capacity(),
+        };
+        if whole { Ok(packed) } else { Err(io::Error::other("a compressed block has outgrown its buffer")) }
+    }
+}
+
+/// A mark of how the engine compresses at this level: the CRC of what it makes of a sample. Another version of it, or
+/// another engine behind the same interface, may find other matches, and blocks of both must not be mixed where the
+/// same entries are to give the same bytes.
+pub(crate) fn engine(level: u32) -> io::Result<u32> {
+    static MARKS: [OnceLock<u32>; HIGHEST_LEVEL as usize + 1] = [const { OnceLock::new() }; HIGHEST_LEVEL as usize + 1];
+    let mark = &MARKS[level.min(HIGHEST_LEVEL) as usize];
+    if let Some(&mark) = mark.get() {
+        return Ok(mark);
+    }
+    let sample = sample();
+    let (before, plain) = sample.split_at(sample.len() / 3);
+    let deflate = Deflate::new(level);
+    let crc = [deflate.block(plain, &[])?, deflate.block(plain, before)?, deflate.end()?]
+        .iter()
+        .fold(crc32fast::Hasher::new(), |mut crc, packed| {
+            crc.update(packed);
+            crc
+        })
+        .finalize();
+    Ok(*mark.get_or_init(|| crc))
+}
+
+/// Something like text: words that are repeated, the frequent ones more often.
+fn sample() -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    let mut sample = Vec::new();
+    while sample.len() < 48 * 1024 {
+        let word = (next() % 900).min(next() % 900);
+        sample.extend_from_slice(format!("{:x} ", word * word * 7919).as_bytes());
+    }
+    sample
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn stream(parts: &[Vec<u8>], plain: &[u8]) -> Vec<u8> {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(plain);
+        [&HEADER[..], &parts.concat(), &trailer(crc.finalize(), plain.len() as u64)].concat()
+    }
+
+    #[test]
+    fn blocks_make_one_member() {
+        let plain = sample();
+        let (first, second) = plain.split_at(20_000);
+        let deflate = Deflate::new(6);
+        let parts =
+            [deflate.block(first, &[]).unwrap(), deflate.block(second, window(first)).unwrap(), deflate.end().unwrap()];
+        assert!(parts[0].ends_with(&[0, 0, 0xff, 0xff]) && parts[1].ends_with(&[0, 0, 0xff, 0xff]));
+        let member = stream(&parts, &[&plain[..], &END].concat());
+        let mut read = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(&member[..]);
+        reader.read_to_end(&mut read).unwrap();
+        assert!(read == [&plain[..], &END].concat());
+        let alone = Deflate::new(6).block(second, &[]).unwrap();
+        assert!(parts[1].len() < alone.len());
+        assert_eq!(Deflate::new(6).block(second, window(first)).unwrap(), parts[1]);
+    }
+
+    fn noise(len: usize, mut state: u64) -> Vec<u8> {
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(len)
+        .collect()
+    }
+
+    #[test]
+    fn what_does_not_compress_fits() {
+        let window = noise(WINDOW, 5);
+        for len in [0, 1, 100, 70_000, 1_000_000] {
+            let plain = noise(len, 9);
+            for level in LOWEST_LEVEL..=HIGHEST_LEVEL {
+                let packed = Deflate::new(level).block(&plain, &window).unwrap();
+                assert!((len..longest(len as u64) as usize).contains(&packed.len()), "{len} {}", packed.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_before_leaves_no_trace() {
+        let text: Vec<u8> =
+            (0..40).flat_map(|_| sample()).enumerate().map(|(at, byte)| byte ^ (at % 977 == 0) as u8).collect();
+        let (pieces, deflate) = (text.chunks(20_000).collect::<Vec<_>>(), Deflate::new(6));
+        for pair in pieces.windows(2) {
+            let packed = deflate.block(pair[1], pair[0]).unwrap();
+            assert!(packed == Deflate::new(6).block(pair[1], pair[0]).unwrap());
+        }
+    }
+
+    #[test]
+    fn levels_have_marks() {
+        let marks = [1, 6, 9].map(|level| engine(level).unwrap());
+        assert!(marks[0] != marks[1] && marks[1] != marks[2]);
+        assert_eq!(marks, [1, 6, 9].map(|level| engine(level).unwrap()));
+    }
+}

@@ -1,0 +1,296 @@
+//! Blocks compressed by several threads and written in order, beside blocks that are copied as they are.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    thread,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{
+    deflate::{self, Deflate},
+    header::END,
+    index::{self, ArchiveSummary, ContentHash, IndexWriter, IndexedBlock, IndexedEntry, Recipe},
+};
+use crate::Error;
+
+/// How many plain bytes may wait for each thread, unless a block is longer.
+const WAITING_PER_THREAD: usize = 1 << 20;
+
+/// How many blocks may wait for each thread.
+const BLOCKS_PER_THREAD: usize = 64;
+
+/// How many copied blocks may wait behind one that is being compressed.
+const MOST_PIECES: usize = 4096;
+
+/// A block that is yet to be compressed.
+pub(crate) struct Raw {
+    /// Its bytes in the tar.
+    pub(crate) plain: Vec<u8>,
+    /// What it may refer to; empty where it begins a chain.
+    pub(crate) window: Vec<u8>,
+    pub(crate) begins_chain: bool,
+    pub(crate) entries: Vec<RawEntry>,
+}
+
+/// An entry of a block that is yet to be compressed.
+pub(crate) struct RawEntry {
+    pub(crate) id: String,
+    pub(crate) mtime: i64,
+    /// Where its content is in the block.
+    pub(crate) content: Range<usize>,
+    /// The hash of the content where it is known.
+    pub(crate) hash: Option<ContentHash>,
+}
+
+/// A block as it is written.
+struct Made {
+    packed: Vec<u8>,
+    body: Vec<u8>,
+    plain_len: u64,
+    crc: u32,
+    entries: u64,
+}
+
+/// What is written next, in order.
+enum Piece {
+    /// A block that some thread compresses, and its length.
+    Made(Receiver<io::Result<Made>>, usize),
+    /// A block that is copied.
+    Copied(Box<IndexedBlock>),
+}
+
+/// What has been written.
+pub(crate) struct Pressed<W, X> {
+    pub(crate) archive: W,
+    pub(crate) index: X,
+    pub(crate) summary: ArchiveSummary,
+    /// How many of the blocks were copied.
+    pub(crate) copied: u64,
+}
+
+/// Writes an archive and its index.
+///
+/// Dropping it leaves an archive without its end, which every reader takes for cut short, and stops the threads.
+pub(crate) struct Press<S, W, X> {
+    file: String,
+    /// What blocks are copied from.
+    source: S,
+    archive: W,
+    index: IndexWriter<X>,
+    level: u32,
+    threads: usize,
+    workers: Vec<thread::JoinHandle<()>>,
+    /// None once all has been compressed.
+    jobs: Option<Sender<Job>>,
+    waiting: Receiver<Job>,
+    pieces: VecDeque<Piece>,
+    /// How many of the pieces are being compressed, and their plain bytes.
+    in_work: (usize, usize),
+    /// A run of blocks that stand one behind another in the source, too, and are yet to be copied.
+    run: Range<u64>,
+    crc: crc32fast::Hasher,
+    summary: ArchiveSummary,
+    copied: u64,
+}
+
+struct Job {
+    raw: Raw,
+    made: Sender<io::Result<Made>>,
+}
+
+impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
+    pub(crate) fn new(
+        source: S,
+        mut archive: W,
+        index: X,
+        recipe: &Recipe,
+        threads: usize,
+        file: &str,
+    ) -> Result<Press<S, W, X>, Error> {
+        let index = IndexWriter::new(index, recipe, file)?;
+        archive.write_all(&deflate::HEADER).map_err(|source| output(file, source))?;
+        let threads = threads.max(1);
+        let (jobs, waiting) = bounded(BLOCKS_PER_THREAD * threads);
+        Ok(Press {
+            file: file.to_owned(),
+            source,
+            archive,
+            index,
+            level: recipe.level,
+            threads,
+            workers: Vec::new(),
+            jobs: Some(jobs),
+            waiting,
+            pieces: VecDeque::new(),
+            in_work: (0, 0),
+            run: 0..0,
+            crc: crc32fast::Hasher::new(),
+            summary: ArchiveSummary { len: deflate::HEADER.len() as u64, ..ArchiveSummary::default() },
+            copied: 0,
+        })
+    }
+
+    /// What blocks are copied from.
+    pub(crate) fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    /// Adds a block to be compressed.
+    pub(crate) fn press(&mut self, raw: Raw) -> Result<(), Error> {
+        let len = raw.plain.len();
+        // So that there is room in the channel, too: nobody would make any if the threads had panicked.
+        while self.in_work.0 > 0
+            && (self.in_work.0 >= self.threads * BLOCKS_PER_THREAD
+                || self.in_work.1 + len > self.threads * WAITING_PER_THREAD)
+        {
+            self.write_first()?;
+        }
+        let (made, receiver) = bounded(1);
+        self.start_worker()?;
+        let job = Job { raw, made };
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            return Err(output(&self.file, io::Error::other("the threads that compress are gone")));
+        }
+        self.pieces.push_back(Piece::Made(receiver, len));
+        self.in_work = (self.in_work.0 + 1, self.in_work.1 + len);
+        Ok(())
+    }
+
+    /// Adds a block of the source as it is.
+    pub(crate) fn copy(&mut self, block: Box<IndexedBlock>) -> Result<(), Error> {
+        self.pieces.push_back(Piece::Copied(block));
+        while matches!(self.pieces.front(), Some(Piece::Copied(_))) || self.pieces.len() > MOST_PIECES {
+            self.write_first()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, and the end.
+    pub(crate) fn finish(mut self) -> Result<Pressed<W, X>, Error> {
+        while !self.pieces.is_empty() {
+            self.write_first()?;
+        }
+        self.copy_run()?;
+        let end = Deflate::new(self.level).end().map_err(|source| output(&self.file, source))?;
+        self.crc.update(&END);
+        self.summary.crc = self.crc.clone().finalize();
+        self.summary.len += (end.len() + deflate::TRAILER_LEN) as u64;
+        self.write(&end)?;
+        let trailer = self.summary.trailer();
+        self.write(&trailer)?;
+        self.archive.flush().map_err(|source| output(&self.file, source))?;
+        self.jobs = None;
+        for worker in self.workers {
+            if worker.join().is_err() {
+                return Err(output(&self.file, io::Error::other("a thread that compresses panicked")));
+            }
+        }
+        let index = self.index.finish(&self.summary)?;
+        Ok(Pressed { archive: self.archive, index, summary: self.summary, copied: self.copied })
+    }
+
+    /// One thread more for each block until there are enough: a small archive starts few.
+    fn start_worker(&mut self) -> Result<(), Error> {
+        if self.workers.len() == self.threads {
+            return Ok(());
+        }
+        let (waiting, level) = (self.waiting.clone(), self.level);
+        let work = move || {
+            let deflate = Deflate::new(level);
+            for job in waiting {
+                // Nobody wants it where the press was dropped.
+                let _ = job.made.send(make(job.raw, &deflate));
+            }
+        };
+        match thread::Builder::new().name("archive-deflate".to_owned()).spawn(work) {
+            Ok(worker) => self.workers.push(worker),
+            // Fewer threads do the same work.
+            Err(_) if !self.workers.is_empty() => {}
+            Err(source) => return Err(output(&self.file, source)),
+        }
+        Ok(())
+    }
+
+    fn write_first(&mut self) -> Result<(), Error> {
+        match self.pieces.pop_front() {
+            Some(Piece::Made(made, len)) => {
+                self.in_work = (self.in_work.0 - 1, self.in_work.1 - len);
+                let made = made
+                    .recv()
+                    .unwrap_or_else(|_| Err(io::Error::other("a thread that compresses panicked")))
+                    .map_err(|source| output(&self.file, source))?;
+                self.copy_run()?;
+                self.write(&made.packed)?;
+                self.count(made.packed.len() as u64, made.plain_len, made.crc, made.entries);
+                self.index.record(&made.body)
+            }
+            Some(Piece::Copied(block)) => {
+                let place = &block.place;
+                if self.run.end != place.offset {
+                    self.copy_run()?;
+                    self.run = place.offset..place.offset;
+                }
+                self.run.end += place.len;
+                self.copied += 1;
+                self.count(place.len, place.plain_len, place.crc, block.entries);
+                self.index.record(&block.body)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn count(&mut self, len: u64, plain_len: u64, crc: u32, entries: u64) {
+        self.crc.combine(&crc32fast::Hasher::new_with_initial_len(crc, plain_len));
+        self.summary.blocks += 1;
+        self.summary.entries += entries;
+        self.summary.plain_len += plain_len;
+        self.summary.len += len;
+    }
+
+    /// Copies the run at hand. Between files [`io::copy`] leaves that to the kernel (`copy_file_range` on Linux), which
+    /// shares what it can on file systems that know how. It does not say which side an error is from.
+    fn copy_run(&mut self) -> Result<(), Error> {
+        let run = std::mem::take(&mut self.run);
+        if run.is_empty() {
+            return Ok(());
+        }
+        let read = |source| Error::Io { file: self.file.clone(), offset: Some(run.start), source };
+        self.source.seek(SeekFrom::Start(run.start)).map_err(read)?;
+        let copied = io::copy(&mut self.source.by_ref().take(run.end - run.start), &mut self.archive)
+            .map_err(|source| output(&self.file, source))?;
+        if copied == run.end - run.start {
+            return Ok(());
+        }
+        Err(Error::Truncated { file: self.file.clone(), codec: crate::Codec::Gzip, offset: run.start + copied })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.archive.write_all(bytes).map_err(|source| output(&self.file, source))
+    }
+}
+
+fn make(raw: Raw, deflate: &Deflate) -> io::Result<Made> {
+    let Raw { plain, window, begins_chain, entries } = raw;
+    let packed = deflate.block(&plain, &window)?;
+    let crc = crc32fast::hash(&plain);
+    let entries: Vec<IndexedEntry> = entries
+        .into_iter()
+        .map(|RawEntry { id, mtime, content, hash }| {
+            let content = &plain[content];
+            let hash = hash.unwrap_or_else(|| ContentHash::of(content));
+            IndexedEntry { id, mtime, len: content.len() as u64, hash }
+        })
+        .collect();
+    let (len, plain_len) = (packed.len() as u64, plain.len() as u64);
+    let body = index::encode(len, plain_len, crc, begins_chain, &entries);
+    Ok(Made { packed, body, plain_len, crc, entries: entries.len() as u64 })
+}
+
+fn output(file: &str, source: io::Error) -> Error {
+    Error::Output { file: file.to_owned(), source }
+}

@@ -1,0 +1,104 @@
+use std::io::{Read, Seek, SeekFrom};
+
+use super::{
+    borders::Borders,
+    chains::Chains,
+    composer::with_contents,
+    deflate::{HEADER, TRAILER_LEN},
+    header::{self, BLOCK, END},
+    index::{ArchiveSummary, ContentHash},
+    name,
+    splice::IndexedArchive,
+};
+use crate::{Codec, Error};
+
+/// Checks an archive against its index: the checksum of each block, the headers, content and order of each entry, where
+/// blocks end, and the end of the archive. It inflates all of it, with one thread, and holds a block at a time.
+///
+/// # Errors
+/// [`Error::Corrupt`] and [`Error::Truncated`] where the archive is not what the index says; [`Error::Index`] where
+/// the index is damaged; [`Error::Io`].
+pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> Result<ArchiveSummary, Error> {
+    let IndexedArchive { mut archive, mut index } = archive;
+    let file = index.file().to_owned();
+    let summary = index.summary();
+    let corrupt = |offset, reason: String| Error::Corrupt { file: file.clone(), codec: Codec::Gzip, offset, reason };
+    let mut chains = Chains::new(&file);
+    let mut borders = Borders::new(index.recipe().lens);
+    let mut crc = crc32fast::Hasher::new();
+    let mut end = HEADER.len() as u64;
+    let mut headers = Vec::new();
+    let mut last_id = None;
+    while let Some(block) = index.next_block()? {
+        let place = block.place;
+        chains.note(&block);
+        let plain = chains.inflate(block.number, &mut archive)?;
+        crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
+        end = place.offset + place.len;
+        let entries = block.entries()?;
+        for (at, (entry, content)) in with_contents(&entries).enumerate() {
+            let wrong = |reason: &str| corrupt(place.offset, format!("the entry of {:?}: {reason}", entry.id));
+            let is_first = block.number == 0 && at == 0;
+            if (is_first || borders.end_block(&entry.id, entry.tar_len())) != (at == 0) {
+                return Err(wrong("the border of blocks before it is missing, or should be"));
+            }
+            if at == 0 {
+                borders.end();
+                let begins_chain = borders.begin_chain(&entry.id);
+                borders.begin(begins_chain);
+                if begins_chain != place.begins_chain {
+                    return Err(wrong("the border of chains before it is missing, or should be"));
+                }
+            }
+            borders.add(entry.tar_len());
+            if last_id.as_ref().is_some_and(|last| *last >= entry.id) {
+                return Err(wrong("its id is not behind the one before"));
+            }
+            headers.clear();
+            header::write(&mut headers, &name::of_id(&entry.id, &file)?, entry.len, entry.mtime);
+            let padded = content.start..content.start + content.len().next_multiple_of(BLOCK);
+            if plain[content.start - headers.len()..content.start] != headers {
+                return Err(wrong("its header is another"));
+            }
+            if ContentHash::of(&plain[content.clone()]) != entry.hash {
+                return Err(wrong("its content is another"));
+            }
+            if plain[padded][content.len()..].iter().any(|&byte| byte != 0) {
+                return Err(wrong("what fills its last block is not zeros"));
+            }
+            last_id = Some(entry.id.clone());
+        }
+    }
+    crc.update(&END);
+    if crc.finalize() != summary.crc {
+        return Err(corrupt(summary.len, "the blocks have another checksum than the whole".to_owned()));
+    }
+    read_end(&mut archive, end, summary.len, &file)?;
+    Ok(summary)
+}
+
+/// Checks that the stream ends behind the last block as it should.
+fn read_end(archive: &mut (impl Read + Seek), start: u64, len: u64, file: &str) -> Result<(), Error> {
+    let corrupt = |reason: &str| Error::Corrupt {
+        file: file.to_owned(),
+        codec: Codec::Gzip,
+        offset: start,
+        reason: reason.to_owned(),
+    };
+    let io = |source| Error::Io { file: file.to_owned(), offset: Some(start), source };
+    // The end is two empty blocks, which take a few bytes.
+    let end_len = len
+        .checked_sub(start + TRAILER_LEN as u64)
+        .filter(|&end_len| end_len <= 2 * END.len() as u64)
+        .ok_or_else(|| corrupt("bytes that belong to no block"))?;
+    let mut packed = vec![0; end_len as usize];
+    archive.seek(SeekFrom::Start(start)).map_err(io)?;
+    archive.read_exact(&mut packed).map_err(io)?;
+    let mut plain = Vec::with_capacity(END.len() + 1);
+    let mut inflate = flate2::Decompress::new(false);
+    let status = inflate.decompress_vec(&packed, &mut plain, flate2::FlushDecompress::Finish);
+    if !matches!(status, Ok(flate2::Status::StreamEnd)) || plain != END || inflate.total_in() != end_len {
+        return Err(corrupt("the end is not that of a tar"));
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Damaged archives and indexes end in errors, not in panics or wrong items.
+
+use std::sync::LazyLock;
+
+use bulk_archive::Error;
+use proptest::{prelude::*, sample::Index};
+
+use crate::support::{NAME, Pair, build, items, put, remove, short};
+
+fn pair() -> Pair {
+    static PAIR: LazyLock<Pair> = LazyLock::new(|| build(&items(0..120, 2500), &short()));
+    PAIR.clone()
+}
+
+fn is_bad_index<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::Index { .. }))
+}
+
+fn is_mismatch<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::IndexMismatch { .. }))
+}
+
+/// Whatever can be done with a pair of which one is damaged ends in an error or in the truth.
+fn survive(damaged: &Pair, whole: &Pair) -> Result<(), TestCaseError> {
+    let changes = [put("000030", 1, b"[]"), remove("000080")];
+    let (expected, ..) = whole.splice(&changes).unwrap();
+    if let Ok((spliced, ..)) = damaged.splice(&changes) {
+        // Damage in a block that is copied passes on; it does not go unseen, unless it is in bits that mean nothing.
+        prop_assert!(
+            spliced == expected || spliced.verify().is_err() || spliced.items().unwrap() == expected.items().unwrap()
+        );
+    }
+    if let Ok(items) = damaged.items() {
+        prop_assert!(items == whole.items().unwrap());
+    }
+    if let Ok(index) = damaged.rebuilt(&short()) {
+        prop_assert!(index == whole.index);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_flipped_bit_of_the_archive_is_found_if_it_means_something(at: Index, bit in 0..8) {
+        let whole = pair();
+        let mut damaged = whole.clone();
+        let at = at.index(damaged.archive.len());
+        damaged.archive[at] ^= 1u8 << bit;
+        // Some bits fill the last byte of a block.
+        prop_assert!(damaged.verify().is_err() || damaged.items().unwrap() == whole.items().unwrap());
+        survive(&damaged, &whole)?;
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_index_is_found(at: Index, bit in 0..8) {
+        let whole = pair();
+        let mut damaged = whole.clone();
+        let at = at.index(damaged.index.len());
+        damaged.index[at] ^= 1u8 << bit;
+        prop_assert!(is_bad_index(damaged.verify()));
+        prop_assert!(is_bad_index(damaged.splice(&[remove("000080")])));
+    }
+
+    #[test]
+    fn a_cut_is_found(archive: Index, index: Index) {
+        let whole = pair();
+        let mut damaged = whole.clone();
+        damaged.archive.truncate(archive.index(whole.archive.len()));
+        prop_assert!(is_mismatch(damaged.splice(&[])));
+        prop_assert!(damaged.items().is_err());
+        survive(&damaged, &whole)?;
+        let mut damaged = whole.clone();
+        damaged.index.truncate(index.index(whole.index.len()));
+        prop_assert!(is_bad_index(damaged.verify()));
+    }
+
+    #[test]
+    fn records_that_lie_are_found(at: Index, byte: u8) {
+        // A byte of a record is changed and all checksums are made to fit.
+        let whole = pair();
+        let mut damaged = whole.clone();
+        let records = records(&damaged.index);
+        let (start, len) = records[at.index(records.len())];
+        let target = start + at.index(len);
+        damaged.index[target] = byte;
+        let crc = crc32fast::hash(&damaged.index[start..start + len]).to_le_bytes();
+        damaged.index[start + len..start + len + 4].copy_from_slice(&crc);
+        let end = damaged.index.len() - 48;
+        let crc = crc32fast::hash(&damaged.index[..end]).to_le_bytes();
+        damaged.index[end + 36..end + 40].copy_from_slice(&crc);
+        let crc = crc32fast::hash(&damaged.index[end..end + 40]).to_le_bytes();
+        damaged.index[end + 40..end + 44].copy_from_slice(&crc);
+        prop_assert!(damaged == whole || damaged.verify().is_err());
+        let _ = damaged.splice(&[put("000030", 1, b"[]"), remove("000080")]);
+    }
+}
+
+/// Where the body of each record is, and how long.
+fn records(index: &[u8]) -> Vec<(usize, usize)> {
+    let mut records = Vec::new();
+    let mut at = 32;
+    loop {
+        let len = u32::from_le_bytes(index[at..at + 4].try_into().unwrap()) as usize;
+        if len == 0 {
+            return records;
+        }
+        records.push((at + 4, len));
+        at += len + 8;
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_refused() {
+    let whole = pair();
+    let long = Pair { archive: [&whole.archive[..], b"more"].concat(), index: whole.index.clone() };
+    assert!(matches!(long.open().err(), Some(Error::IndexMismatch { .. })));
+    assert!(matches!(long.rebuilt(&short()), Err(Error::Corrupt { .. })));
+    let none = Pair { archive: Vec::new(), index: whole.index.clone() };
+    assert!(matches!(none.rebuilt(&short()), Err(Error::NotCanonical { offset: 0, .. })));
+    assert!(matches!(none.items(), Err(Error::Truncated { .. })));
+    // Another tar: one with a folder.
+    let mut tar = vec![0; 512];
+    tar[..2].copy_from_slice(b"a/");
+    tar[156] = b'5';
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, &tar).unwrap();
+    let other = Pair { archive: gzip.finish().unwrap(), index: Vec::new() };
+    let error = other.rebuilt(&short()).unwrap_err();
+    assert_eq!(error.to_string(), format!("{NAME}: bad tar at its byte 0: an entry that was not written here"));
+}

@@ -1,0 +1,7 @@
+//! Archives that are written, spliced, verified and read back.
+
+mod damage;
+mod history;
+mod readers;
+mod support;
+mod written;
