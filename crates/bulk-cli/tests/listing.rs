@@ -197,8 +197,9 @@ async fn what_is_known_tells_where_to_cut() {
     assert!(ran.stderr.contains("0 removed, 5000 unchanged, of 5000 keys"), "{}", ran.stderr);
     let keys: Vec<String> = space.objects().map(|object| object.key).collect();
     let begins = server.requests().into_iter().take(4).map(|request| request.param("start-after").map(str::to_owned));
+    // Of 64 stretches of 5,000 objects 13 have a thousand together.
     let expected =
-        [None, Some(1249), Some(2499), Some(3749)].map(|place| place.map(|place: usize| keys[place].clone()));
+        [None, Some(1014), Some(2030), Some(3045)].map(|place| place.map(|place: usize| keys[place].clone()));
     assert_eq!(begins.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
 }
 
