@@ -225,20 +225,22 @@ async fn ask_for_digests(run: Arc<Run>, questions: Arc<Semaphore>, mut finish: F
 /// Says what became of a file.
 fn finished(run: &Run, finish: &Finish, result: Result<(PathBuf, Record), Error>) {
     let name = finish.request.name.as_str();
+    if let Err(Error::Corrupt { what, .. }) = &result {
+        let anew = run.queue().corrupt(finish.place, finish.generation);
+        if let Some(discarded) = anew {
+            run.event(&Event::Restarted { name, reason: what, discarded });
+            return;
+        }
+    }
     match &result {
         Ok(_) => {
             run.goes_on(true);
             let elapsed = finish.started.elapsed();
             run.event(&Event::Finished { name, size: finish.size, fetched: finish.fetched, elapsed });
         }
-        // It may be begun anew.
-        Err(Error::Corrupt { .. }) => {}
         Err(error) => run.event(&Event::Failed { name, error }),
     }
-    let anew = run.queue().finished(finish.place, finish.generation, result);
-    if let Some((reason, discarded)) = anew {
-        run.event(&Event::Restarted { name, reason: &reason, discarded });
-    }
+    run.queue().finished(finish.place, finish.generation, result);
 }
 
 /// Waits until the disk may have room for what was `short` of it. What is to be tried again then: all, or nothing if it

@@ -106,15 +106,23 @@ impl Queue {
         }
     }
 
-    /// Takes in how finishing a file went.
-    pub(crate) fn finished(
-        &mut self,
-        place: u64,
-        generation: u32,
-        result: Result<(PathBuf, Record), Error>,
-    ) -> Option<(String, u64)> {
-        let drops = self.drops();
+    /// Begins a file anew that proved corrupt when it was whole, if it may be: then this tells how much of it is discarded.
+    pub(crate) fn corrupt(&mut self, place: u64, generation: u32) -> Option<u64> {
         let file = self.file(place, generation)?;
+        if file.restarts >= MAX_RESTARTS || file.reader.is_begun {
+            return None;
+        }
+        file.restarts += 1;
+        let discarded = file.begin_anew();
+        self.wanting.insert(place);
+        self.charge(place);
+        Some(discarded)
+    }
+
+    /// Takes in how finishing a file went.
+    pub(crate) fn finished(&mut self, place: u64, generation: u32, result: Result<(PathBuf, Record), Error>) {
+        let drops = self.drops();
+        let Some(file) = self.file(place, generation) else { return };
         match result {
             Ok((path, record)) => {
                 (file.room, file.is_unfinished) = (None, false);
@@ -139,16 +147,8 @@ impl Queue {
                     _space: space,
                 }));
             }
-            Err(Error::Corrupt { what, .. }) if file.restarts < MAX_RESTARTS && !file.reader.is_begun => {
-                file.restarts += 1;
-                let discarded = file.begin_anew();
-                self.wanting.insert(place);
-                self.charge(place);
-                return Some((what, discarded));
-            }
             Err(error) => self.fail(place, error),
         }
-        None
     }
 
     /// Puts back a file that was to be finished, because the run ends before.
