@@ -43,9 +43,10 @@ impl Place {
         }
         let Some(rest) = source.strip_prefix("s3://") else {
             // The rest of it may hold a password.
-            let scheme = source.split("://").next().unwrap_or_default();
+            let other = source.split_once("://").map(|(scheme, _)| format!(", and not {scheme}://…"));
             return Err(Failure::usage(format!(
-                "a source is s3://bucket/prefix or file:///folder, and not {scheme}://…"
+                "a source is s3://bucket/prefix or file:///folder{}",
+                other.unwrap_or_default()
             )));
         };
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));

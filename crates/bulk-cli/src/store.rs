@@ -40,8 +40,8 @@ impl Place {
             return Ok(Some(Self::Database(known.to_owned())));
         }
         // The rest of it may hold a password.
-        let scheme = known.split(':').next().unwrap_or_default();
-        Err(Failure::usage(format!("--known is sqlite:FILE or postgresql://…, and not {scheme}:…")))
+        let other = known.split_once("://").map(|(scheme, _)| format!(", and not {scheme}://…"));
+        Err(Failure::usage(format!("--known is sqlite:FILE or postgresql://…{}", other.unwrap_or_default())))
     }
 
     /// As [`given`](Self::given), of a command that cannot do without.

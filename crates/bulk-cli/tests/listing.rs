@@ -336,7 +336,11 @@ fn what_cannot_be_done_is_refused() {
         (&["list", "s3://data", "--regex", "("], "--regex: regex parse error"),
         (
             &["diff", "s3://data", "--known", "mysql://x:secret@h"],
-            "--known is sqlite:FILE or postgresql://…, and not mysql:…",
+            "--known is sqlite:FILE or postgresql://…, and not mysql://…",
+        ),
+        (
+            &["diff", "s3://data", "--known", "host=h password=secret"],
+            "--known is sqlite:FILE or postgresql://…\n",
         ),
         (&["diff", "s3://data", "--known", "sqlite:x", "--compare", "md5"], "is none of etag, size, mtime, etag+size"),
         (&["diff", "s3://data", "--known", "sqlite:x", "--known-table", "t"], "--key-column <COLUMN>"),

@@ -154,7 +154,8 @@ impl Cursor {
     /// Asks for the page behind this place. It stays where it is until that is [read](Self::read).
     pub(crate) async fn fetch(&self) -> Result<Bytes, Error> {
         let only_v1 = &self.bucket.spoken.only_v1;
-        if only_v1.load(Ordering::Relaxed) {
+        // What has given a token goes on from there, whatever others have found meanwhile.
+        if only_v1.load(Ordering::Relaxed) && !matches!(self.next, Next::Token(_)) {
             return Ok(self.request(true).await?);
         }
         match self.request(false).await {

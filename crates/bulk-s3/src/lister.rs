@@ -197,6 +197,7 @@ impl Shared {
                 self.ranges().advance(lane, fetched.first.as_deref(), fetched.last.as_deref(), fetched.has_more);
             let Some((range, goes_on)) = advanced else { return Ok(()) };
             self.changed.notify_one();
+            let Some(range) = range else { continue };
             let page = fetched.within(range, lane.0, !goes_on);
             if sender.send(Ok(page)).await.is_err() || !goes_on {
                 return Ok(());

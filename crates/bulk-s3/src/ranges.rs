@@ -96,15 +96,15 @@ impl Ranges {
     }
 
     /// A page has come: the server has named keys from `first` to `last`, and has more behind them if it is so said. Tells
-    /// the stretch that is listed by now in addition, and whether the lane goes on. What the page has behind that stretch is
-    /// another's.
+    /// the stretch that is listed by now in addition, if there is one, and whether the lane goes on. What the page has behind
+    /// that stretch is another's. `None` if the lane is none of those that run.
     pub(crate) fn advance(
         &mut self,
         lane: Lane,
         first: Option<&str>,
         last: Option<&str>,
         has_more: bool,
-    ) -> Option<(KeyRange, bool)> {
+    ) -> Option<(Option<KeyRange>, bool)> {
         let running = self.running.get_mut(&lane)?;
         self.pages += 1;
         match (&mut running.gauge, first, last) {
@@ -119,7 +119,7 @@ impl Ranges {
         let to = match (has_more, last) {
             (true, Some(last)) if until.is_none_or(|until| last < until) => Some(last.to_owned()),
             // A page without keys is no step.
-            (true, None) => return Some((KeyRange::new(running.left.after.clone(), running.left.after.clone()), true)),
+            (true, None) => return Some((None, true)),
             _ => None,
         };
         let goes_on = to.is_some();
@@ -135,7 +135,7 @@ impl Ranges {
         if was_new {
             self.foresee(after.as_deref(), first, last);
         }
-        Some((listed, goes_on))
+        Some((Some(listed), goes_on))
     }
 
     /// The first page of a range has shown which keys come behind its beginning. Others may begin in the gap before those, as
@@ -249,7 +249,7 @@ mod tests {
             let page = &keys[from..keys.len().min(from + PAGE)];
             let (first, last) = (page.first().map(String::as_str), page.last().map(String::as_str));
             let (stretch, goes_on) = ranges.advance(lane, first, last, from + PAGE < keys.len()).unwrap();
-            listed.push(stretch);
+            listed.extend(stretch);
             if goes_on {
                 asked.insert((now + random.u64(1000..1200), lane), last.map(str::to_owned));
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulk_s3::{Batch, Bucket, BucketOptions, Error, KeyFilter, KeyRange, ListOptions, Page};
-use bulk_testkit::s3::{Fault, Rule, Server, Store};
+use bulk_testkit::s3::{Fault, Quirk, Rule, Server, Store};
 use futures::{StreamExt, TryStreamExt};
 
 fn bucket(server: &Server) -> Bucket {
@@ -138,4 +138,42 @@ async fn dropping_the_listing_stops_it() {
     drop(pages);
     // At most a page for each connection waits to be read, one more is held by each, and one may be under way.
     assert!(server.requests().len() <= 10, "{}", server.requests().len());
+}
+
+/// A first page without keys that says that there are more is no end, nor all that there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_pages_are_no_stretches() {
+    let keys: Vec<String> = (0..100).map(|number| format!("k/{number:03}")).collect();
+    let halves = || vec![KeyRange::new(None, Some("k/049".to_owned())), KeyRange::new(Some("k/049".to_owned()), None)];
+    for (connections, ranges) in [(1, vec![KeyRange::all()]), (7, vec![KeyRange::all()]), (2, halves())] {
+        let server = serve(keys.iter().cloned(), 10);
+        server.fault(Rule::new(Fault::EmptyPage).list().first(1));
+        let mut options = ListOptions::default();
+        options.connections = connections;
+        options.ranges.clone_from(&ranges);
+        let pages: Vec<Page> = bucket(&server).pages(options.clone()).try_collect().await.unwrap();
+        assert_eq!(together(pages, &[KeyRange::all()]), keys, "{connections}");
+        server.fault(Rule::new(Fault::EmptyPage).list().first(1));
+        let folder = tempfile::tempdir().unwrap();
+        let pages = bulk_s3::in_order(bucket(&server).pages(options), &ranges, folder.path());
+        let pages: Vec<Page> = pages.try_collect().await.unwrap();
+        let sorted: Vec<&str> = pages.iter().flat_map(|page| page.objects.iter().map(|object| object.key)).collect();
+        assert_eq!(sorted, keys);
+    }
+}
+
+/// Servers that know less than S3 are listed whole over several connections, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_servers_are_listed() {
+    let keys: Vec<String> = (0..2000).map(|number| format!("k/{number:04}")).collect();
+    for quirk in [Quirk::V2NotImplemented, Quirk::V2Refused, Quirk::V2Ignored, Quirk::StartAfterIgnored] {
+        for connections in [1, 7] {
+            let store = keys.iter().map(|key| (key.clone(), "x")).collect::<Store>();
+            let server = Server::builder().bucket("data", store).max_keys_cap(20).quirk(quirk.clone()).start().unwrap();
+            let mut options = ListOptions::default();
+            options.connections = connections;
+            let pages: Vec<Page> = bucket(&server).pages(options).try_collect().await.unwrap();
+            assert_eq!(together(pages, &[KeyRange::all()]), keys, "{quirk:?} {connections}");
+        }
+    }
 }
