@@ -263,7 +263,7 @@ impl Listers {
 /// What is known of the bucket with `keys`.
 fn known<'a>(before: &'a KeySpace, suffix: &'a str) -> impl Iterator<Item = MadeUpObject> + 'a {
     let meant = before.objects().filter(move |object| object.key.ends_with(suffix)).enumerate();
-    meant.filter(|(number, _)| *number as u64 % UNKNOWN != 0).map(|(_, object)| object)
+    meant.filter(|(number, _)| !(*number as u64).is_multiple_of(UNKNOWN)).map(|(_, object)| object)
 }
 
 fn before(keys: &KeySpace) -> KeySpace {

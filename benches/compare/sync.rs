@@ -29,6 +29,15 @@ use clap::Parser;
 /// No run takes as long, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
+/// What is run in a round, in this order.
+const NAMES: [&str; 5] = [
+    "s5cmd cp, to files",
+    "bulk sync, to a table",
+    "bulk sync, to a table, again",
+    "bulk sync, to files",
+    "bulk sync, to files, again",
+];
+
 /// Runs `bulk sync` and s5cmd in turn, and prints their times, CPU seconds and memory.
 #[derive(Parser)]
 struct Arguments {
@@ -66,13 +75,6 @@ fn main() -> Result<(), Failed> {
     let bucket = Bucket::start(&files, distance, false)?;
     let server = postgres::Server::start(&postgres::Options::default())?;
     let mut costs: [Vec<Cost>; 5] = Default::default();
-    const NAMES: [&str; 5] = [
-        "s5cmd cp, to files",
-        "bulk sync, to a table",
-        "bulk sync, to a table, again",
-        "bulk sync, to files",
-        "bulk sync, to files, again",
-    ];
     for round in 1..=arguments.rounds {
         let root = tempfile::tempdir()?;
         let [theirs, ours] = ["theirs", "ours"].map(|name| root.path().join(name));

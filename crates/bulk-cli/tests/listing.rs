@@ -338,10 +338,7 @@ fn what_cannot_be_done_is_refused() {
             &["diff", "s3://data", "--known", "mysql://x:secret@h"],
             "--known is sqlite:FILE or postgresql://…, and not mysql://…",
         ),
-        (
-            &["diff", "s3://data", "--known", "host=h password=secret"],
-            "--known is sqlite:FILE or postgresql://…\n",
-        ),
+        (&["diff", "s3://data", "--known", "host=h password=secret"], "--known is sqlite:FILE or postgresql://…\n"),
         (&["diff", "s3://data", "--known", "sqlite:x", "--compare", "md5"], "is none of etag, size, mtime, etag+size"),
         (&["diff", "s3://data", "--known", "sqlite:x", "--known-table", "t"], "--key-column <COLUMN>"),
         (&["diff", "s3://data", "--known", "sqlite:x", "--restart"], "--restart needs --checkpoint FILE"),
