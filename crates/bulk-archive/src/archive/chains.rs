@@ -8,7 +8,10 @@ use std::{
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::index::{IndexedBlock, Place};
+use super::{
+    deflate::SYNC,
+    index::{IndexedBlock, Place},
+};
 use crate::{Codec, Error};
 
 /// Inflates blocks of the last two chains that it was told of.
@@ -71,6 +74,20 @@ impl Chains {
         self.last.as_ref().map(|(_, plain)| Arc::clone(plain)).ok_or_else(|| self.lost())
     }
 
+    /// Whether the last block that was inflated ends where a block of the stream does, so that a reader, who goes on
+    /// without a new beginning, finds the next chain. To be asked where a chain is over.
+    pub(crate) fn is_between_blocks(&mut self) -> bool {
+        // A stored block of eight bytes (RFC 1951, 3.2.4), which comes out as it is between blocks alone.
+        const BLOCK: [u8; 13] = *b"\0\x08\0\xf7\xff\xa5 chain\x5a";
+        self.last = None;
+        let mut plain = Vec::with_capacity(2 * BLOCK.len());
+        let fed = self.inflate.total_in();
+        let status = self.inflate.decompress_vec(&BLOCK, &mut plain, FlushDecompress::Sync);
+        matches!(status, Ok(Status::Ok))
+            && self.inflate.total_in() - fed == BLOCK.len() as u64
+            && plain == BLOCK[5..]
+    }
+
     fn next(&mut self, place: &Place, archive: &mut (impl Read + Seek)) -> Result<Vec<u8>, Error> {
         self.last = None;
         let io = |source| Error::Io { file: self.file.clone(), offset: Some(place.offset), source };
@@ -93,13 +110,17 @@ impl Chains {
                 .inflate
                 .decompress_vec(&self.packed[taken..], &mut plain, FlushDecompress::Sync)
                 .map_err(|error| self.corrupt(place, &error.to_string()))?;
+            // Its bytes may be right nevertheless, but no reader goes on to the next block.
+            if status == Status::StreamEnd {
+                return Err(self.corrupt(place, "the stream ends in the block"));
+            }
             let taken = (self.inflate.total_in() - fed) as usize;
-            if status == Status::StreamEnd || (taken, plain.len()) == before || taken == self.packed.len() {
+            if (taken, plain.len()) == before || taken == self.packed.len() {
                 break;
             }
         }
         let whole = self.inflate.total_in() - fed == place.len && self.inflate.total_out() - given == place.plain_len;
-        if !whole || crc32fast::hash(&plain) != place.crc {
+        if !whole || !self.packed.ends_with(&SYNC) || crc32fast::hash(&plain) != place.crc {
             return Err(self.corrupt(place, "the block is not what the index says of it"));
         }
         Ok(plain)

@@ -436,6 +436,7 @@ impl<R: Read + Seek> ArchiveIndex<R> {
             && first.checked_tar_len()? <= plain_len
             && (1..=plain_len / BLOCK as u64).contains(&entries)
             && (1..=deflate::longest(plain_len)).contains(&len)
+            && plain_len <= len.saturating_mul(deflate::HIGHEST_RATIO)
             && self.read.len + len <= self.summary.len
             && (self.read.blocks > 0 || begins_chain == 1)
             && (self.read.blocks == 0 || self.last_id < first.id);

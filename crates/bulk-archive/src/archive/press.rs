@@ -94,6 +94,8 @@ pub(crate) struct Press<S, W, X> {
     crc: crc32fast::Hasher,
     summary: ArchiveSummary,
     copied: u64,
+    /// Something that was to be written is not, so that nothing may follow.
+    has_failed: bool,
 }
 
 struct Job {
@@ -130,6 +132,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             crc: crc32fast::Hasher::new(),
             summary: ArchiveSummary { len: deflate::HEADER.len() as u64, ..ArchiveSummary::default() },
             copied: 0,
+            has_failed: false,
         })
     }
 
@@ -140,6 +143,20 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
 
     /// Adds a block to be compressed.
     pub(crate) fn press(&mut self, raw: Raw) -> Result<(), Error> {
+        self.unless_failed(|press| press.send(raw))
+    }
+
+    /// An error leaves a gap: it is the last that is done.
+    fn unless_failed<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        if self.has_failed {
+            return Err(output(&self.file, io::Error::other("what came before could not be written")));
+        }
+        let done = work(self);
+        self.has_failed = done.is_err();
+        done
+    }
+
+    fn send(&mut self, raw: Raw) -> Result<(), Error> {
         let len = raw.plain.len();
         // So that there is room in the channel, too: nobody would make any if the threads had panicked.
         while self.in_work.0 > 0
@@ -163,19 +180,23 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
 
     /// Adds a block of the source as it is.
     pub(crate) fn copy(&mut self, block: Box<IndexedBlock>) -> Result<(), Error> {
-        self.pieces.push_back(Piece::Copied(block));
-        while matches!(self.pieces.front(), Some(Piece::Copied(_))) || self.pieces.len() > MOST_PIECES {
-            self.write_first()?;
-        }
-        Ok(())
+        self.unless_failed(|press| {
+            press.pieces.push_back(Piece::Copied(block));
+            while matches!(press.pieces.front(), Some(Piece::Copied(_))) || press.pieces.len() > MOST_PIECES {
+                press.write_first()?;
+            }
+            Ok(())
+        })
     }
 
     /// Writes what waits, and the end.
     pub(crate) fn finish(mut self) -> Result<Pressed<W, X>, Error> {
-        while !self.pieces.is_empty() {
-            self.write_first()?;
-        }
-        self.copy_run()?;
+        self.unless_failed(|press| {
+            while !press.pieces.is_empty() {
+                press.write_first()?;
+            }
+            press.copy_run()
+        })?;
         let end = Deflate::new(self.level).end().map_err(|source| output(&self.file, source))?;
         self.crc.update(&END);
         self.summary.crc = self.crc.clone().finalize();
@@ -252,8 +273,9 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         self.summary.len += len;
     }
 
-    /// Copies the run at hand. Between files [`io::copy`] leaves that to the kernel (`copy_file_range` on Linux), which
-    /// shares what it can on file systems that know how. It does not say which side an error is from.
+    /// Copies the run at hand. Between files [`io::copy`] leaves that to the kernel (`copy_file_range` on Linux). File
+    /// systems that share extents do so only where both sides begin at a border of their blocks, as no run does, so the
+    /// bytes are copied there, too. It does not say which side an error is from.
     fn copy_run(&mut self) -> Result<(), Error> {
         let run = std::mem::take(&mut self.run);
         if run.is_empty() {

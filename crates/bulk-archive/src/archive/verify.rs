@@ -29,8 +29,12 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
     let mut end = HEADER.len() as u64;
     let mut headers = Vec::new();
     let mut last_id = None;
+    let unended = |offset| corrupt(offset, "a block before it is not ended for readers that come from there".to_owned());
     while let Some(block) = index.next_block()? {
         let place = block.place;
+        if place.begins_chain && block.number > 0 && !chains.is_between_blocks() {
+            return Err(unended(place.offset));
+        }
         chains.note(&block);
         let plain = chains.inflate(block.number, &mut archive)?;
         crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
@@ -68,6 +72,9 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
             }
             last_id = Some(entry.id.clone());
         }
+    }
+    if last_id.is_some() && !chains.is_between_blocks() {
+        return Err(unended(end));
     }
     crc.update(&END);
     if crc.finalize() != summary.crc {

@@ -265,6 +265,55 @@ fn a_full_disk_is_an_error_wherever_it_strikes() {
     respliced(archive, index).unwrap();
 }
 
+/// A disk that refuses what is written to it once.
+struct Hiccup {
+    before: usize,
+    kept: Vec<u8>,
+}
+
+impl io::Write for Hiccup {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let refuses = self.before == 0;
+        self.before = self.before.wrapping_sub(1);
+        if refuses {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.kept.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_could_not_be_written_is_not_passed_over() {
+    let model = items(0..300, 2500);
+    let (mut failed, mut whole) = (0, false);
+    for before in 0.. {
+        let disk = Hiccup { before, kept: Vec::new() };
+        let Ok(mut writer) = ArchiveWriter::new(disk, io::sink(), NAME, &short()) else {
+            failed += 1;
+            continue;
+        };
+        let mut errors = 0;
+        for (id, (mtime, content)) in &model {
+            errors += usize::from(writer.append(id, *mtime, content).is_err());
+        }
+        match writer.finish() {
+            Ok((disk, ..)) => {
+                assert_eq!(errors, 0);
+                whole = disk.kept == build(&model, &short()).archive;
+                break;
+            }
+            Err(error) => assert!(matches!(error, Error::Output { .. }), "{error}"),
+        }
+        failed += 1;
+    }
+    assert!(whole && failed > 20, "{failed}");
+}
+
 #[test]
 fn files_are_spliced_as_bytes_are() {
     let folder = tempfile::tempdir().unwrap();
