@@ -17,6 +17,7 @@ use bulk_core::{
 use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName, find_loaded, has_rows, unfinished};
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use self::given::{Given, Keys};
 use self::scratch::Scratch;
@@ -72,6 +73,8 @@ struct Arrivals {
     /// Places of those that are to be loaded and have not come yet.
     wanted: HashSet<usize>,
     bodies: Bodies,
+    /// Ends the download of these alone.
+    stop: CancellationToken,
     /// Names of those that are of no use any more, and are there as long as these arrive.
     unwanted: Vec<String>,
 }
@@ -283,7 +286,8 @@ impl<'a> Inputs<'a> {
                 options.concurrency = 1;
                 options.window = WINDOW_OF_SAMPLE;
                 options.segment = Some(WINDOW_OF_SAMPLE);
-                options.stop = self.common.stop.clone();
+                let stop = self.common.stop.child_token();
+                options.stop = stop.clone();
                 let report = self.report.clone();
                 options.observer = Arc::new(move |event: &Event<'_>| {
                     // What is fetched for this is not what the run is to fetch.
@@ -293,14 +297,17 @@ impl<'a> Inputs<'a> {
                 });
                 let mut bodies = stream(source, [request], folder, Keep::Nothing, options);
                 let delivery = bodies.next().await;
-                let body = delivery.ok_or_else(|| not_delivered(&name))?.outcome?.into_blocking();
-                let result = blocking(move || {
-                    let decoder = Decoder::new(body, &name, &decode_options());
-                    let mut decoder = decoder.map_err(|error| Failure::of_read(&name, error.into()))?;
-                    Ok(read(&name, &mut decoder)?)
-                });
+                let result = async {
+                    let body = delivery.ok_or_else(|| not_delivered(&name))?.outcome?.into_blocking();
+                    blocking(move || {
+                        let decoder = Decoder::new(body, &name, &decode_options());
+                        let mut decoder = decoder.map_err(|error| Failure::of_read(&name, error.into()))?;
+                        Ok(read(&name, &mut decoder)?)
+                    })
+                    .await
+                };
                 let result = result.await;
-                drop(bodies);
+                end(bodies, &stop).await;
                 result
             }
         }
@@ -317,12 +324,12 @@ impl<'a> Inputs<'a> {
         let Self { report, .. } = *self;
         match &self.items[place].kind {
             Kind::File => {
-                self.end_arrivals();
+                self.end_arrivals().await;
                 let Input { path, identity, .. } = &self.items[place];
                 load_path(sessions, table, path, identity, options, report).await
             }
             Kind::Stdin => {
-                self.end_arrivals();
+                self.end_arrivals().await;
                 let decoded = match self.stdin.take() {
                     Some(decoded) => decoded,
                     None => stdin::open(&self.common.stop, report).await?.into(),
@@ -417,18 +424,20 @@ impl<'a> Inputs<'a> {
         download.window = window;
         download.evict_staged = true;
         self.load.disk.apply(&self.load.disk.budget(&folder), &mut download);
-        download.stop = self.common.stop.clone();
+        let stop = self.common.stop.child_token();
+        download.stop = stop.clone();
         let observer = self.report.clone();
         download.observer = Arc::new(move |event: &Event<'_>| observer.on_download(event));
         let bodies = stream(self.sources[source].clone(), requests, &folder, keep, download);
-        self.arriving = Some(Arrivals { source, wanted, bodies, unwanted: Vec::new() });
+        self.arriving = Some(Arrivals { source, wanted, bodies, stop, unwanted: Vec::new() });
         Ok(())
     }
 
-    /// Ends what arrives.
-    fn end_arrivals(&mut self) {
-        let Some(Arrivals { bodies, unwanted, .. }) = self.arriving.take() else { return };
-        drop(bodies);
+    /// Ends what arrives. Behind this, nobody uses the folders that it arrived in: who drops the inputs without it may leave
+    /// a temporary folder, which the next run removes.
+    pub(crate) async fn end_arrivals(&mut self) {
+        let Some(Arrivals { bodies, stop, unwanted, .. }) = self.arriving.take() else { return };
+        end(bodies, &stop).await;
         for name in unwanted {
             remove(self.load, &name, self.report);
         }
@@ -447,10 +456,10 @@ impl<'a> Inputs<'a> {
     }
 }
 
-impl Drop for Inputs<'_> {
-    fn drop(&mut self) {
-        self.end_arrivals();
-    }
+/// Stops a download, and waits until it has put away what it was at.
+async fn end(mut bodies: Bodies, stop: &CancellationToken) {
+    stop.cancel();
+    while bodies.next().await.is_some() {}
 }
 
 fn file(path: PathBuf, by_content: bool) -> Result<Input, Failure> {

@@ -64,6 +64,20 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         return Ok(Exit::Interrupted);
     };
     let mut inputs = inputs?;
+    let result = load_all(load, &mut inputs, &mut sessions, options, common, report).await;
+    inputs.end_arrivals().await;
+    result
+}
+
+/// Loads what is found, restores what was dropped for it, and verifies.
+async fn load_all(
+    load: &Load,
+    inputs: &mut Inputs<'_>,
+    sessions: &mut Vec<Session>,
+    mut options: LoadOptions,
+    common: &Common,
+    report: &Report,
+) -> Result<Exit, Failure> {
     if load.refresh && inputs.items.len() > 1 {
         return Err(Failure::usage("--refresh makes the table what one file says; give one"));
     }
@@ -74,7 +88,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     let paths = inputs.items.iter().map(|input| input.path.as_path());
     let rejects = rejects.map(|folder| RejectFiles::new(folder, paths)).transpose()?;
     if load.create_table {
-        let created = inferred::create(load, &mut inputs, &mut sessions[0], &options, common.dry_run, report);
+        let created = inferred::create(load, inputs, &mut sessions[0], &options, common.dry_run, report);
         let Some(created) = common.stop.run_until_cancelled(created).await else { return Ok(Exit::Interrupted) };
         created?;
     }
@@ -128,7 +142,7 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
             tally.done();
             continue;
         }
-        let mut result = inputs.load(place, &mut sessions, &load.table, &options).await;
+        let mut result = inputs.load(place, sessions, &load.table, &options).await;
         if load.refresh && result.is_ok() {
             let tables = std::slice::from_ref(&load.table);
             let merged = merge_staged(&mut sessions[0], tables, &options).await;
@@ -166,10 +180,10 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
         }
     }
     drop(progress);
-    drop(inputs);
+    inputs.end_arrivals().await;
     sessions[0].flush().await?;
     let restored = match tally.exit() {
-        Exit::Done => restore(&mut sessions, &load.table, common, report).await?,
+        Exit::Done => restore(sessions, &load.table, common, report).await?,
         _ => Exit::Done,
     };
     if restored == Exit::Interrupted {
