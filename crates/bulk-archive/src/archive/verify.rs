@@ -29,7 +29,8 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
     let mut end = HEADER.len() as u64;
     let mut headers = Vec::new();
     let mut last_id = None;
-    let unended = |offset| corrupt(offset, "a block before it is not ended for readers that come from there".to_owned());
+    let unended =
+        |offset| corrupt(offset, "a block before it is not ended for readers that come from there".to_owned());
     while let Some(block) = index.next_block()? {
         let place = block.place;
         if place.begins_chain && block.number > 0 && !chains.is_between_blocks() {
