@@ -332,6 +332,39 @@ fn a_checkpoint_of_another_job_is_refused() {
     bench.assert_holds(objects(2 * PAGE));
 }
 
+#[test]
+fn a_checkpoint_that_nobody_named_and_that_is_damaged_is_no_hindrance() {
+    let bench = Bench::new(2 * PAGE);
+    bench.bucket.fault(Rule::new(Fault::Hang).key(&key(PAGE)));
+    let mut running = Running::start(bench.sync_table(&[]));
+    let all = 2 * PAGE - 1;
+    running.wait_until("all that comes", |_| bench.stored() == format!("{all}|{all}|{all}"));
+    running.signal(Signal::INT);
+    assert_eq!(running.end().0, Some(130));
+    bench.bucket.clear_faults();
+    let kept = bench.checkpoints();
+    assert_eq!(kept.len(), 1);
+    std::fs::write(bench.folder.path().join("state/bulk").join(&kept[0]), b"").unwrap();
+    bench.requests();
+    let ran = run(bench.sync_table(&[]), 0);
+    assert!(ran.stderr.contains("it is none") && ran.stderr.contains("begins anew"), "{}", ran.stderr);
+    assert_eq!(bench.requests(), (2, 1));
+    bench.assert_holds(objects(2 * PAGE));
+    assert_eq!(bench.checkpoints(), [""; 0]);
+}
+
+#[test]
+fn a_table_that_was_emptied_is_not_taken_for_one_that_has_all() {
+    let bench = Bench::new(3);
+    let warning = "object has no rows, but objects are known in";
+    assert!(!run(bench.sync_table(&[]), 0).stderr.contains(warning));
+    assert!(!run(bench.sync_table(&[]), 0).stderr.contains(warning));
+    bench.sql("TRUNCATE object");
+    let ran = run(bench.sync_table(&[]), 0);
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(bench.sql("SELECT count(*) FROM object"), "0");
+}
+
 /// The files of a folder by the keys that they stand for.
 fn by_key(folder: &Path) -> BTreeMap<String, String> {
     let found = files(folder).into_iter();

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use bulk_pg::TableName;
-use bulk_s3::{BodyType, Compare};
+use bulk_s3::BodyType;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{
-    BucketArguments, CheckpointArguments, DatabaseUrl, KeyArguments, OutputArguments, StoreArguments, segment,
-};
+use super::{ComparisonArguments, DatabaseUrl, OutputArguments, StoreArguments, segment};
 
 const TARGET: &str = "Where objects go";
 
@@ -42,14 +40,8 @@ changes. One that cannot be fetched or stored is named, counted, and tried again
 the exit status is 3 then.
 `bulk --help` tells what the exit status means.")]
 pub(crate) struct Sync {
-    /// s3://bucket/prefix.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: String,
-    /// What makes an object another one: etag, size, mtime (both by the server's clock), or etag+size.
-    #[arg(long, value_name = "HOW", default_value = "etag", env = "BULK_COMPARE")]
-    pub(crate) compare: Compare,
     /// What becomes of objects that are known and gone from the listing: report (each is said, and stays), apply (they are
-    /// removed and known no more; a listing from a file lacks what came since), or ignore.
+    /// removed and known no more; a --listing from a file lacks what came since), or ignore.
     #[arg(long, value_name = "HOW", default_value = "report")]
     pub(crate) deletions: SyncDeletions,
     /// Hold objects of so many bytes in memory: those that are being fetched, wait, or are being stored. A larger one is left
@@ -59,13 +51,7 @@ pub(crate) struct Sync {
     #[command(flatten)]
     pub(crate) target: TargetArguments,
     #[command(flatten)]
-    pub(crate) checkpoint: CheckpointArguments,
-    #[command(flatten)]
-    pub(crate) store: StoreArguments,
-    #[command(flatten)]
-    pub(crate) keys: KeyArguments,
-    #[command(flatten)]
-    pub(crate) bucket: BucketArguments,
+    pub(crate) comparison: ComparisonArguments,
 }
 
 /// Where fetched objects go: one of these.
