@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use bulk_pg::TableName;
-use bulk_s3::BodyType;
+use bulk_pg::{Ident, TableName};
+use bulk_s3::{BodyType, PathColumn};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ComparisonArguments, DatabaseUrl, OutputArguments, StoreArguments, segment};
@@ -20,6 +20,9 @@ Examples:
   JSON documents into a table (key, etag, body), marked known in the same transactions:
     bulk sync s3://bucket --suffix buildhub.json --table build \\
       --db postgresql://me@localhost/buildhub
+  Some values of each document in columns of their own, and not the whole of it:
+    bulk sync s3://bucket --suffix buildhub.json --table build --db URL --body none \
+      --column 'product=$.source.product' --column 'size:bigint=$.download.size'
   What that would fetch, and nothing done:
     bulk sync s3://bucket --suffix buildhub.json --db URL --table build --dry-run
   What is gone from the bucket is removed from the table, too:
@@ -72,9 +75,27 @@ pub(crate) struct TargetArguments {
     pub(crate) stdout: bool,
     #[command(flatten)]
     pub(crate) database: DatabaseUrl,
-    /// The type of the column body: jsonb, bytea, or text. What cannot be of that type is left out.
+    /// The type of the column body: jsonb, bytea, or text, or none for a table without it. What cannot be of that type is left
+    /// out.
     #[arg(long, value_name = "TYPE", default_value = "jsonb", env = "BULK_BODY")]
     pub(crate) body: BodyType,
+    /// A column of the table that is filled from within the body, such as version=$.target.version or
+    /// size:bigint=$.download.size: the first item that the SQL/JSON path finds. The type counts where the table is made;
+    /// default: text. More than once: several of them.
+    #[arg(long, value_name = "NAME[:TYPE]=PATH", value_parser = path_column, requires = "table")]
+    pub(crate) column: Vec<PathColumn>,
+}
+
+/// `NAME[:TYPE]=PATH`.
+fn path_column(text: &str) -> Result<PathColumn, String> {
+    let (column, path) = text.split_once('=').ok_or("it is NAME=PATH or NAME:TYPE=PATH")?;
+    let (name, data_type) = column.split_once(':').map_or((column, None), |(name, data_type)| (name, Some(data_type)));
+    let name = Ident::new(name).map_err(|error| error.to_string())?;
+    let mut column = PathColumn::new(name, path);
+    if let Some(data_type) = data_type {
+        data_type.clone_into(&mut column.data_type);
+    }
+    Ok(column)
 }
 
 /// What becomes of objects that are gone.
