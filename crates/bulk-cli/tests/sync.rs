@@ -564,7 +564,10 @@ fn what_cannot_be_done_is_refused() {
         (&["sync", "s3://data", "--stdout"], "--stdout needs --known"),
         (&["sync", "s3://data", "--stdout", "--json", "--known", "sqlite:k"], "--stdout is for the objects"),
         (&["sync", "s3://data", "--out", "o", "--known", "sqlite:"], "needs the name of a file"),
-        (&["sync", "s3://data", "--out", "o", "--body", "xml"], "\"xml\" is no type of a body: jsonb, bytea, text or none"),
+        (
+            &["sync", "s3://data", "--out", "o", "--body", "xml"],
+            "\"xml\" is no type of a body: jsonb, bytea, text or none",
+        ),
         (&["sync", "s3://data", "--out", "o", "--memory", "0"], "it must be more than nothing"),
         (&["sync", "s3://data", "--out", "o", "--deletions", "keep"], "invalid value 'keep'"),
         (&["sync", "file:///data", "--out", "o"], "a folder has no ETags"),
