@@ -100,7 +100,6 @@ proptest! {
 #[test]
 fn a_block_that_does_not_end_for_readers_is_found() {
     let whole = pair();
-    let items = whole.items().unwrap();
     let mut index = ArchiveIndex::open(std::io::Cursor::new(&whole.index), NAME).unwrap();
     let mut blocks = 0;
     while let Some(block) = index.next_block().unwrap() {
