@@ -52,13 +52,13 @@ struct Arguments {
     #[arg(long, hide = true)]
     work: Option<Work>,
     /// The folder with the documents, or the changed ones.
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     items: PathBuf,
     /// The archive that stands.
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     old: PathBuf,
     /// The new archive.
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     new: PathBuf,
 }
 

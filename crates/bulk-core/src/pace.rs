@@ -9,12 +9,22 @@ use crate::{Error, RetryPolicy};
 
 /// The ceiling is halved once in this time at most: the answers to requests that were sent together are one sign.
 const HALVE_EVERY: Duration = Duration::from_secs(1);
+/// Answers after which it is looked again how many requests are of use.
+const ANSWERS: usize = 64;
+/// Of so many times [`ANSWERS`] the quickest one counts.
+const ROUNDS: usize = 16;
+/// How many times the quickest answer the usual one may take before requests are taken to wait for each other.
+const PATIENCE: f64 = 4.0;
+/// Requests that are always of use.
+const FEW: usize = 16;
 
 /// How fast all workers of a run go when the server asks for less.
 ///
 /// Two means. A shared instant before which nobody sends, for what the server says in `Retry-After`. And a ceiling on requests
 /// under way that adapts as TCP's congestion window does: a throttle answer halves it, down to 1, and as many successes in a
 /// row at the ceiling as the ceiling is high add one to it, up to the configured number.
+///
+/// A [`sparing`](Self::sparing) pace has no more requests under way than are of use, either.
 ///
 /// [`retry`](Self::retry) makes a request at it. Cheap to clone; all clones are one pace.
 // A download's worker takes its permit before it chooses what to fetch, so that whoever is let through serves the front of
@@ -42,14 +52,62 @@ struct State {
     /// Successes at the ceiling since it last changed.
     successes: usize,
     halved: Option<Instant>,
+    /// How high the ceiling may be.
+    highest: usize,
+    /// If that follows from how long answers take.
+    times: Option<Times>,
+}
+
+/// How long answers took, in seconds.
+#[derive(Default)]
+struct Times {
+    recent: Vec<f64>,
+    /// The quickest one of this stretch, and of the one before.
+    best: Option<f64>,
+    best_before: Option<f64>,
+    rounds: usize,
+}
+
+impl Times {
+    /// How many requests are of use, as far as the last answers tell, which were to `ceiling` requests at a time: by Little's
+    /// law as many as come to an end in the time that one takes by itself. None until there are enough.
+    fn add(&mut self, seconds: f64, ceiling: usize) -> Option<usize> {
+        let least = |one: Option<f64>, other: f64| Some(one.map_or(other, |one| one.min(other)));
+        self.best = least(self.best, seconds);
+        self.recent.push(seconds);
+        if self.recent.len() < ANSWERS {
+            return None;
+        }
+        let (_, usual, _) = self.recent.select_nth_unstable_by(ANSWERS / 2, f64::total_cmp);
+        let best = self.best_before.map_or(self.best, |before| least(self.best, before)).unwrap_or_default();
+        let useful = PATIENCE * ceiling as f64 * best / usual.max(f64::MIN_POSITIVE);
+        self.recent.clear();
+        self.rounds += 1;
+        if self.rounds == ROUNDS {
+            (self.rounds, self.best_before, self.best) = (0, self.best, None);
+        }
+        Some(FEW + useful as usize)
+    }
 }
 
 impl Pace {
     /// At most `concurrency` requests at a time (0 counts as 1), all of them from the start. No hold lasts longer than
     /// `longest`: who is told to wait for more gives up, and others are to learn on their own whether that still holds.
     pub fn new(concurrency: usize, longest: Duration) -> Self {
+        Self::with(concurrency, longest, None)
+    }
+
+    /// The same, with fewer requests at a time where more of them would only wait for each other, at a server or at a processor
+    /// that has all to do: each of them takes memory. That is so if answers usually take several times as long as the
+    /// quickest one did. Only requests of one kind can be compared so.
+    pub fn sparing(concurrency: usize, longest: Duration) -> Self {
+        Self::with(concurrency, longest, Some(Times::default()))
+    }
+
+    fn with(concurrency: usize, longest: Duration, times: Option<Times>) -> Self {
         let configured = concurrency.clamp(1, Semaphore::MAX_PERMITS);
-        let state = State { not_before: None, ceiling: configured, excess: 0, successes: 0, halved: None };
+        let (ceiling, highest) = (configured, configured);
+        let state = State { not_before: None, ceiling, excess: 0, successes: 0, halved: None, highest, times };
         let permits = Arc::new(Semaphore::new(configured));
         let shared = Shared { configured, longest, permits, state: Mutex::new(state) };
         Self { shared: Arc::new(shared) }
@@ -75,7 +133,11 @@ impl Pace {
         let paced = || {
             let attempt = attempt();
             async {
+                let sent = Instant::now();
                 let answer = attempt.await;
+                if answer.0.is_ok() {
+                    self.took(sent.elapsed());
+                }
                 self.observe(&answer.0);
                 answer
             }
@@ -142,16 +204,32 @@ impl Pace {
         }
         state.halved = Some(now);
         let ceiling = (state.ceiling / 2).max(1);
-        let fewer = state.ceiling - ceiling;
-        state.ceiling = ceiling;
-        // Idle ones go at once, the others as they are dropped.
-        state.excess += fewer - self.shared.permits.forget_permits(fewer);
+        self.shared.lower(&mut state, ceiling);
+    }
+
+    /// Learns how long an answer took.
+    fn took(&self, time: Duration) {
+        let mut state = self.shared.lock();
+        let ceiling = state.ceiling;
+        let Some(useful) = state.times.as_mut().and_then(|times| times.add(time.as_secs_f64(), ceiling)) else {
+            return;
+        };
+        let highest = useful.clamp(1, self.shared.configured);
+        let is_at_highest = state.ceiling == state.highest;
+        state.highest = highest;
+        if state.ceiling > highest {
+            self.shared.lower(&mut state, highest);
+        }
+        // A ceiling that a throttle has lowered rises by successes alone.
+        while is_at_highest && state.ceiling < highest {
+            self.shared.raise(&mut state);
+        }
     }
 
     /// Counts a success towards a higher ceiling, if the ceiling is what kept the number of requests down.
     fn succeeded(&self) {
         let mut state = self.shared.lock();
-        if state.ceiling == self.shared.configured || self.shared.permits.available_permits() > 0 {
+        if state.ceiling >= state.highest || self.shared.permits.available_permits() > 0 {
             return;
         }
         state.successes += 1;
@@ -159,17 +237,28 @@ impl Pace {
             return;
         }
         state.successes = 0;
-        state.ceiling += 1;
-        match state.excess {
-            0 => self.shared.permits.add_permits(1),
-            _ => state.excess -= 1,
-        }
+        self.shared.raise(&mut state);
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lower(&self, state: &mut State, ceiling: usize) {
+        let fewer = state.ceiling - ceiling;
+        state.ceiling = ceiling;
+        // Idle ones go at once, the others as they are dropped.
+        state.excess += fewer - self.permits.forget_permits(fewer);
+    }
+
+    fn raise(&self, state: &mut State) {
+        state.ceiling += 1;
+        match state.excess {
+            0 => self.permits.add_permits(1),
+            _ => state.excess -= 1,
+        }
     }
 }
 
@@ -314,6 +403,46 @@ mod tests {
         }
         pace.observe(&Ok(()));
         assert_eq!(pace.ceiling(), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_requests_are_under_way_than_are_of_use() {
+        let pace = Pace::sparing(40, LONGEST);
+        let policy = RetryPolicy::default();
+        // A server that answers a request each 10 ms, and each of them in 5 ms or more.
+        let turn = tokio::sync::Mutex::new(());
+        let busy = async |times: usize| {
+            let requests = (0..times).map(|_| {
+                let attempt = || async {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    let _turn = turn.lock().await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    (Ok(()), false)
+                };
+                pace.retry(&policy, |_, _, _| {}, attempt)
+            });
+            futures::future::try_join_all(requests).await.unwrap();
+        };
+        busy(64).await;
+        // Usually 40 of them waited for each other; the quickest took 15 ms.
+        assert!((FEW + 3..FEW + 9).contains(&pace.ceiling()), "{}", pace.ceiling());
+        busy(10 * 64).await;
+        assert!((FEW + 3..FEW + 9).contains(&pace.ceiling()), "{}", pace.ceiling());
+        // One that is far away answers all of them at once.
+        let far = async |times: usize| {
+            let attempt = || async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                (Ok(()), false)
+            };
+            let requests = (0..times).map(|_| pace.retry(&policy, |_, _, _| {}, attempt));
+            futures::future::try_join_all(requests).await.unwrap();
+        };
+        far(64 * 2 * ROUNDS).await;
+        assert_eq!(pace.ceiling(), 40);
+        // What a throttle has lowered rises step by step.
+        pace.observe(&Err::<(), _>(throttle(None)));
+        far(64).await;
+        assert!((20..30).contains(&pace.ceiling()), "{}", pace.ceiling());
     }
 
     #[tokio::test]

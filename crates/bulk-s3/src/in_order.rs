@@ -12,14 +12,14 @@ use jiff::Timestamp;
 use crate::{Batch, Error, KeyRange, ObjectRef, Page};
 
 /// Bytes of pages that wait in memory; beyond that they wait on disk.
-const MEMORY: usize = 32 * 1024 * 1024;
+const MEMORY: usize = 16 * 1024 * 1024;
 /// Bytes of one file of those.
 const SEGMENT: u64 = 64 * 1024 * 1024;
 
 /// Gives `pages`, which come in any order, in the order of their keys. `ranges` are the stretches that they are of, as they
 /// were [asked for](crate::ListOptions::ranges).
 ///
-/// A page that comes early waits: in memory up to 32 MiB together, and beyond that in temporary files in `folder`, which
+/// A page that comes early waits: in memory up to 16 MiB together, and beyond that in temporary files in `folder`, which
 /// vanish with the process. At the worst, if the listing runs over many connections, nearly all of it waits there: about 150
 /// bytes for each object that the filter means. Pages are asked for only when the next one in order is not there yet.
 ///

@@ -69,7 +69,7 @@ impl Bucket {
         let ranges = Ranges::new(&options.prefix, options.ranges, connections);
         let shared = Arc::new(Shared {
             bucket: self.clone(),
-            pace: Pace::new(connections, self.retry.timeout),
+            pace: Pace::sparing(connections, self.retry.timeout),
             prefix: options.prefix,
             filter: options.filter,
             ranges: Mutex::new(ranges),
