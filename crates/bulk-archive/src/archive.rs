@@ -27,9 +27,12 @@ mod writer;
 
 pub use self::{
     index::{ArchiveIndex, ArchiveSummary, ContentHash, IndexedBlock, IndexedEntry},
+    name::entry_name,
     reader::{ArchiveReader, Item},
     rebuild::rebuild_index,
-    splice::{Change, ForeignBlocks, IndexedArchive, Outcome, SameContent, SpliceOptions, Spliced, splice},
-    verify::verify,
+    splice::{
+        Change, ForeignBlocks, IndexedArchive, Outcome, SameContent, SpliceOptions, Spliced, changes_anything, splice,
+    },
+    verify::{verify, verify_blocks},
     writer::{ArchiveOptions, ArchiveWriter},
 };

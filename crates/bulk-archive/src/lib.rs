@@ -101,8 +101,8 @@ mod zstandard;
 #[cfg(feature = "splice")]
 pub use crate::archive::{
     ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Change, ContentHash, ForeignBlocks,
-    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, rebuild_index,
-    splice, verify,
+    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, changes_anything,
+    entry_name, rebuild_index, splice, verify, verify_blocks,
 };
 #[cfg(all(feature = "extract", unix))]
 pub use crate::extract::{
