@@ -25,6 +25,13 @@ mod varint;
 mod verify;
 mod writer;
 
+#[cfg(all(feature = "export", unix))]
+pub(crate) use self::{
+    header::write as write_header,
+    index::LONGEST_CONTENT,
+    name::{escaped, to_id as name_to_id, unescaped},
+    writer::processors,
+};
 pub use self::{
     index::{ArchiveIndex, ArchiveSummary, ContentHash, IndexedBlock, IndexedEntry},
     name::entry_name,
