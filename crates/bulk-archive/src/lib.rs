@@ -86,6 +86,8 @@ mod checkpoint;
 mod codec;
 mod decoder;
 mod error;
+#[cfg(all(feature = "export", unix))]
+mod export;
 #[cfg(all(feature = "extract", unix))]
 mod extract;
 #[cfg(feature = "gzip")]
@@ -101,8 +103,13 @@ mod zstandard;
 #[cfg(feature = "splice")]
 pub use crate::archive::{
     ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Change, ContentHash, ForeignBlocks,
-    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, rebuild_index,
-    splice, verify,
+    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, changes_anything,
+    entry_name, rebuild_index, splice, verify, verify_blocks,
+};
+#[cfg(all(feature = "export", unix))]
+pub use crate::export::{
+    CheckNew, ExportEvent, ExportOptions, ExportSet, Loose, Published, Rebuilt, SetArchive, SetBundle, SetFault,
+    SetManifest, SetReport, Stage, Swept, Wanted, rebuild_indexes, verify_set,
 };
 #[cfg(all(feature = "extract", unix))]
 pub use crate::extract::{

@@ -83,9 +83,7 @@ impl Chains {
         let mut plain = Vec::with_capacity(2 * BLOCK.len());
         let fed = self.inflate.total_in();
         let status = self.inflate.decompress_vec(&BLOCK, &mut plain, FlushDecompress::Sync);
-        matches!(status, Ok(Status::Ok))
-            && self.inflate.total_in() - fed == BLOCK.len() as u64
-            && plain == BLOCK[5..]
+        matches!(status, Ok(Status::Ok)) && self.inflate.total_in() - fed == BLOCK.len() as u64 && plain == BLOCK[5..]
     }
 
     fn next(&mut self, place: &Place, archive: &mut (impl Read + Seek)) -> Result<Vec<u8>, Error> {

@@ -26,9 +26,7 @@ fn survive(damaged: &Pair, whole: &Pair) -> Result<(), TestCaseError> {
     let (expected, ..) = whole.splice(&changes).unwrap();
     if let Ok((spliced, ..)) = damaged.splice(&changes) {
         // Damage in a block that is copied passes on; it does not go unseen, unless it is in bits that mean nothing.
-        prop_assert!(
-            spliced == expected || spliced.verify().is_err() || spliced.items().ok() == expected.items().ok()
-        );
+        prop_assert!(spliced == expected || spliced.verify().is_err() || spliced.items().ok() == expected.items().ok());
     }
     if let Ok(items) = damaged.items() {
         prop_assert!(items == whole.items().unwrap());

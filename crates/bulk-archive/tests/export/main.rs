@@ -1,0 +1,5 @@
+//! Sets of archives: staged, published, and found again as they were left.
+
+mod history;
+mod stage;
+mod support;
