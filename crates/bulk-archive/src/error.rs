@@ -240,6 +240,24 @@ impl Error {
         }
     }
 
+    /// Whether there is no room left on the disk, or none for this user.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::Io { source, .. }
+            | Error::Write { source, .. }
+            | Error::Output { source, .. }
+            | Error::Changes { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            #[cfg(feature = "export")]
+            Error::Roster { source, .. } => {
+                let code = source.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+                code == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
+    }
+
     /// The compressed byte that the error is about, where it is about one.
     pub fn offset(&self) -> Option<u64> {
         match self {

@@ -28,6 +28,7 @@ mod set;
 mod stage;
 mod sweep;
 mod verify;
+mod watermarks;
 
 pub use self::{
     event::ExportEvent,
@@ -38,4 +39,5 @@ pub use self::{
     stage::{Loose, Stage},
     sweep::{Swept, Wanted},
     verify::{SetFault, SetReport, verify_set},
+    watermarks::read_watermarks,
 };
