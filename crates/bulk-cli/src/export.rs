@@ -68,7 +68,8 @@ impl Job {
         }
         let of_spec = spec.as_ref().and_then(|spec| spec.out.clone());
         let out = arguments.out.clone().or(of_spec);
-        let out = out.ok_or_else(|| Failure::usage("where archives go is not said: give --out DIR, or out in the spec"))?;
+        let out =
+            out.ok_or_else(|| Failure::usage("where archives go is not said: give --out DIR, or out in the spec"))?;
         Ok(Self {
             arguments: arguments.clone(),
             spec,
@@ -332,7 +333,11 @@ impl Said {
         if self.said.elapsed() >= SAY_EVERY {
             self.said = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64();
-            report.event("progress", &format!("{count} {what} in {seconds:.0} s"), json!({"count": count, "seconds": seconds}));
+            report.event(
+                "progress",
+                &format!("{count} {what} in {seconds:.0} s"),
+                json!({"count": count, "seconds": seconds}),
+            );
         }
     }
 }

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use bulk_archive::Stage;
 use bulk_core::{Algorithm, Digest};
-use bulk_pg::{
-    ExportSnapshot, ExportSnapshotOptions, ItemQuery, ItemReader, ItemRow, ItemSource, Selection, Since,
-};
+use bulk_pg::{ExportSnapshot, ExportSnapshotOptions, ItemQuery, ItemReader, ItemRow, ItemSource, Selection, Since};
 use serde_json::json;
 
 use super::rejects::Rejects;
@@ -45,7 +43,8 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     }
     let types = prepare(job, spec, &snapshot, &options, &marks)?;
     let known = set.kinds();
-    let mut run = Run { job, snapshot: &snapshot, stage: set.begin()?, rejects: job.rejects(), said: Said::new(), rows: 0 };
+    let mut run =
+        Run { job, snapshot: &snapshot, stage: set.begin()?, rejects: job.rejects(), said: Said::new(), rows: 0 };
     run.remove_gone(&types)?;
     run.put_changed(&types)?;
     for item in &types {

@@ -185,8 +185,14 @@ mod tests {
         let shape = Shape::Named(Some(vec!["t".to_owned()]));
         for (line, change) in [
             (r#"{"type":"t","group":"g","id":"a\"","item":{"b": [1.50]}}"#, put("a\"", 0, "{\"b\": [1.50]}")),
-            (r#"{"item":null,"id":-07e1,"modified":-1.5,"group":"g","type":"t"}"#.replace("-07", "-7").as_str(), put("-7e1", -2, "null")),
-            (r#"{"type":"\u0074","group":"g","id":1,"modified":"2026-06-30T12:00:00.9+02:00","item":1}"#, put("1", 1_782_813_600, "1")),
+            (
+                r#"{"item":null,"id":-07e1,"modified":-1.5,"group":"g","type":"t"}"#.replace("-07", "-7").as_str(),
+                put("-7e1", -2, "null"),
+            ),
+            (
+                r#"{"type":"\u0074","group":"g","id":1,"modified":"2026-06-30T12:00:00.9+02:00","item":1}"#,
+                put("1", 1_782_813_600, "1"),
+            ),
             (r#"{"type":"t","group":"g","id":1,"modified":"1969-12-31T23:59:59.5","item":1}"#, put("1", -1, "1")),
             (r#"{"type":"t","group":"g","id":1,"modified":null,"item":1}"#, put("1", 0, "1")),
             (r#"{"type":"t","id":1,"deleted":true}"#, Change::Remove { kind: "t".into(), id: "1".into() }),

@@ -140,8 +140,9 @@ impl Spec {
             };
             types.push(source);
         }
-        let File { out, level, block_length, chain_length, overlap, time_zone, keep_empty, ignore_times, all_tar, .. } =
-            file;
+        let File {
+            out, level, block_length, chain_length, overlap, time_zone, keep_empty, ignore_times, all_tar, ..
+        } = file;
         Ok(Self {
             out,
             level,
@@ -262,17 +263,32 @@ mod tests {
     fn what_is_wrong_is_named_by_line_and_key() {
         let of = |more: &str| Spec::parse(&format!("[[type]]\nname = \"a\"\ngroup = \"g\"\n{more}")).unwrap_err();
         for (more, said) in [
-            ("id = \"i\"\ntabel = \"t\"", "line 5, tabel: unknown field `tabel`, expected one of `name`, `table`, `query`, `id`, `group`, `modified`, `columns`, `json`, `deletions`"),
+            (
+                "id = \"i\"\ntabel = \"t\"",
+                "line 5, tabel: unknown field `tabel`, expected one of `name`, `table`, `query`, `id`, `group`, `modified`, `columns`, `json`, `deletions`",
+            ),
             ("id = \"i\"\ntable = \"a b\"", "line 5, table: \"a b\" is not a name of the form table or schema.table"),
             ("id = \"\"\ntable = \"t\"", "line 4, id: an identifier is empty"),
             ("id = 7\ntable = \"t\"", "line 4, id: invalid type: integer `7`, expected a string"),
             ("table = \"t\"", "line 1: missing field `id`"),
             ("id = \"i\"", "line 2, name: this type has neither a table nor a query"),
-            ("id = \"i\"\ntable = \"t\"\nquery = \"SELECT 1\"", "line 2, name: this type has a table and a query; give one of them"),
-            ("id = \"i\"\ntable = \"t\"\njson = \"j\"\ncolumns = [\"c\"]", "line 2, name: this type has columns and json; give one of them"),
+            (
+                "id = \"i\"\ntable = \"t\"\nquery = \"SELECT 1\"",
+                "line 2, name: this type has a table and a query; give one of them",
+            ),
+            (
+                "id = \"i\"\ntable = \"t\"\njson = \"j\"\ncolumns = [\"c\"]",
+                "line 2, name: this type has columns and json; give one of them",
+            ),
             ("id = \"i\"\ntable = \"t\"\ncolumns = []", "line 6, columns: no columns are no JSON"),
-            ("id = \"i\"\ntable = \"t\"\ndeletions = { table = \"t\" }", "line 6, deletions: deletions have either a query, or a table, id and deleted"),
-            ("id = \"i\"\ntable = \"t\"\n[[type]]\nname = \"a\"\nid = \"i\"\ngroup = \"g\"\ntable = \"t\"", "line 7, name: there is another type \"a\""),
+            (
+                "id = \"i\"\ntable = \"t\"\ndeletions = { table = \"t\" }",
+                "line 6, deletions: deletions have either a query, or a table, id and deleted",
+            ),
+            (
+                "id = \"i\"\ntable = \"t\"\n[[type]]\nname = \"a\"\nid = \"i\"\ngroup = \"g\"\ntable = \"t\"",
+                "line 7, name: there is another type \"a\"",
+            ),
         ] {
             assert_eq!(of(more), said);
         }
@@ -281,7 +297,10 @@ mod tests {
             ("\nlevel = 10", "line 2, level: a level is 1 to 9"),
             ("overlap = \"soon\"", "line 1, overlap: a time is a number with a unit, such as 90s or 5m"),
             ("chain-length = \"8GiB\"", "line 1, chain-length: it must be less than 4GiB"),
-            ("db = \"postgres://me:secret@host/x\"", "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `type`"),
+            (
+                "db = \"postgres://me:secret@host/x\"",
+                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `type`",
+            ),
         ] {
             assert_eq!(Spec::parse(text).unwrap_err(), said);
         }
