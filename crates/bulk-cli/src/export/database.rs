@@ -56,6 +56,8 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     let mark = |item: &Type| (item.name.clone(), Mark::text(snapshot.watermark(), &item.definition));
     let watermarks: BTreeMap<_, _> = types.iter().map(mark).collect();
     let Run { stage, rejects, .. } = run;
+    // As long as it is open, the server keeps dead rows.
+    drop(snapshot);
     job.publish(stage, &watermarks, &rejects, started)
 }
 
@@ -132,8 +134,8 @@ impl<'a> Mark<'a> {
 
 /// Equal for types whose rows and items are the same.
 fn definition(source: &ItemSource, options: &ExportSnapshotOptions) -> String {
-    let ItemSource { rows, id, group, json, .. } = source;
-    let text = format!("{rows:?} {id:?} {group:?} {json:?} {:?}", options.time_zone);
+    let ItemSource { rows, id, group, modified, json, .. } = source;
+    let text = format!("{rows:?} {id:?} {group:?} {modified:?} {json:?} {:?}", options.time_zone);
     let mut digest = Digest::of(Algorithm::Sha256, text.as_bytes()).to_hex();
     digest.truncate(16);
     digest
@@ -171,16 +173,16 @@ fn plan(
 }
 
 /// An export under way.
-struct Run<'a> {
+struct Run<'a, 'set> {
     job: &'a Job,
     snapshot: &'a ExportSnapshot,
-    stage: Stage<'a>,
+    stage: Stage<'set>,
     rejects: Rejects,
     said: Said,
     rows: u64,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     /// Removes what the database says is gone. What is there again is not among it.
     fn remove_gone(&mut self, types: &[Type]) -> Result<(), Failure> {
         let (mut selections, mut names) = (Vec::new(), Vec::new());

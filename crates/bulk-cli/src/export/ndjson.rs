@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
 use bulk_pg::{ItemJson, ItemSource};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The lines of a file, one after another.
@@ -64,7 +64,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with type, group, id, modified and item")]
 struct Named<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
@@ -74,10 +74,15 @@ struct Named<'a> {
     id: &'a RawValue,
     #[serde(borrow)]
     modified: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     item: Option<&'a RawValue>,
     #[serde(default)]
     deleted: bool,
+}
+
+/// null is a value, too.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Shape {
@@ -206,9 +211,12 @@ mod tests {
             (r#"{"type":"t","group":null,"id":1,"item":1}"#, "it has no group"),
             (r#"{"type":"t","group":["g"],"id":1,"item":1}"#, "its group is neither a string nor a number"),
             (r#"{"type":"t","group":"g","id":1,"item":1,"modified":"soon"}"#, "\"soon\" is no time"),
-            (r#"{"type":"t","group":"g","item":1}"#, "missing field `id` at line 1 column 32"),
+            (r#"{"type":"t","group":"g","item":1}"#, "missing field `id` at line 1 column 33"),
             (r#"{"type":"t","group":"g","id":1,"item":{1}"#, "key must be a string at line 1 column 40"),
-            ("7", "invalid type: integer `7`, expected struct Named at line 1 column 1"),
+            (
+                "7",
+                "invalid type: integer `7`, expected an object with type, group, id, modified and item at line 1 column 1",
+            ),
         ] {
             assert_eq!(shape.read(line.as_bytes()), Err(said.to_owned()), "{line}");
         }
