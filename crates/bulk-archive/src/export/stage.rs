@@ -94,8 +94,10 @@ impl<'a> Stage<'a> {
         if self.kinds.insert(kind) {
             let roster = &self.set.roster;
             let (last_good, duration) = roster.good(kind)?;
-            let folder = self.set.folder.root.join(&roster.names.kinds[&kind].folder);
-            publication::write_info(&folder, last_good.as_deref(), &self.started, duration)?;
+            let (folder, kind) = (&self.set.folder, &roster.names.kinds[&kind].folder);
+            files::make_folder(&folder.root.join(kind))?;
+            let info = publication::info(last_good.as_deref(), &self.started, duration);
+            folder.replace(&format!("{kind}/{INFO}"), &info)?;
         }
         Ok(())
     }
@@ -365,14 +367,11 @@ impl<'a> Stage<'a> {
         let duration = (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         for kind in &self.kinds {
             roster.set_good(*kind, &self.started, duration)?;
-            let kind = &roster.names.kinds[kind];
-            publication::write_info(
-                &folder.next().join(&kind.folder),
-                Some(&self.started),
-                &self.started,
-                Some(duration),
-            )?;
-            roster.add_pending(&format!("{}/{INFO}", kind.folder), true)?;
+            let name = format!("{}/{INFO}", roster.names.kinds[kind].folder);
+            files::make_folder(&folder.next().join(&roster.names.kinds[kind].folder))?;
+            let info = publication::info(Some(&self.started), &self.started, Some(duration));
+            files::write(&folder.next().join(&name), &info)?;
+            roster.add_pending(&name, true)?;
         }
         let is_new = is_new || !publication::exists(&folder.root.join(MANIFEST))?;
         // What is in `next/` stays now, whatever becomes of the commit: whether there was one the next run asks.
