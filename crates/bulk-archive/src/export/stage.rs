@@ -33,7 +33,7 @@ use crate::{
 pub struct Stage<'a> {
     pub(crate) set: &'a mut ExportSet,
     runs: Runs,
-    buffer: Buffer,
+    pub(crate) buffer: Buffer,
     started: String,
     begun: Instant,
     kinds: BTreeSet<u32>,
@@ -42,7 +42,7 @@ pub struct Stage<'a> {
 
 /// Changes in memory, in the order in which they came.
 #[derive(Default)]
-struct Buffer {
+pub(crate) struct Buffer {
     changes: Vec<Waiting>,
     /// Their ids and contents.
     bytes: Vec<u8>,
@@ -347,8 +347,7 @@ impl<'a> Stage<'a> {
         let all: u64 = tasks.iter().map(work).sum();
         let threads = self.set.options.archive.threads.max(1);
         for task in &mut tasks {
-            let share = u128::from(work(task)) * threads as u128 / u128::from(all.max(1));
-            // Of a group that is alone all is its share.
+            let share = (u128::from(work(task)) * threads as u128).div_ceil(u128::from(all.max(1)));
             task.threads = usize::try_from(share).map_or(1, |share| share.clamp(1, threads));
         }
         Ok((tasks, kinds))
