@@ -201,9 +201,21 @@ pub(crate) fn digest(path: &Path, options: &ExportOptions) -> Result<(u64, [u8; 
     }
 }
 
-/// Writes a small file whole: beside, then renamed. Not synced.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = path.with_file_name(format!(".{name}.part"));
-    fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).map_err(cannot_write(path))
+/// Writes a small file, and syncs it.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(cannot_write(path))
+}
+
+impl Folder {
+    /// Writes a small file of the set whole: elsewhere, then renamed.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let (part, path) = (self.state().join("part"), self.root.join(name));
+        write(&part, bytes)?;
+        fs::rename(&part, &path).map_err(cannot_write(&path))
+    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     event::ExportEvent,
-    files::{self, Folder, INFO, MANIFEST, cannot_read, cannot_write, shown},
+    files::{self, Folder, MANIFEST, cannot_read, cannot_write, shown},
     options::ExportOptions,
     roster::Roster,
 };
@@ -51,7 +51,7 @@ pub(crate) fn finish(folder: &Folder, roster: &Roster, options: &ExportOptions) 
         files::sync_folder(&folder.root)?;
     } else if has_manifest && !exists(&manifest)? {
         check(folder, roster, &pending)?;
-        files::replace(&manifest, &roster.manifest()?.to_bytes())?;
+        folder.replace(MANIFEST, &roster.manifest()?.to_bytes())?;
         files::sync_folder(&folder.root)?;
     }
     if has_manifest {
@@ -107,16 +107,10 @@ struct Info<'a> {
     duration: Option<f64>,
 }
 
-/// Writes the `info.json` of a type into this folder.
-pub(crate) fn write_info(
-    folder: &Path,
-    last_good_date: Option<&str>,
-    last_attempt: &str,
-    duration: Option<f64>,
-) -> Result<(), Error> {
-    files::make_folder(folder)?;
+/// The `info.json` of a type.
+pub(crate) fn info(last_good_date: Option<&str>, last_attempt: &str, duration: Option<f64>) -> Vec<u8> {
     // Nothing in it can fail.
     let mut bytes = serde_json::to_vec(&Info { last_good_date, last_attempt, duration }).unwrap_or_default();
     bytes.push(b'\n');
-    files::replace(&folder.join(INFO), &bytes)
+    bytes
 }

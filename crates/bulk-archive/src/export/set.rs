@@ -1,7 +1,6 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -190,12 +189,7 @@ impl ExportSet {
         let next = folder.next();
         files::make_folder(&next)?;
         if started.is_some() {
-            let path = next.join(MANIFEST);
-            let written = File::create(&path).and_then(|mut file| {
-                file.write_all(&manifest.to_bytes())?;
-                file.sync_all()
-            });
-            written.map_err(cannot_write(&path))?;
+            files::write(&next.join(MANIFEST), &manifest.to_bytes())?;
             roster.add_pending(MANIFEST, true)?;
         }
         for kind in roster.names.kinds.values().map(|kind| next.join(&kind.folder)).filter(|path| path.is_dir()) {

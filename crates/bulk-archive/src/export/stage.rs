@@ -33,7 +33,7 @@ use crate::{
 pub struct Stage<'a> {
     pub(crate) set: &'a mut ExportSet,
     runs: Runs,
-    buffer: Buffer,
+    pub(crate) buffer: Buffer,
     started: String,
     begun: Instant,
     kinds: BTreeSet<u32>,
@@ -42,7 +42,7 @@ pub struct Stage<'a> {
 
 /// Changes in memory, in the order in which they came.
 #[derive(Default)]
-struct Buffer {
+pub(crate) struct Buffer {
     changes: Vec<Waiting>,
     /// Their ids and contents.
     bytes: Vec<u8>,
@@ -94,8 +94,10 @@ impl<'a> Stage<'a> {
         if self.kinds.insert(kind) {
             let roster = &self.set.roster;
             let (last_good, duration) = roster.good(kind)?;
-            let folder = self.set.folder.root.join(&roster.names.kinds[&kind].folder);
-            publication::write_info(&folder, last_good.as_deref(), &self.started, duration)?;
+            let (folder, kind) = (&self.set.folder, &roster.names.kinds[&kind].folder);
+            files::make_folder(&folder.root.join(kind))?;
+            let info = publication::info(last_good.as_deref(), &self.started, duration);
+            folder.replace(&format!("{kind}/{INFO}"), &info)?;
         }
         Ok(())
     }
@@ -345,8 +347,7 @@ impl<'a> Stage<'a> {
         let all: u64 = tasks.iter().map(work).sum();
         let threads = self.set.options.archive.threads.max(1);
         for task in &mut tasks {
-            let share = u128::from(work(task)) * threads as u128 / u128::from(all.max(1));
-            // Of a group that is alone all is its share.
+            let share = (u128::from(work(task)) * threads as u128).div_ceil(u128::from(all.max(1)));
             task.threads = usize::try_from(share).map_or(1, |share| share.clamp(1, threads));
         }
         Ok((tasks, kinds))
@@ -365,14 +366,11 @@ impl<'a> Stage<'a> {
         let duration = (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         for kind in &self.kinds {
             roster.set_good(*kind, &self.started, duration)?;
-            let kind = &roster.names.kinds[kind];
-            publication::write_info(
-                &folder.next().join(&kind.folder),
-                Some(&self.started),
-                &self.started,
-                Some(duration),
-            )?;
-            roster.add_pending(&format!("{}/{INFO}", kind.folder), true)?;
+            let name = format!("{}/{INFO}", roster.names.kinds[kind].folder);
+            files::make_folder(&folder.next().join(&roster.names.kinds[kind].folder))?;
+            let info = publication::info(Some(&self.started), &self.started, Some(duration));
+            files::write(&folder.next().join(&name), &info)?;
+            roster.add_pending(&name, true)?;
         }
         let is_new = is_new || !publication::exists(&folder.root.join(MANIFEST))?;
         // What is in `next/` stays now, whatever becomes of the commit: whether there was one the next run asks.

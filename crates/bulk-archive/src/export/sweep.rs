@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use super::{
     files,
     runs::{Merge, Runs, Tag},
-    stage::Stage,
+    stage::{Buffer, Stage},
 };
 use crate::{Error, archive::entry_name};
 
@@ -78,6 +78,8 @@ impl Stage<'_> {
         list: impl IntoIterator<Item = io::Result<(String, String)>>,
     ) -> Result<Swept, Error> {
         self.spill()?;
+        // The list takes its place.
+        self.buffer = Buffer::default();
         let number = self.kind(kind)?;
         let folder = self.sweep_folder()?;
         let (mut sorted, mut page, mut page_len) = (Runs::new(&folder), Vec::new(), 0);
