@@ -10,8 +10,8 @@ use std::fs::File;
 use std::future::Future;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulk_archive::{
@@ -118,8 +118,8 @@ impl Job {
             options.same_content = SameContent::Keep;
         }
         options.stop = Arc::clone(&self.is_stopped);
-        let report = self.report.clone();
-        options.observer = Arc::new(move |event: &ExportEvent<'_>| tell(&report, event));
+        let watch = Watch::new(self.report.clone());
+        options.observer = Arc::new(move |event: &ExportEvent<'_>| watch.hear(event));
         options
     }
 
@@ -295,24 +295,54 @@ impl Job {
     }
 }
 
-/// What people see of an export only with `-v`.
-fn tell(report: &Report, event: &ExportEvent<'_>) {
-    match event {
-        ExportEvent::Resuming => report.note("a run that was cut short is finished first"),
-        ExportEvent::Staged { groups } => {
-            report.minor_event("staged", &format!("{groups} archives may change"), json!({"archives": groups}));
+/// Hears what becomes of archives, which people see only with `-v`, and says how far it is.
+struct Watch {
+    report: Report,
+    groups: AtomicU64,
+    done: AtomicU64,
+    said: Mutex<Instant>,
+}
+
+impl Watch {
+    fn new(report: Report) -> Self {
+        Self { report, groups: AtomicU64::new(0), done: AtomicU64::new(0), said: Mutex::new(Instant::now()) }
+    }
+
+    fn hear(&self, event: &ExportEvent<'_>) {
+        let Self { report, .. } = self;
+        match event {
+            ExportEvent::Resuming => report.note("a run that was cut short is finished first"),
+            ExportEvent::Staged { groups } => {
+                self.groups.store(*groups, Ordering::Relaxed);
+                report.minor_event("staged", &format!("{groups} archives may change"), json!({"archives": groups}));
+            }
+            ExportEvent::Made { kind, group, entries, bytes } => {
+                let text = format!("{kind}/{group}: made anew, {entries} items ({})", size(*bytes));
+                let fields = json!({"type": kind, "group": group, "items": entries, "bytes": bytes});
+                report.minor_event("made", &text, fields);
+                self.count();
+            }
+            ExportEvent::Emptied { kind, group } => {
+                let text = format!("{kind}/{group}: it is empty");
+                report.minor_event("emptied", &text, json!({"type": kind, "group": group}));
+                self.count();
+            }
+            ExportEvent::Untouched { .. } => self.count(),
+            ExportEvent::Committed => report.detail("committed: whatever happens now, the new archives are published"),
+            _ => {}
         }
-        ExportEvent::Made { kind, group, entries, bytes } => {
-            let text = format!("{kind}/{group}: made anew, {entries} items ({})", size(*bytes));
-            let fields = json!({"type": kind, "group": group, "items": entries, "bytes": bytes});
-            report.minor_event("made", &text, fields);
+    }
+
+    /// One more archive is done.
+    fn count(&self) {
+        let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.elapsed() >= SAY_EVERY {
+            *said = Instant::now();
+            let groups = self.groups.load(Ordering::Relaxed);
+            let text = format!("{done} of {groups} archives are done");
+            self.report.event("progress", &text, json!({"archives_done": done, "archives": groups}));
         }
-        ExportEvent::Emptied { kind, group } => {
-            let text = format!("{kind}/{group}: it is empty");
-            report.minor_event("emptied", &text, json!({"type": kind, "group": group}));
-        }
-        ExportEvent::Committed => report.detail("committed: whatever happens now, the new archives are published"),
-        _ => {}
     }
 }
 

@@ -171,6 +171,7 @@ fn both(bench: &Bench) -> BTreeMap<String, String> {
 fn all_is_exported_and_then_what_changes() {
     let bench = Bench::new(SPEC, DDL);
     let ran = bench.export(&[]);
+    ran.assert(0, &["opinions: 30 rows read, 0 are gone", "people: 2 rows read, 0 are gone"]);
     ran.assert(0, &["32 items added, 0 replaced, 0 moved, 0 removed; 5 archives made", "5 archives have 32 items"]);
     assert_eq!(bench.items(), both(&bench));
     bench.verify();
@@ -475,16 +476,14 @@ fn what_is_damaged_is_found_and_indexes_are_made_anew() {
 fn kill_at(bench: &Bench, event: &str) {
     let mut command = bench.command(&["export.toml", "--json", "-v"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+    let is_event = BufReader::new(child.stdout.take().unwrap()).lines().any(|line| {
         let said: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        if said["event"] == event || said["message"].as_str().unwrap().starts_with(event) {
-            // It may have come to its end meanwhile.
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return;
-        }
-    }
-    panic!("{event} never came");
+        said["event"] == event || said["message"].as_str().unwrap().starts_with(event)
+    });
+    // It may have come to its end meanwhile.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_event, "{event} never came");
 }
 
 #[test]
@@ -535,6 +534,25 @@ fn ctrl_c_publishes_nothing() {
     bench.export(&[]).assert(0, &["nothing has changed"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_does_not_wait_for_the_database() {
+    let bench = Bench::exported();
+    let before = bench.stamps();
+    let (client, connection) = tokio_postgres::connect(bench.database.url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("BEGIN; LOCK TABLE person").await.unwrap();
+    let mut running = Running::start(bench.command(&["export.toml"]));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    running.wait_until("it waits", |_| bench.sql(waits) == "1");
+    running.signal(Signal::INT);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(130), "{said}");
+    assert_eq!(bench.touched(&before), [""; 0]);
+    drop(client);
+    connection.await.unwrap().unwrap();
+    bench.export(&[]).assert(0, &["nothing has changed"]);
+}
+
 #[test]
 fn wrong_usage_is_said_first() {
     let folder = tempfile::tempdir().unwrap();
@@ -579,6 +597,26 @@ fn what_the_database_refuses_is_said() {
         .assert(1, &["cannot read the items of opinions: relation \"public.opinoin\" does not exist [SQLSTATE 42P01]"]);
     fs::write(bench.path("export.toml"), SPEC.replace("group = \"state\"", "group = \"stat\"")).unwrap();
     bench.export(&[]).assert(1, &["cannot read the items of people: column bulk_item.stat does not exist"]);
+    // A role that may read the one table, and of the other only some rows.
+    let role = format!("exporter_{}", bench.database.name());
+    let (scheme, rest) = bench.database.url().split_once("://").unwrap();
+    let url = format!("{scheme}://{role}:exporter@{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
+    bench.sql(&format!(
+        "CREATE ROLE \"{role}\" LOGIN PASSWORD 'exporter'; GRANT SELECT ON person, grave, gone_person TO \"{role}\""
+    ));
+    fs::write(bench.path("export.toml"), SPEC).unwrap();
+    let as_role = || {
+        let mut command = bench.command(&["export.toml"]);
+        command.env("BULK_DB", &url);
+        Ran::of(command)
+    };
+    as_role().assert(
+        6,
+        &["cannot read the items of opinions: permission denied for table opinion", "ask for the privilege"],
+    );
+    bench.sql(&format!("GRANT SELECT ON opinion TO \"{role}\"; ALTER TABLE opinion ENABLE ROW LEVEL SECURITY"));
+    as_role().assert(6, &["query would be affected by row-level security policy for table \"opinion\""]);
+    bench.sql(&format!("DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\""));
     assert_eq!(bench.touched(&before), [""; 0]);
     bench.verify();
 }

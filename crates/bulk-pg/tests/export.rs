@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bulk_pg::{
@@ -264,6 +264,37 @@ async fn all_connections_see_one_moment() {
     // Counts are of that moment, too.
     assert_eq!(snapshot.count(&sources[1].all()).await.unwrap(), ROWS);
     assert_eq!(bench.psql("SELECT min(round) > 0 FROM a WHERE grp <> 'new'"), "t");
+}
+
+#[tokio::test]
+async fn tables_of_any_kind_are_read_whole() {
+    let bench = Bench::new(
+        "kinds",
+        "CREATE TABLE parent (id int, grp text, modified date, more text);
+         CREATE TABLE child () INHERITS (parent);
+         INSERT INTO parent SELECT id, 'p', NULL, repeat('x', 500) FROM generate_series(1, 2000) id;
+         INSERT INTO child SELECT id, 'c', NULL, repeat('x', 500) FROM generate_series(2001, 10000) id;
+         CREATE TABLE parted (LIKE parent) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (5000);
+         CREATE TABLE high PARTITION OF parted FOR VALUES FROM (5000) TO (20000);
+         INSERT INTO parted SELECT * FROM parent;
+         CREATE MATERIALIZED VIEW kept AS SELECT * FROM parent;
+         CREATE TABLE shrunk AS SELECT * FROM kept; DELETE FROM shrunk WHERE id % 100 > 0;
+         CREATE TABLE empty (LIKE parent)",
+    );
+    let mut options = ExportSnapshotOptions::default();
+    options.range = 32 << 10;
+    let snapshot = ExportSnapshot::open(bench.database.url(), options).await.unwrap();
+    for (name, wanted) in [("parent", 10_000), ("parted", 10_000), ("kept", 10_000), ("shrunk", 100), ("empty", 0)] {
+        let query = snapshot.prepare(&of_table(name)).await.unwrap();
+        let rows = rows(&mut snapshot.read(vec![query.all()])).await.unwrap();
+        let ids: BTreeSet<u64> = rows.iter().map(|row| row.id.as_ref().unwrap().parse().unwrap()).collect();
+        assert_eq!((rows.len(), ids.len()), (wanted, wanted), "{name}");
+        assert_eq!(
+            ids.iter().sum::<u64>(),
+            bench.psql(&format!("SELECT coalesce(sum(id), 0) FROM {name}")).parse().unwrap()
+        );
+    }
 }
 
 #[tokio::test]

@@ -43,8 +43,15 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     }
     let types = prepare(job, spec, &snapshot, &options, &marks)?;
     let known = set.kinds();
-    let mut run =
-        Run { job, snapshot: &snapshot, stage: set.begin()?, rejects: job.rejects(), said: Said::new(), rows: 0 };
+    let mut run = Run {
+        job,
+        snapshot: &snapshot,
+        stage: set.begin()?,
+        rejects: job.rejects(),
+        said: Said::new(),
+        rows: 0,
+        read: BTreeMap::new(),
+    };
     run.remove_gone(&types)?;
     run.put_changed(&types)?;
     for item in &types {
@@ -180,6 +187,8 @@ struct Run<'a, 'set> {
     rejects: Rejects,
     said: Said,
     rows: u64,
+    /// Of each type, how many rows were read, and how many ids are gone.
+    read: BTreeMap<String, (u64, u64)>,
 }
 
 impl Run<'_, '_> {
@@ -204,6 +213,7 @@ impl Run<'_, '_> {
                     Err(bulk_archive::Error::Refused { .. }) => {}
                     staged => staged?,
                 }
+                self.read.entry(name.clone()).or_default().1 += 1;
             }
         }
         Ok(())
@@ -220,23 +230,32 @@ impl Run<'_, '_> {
         }
         let names: Vec<&str> = types.iter().map(|item| item.name.as_str()).collect();
         let reader = self.snapshot.read(selections);
-        self.put_all(reader, &names)
+        self.put_all(reader, &names)?;
+        for kind in names {
+            let (rows, gone) = self.read.get(kind).copied().unwrap_or_default();
+            let text = format!("{kind}: {rows} rows read, {gone} are gone");
+            self.job.report.event("read", &text, json!({"type": kind, "rows": rows, "gone": gone}));
+        }
+        Ok(())
     }
 
     /// Stages all rows of a reader, of whose selections these are the types.
     fn put_all(&mut self, mut reader: ItemReader, names: &[&str]) -> Result<(), Failure> {
         while let Some(batch) = self.job.wait(reader.next_batch())?? {
             let name = names[batch.selection()];
+            let mut rows = 0;
             for row in batch.rows() {
                 self.put(name, row?)?;
+                rows += 1;
             }
+            self.rows += rows;
+            self.read.entry(name.to_owned()).or_default().0 += rows;
             self.said.tell(self.rows, "rows read", &self.job.report);
         }
         Ok(())
     }
 
     fn put(&mut self, kind: &str, row: ItemRow<'_>) -> Result<(), Failure> {
-        self.rows += 1;
         let why = match (row.id, row.group, row.json) {
             (Some(id), Some(group), Some(json)) => match self.stage.put(kind, group, id, row.mtime, json) {
                 Err(bulk_archive::Error::Refused { reason, .. }) => reason.to_string(),

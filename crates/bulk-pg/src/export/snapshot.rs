@@ -164,6 +164,10 @@ impl ExportSnapshot {
 
     /// Reads what is selected, over as many connections as there may be. Each batch names its selection by its place.
     /// The order of the rows is any.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio.
     pub fn read(&self, selections: Vec<Selection>) -> ItemReader {
         ItemReader::start(&self.pool, selections, &self.options)
     }
