@@ -88,6 +88,9 @@ pub struct ExportSnapshotOptions {
     /// The time zone in which JSON has times, and of which columns are that have none. Default `UTC`.
     pub time_zone: String,
     /// A plain table is read in ranges of about so many bytes, by several connections at once. Default 64 MiB.
+    ///
+    /// Measured with 300,000 rows, 430 MB of JSON, on two cores that run the server, too: 2.2 s over one connection, 1.7 s over
+    /// two, 1.5 s over four; ranges of 8 MiB take as long, those of 256 MiB, which are two, 1.7 s over four.
     pub range: u64,
 }
 
