@@ -29,7 +29,7 @@ Examples:
   Whether the archives are what they were when they were made:
     bulk export --verify --out archives
 
-The spec, of which only out, name, table (or query), id and group must be there:
+The spec, of which only name, table (or query), id and group must be there:
   out = \"archives\"
   [[type]]
   name = \"opinions\"
@@ -78,9 +78,9 @@ pub(crate) struct ExportArguments {
     /// Read rows over so many connections at once.
     #[arg(long, value_name = "N", value_parser = number, default_value = "4", env = "BULK_CONNECTIONS", help_heading = SOURCE)]
     pub(crate) connections: usize,
-    /// Read again what was changed so long before the last run began. Transactions that were open then are waited for in any
-    /// case, if the role may see them (pg_read_all_stats); this is for those that it may not, and for clocks that differ.
-    /// Default: what the spec says, or 15m.
+    /// Read again what was changed so long before the last run began. What a transaction that was open then has committed
+    /// since is read in any case, if the role may see when it began (pg_read_all_stats); this is for others, and for clocks
+    /// that differ. Default: what the spec says, or 15m.
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SOURCE)]
     pub(crate) overlap: Option<Duration>,
     /// Leave out up to so many bad rows: without an id or a group, with JSON that is none, or a name that cannot be a file's.
