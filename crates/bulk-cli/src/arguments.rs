@@ -12,7 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::listing::{
-    CheckpointArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments, StoreArguments,
+    CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
+    StoreArguments,
 };
 pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 use crate::exit::Failure;

@@ -1,34 +1,37 @@
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use bulk_s3::{Change, ObjectRef, StretchDiff, diff_pages};
 use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::arguments::{Common, Deletions, Diff};
+use crate::arguments::{Common, ComparisonArguments, Deletions, Diff};
 use crate::exit::{Exit, Failure};
 use crate::headway::Headway;
 use crate::keys::{Keys, Listed};
+use crate::output::{Destination, is_closed_pipe};
 use crate::report::Report;
-use crate::store;
+use crate::store::Place;
 
 pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result<Exit, Failure> {
-    if diff.checkpoint.restart && diff.checkpoint.checkpoint.is_none() {
+    let ComparisonArguments { source, compare, checkpoint, store, keys, bucket } = &diff.comparison;
+    if checkpoint.restart && checkpoint.checkpoint.is_none() {
         return Err(Failure::usage("--restart needs --checkpoint FILE"));
     }
-    let place = store::Place::required(&diff.store)?;
-    let keys = Keys::open(&diff.source, &diff.bucket, &diff.keys, report).await?;
-    let known = place.open(&diff.store, keys.bucket.name(), false, report).await?.known;
-    let job = keys.job(diff.compare, &*known, "diff".to_owned());
-    let mut headway = Headway::open(diff.checkpoint.checkpoint.as_deref(), &diff.checkpoint, job, report)?;
+    let place = Place::required(store)?;
+    Place::check(store, *compare)?;
+    let keys = Keys::open(source, bucket, keys, report).await?;
+    let known = place.open(store, keys.bucket.name(), false, report).await?.known;
+    let job = keys.job(*compare, &*known, format!("diff; deletions: {:?}", diff.deletions));
+    let mut headway = Headway::open(checkpoint.checkpoint.as_deref(), checkpoint, job, report)?;
     if common.dry_run {
         let left = headway.left().len();
-        report.planned(&format!("compare {} with {}", diff.source, known.identity()), json!({"stretches": left}));
+        report.planned(&format!("compare {source} with {}", known.identity()), json!({"stretches": left}));
         return Ok(Exit::Done);
     }
     let ranges = keys.split(headway.left().to_vec(), &*known).await?;
     let mut listed = Listed::new();
-    let mut options = keys.diff_options(diff.compare);
+    let mut options = keys.diff_options(*compare);
     let pages = if diff.unsorted {
         keys.pages(ranges)
     } else {
@@ -36,7 +39,7 @@ pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result
         keys.pages_in_order(ranges)
     };
     let mut stretches = diff_pages(pages, known, options);
-    let mut output = BufWriter::with_capacity(1 << 16, io::stdout());
+    let (mut lines, output) = (Vec::new(), Destination::stdout());
     loop {
         let next = common.stop.run_until_cancelled(stretches.try_next()).await;
         let Some(stretch) = next else {
@@ -44,12 +47,14 @@ pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result
             return Ok(Exit::Interrupted);
         };
         let Some(stretch) = stretch? else { break };
-        let written = tokio::task::block_in_place(|| write(&mut output, &stretch, diff.deletions, common.json));
-        match written {
+        let written = tokio::task::block_in_place(|| write(&mut lines, &stretch, diff.deletions, common.json));
+        match written.map_err(|error| output.failed(error)) {
             Ok(()) => {}
-            // Whoever read it has enough; what it did not read is not done.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-            Err(error) => return Err(Failure::new(Exit::Failed, anyhow::Error::from(error).context("cannot write"))),
+            Err(error) => {
+                let failure = Failure::from(error);
+                // Whoever read it has enough; what it did not read is not done.
+                return if is_closed_pipe(&failure) { Ok(Exit::Done) } else { Err(failure) };
+            }
         }
         listed.add(stretch.keys);
         headway.done(&stretch)?;
@@ -99,8 +104,10 @@ impl<'a> From<ObjectRef<'a>> for Version<'a> {
     }
 }
 
-/// Writes the changes of a stretch, so that all of them have left this program when it returns.
-fn write(output: &mut impl Write, stretch: &StretchDiff, deletions: Deletions, is_event: bool) -> io::Result<()> {
+/// Writes the changes of a stretch, so that all of them have left this program when it returns, and that no event stands in
+/// between. `lines` is room for them.
+fn write(lines: &mut Vec<u8>, stretch: &StretchDiff, deletions: Deletions, is_event: bool) -> io::Result<()> {
+    lines.clear();
     for change in stretch.changes() {
         let (kind, object, before) = match change {
             Change::Added(object) => ("added", object, None),
@@ -110,8 +117,10 @@ fn write(output: &mut impl Write, stretch: &StretchDiff, deletions: Deletions, i
         };
         let event = is_event.then_some("change");
         let line = Line { event, change: kind, key: object.key, version: Version::from(object), before };
-        serde_json::to_writer(&mut *output, &line)?;
-        output.write_all(b"\n")?;
+        serde_json::to_writer(&mut *lines, &line)?;
+        lines.push(b'\n');
     }
+    let mut output = io::stdout().lock();
+    output.write_all(lines)?;
     output.flush()
 }

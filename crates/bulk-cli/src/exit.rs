@@ -2,6 +2,8 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
+const FREE_SPACE: &str = "free some space, and run it again";
+
 /// Why the program ends, as its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Exit {
@@ -53,6 +55,9 @@ impl Failure {
             if let Some(bulk_s3::Error::Checkpoint { source: None, .. }) = cause.downcast_ref() {
                 return Some("--restart begins anew; --checkpoint FILE names another one");
             }
+            if cause.downcast_ref().is_some_and(bulk_s3::Error::is_disk_full) {
+                return Some(FREE_SPACE);
+            }
             // What a store or a sink says comes from its database.
             if matches!(cause.downcast_ref(), Some(bulk_s3::Error::Known { .. } | bulk_s3::Error::Sink { .. })) {
                 return None;
@@ -61,7 +66,7 @@ impl Failure {
                 return hint_for_source(error.is_denied(), error.is_remote());
             }
             match fetch_error(cause)? {
-                error if error.is_disk_full() => Some("free some space, and run it again"),
+                error if error.is_disk_full() => Some(FREE_SPACE),
                 bulk_core::Error::Io { .. } => None,
                 error => hint_for_source(error.is_denied(), error.is_remote()),
             }
@@ -123,6 +128,7 @@ impl From<bulk_s3::Error> for Failure {
             bulk_s3::Error::Bucket { .. } | bulk_s3::Error::Checkpoint { source: None, .. } => Exit::Usage,
             _ if matches!(of_database, Some(bulk_pg::Error::Url { .. })) => Exit::Usage,
             bulk_s3::Error::Request(error) => exit_of_fetch(error),
+            error if error.is_disk_full() => Exit::Disk,
             error => exit_of(error.is_denied(), error.is_remote()),
         };
         Self::new(exit, error)

@@ -57,6 +57,25 @@ impl Headway {
         Ok(Self::new(checkpoint, left))
     }
 
+    /// As [`open`](Self::open), with a checkpoint that nobody has named: it only spares a part of the listing, so one that
+    /// cannot be used is as good as none.
+    pub(crate) fn open_own(
+        path: Option<&Path>,
+        arguments: &CheckpointArguments,
+        job: Job,
+        report: &Report,
+    ) -> Result<Self, Failure> {
+        match (Self::open(path, arguments, job.clone(), report), path) {
+            (Err(failure), Some(path)) if is_unusable(&failure) => {
+                report.warn(format!("{:#}; the comparison begins anew", failure.error));
+                let removed = std::fs::remove_file(path);
+                removed.map_err(|error| Failure::usage(format!("cannot remove {}: {error}", path.display())))?;
+                Self::open(Some(path), arguments, job, report)
+            }
+            (opened, _) => opened,
+        }
+    }
+
     fn new(checkpoint: Option<Checkpoint>, left: Vec<KeyRange>) -> Self {
         let counts = checkpoint.as_ref().map(|checkpoint| checkpoint.counts).unwrap_or_default();
         Self { checkpoint, left, counts, has_news: false, saved: Instant::now() }
@@ -94,4 +113,9 @@ impl Headway {
     pub(crate) fn finish(self) -> Result<(), Failure> {
         self.checkpoint.map_or(Ok(()), |checkpoint| Ok(checkpoint.finish()?))
     }
+}
+
+/// Whether a checkpoint was read and is not what it should be.
+fn is_unusable(failure: &Failure) -> bool {
+    matches!(failure.error.downcast_ref(), Some(bulk_s3::Error::Checkpoint { source: None, .. }))
 }

@@ -398,7 +398,7 @@ impl<'a> Inputs<'a> {
         table: &TableName,
         options: &LoadOptions,
     ) -> Result<(), Failure> {
-        self.end_arrivals();
+        self.end_arrivals().await;
         let is_of_it = |input: &&Input| matches!(input.kind, Kind::Object { source: other, .. } if other == source);
         let count = self.items[place..].iter().take_while(is_of_it).count();
         let places: Range<usize> = place..place + count;

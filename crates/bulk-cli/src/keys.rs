@@ -145,6 +145,9 @@ impl Keys {
         options.prefix.clone_from(&self.prefix);
         options.filter = self.filter.clone();
         options.compare = compare;
+        if let Listing::Inventory { inventory, .. } = &self.listing {
+            options.as_of = inventory.created();
+        }
         options
     }
 

@@ -23,9 +23,12 @@ pub(crate) struct Destination {
 impl Destination {
     pub(crate) fn open(out: Option<&Path>) -> Result<(Self, Bytes), Failure> {
         let (destination, bytes) = match out {
-            None => {
-                let destination = Self { name: "standard output".to_owned(), file: None };
-                (destination, Box::new(io::stdout()) as Box<dyn Write + Send>)
+            None => (Self::stdout(), Box::new(io::stdout()) as Box<dyn Write + Send>),
+            Some(path) if is_device(path)? => {
+                // It is there already, and is written to; whoever reads a pipe may not have come yet.
+                let opened = tokio::task::block_in_place(|| File::options().write(true).open(path));
+                let file = opened.map_err(|error| cannot_write(path, &error))?;
+                (Self { name: path.display().to_string(), file: None }, Box::new(file) as Box<dyn Write + Send>)
             }
             Some(path) => {
                 let (part, file) = part_of(path)?;
@@ -34,6 +37,10 @@ impl Destination {
             }
         };
         Ok((destination, BufWriter::with_capacity(1 << 16, bytes)))
+    }
+
+    pub(crate) fn stdout() -> Self {
+        Self { name: "standard output".to_owned(), file: None }
     }
 
     /// Says in which file something went wrong.
@@ -120,9 +127,23 @@ pub(crate) fn check(arguments: &OutputArguments, is_json: bool) -> Result<(), Fa
     Ok(())
 }
 
+fn cannot_write(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(format!("cannot write {}: {why}", path.display()))
+}
+
+/// Whether it is a pipe or a device, which must not be replaced by a file.
+fn is_device(path: &Path) -> Result<bool, Failure> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(cannot_write(path, &"it is a folder; name a file")),
+        Ok(found) => Ok(!found.is_file()),
+        // If it cannot be written either, that is said then.
+        Err(_) => Ok(false),
+    }
+}
+
 /// A file beside `path` that is to get its name, and a handle to write to it.
 fn part_of(path: &Path) -> Result<(NamedTempFile, File), Failure> {
-    let failed = |error: io::Error| Failure::usage(format!("cannot write {}: {error}", path.display()));
+    let failed = |error: io::Error| cannot_write(path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // Such as any other file gets: the process's mask applies.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulk_pg::{Ident, Session, TableName};
-use bulk_s3::{KnownObjects, KnownTable, MemoryKnown, PostgresKnown, PostgresOptions, SqliteKnown, SqliteOptions};
+use bulk_s3::{
+    Compare, KnownObjects, KnownTable, MemoryKnown, PostgresKnown, PostgresOptions, SqliteKnown, SqliteOptions,
+};
 
 use crate::arguments::StoreArguments;
 use crate::exit::{Exit, Failure};
@@ -44,12 +46,24 @@ impl Place {
         Err(Failure::usage(format!("--known is sqlite:FILE or postgresql://…{}", other.unwrap_or_default())))
     }
 
+    /// Refuses a comparison by what the flags give a table of the user's own no column for.
+    pub(crate) fn check(arguments: &StoreArguments, compare: Compare) -> Result<(), Failure> {
+        let Some(table) = &arguments.known_table else { return Ok(()) };
+        let missing = match compare {
+            Compare::Size | Compare::EtagAndSize if arguments.size_column.is_none() => "--size-column",
+            Compare::Mtime if arguments.mtime_column.is_none() => "--mtime-column",
+            _ => return Ok(()),
+        };
+        Err(Failure::usage(format!("--compare {compare} needs {missing}: without it nothing in {table} is the same")))
+    }
+
     /// As [`given`](Self::given), of a command that cannot do without.
     pub(crate) fn required(arguments: &StoreArguments) -> Result<Self, Failure> {
         Self::given(arguments)?.ok_or_else(|| Failure::usage("what is known is not said: give --known or BULK_KNOWN"))
     }
 
-    /// Opens it for a bucket. One that is not there is made if `creates`.
+    /// Opens it for a bucket. One that is not there is made if `creates`; else a file is an error, and a database without
+    /// the table that we would make has nothing known.
     pub(crate) async fn open(
         &self,
         arguments: &StoreArguments,
@@ -66,6 +80,9 @@ impl Place {
                 options.create = creates;
                 let known = SqliteKnown::open(path, bucket, options).await?;
                 Ok(Store { known: Arc::new(known), postgres: None })
+            }
+            Self::Database(_) if !creates && !self.is_there(arguments).await? => {
+                Ok(Store { known: Arc::new(MemoryKnown::new()), postgres: None })
             }
             Self::Database(url) => {
                 let options = PostgresOptions::default();
@@ -85,19 +102,22 @@ impl Place {
         bucket: &str,
         report: &Report,
     ) -> Result<Arc<dyn KnownObjects>, Failure> {
-        let is_there = match self {
-            Self::File(path) => path.exists(),
-            Self::Database(_) if arguments.known_table.is_some() => true,
+        match self {
+            Self::File(path) if !path.exists() => Ok(Arc::new(MemoryKnown::new())),
+            Self::File(_) | Self::Database(_) => Ok(self.open(arguments, bucket, false, report).await?.known),
+        }
+    }
+
+    async fn is_there(&self, arguments: &StoreArguments) -> Result<bool, Failure> {
+        match self {
+            Self::File(path) => Ok(path.exists()),
+            Self::Database(_) if arguments.known_table.is_some() => Ok(true),
             Self::Database(url) => {
                 let session = Session::connect(url).await?;
                 let exists = "SELECT pg_catalog.to_regclass('bulk.known_object') IS NOT NULL";
                 let row = session.client().query_one(exists, &[]).await;
-                row.map_err(|error| Failure::new(Exit::Failed, error))?.get(0)
+                Ok(row.map_err(|error| Failure::new(Exit::Failed, error))?.get(0))
             }
-        };
-        match is_there {
-            true => Ok(self.open(arguments, bucket, false, report).await?.known),
-            false => Ok(Arc::new(MemoryKnown::new())),
         }
     }
 }

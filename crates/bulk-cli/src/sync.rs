@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bulk_core::{Algorithm, Digest};
+use bulk_pg::{Session, TableName, has_rows};
 use bulk_s3::{
     Change, Deletions, Job, KeyRange, KnownObjects, Page, Quarantined, SyncCounts, SyncOptions, SyncStep, diff_pages,
 };
@@ -17,37 +18,41 @@ use tokio::time::{Instant, interval_at};
 
 use self::left_out::LeftOut;
 use self::target::Target;
-use crate::arguments::{Common, Sync, SyncDeletions};
+use crate::arguments::{Common, ComparisonArguments, Sync, SyncDeletions};
 use crate::exit::{Exit, Failure};
 use crate::headway::Headway;
 use crate::keys::{Keys, Listed, SAY_EVERY};
 use crate::report::{Report, size};
-use crate::store;
+use crate::store::Place;
 
 pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let ComparisonArguments { source, compare, checkpoint, store, keys, bucket } = &sync.comparison;
     let target = Target::of(&sync.target, common.json)?;
-    let place = target.place_of_store(&sync.store)?;
-    let keys = Keys::open(&sync.source, &sync.bucket, &sync.keys, report).await?;
+    let place = target.place_of_store(store)?;
+    Place::check(store, *compare)?;
+    let keys = Keys::open(source, bucket, keys, report).await?;
     if common.dry_run {
-        let known = place.look(&sync.store, keys.bucket.name(), report).await?;
+        let known = place.look(store, keys.bucket.name(), report).await?;
         return plan(sync, &keys, known, common, report).await;
     }
     let _folder = target.lock_folder()?;
-    let store = place.open(&sync.store, keys.bucket.name(), true, report).await?;
+    let store = place.open(store, keys.bucket.name(), true, report).await?;
     let sink = target.open(&sync.target, &store).await?;
-    let _table = target.lock_table().await?;
-    let job = keys.job(sync.compare, &*store.known, format!("{}; deletions: {:?}", sink.identity(), sync.deletions));
-    let path = match &sync.checkpoint.checkpoint {
-        Some(path) => Some(path.clone()),
-        None => place_of_checkpoint(&target, &place, &job)?,
+    let table = target.lock_table().await?;
+    if let (Target::Table { name, .. }, Some(session)) = (&target, &table) {
+        warn_of_empty(name, session, &keys.prefix, &*store.known, report).await?;
+    }
+    let job = keys.job(*compare, &*store.known, format!("{}; deletions: {:?}", sink.identity(), sync.deletions));
+    let headway = match &checkpoint.checkpoint {
+        Some(path) => Headway::open(Some(path), checkpoint, job, report)?,
+        None => Headway::open_own(place_of_checkpoint(&target, &place, &job)?.as_deref(), checkpoint, job, report)?,
     };
-    let headway = Headway::open(path.as_deref(), &sync.checkpoint, job, report)?;
     let ranges = keys.split(headway.left().to_vec(), &*store.known).await?;
     let mut pages = keys.pages(ranges).peekable();
     if sync.deletions == SyncDeletions::Apply && !keys.asks_bucket() {
-        refuse_empty(Pin::new(&mut pages).peek().await, &sync.source)?;
+        refuse_empty(Pin::new(&mut pages).peek().await, source)?;
     }
-    let stretches = diff_pages(pages, store.known.clone(), keys.diff_options(sync.compare));
+    let stretches = diff_pages(pages, store.known.clone(), keys.diff_options(*compare));
     let options = options(sync, common, report);
     let steps = bulk_s3::sync(stretches, Arc::new(keys.bucket.clone()), store.known, sink, options);
     let run = Run {
@@ -59,6 +64,30 @@ pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result
         report,
     };
     run.follow(steps, common).await
+}
+
+/// Warns of a table without rows where objects are known: they are not fetched again. It may be meant so, where they were
+/// made known by an import.
+async fn warn_of_empty(
+    name: &TableName,
+    session: &Session,
+    prefix: &str,
+    known: &dyn KnownObjects,
+    report: &Report,
+) -> Result<(), Failure> {
+    if has_rows(session, name).await? {
+        return Ok(());
+    }
+    let behind = KeyRange::new((!prefix.is_empty()).then(|| prefix.to_owned()), None);
+    let first = known.scan(&behind, 1).await?;
+    if !first.iter().next().is_some_and(|object| object.key.starts_with(prefix)) {
+        return Ok(());
+    }
+    report.warn(format!(
+        "{name:#} has no rows, but objects are known in {}: they are not fetched until they change; --known names another store",
+        known.identity()
+    ));
+    Ok(())
 }
 
 /// Refuses a listing from elsewhere that has nothing: it is likelier to be of another bucket, or cut, than all to be gone.
@@ -187,18 +216,18 @@ impl Run<'_> {
 }
 
 /// Where it is kept how far this job has come. None if nobody says where such things are kept.
-fn place_of_checkpoint(target: &Target<'_>, place: &store::Place, job: &Job) -> Result<Option<PathBuf>, Failure> {
+fn place_of_checkpoint(target: &Target<'_>, place: &Place, job: &Job) -> Result<Option<PathBuf>, Failure> {
     let text = serde_json::to_vec(job).map_err(|error| Failure::new(Exit::Failed, error))?;
     let mut name = Digest::of(Algorithm::Sha256, &text).to_hex();
     name.truncate(16);
     let name = format!("sync-{name}.checkpoint");
     let (folder, name) = match (target.state_folder(), place) {
         (Some(folder), _) => (folder, name),
-        (None, store::Place::File(path)) => {
+        (None, Place::File(path)) => {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             (path.parent().unwrap_or(Path::new("")).to_owned(), format!("{file}-{name}"))
         }
-        (None, store::Place::Database(_)) => match state_folder() {
+        (None, Place::Database(_)) => match state_folder() {
             Some(folder) => (folder, name),
             None => return Ok(None),
         },
@@ -224,7 +253,7 @@ async fn plan(
     report: &Report,
 ) -> Result<Exit, Failure> {
     let ranges = keys.split(vec![KeyRange::all()], &*known).await?;
-    let mut stretches = diff_pages(keys.pages(ranges), known, keys.diff_options(sync.compare));
+    let mut stretches = diff_pages(keys.pages(ranges), known, keys.diff_options(sync.comparison.compare));
     let mut listed = Listed::new();
     let mut counts = bulk_s3::Counts::default();
     let mut bytes = 0_u64;

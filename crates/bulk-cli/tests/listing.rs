@@ -3,9 +3,9 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use bulk_core::{Algorithm, Digest};
 use bulk_s3::{KnownChange, KnownObjects, ObjectRef, SqliteKnown, SqliteOptions};
@@ -140,6 +140,15 @@ async fn a_bucket_is_compared_with_a_store() {
     assert_eq!(counts(&lines(&ignored)), [added, modified, 0]);
 }
 
+/// Lines with their ends.
+fn whole_lines(reader: &mut impl BufRead) -> impl Iterator<Item = String> {
+    std::iter::from_fn(|| {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        line.ends_with('\n').then_some(line)
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_that_is_killed_goes_on() {
     let (before, after) = (space(0), space(1));
@@ -155,27 +164,24 @@ async fn a_comparison_that_is_killed_goes_on() {
     let arguments =
         ["diff", "s3://data", "--known", &store, "--checkpoint", &checkpoint, "--listers", "2", "--unsorted", "-q"];
     let mut all = BTreeSet::new();
-    let mut killed = 0_u64;
-    loop {
-        let mut child = with(&server, &arguments).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let (mut runs, mut killed) = (0, 0);
+    let of_last = loop {
+        let mut child = with(&server, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
         // Each run gets further than the one before, on however slow a machine.
-        std::thread::sleep(std::time::Duration::from_millis(200 * (killed + 1)));
-        let has_ended = child.try_wait().unwrap().is_some();
-        if !has_ended {
-            child.kill().unwrap();
-            killed += 1;
+        runs += 1;
+        let found: Vec<_> = whole_lines(&mut output).take(40 * runs).collect();
+        all.extend(found.iter().cloned());
+        if found.len() < 40 * runs {
+            assert!(child.wait().unwrap().success());
+            break found.len();
         }
-        let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        // The last line may be half of one: the stretch that it is of comes again.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        all.extend(text[..whole].lines().map(str::to_owned));
-        if has_ended {
-            assert!(output.status.success());
-            break;
-        }
-    }
-    assert!(killed > 1, "{killed}");
+        child.kill().unwrap();
+        killed += u32::from(child.wait().unwrap().code().is_none());
+        // What it had said counts. The last line may be half of one: the stretch that it is of comes again.
+        all.extend(whole_lines(&mut output));
+    };
+    assert!(killed > 1 && of_last < all.len(), "{killed} {of_last}");
     let found: Vec<Value> = all.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(counts(&found), expected(&before, &after));
     assert!(!Path::new(&checkpoint).exists());
@@ -300,6 +306,33 @@ fn an_inventory_stands_for_the_bucket() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inventory_says_nothing_of_what_is_younger() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("known.db");
+    let space = space(0);
+    let manifest = inventory(folder.path(), &space);
+    let first = space.objects().next().unwrap();
+    let store = SqliteKnown::open(&path, "data", SqliteOptions::default()).await.unwrap();
+    let object = |key, time: &str| {
+        let mut object = ObjectRef::new(key);
+        (object.etag, object.last_modified) = (Some("another"), Some(time.parse().unwrap()));
+        object
+    };
+    // The inventory is of 2023-11-14T22:13:20Z. Of what is known to be younger it cannot tell.
+    let (old, young) = ("2023-11-14T22:13:20Z", "2023-11-14T22:13:21Z");
+    let known = [object("zz/old", old), object("zz/young", young), object(&first.key, young)];
+    store.apply(&known.map(KnownChange::Set)).await.unwrap();
+    let (known, manifest) = (format!("sqlite:{}", path.display()), manifest.to_str().unwrap());
+    let arguments = ["diff", "s3://data", "--anonymous", "--known", &known, "--inventory", manifest];
+    let ran = Ran::of(bulk(arguments));
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let lines = lines(&ran);
+    assert_eq!(counts(&lines), [4999, 0, 1]);
+    assert_eq!(*keys(&lines).last().unwrap(), "zz/old");
+    assert!(ran.stderr.contains("2 unchanged"), "{}", ran.stderr);
+}
+
 #[test]
 fn versions_are_listed_with_the_marks_of_deletions() {
     let store = Store::versioned().with("a", "one").with("a", "three").with("b", "x").without("b").with("c", "y");
@@ -358,4 +391,61 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!(ran.status, Some(2));
     assert!(ran.stdout.contains("--json has standard output for its events"), "{}", ran.stdout);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was made");
+}
+
+#[test]
+fn output_goes_to_files_and_devices_and_nowhere_else() {
+    let server = serve(&space(0));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let to = |out: &str| Ran::of(with(&server, &["list", "s3://data", "--out", out]));
+    let ran = to(folder.path().to_str().unwrap());
+    assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("it is a folder; name a file"), "{}", ran.stderr);
+    assert!(server.requests().is_empty());
+    // What is full says so, here and on standard output.
+    assert!(is_device("/dev/full"));
+    let ran = to("/dev/full");
+    assert_eq!(ran.status, Some(5), "{}", ran.stderr);
+    assert!(ran.stderr.contains("/dev/full") && ran.stderr.contains("free some space"), "{}", ran.stderr);
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let known = format!("sqlite:{}", path("known.db"));
+    let imported = Ran::of(bulk(["known", "import", "s3://data", &write_empty(&path("none.csv")), "--known", &known]));
+    assert_eq!(imported.status, Some(0), "{}", imported.stderr);
+    for arguments in [&["list", "s3://data"][..], &["diff", "s3://data", "--known", &known]] {
+        let status = with(&server, arguments).stdout(full()).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(5), "{arguments:?}");
+    }
+    assert_eq!(to("/dev/null").status, Some(0));
+    assert!(is_device("/dev/full") && is_device("/dev/null"));
+    // A pipe stays one, and gets all.
+    let pipe = path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let child = with(&server, &["list", "s3://data", "--out", &pipe]).spawn().unwrap();
+    let mut text = String::new();
+    std::fs::File::open(&pipe).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!(text.lines().count(), 5000);
+}
+
+fn is_device(path: &str) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).unwrap().file_type().is_char_device()
+}
+
+/// A file of objects that has none.
+fn write_empty(path: &str) -> String {
+    std::fs::write(path, "key,etag\n").unwrap();
+    path.to_owned()
+}
+
+#[test]
+fn a_table_without_the_column_that_is_compared_is_refused() {
+    let columns = ["--known-table", "t", "--key-column", "k", "--etag-column", "e"];
+    for (compare, flag) in [("size", "--size-column"), ("etag+size", "--size-column"), ("mtime", "--mtime-column")] {
+        let arguments = ["diff", "s3://data", "--known", "postgresql://nobody@localhost/none", "--compare", compare];
+        let ran = Ran::of(bulk([&arguments[..], &columns].concat()));
+        assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("--compare {compare} needs {flag}")), "{}", ran.stderr);
+    }
 }

@@ -332,6 +332,39 @@ fn a_checkpoint_of_another_job_is_refused() {
     bench.assert_holds(objects(2 * PAGE));
 }
 
+#[test]
+fn a_checkpoint_that_nobody_named_and_that_is_damaged_is_no_hindrance() {
+    let bench = Bench::new(2 * PAGE);
+    bench.bucket.fault(Rule::new(Fault::Hang).key(&key(PAGE)));
+    let mut running = Running::start(bench.sync_table(&[]));
+    let all = 2 * PAGE - 1;
+    running.wait_until("all that comes", |_| bench.stored() == format!("{all}|{all}|{all}"));
+    running.signal(Signal::INT);
+    assert_eq!(running.end().0, Some(130));
+    bench.bucket.clear_faults();
+    let kept = bench.checkpoints();
+    assert_eq!(kept.len(), 1);
+    std::fs::write(bench.folder.path().join("state/bulk").join(&kept[0]), b"").unwrap();
+    bench.requests();
+    let ran = run(bench.sync_table(&[]), 0);
+    assert!(ran.stderr.contains("it is none") && ran.stderr.contains("begins anew"), "{}", ran.stderr);
+    assert_eq!(bench.requests(), (2, 1));
+    bench.assert_holds(objects(2 * PAGE));
+    assert_eq!(bench.checkpoints(), [""; 0]);
+}
+
+#[test]
+fn a_table_that_was_emptied_is_not_taken_for_one_that_has_all() {
+    let bench = Bench::new(3);
+    let warning = "object has no rows, but objects are known in";
+    assert!(!run(bench.sync_table(&[]), 0).stderr.contains(warning));
+    assert!(!run(bench.sync_table(&[]), 0).stderr.contains(warning));
+    bench.sql("TRUNCATE object");
+    let ran = run(bench.sync_table(&[]), 0);
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(bench.sql("SELECT count(*) FROM object"), "0");
+}
+
 /// The files of a folder by the keys that they stand for.
 fn by_key(folder: &Path) -> BTreeMap<String, String> {
     let found = files(folder).into_iter();
@@ -486,6 +519,31 @@ fn what_is_no_json_goes_as_bytes_and_what_is_too_large_stays_out() {
 }
 
 #[test]
+fn columns_are_filled_from_within_the_bodies() {
+    let bench = Bench::new(3);
+    bench.bucket.put("data", "other", "{\"number\": \"none\"}").unwrap();
+    let columns = ["--body", "none", "--column", "number:int4=$.number", "--column", "Kind=$.number.type()"];
+    let ran = run(bench.sync_table(&columns), 3);
+    assert!(ran.stderr.contains("left out: \"other\"") && ran.stderr.contains("invalid input syntax for type integer"));
+    let rows = "SELECT string_agg(key || ' ' || number + 1 || ' ' || \"Kind\", ',' ORDER BY key) FROM object";
+    assert_eq!(bench.sql(rows), format!("{} 1 number,{} 2 number,{} 3 number", key(0), key(1), key(2)));
+    assert_eq!(
+        bench.sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'object'::regclass AND attname = 'body'"),
+        "0"
+    );
+    for (wrong, said) in [
+        (&["--column", "a=$.a", "--body", "text"][..], "--column a is taken from JSON, and --body is text"),
+        (&["--column", "a"], "it is NAME=PATH or NAME:TYPE=PATH"),
+        (&["--column", "=$"], "empty"),
+    ] {
+        let ran = run(bench.sync_table(wrong), 2);
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+    let ran = run(bench.sync_table(&["--body", "none", "--column", "number=$["]), 1);
+    assert!(ran.stderr.contains("cannot take \"$[\" for a path"), "{}", ran.stderr);
+}
+
+#[test]
 fn it_begins_behind_what_buildhub_was_done_with() {
     let bench = Bench::new(30);
     let theirs = bench.folder.path().join("theirs.json");
@@ -506,7 +564,10 @@ fn what_cannot_be_done_is_refused() {
         (&["sync", "s3://data", "--stdout"], "--stdout needs --known"),
         (&["sync", "s3://data", "--stdout", "--json", "--known", "sqlite:k"], "--stdout is for the objects"),
         (&["sync", "s3://data", "--out", "o", "--known", "sqlite:"], "needs the name of a file"),
-        (&["sync", "s3://data", "--out", "o", "--body", "xml"], "\"xml\" is no type of a body: jsonb, bytea or text"),
+        (
+            &["sync", "s3://data", "--out", "o", "--body", "xml"],
+            "\"xml\" is no type of a body: jsonb, bytea, text or none",
+        ),
         (&["sync", "s3://data", "--out", "o", "--memory", "0"], "it must be more than nothing"),
         (&["sync", "s3://data", "--out", "o", "--deletions", "keep"], "invalid value 'keep'"),
         (&["sync", "file:///data", "--out", "o"], "a folder has no ETags"),

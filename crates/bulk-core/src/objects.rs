@@ -15,6 +15,8 @@ use crate::{Algorithm, Body, Digest, ETag, Error, Event, Get, Hasher, Observer, 
 const UNIT: u64 = 1024;
 /// What is reserved for an object whose size nobody told.
 const UNMEASURED: u64 = 1024 * 1024;
+/// How many times as much is reserved next for one that had no room in that, and whose answer tells no size either.
+const MORE: u64 = 8;
 
 /// How objects are fetched into memory.
 #[derive(Clone)]
@@ -145,21 +147,33 @@ impl Fetcher {
     }
 
     async fn fetch_whole(&self, request: &Request) -> Result<ObjectBytes, Error> {
-        let location = self.source.location(&request.key);
-        let size = request.size.unwrap_or(UNMEASURED.min(u64::from(self.budget) * UNIT));
-        let units = u32::try_from(size.div_ceil(UNIT)).ok().filter(|units| *units <= self.budget);
-        let Some(units) = units else {
-            return Err(Error::TooLarge { location, size: Some(size), limit: u64::from(self.budget) * UNIT });
-        };
-        let room = self.room.clone().acquire_many_owned(units).await;
-        // It is never closed.
-        let room = room.map_err(|_| Error::Interrupted { location })?;
-        let on_retry = |attempt, delay, error: &Error| {
-            self.options.observer.event(&Event::Retry { name: &request.key, attempt, delay, error });
-        };
-        let attempt = || async { (self.attempt(request, u64::from(units) * UNIT).await, false) };
-        let (bytes, etag, last_modified, digests) = self.pace.retry(&self.options.retry, on_retry, attempt).await?;
-        Ok(ObjectBytes { bytes, etag, last_modified, digests, _room: room })
+        let location = || self.source.location(&request.key);
+        let most = u64::from(self.budget) * UNIT;
+        let mut size = request.size.unwrap_or(UNMEASURED.min(most));
+        loop {
+            let units = u32::try_from(size.div_ceil(UNIT)).ok().filter(|units| *units <= self.budget);
+            let Some(units) = units else {
+                return Err(Error::TooLarge { location: location(), size: Some(size), limit: most });
+            };
+            let room = self.room.clone().acquire_many_owned(units).await;
+            // It is never closed.
+            let room = room.map_err(|_| Error::Interrupted { location: location() })?;
+            let on_retry = |attempt, delay, error: &Error| {
+                self.options.observer.event(&Event::Retry { name: &request.key, attempt, delay, error });
+            };
+            let attempt = || async { (self.attempt(request, u64::from(units) * UNIT).await, false) };
+            match self.pace.retry(&self.options.retry, on_retry, attempt).await {
+                // It has more than was thought. What it holds is given back before more is asked for: two that wait for
+                // each other would wait for ever.
+                Err(Error::TooLarge { size: found, .. }) if request.size.is_none() && units < self.budget => {
+                    size = found.unwrap_or_else(|| most.min(size * MORE));
+                }
+                Err(error) => return Err(error),
+                Ok((bytes, etag, last_modified, digests)) => {
+                    return Ok(ObjectBytes { bytes, etag, last_modified, digests, _room: room });
+                }
+            }
+        }
     }
 
     async fn attempt(

@@ -91,6 +91,31 @@ async fn what_is_not_as_expected_fails_alone() {
     }
 }
 
+/// Objects of which nobody tells the size have room for a MiB at first.
+#[tokio::test]
+async fn what_is_larger_than_was_thought_is_fetched_with_more_room() {
+    let large = |number: u8| vec![number; 3 << 20];
+    let store: Store = (0..6).map(|number: u8| (format!("{number}"), large(number))).collect();
+    let server = Server::builder().bucket("data", store).start().unwrap();
+    // Half of the answers do not tell a length either.
+    server.fault(Rule::new(Fault::WithoutHeader(http::header::CONTENT_LENGTH)).key("1"));
+    let mut options = options();
+    options.budget = 4 << 20;
+    let requests = (0..6).map(|number| Request::new(format!("{number}")));
+    let mut objects = fetch_objects(source(&server), stream::iter(requests), options.clone());
+    let mut found = BTreeMap::new();
+    while let Some(FetchedObject { request, outcome, .. }) = objects.next().await {
+        found.insert(request.key, outcome.unwrap().bytes.to_vec());
+    }
+    assert!(found.into_values().eq((0..6).map(large)));
+    options.budget = 2 << 20;
+    let requests = [Request::new("0"), Request::new("1")];
+    let outcomes = fetch_objects(source(&server), stream::iter(requests), options).map(|fetched| fetched.outcome);
+    for outcome in outcomes.collect::<Vec<_>>().await {
+        assert!(matches!(outcome, Err(Error::TooLarge { limit: 2_097_152, .. })), "{outcome:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_stop_ends_what_is_under_way() {
     let store: Store = (0..50).map(|number| (format!("{number}"), "x")).collect();

@@ -134,6 +134,37 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether a disk of this machine, or a quota, is full.
+    pub fn is_disk_full(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if says_disk_full(error) {
+                return true;
+            }
+            // An I/O error that wraps another one passes it over in its chain, and so does one of ours that is transparent.
+            let wrapped = match (error.downcast_ref::<std::io::Error>(), error.downcast_ref::<Self>()) {
+                (Some(error), _) => error.get_ref().map(|error| error as &(dyn std::error::Error + 'static)),
+                (None, Some(Self::Request(error))) => Some(error as &(dyn std::error::Error + 'static)),
+                _ => None,
+            };
+            next = wrapped.or_else(|| error.source());
+        }
+        false
+    }
+}
+
+fn says_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    #[cfg(feature = "sqlite")]
+    if let Some(rusqlite::Error::SqliteFailure(failure, _)) = error.downcast_ref() {
+        return failure.code == rusqlite::ErrorCode::DiskFull;
+    }
+    if let Some(error) = error.downcast_ref::<bulk_core::Error>() {
+        return error.is_disk_full();
+    }
+    let kind = error.downcast_ref().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
 /// What bulk-pg says of an error of its own: whether it is remote, and whether access is denied.

@@ -90,7 +90,7 @@ pub use snapshot::{
 pub use split_ranges::split_ranges;
 pub use stretch_diff::{DiffOptions, StretchDiff, StretchDiffs, diff_pages};
 #[cfg(feature = "postgres")]
-pub use sync::{BodyType, TableSink, UnknownBodyType};
+pub use sync::{BodyType, PathColumn, TableOptions, TableSink, UnknownBodyType};
 pub use sync::{
     Deletions, FolderSink, LinesSink, QuarantineReason, Quarantined, Refusal, Sink, SinkBatch, SyncCounts, SyncOptions,
     SyncRun, SyncStep, SyncedObject, key_of_path, path_of_key, sync,

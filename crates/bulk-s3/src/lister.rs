@@ -111,27 +111,30 @@ impl Stream for Pages {
         if self.has_failed {
             return Poll::Ready(None);
         }
-        let item = std::task::ready!(self.pages.poll_recv(context));
+        let item = self.pages.poll_recv(context);
         match &item {
-            Some(Ok(_)) => {}
-            Some(Err(_)) => {
+            Poll::Ready(Some(Ok(_))) => return item,
+            Poll::Ready(Some(Err(_))) => {
                 self.has_failed = true;
                 self.workers.abort_all();
+                return item;
             }
-            // All workers have let go of their ends; one that did so by a panic has left a gap.
-            None => {
-                while let Some(ended) = std::task::ready!(self.workers.poll_join_next(context)) {
-                    if let Err(error) = ended {
-                        self.has_failed = true;
-                        match error.try_into_panic() {
-                            Ok(panic) => std::panic::resume_unwind(panic),
-                            Err(_) => return Poll::Ready(Some(Err(interrupted(&self.location)))),
-                        }
-                    }
+            // All workers have let go of their ends, or one may have done so by a panic: the others wait for what it was at.
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        while let Poll::Ready(Some(ended)) = self.workers.poll_join_next(context) {
+            if let Err(error) = ended {
+                self.has_failed = true;
+                match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return Poll::Ready(Some(Err(interrupted(&self.location)))),
                 }
             }
         }
-        Poll::Ready(item)
+        if item.is_ready() && !self.workers.is_empty() {
+            return Poll::Pending;
+        }
+        item
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::{Batch, Change, Compare, Error, KeyFilter, KeyRange, KnownObjects, ObjectRef, OutOfOrder, Page, diff};
@@ -24,6 +25,9 @@ pub struct DiffOptions {
     pub filter: KeyFilter,
     /// What makes an object another one. Default: its ETag.
     pub compare: Compare,
+    /// When the listing was made, by the bucket's clock, if it is older than what is known may be, as an inventory is. An
+    /// object that is known to be younger is taken as it is known, whatever the listing says. Default: it is of now.
+    pub as_of: Option<Timestamp>,
     /// How many pages are compared at a time: while the store answers one, others are merged. 1 keeps them in the order in
     /// which they come; 0 counts as 1. Default 8.
     pub concurrency: usize,
@@ -31,7 +35,7 @@ pub struct DiffOptions {
 
 impl Default for DiffOptions {
     fn default() -> Self {
-        Self { prefix: String::new(), filter: KeyFilter::all(), compare: Compare::Etag, concurrency: 8 }
+        Self { prefix: String::new(), filter: KeyFilter::all(), compare: Compare::Etag, as_of: None, concurrency: 8 }
     }
 }
 
@@ -99,13 +103,19 @@ impl StretchDiff {
         }
     }
 
-    fn new(range: KeyRange, keys: u64, listed: Batch, known: Batch, compare: Compare) -> Result<Self, OutOfOrder> {
+    fn new(range: KeyRange, keys: u64, listed: Batch, known: Batch, merge: &Merge) -> Result<Self, OutOfOrder> {
         let mut changes = Vec::new();
+        let mut younger = 0;
         let (mut next_listed, mut next_known) = (0, 0);
-        let mut found = diff(listed.iter(), known.iter(), compare);
+        let mut found = diff(listed.iter(), known.iter(), merge.compare);
         for change in found.by_ref() {
+            let change = change?;
+            if merge.is_younger(&change) {
+                younger += 1;
+                continue;
+            }
             // Where a change stands is found again from the front: both sides are sorted.
-            let key = change?.key();
+            let key = change.key();
             let find = |batch: &Batch, next: &mut usize| {
                 while batch.get(*next).is_some_and(|object| object.key < key) {
                     *next += 1;
@@ -119,7 +129,7 @@ impl StretchDiff {
                 (None, None) => None,
             });
         }
-        let unchanged = found.unchanged();
+        let unchanged = found.unchanged() + younger;
         drop(found);
         Ok(Self { range, keys, unchanged, listed, known, changes })
     }
@@ -189,6 +199,7 @@ where
         prefix: options.prefix,
         filter: options.filter,
         compare: options.compare,
+        as_of: options.as_of,
         ahead: Mutex::default(),
     });
     let stretches = pages.map_ok(move |page| pieces(merge.clone(), page));
@@ -224,6 +235,7 @@ struct Merge {
     prefix: String,
     filter: KeyFilter,
     compare: Compare,
+    as_of: Option<Timestamp>,
     /// For each lane, what was read of the store beyond its last page.
     ahead: Mutex<HashMap<u64, Ahead>>,
 }
@@ -263,7 +275,7 @@ fn pieces(merge: Arc<Merge>, page: Page) -> BoxStream<'static, Result<StretchDif
                 }
                 kept.insert(lane, ahead);
             }
-            let piece = StretchDiff::new(page.range, page.keys, page.objects, known, merge.compare)?;
+            let piece = StretchDiff::new(page.range, page.keys, page.objects, known, &merge)?;
             return Ok(Some((piece, (merge, None))));
         };
         // What of the page is behind the piece comes with the next one; its keys are counted once.
@@ -272,7 +284,7 @@ fn pieces(merge: Arc<Merge>, page: Page) -> BoxStream<'static, Result<StretchDif
         let rest: Batch = page.objects.iter().skip(cut).collect();
         let mut listed = page.objects;
         listed.truncate(cut);
-        let piece = StretchDiff::new(front, 0, listed, known, merge.compare)?;
+        let piece = StretchDiff::new(front, 0, listed, known, &merge)?;
         let page = Page { range: back, objects: rest, keys: page.keys, lane, is_last };
         Ok(Some((piece, (merge, Some((page, ahead))))))
     })
@@ -280,6 +292,12 @@ fn pieces(merge: Arc<Merge>, page: Page) -> BoxStream<'static, Result<StretchDif
 }
 
 impl Merge {
+    /// Whether it is about an object that is known in a version that the listing cannot have.
+    fn is_younger(&self, change: &Change<'_>) -> bool {
+        let (Change::Modified { before: known, .. } | Change::Removed(known)) = change else { return false };
+        matches!((known.last_modified, self.as_of), (Some(known), Some(as_of)) if known > as_of)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Ahead>> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }

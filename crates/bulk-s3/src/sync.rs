@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use self::fetching::{Place, Requests, Work};
 #[cfg(feature = "postgres")]
-pub use self::table::{BodyType, TableSink, UnknownBodyType};
+pub use self::table::{BodyType, PathColumn, TableOptions, TableSink, UnknownBodyType};
 pub use self::{
     folder::FolderSink,
     lines::LinesSink,

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bulk_core::{Algorithm, Digest};
 use bulk_s3::{
     Bucket, BucketOptions, Change, Checkpoint, DiffOptions, Job, KeyFilter, KeyRange, KnownChange, KnownObjects,
-    ListOptions, MemoryKnown, ObjectRef, diff_pages, in_order,
+    ListOptions, MemoryKnown, ObjectRef, diff_pages, in_order, split_ranges,
 };
-use bulk_testkit::s3::{KeySpace, Layout, Server, Store};
+use bulk_testkit::s3::{Fault, KeySpace, Layout, Rule, Server, Store};
 use futures::{StreamExt, TryStreamExt};
+use proptest::prelude::*;
 
 fn bucket(server: &Server) -> Bucket {
     let mut options = BucketOptions::default();
@@ -117,6 +119,91 @@ async fn changes_are_those_of_two_maps_however_often_the_run_is_cut_short() {
     }
     // Some have few pages, or much patience; by no means all.
     assert!(all_runs > 2 * jobs, "{all_runs} runs of {jobs} jobs");
+}
+
+/// Keys that sort in each other's way, below one another and with odd characters.
+fn keys() -> impl Strategy<Value = BTreeMap<String, u8>> {
+    proptest::collection::btree_map("[ab/]{0,3}(/|\u{1}|é|\\+|%2F|[.])?[a-c]{1,2}(json|x)?", 0..3_u8, 0..80)
+}
+
+fn filters() -> impl Strategy<Value = KeyFilter> {
+    prop_oneof![
+        Just(KeyFilter::all()),
+        Just(KeyFilter::all().suffix("json").suffix("x")),
+        Just(KeyFilter::all().include("a*").unwrap().exclude("*b*").unwrap()),
+        Just(KeyFilter::all().exclude("*/*").unwrap()),
+        Just(KeyFilter::all().regex("[ac].?j").unwrap().suffix("json")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 200 } else { 1000 }))]
+
+    /// Each run is cut short behind its first page, whatever the server had answered then, and of some pages it says that
+    /// they are to be asked for once more.
+    #[test]
+    fn changes_come_once_if_each_page_is_the_last_of_its_run(
+        (before, after) in (keys(), keys()),
+        filter in filters(),
+        prefix in prop_oneof![Just(""), Just("a"), Just("b/")],
+        (page, connections, pieces, busy) in (1..8_usize, 1..6_usize, 1..9_usize, 1..9_u64),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store: Store = after.iter().map(|(key, version)| (key.clone(), vec![*version])).collect();
+            let server = Server::builder().bucket("data", store).max_keys_cap(page).start().unwrap();
+            server.fault(Rule::new(Fault::slow_down()).list().nth(busy));
+            let mut options = BucketOptions::default();
+            options.endpoint = Some(server.url());
+            options.retry.initial = std::time::Duration::ZERO;
+            let bucket = Bucket::new("data", options).unwrap();
+            let etag = |version: u8| format!("\"{}\"", Digest::of(Algorithm::Md5, &[version]).to_hex());
+            let known = Arc::new(MemoryKnown::new());
+            for (key, version) in &before {
+                let etag = etag(*version);
+                let mut object = ObjectRef::new(key);
+                object.etag = Some(etag.trim_matches('"'));
+                known.apply(&[KnownChange::Set(object)]).await.unwrap();
+            }
+            let is_meant = |key: &str| key.starts_with(prefix) && filter.matches(key);
+            let mut expected = BTreeSet::new();
+            for key in before.keys().chain(after.keys()).filter(|key| is_meant(key)) {
+                let what = match (before.get(key), after.get(key)) {
+                    (None, _) => '+',
+                    (_, None) => '-',
+                    (before, after) if before != after => '~',
+                    _ => continue,
+                };
+                expected.insert(format!("{what}{key}"));
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("checkpoint");
+            let mut found = Vec::new();
+            loop {
+                let mut checkpoint = Checkpoint::open(&path, Job::default()).unwrap();
+                if checkpoint.left().is_empty() {
+                    break;
+                }
+                let mut list = ListOptions::default();
+                (list.prefix, list.filter, list.connections) = (prefix.to_owned(), filter.clone(), connections);
+                list.ranges = split_ranges(&*known, checkpoint.left().to_vec(), prefix, pieces).await.unwrap();
+                let mut options = DiffOptions::default();
+                (options.prefix, options.filter) = (prefix.to_owned(), filter.clone());
+                let mut stretches = diff_pages(bucket.pages(list), known.clone(), options);
+                let stretch = stretches.next().await.expect("a stretch for what is left").unwrap();
+                found.extend(stretch.changes().map(|change| match change {
+                    Change::Added(object) => format!("+{}", object.key),
+                    Change::Removed(object) => format!("-{}", object.key),
+                    Change::Modified { after, .. } => format!("~{}", after.key),
+                }));
+                checkpoint.done(&stretch.range);
+                checkpoint.save().unwrap();
+            }
+            prop_assert_eq!(found.len(), expected.len());
+            prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+            Ok(())
+        })?;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,3 +177,24 @@ async fn odd_servers_are_listed() {
         }
     }
 }
+
+/// A lister that panics leaves a gap that the others would wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_observer_is_passed_on() {
+    let server = serve((0..3000).map(|number| format!("{number:08}")), 10);
+    server.fault(Rule::new(Fault::slow_down()).list().nth(20));
+    let mut options = BucketOptions::default();
+    options.endpoint = Some(server.url());
+    options.retry.initial = std::time::Duration::ZERO;
+    options.observer = std::sync::Arc::new(|event: &bulk_core::Event<'_>| {
+        if matches!(event, bulk_core::Event::Retry { .. }) {
+            panic!("as an observer's own fault");
+        }
+    });
+    let bucket = Bucket::new("data", options).unwrap();
+    let mut listing = ListOptions::default();
+    listing.connections = 4;
+    let listed = tokio::spawn(async move { bucket.pages(listing).try_collect::<Vec<Page>>().await });
+    let panic = listed.await.unwrap_err().into_panic();
+    assert_eq!(panic.downcast_ref(), Some(&"as an observer's own fault"));
+}

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bulk_core::{Algorithm, Digest};
+use bulk_pg::Ident;
 use bulk_s3::{
     BodyType, Bucket, BucketOptions, Change, Checkpoint, Deletions, DiffOptions, Error, FolderSink, Job, KeyRange,
-    KnownChange, KnownObjects, KnownTable, LinesSink, ListOptions, MemoryKnown, ObjectRef, PostgresKnown,
+    KnownChange, KnownObjects, KnownTable, LinesSink, ListOptions, MemoryKnown, ObjectRef, PathColumn, PostgresKnown,
     PostgresOptions, QuarantineReason, Quarantined, Refusal, Sink, SinkBatch, SyncCounts, SyncOptions, SyncStep,
-    TableSink, diff_pages, key_of_path, path_of_key, sync,
+    TableOptions, TableSink, diff_pages, key_of_path, path_of_key, sync,
 };
 use bulk_testkit::postgres::{Database, shared};
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
@@ -127,11 +128,14 @@ fn psql(database: &Database, sql: &str) -> String {
     shared().unwrap().psql(database.url(), sql).unwrap()
 }
 
+async fn known_in(database: &Database) -> Arc<PostgresKnown> {
+    let (table, options) = (KnownTable::default(), PostgresOptions::default());
+    Arc::new(PostgresKnown::connect(database.url(), "data", table, options).await.unwrap())
+}
+
 async fn table(database: &Database, body: BodyType) -> (Arc<PostgresKnown>, Arc<TableSink>) {
-    let url = database.url();
-    let known = PostgresKnown::connect(url, "data", KnownTable::default(), PostgresOptions::default()).await.unwrap();
-    let known = Arc::new(known);
-    let sink = TableSink::connect(url, "objects".parse().unwrap(), body, Some(known.clone())).await.unwrap();
+    let known = known_in(database).await;
+    let sink = TableSink::connect(database.url(), "objects".parse().unwrap(), body, Some(known.clone())).await.unwrap();
     (known, Arc::new(sink))
 }
 
@@ -463,6 +467,82 @@ async fn bodies_may_be_text_or_bytes() {
             error.ends_with(&format!("table public.objects: its column body has the type {body}, and not jsonb")),
             "{error}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_are_filled_from_within_the_bodies() {
+    let objects = [
+        ("a", r#"{"target": {"version": "1.2", "os": null}, "size": 7, "tags": ["x", "y"]}"#),
+        ("b", r#"{"target": {"version": "say \"1\""}, "size": 9007199254740993, "tags": {}}"#),
+        ("c", r#"{"size": "many"}"#),
+        ("d", "[]"),
+        ("e", "no JSON"),
+        ("f", r#"{"target": {"version": "too long for it"}}"#),
+    ];
+    let column = |name: &str, path: &str, data_type: &str| {
+        let mut column = PathColumn::new(Ident::new(name).unwrap(), path);
+        data_type.clone_into(&mut column.data_type);
+        column
+    };
+    let columns = vec![
+        column("Version", "$.target.version", "varchar(9)"),
+        column("os", "$.target.os", "text"),
+        column("size", "$.size", "int8"),
+        column("tags", "$.tags", "jsonb"),
+        column("first \"tag\"", "$.tags[*]", "text"),
+    ];
+    for (body, of_body, is_made) in [(BodyType::None, "", true), (BodyType::Jsonb, ", body->'size'", false)] {
+        let server = serve(objects);
+        let database = shared().unwrap().create_database("sync").unwrap();
+        if !is_made {
+            let columns = r#""first ""tag""" text, tags json, size numeric, os char(3), "Version" varchar(9)"#;
+            psql(&database, &format!("CREATE TABLE objects (body jsonb, {columns}, etag text, key text PRIMARY KEY)"));
+        }
+        let known = known_in(&database).await;
+        let mut options = TableOptions::from(body);
+        options.columns.clone_from(&columns);
+        let connect =
+            |options| TableSink::connect(database.url(), "objects".parse().unwrap(), options, Some(known.clone()));
+        let sink = Arc::new(connect(options.clone()).await.unwrap());
+        let told = run(&server, known.clone(), sink, self::options()).await;
+        // A type with a length is one of the user's own table: none is made with it.
+        let refused = if is_made { &["c", "e"][..] } else { &["c", "e", "f"] };
+        assert!(told.quarantined.keys().eq(refused), "{:?}", told.quarantined);
+        assert!(told.quarantined["c"].contains("invalid input syntax for type"), "{:?}", told.quarantined);
+        let rows = format!(
+            r#"SELECT key, "Version", os IS NULL, size, tags, "first ""tag"""{of_body} FROM objects WHERE key < 'f' ORDER BY 1"#
+        );
+        let expected = [
+            ("a|1.2|t|7|[\"x\", \"y\"]|x", "|7"),
+            ("b|say \"1\"|t|9007199254740993|{}|{}", "|9007199254740993"),
+            ("d||t|||", "|"),
+        ];
+        let expected = expected.map(|(row, body)| format!("{row}{}\n", if is_made { "" } else { body }));
+        assert_eq!(psql(&database, &rows), expected.concat());
+        // A changed object changes its row.
+        server.put("data", "a", r#"{"size": 8}"#).unwrap();
+        let sink = Arc::new(connect(options.clone()).await.unwrap());
+        run(&server, known.clone(), sink, self::options()).await;
+        assert_eq!(
+            psql(&database, r#"SELECT "Version" IS NULL, size, tags IS NULL FROM objects WHERE key = 'a'"#),
+            "t|8|t\n"
+        );
+        // What cannot be is said before anything is fetched.
+        for (wrong, said) in [
+            (column("size", "$.[", "text"), "cannot take \"$.[\" for a path"),
+            (column("size", "$.size", "no type"), "has no type \"no type\""),
+            (column("other", "$.size", "text"), "it has no column other"),
+        ] {
+            let mut options = TableOptions::from(body);
+            options.columns = vec![wrong];
+            let error = connect(options).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let mut options = TableOptions::from(BodyType::Text);
+        options.columns.clone_from(&columns);
+        let error = connect(options).await.unwrap_err().to_string();
+        assert!(error.ends_with("columns from within bodies need those as jsonb, and not as text"), "{error}");
     }
 }
 

@@ -150,6 +150,25 @@ pub(crate) struct StoreArguments {
     pub(crate) mtime_column: Option<String>,
 }
 
+/// What is compared with what, and how.
+#[derive(Debug, Args)]
+pub(crate) struct ComparisonArguments {
+    /// s3://bucket/prefix.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// What makes an object another one: etag, size, mtime (both by the server's clock), or etag+size.
+    #[arg(long, value_name = "HOW", default_value = "etag", env = "BULK_COMPARE")]
+    pub(crate) compare: Compare,
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointArguments,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) keys: KeyArguments,
+    #[command(flatten)]
+    pub(crate) bucket: BucketArguments,
+}
+
 #[derive(Debug, Args)]
 #[command(mut_arg("known", |known| known.required(true)), after_help = "\
 Examples:
@@ -164,12 +183,6 @@ Examples:
 Each line is a change: added, modified (with what it was before) or removed. Nothing is changed in the store.
 `bulk --help` tells what the exit status means.")]
 pub(crate) struct Diff {
-    /// s3://bucket/prefix.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: String,
-    /// What makes an object another one: etag, size, mtime (both by the server's clock), or etag+size.
-    #[arg(long, value_name = "HOW", default_value = "etag", env = "BULK_COMPARE")]
-    pub(crate) compare: Compare,
     /// What is said of objects that are known and gone: report (each of them), or ignore.
     #[arg(long, value_name = "HOW", default_value = "report")]
     pub(crate) deletions: Deletions,
@@ -177,13 +190,7 @@ pub(crate) struct Diff {
     #[arg(long)]
     pub(crate) unsorted: bool,
     #[command(flatten)]
-    pub(crate) checkpoint: CheckpointArguments,
-    #[command(flatten)]
-    pub(crate) store: StoreArguments,
-    #[command(flatten)]
-    pub(crate) keys: KeyArguments,
-    #[command(flatten)]
-    pub(crate) bucket: BucketArguments,
+    pub(crate) comparison: ComparisonArguments,
 }
 
 /// What is said of objects that are gone.

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
-use bulk_pg::TableName;
-use bulk_s3::{BodyType, Compare};
+use bulk_pg::{Ident, TableName};
+use bulk_s3::{BodyType, PathColumn};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{
-    BucketArguments, CheckpointArguments, DatabaseUrl, KeyArguments, OutputArguments, StoreArguments, segment,
-};
+use super::{ComparisonArguments, DatabaseUrl, OutputArguments, StoreArguments, segment};
 
 const TARGET: &str = "Where objects go";
 
@@ -22,6 +20,9 @@ Examples:
   JSON documents into a table (key, etag, body), marked known in the same transactions:
     bulk sync s3://bucket --suffix buildhub.json --table build \\
       --db postgresql://me@localhost/buildhub
+  Some values of each document in columns of their own, and not the whole of it:
+    bulk sync s3://bucket --suffix buildhub.json --table build --db URL --body none \
+      --column 'product=$.source.product' --column 'size:bigint=$.download.size'
   What that would fetch, and nothing done:
     bulk sync s3://bucket --suffix buildhub.json --db URL --table build --dry-run
   What is gone from the bucket is removed from the table, too:
@@ -42,14 +43,8 @@ changes. One that cannot be fetched or stored is named, counted, and tried again
 the exit status is 3 then.
 `bulk --help` tells what the exit status means.")]
 pub(crate) struct Sync {
-    /// s3://bucket/prefix.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: String,
-    /// What makes an object another one: etag, size, mtime (both by the server's clock), or etag+size.
-    #[arg(long, value_name = "HOW", default_value = "etag", env = "BULK_COMPARE")]
-    pub(crate) compare: Compare,
     /// What becomes of objects that are known and gone from the listing: report (each is said, and stays), apply (they are
-    /// removed and known no more; a listing from a file lacks what came since), or ignore.
+    /// removed and known no more; a --listing from a file lacks what came since), or ignore.
     #[arg(long, value_name = "HOW", default_value = "report")]
     pub(crate) deletions: SyncDeletions,
     /// Hold objects of so many bytes in memory: those that are being fetched, wait, or are being stored. A larger one is left
@@ -59,13 +54,7 @@ pub(crate) struct Sync {
     #[command(flatten)]
     pub(crate) target: TargetArguments,
     #[command(flatten)]
-    pub(crate) checkpoint: CheckpointArguments,
-    #[command(flatten)]
-    pub(crate) store: StoreArguments,
-    #[command(flatten)]
-    pub(crate) keys: KeyArguments,
-    #[command(flatten)]
-    pub(crate) bucket: BucketArguments,
+    pub(crate) comparison: ComparisonArguments,
 }
 
 /// Where fetched objects go: one of these.
@@ -86,9 +75,27 @@ pub(crate) struct TargetArguments {
     pub(crate) stdout: bool,
     #[command(flatten)]
     pub(crate) database: DatabaseUrl,
-    /// The type of the column body: jsonb, bytea, or text. What cannot be of that type is left out.
+    /// The type of the column body: jsonb, bytea, or text, or none for a table without it. What cannot be of that type is left
+    /// out.
     #[arg(long, value_name = "TYPE", default_value = "jsonb", env = "BULK_BODY")]
     pub(crate) body: BodyType,
+    /// A column of the table that is filled from within the body, such as version=$.target.version or
+    /// size:bigint=$.download.size: the first item that the SQL/JSON path finds. The type counts where the table is made;
+    /// default: text. More than once: several of them.
+    #[arg(long, value_name = "NAME[:TYPE]=PATH", value_parser = path_column, requires = "table")]
+    pub(crate) column: Vec<PathColumn>,
+}
+
+/// `NAME[:TYPE]=PATH`.
+fn path_column(text: &str) -> Result<PathColumn, String> {
+    let (column, path) = text.split_once('=').ok_or("it is NAME=PATH or NAME:TYPE=PATH")?;
+    let (name, data_type) = column.split_once(':').map_or((column, None), |(name, data_type)| (name, Some(data_type)));
+    let name = Ident::new(name).map_err(|error| error.to_string())?;
+    let mut column = PathColumn::new(name, path);
+    if let Some(data_type) = data_type {
+        data_type.clone_into(&mut column.data_type);
+    }
+    Ok(column)
 }
 
 /// What becomes of objects that are gone.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bulk_core::FolderLock;
 use bulk_pg::{Session, TableName, lock_table};
-use bulk_s3::{FolderSink, LinesSink, Sink, TableSink};
+use bulk_s3::{BodyType, FolderSink, LinesSink, Sink, TableOptions, TableSink};
 
 use crate::arguments::{StoreArguments, TargetArguments};
 use crate::exit::Failure;
@@ -20,6 +20,10 @@ pub(crate) enum Target<'a> {
 impl<'a> Target<'a> {
     /// What the flags name.
     pub(crate) fn of(arguments: &'a TargetArguments, is_json: bool) -> Result<Self, Failure> {
+        if let (Some(column), BodyType::Bytea | BodyType::Text) = (arguments.column.first(), arguments.body) {
+            let (name, body) = (&column.name, arguments.body);
+            return Err(Failure::usage(format!("--column {name:#} is taken from JSON, and --body is {body}")));
+        }
         match (&arguments.out, &arguments.table, arguments.stdout) {
             (Some(folder), _, _) => Ok(Self::Folder(folder)),
             (None, Some(name), _) => Ok(Self::Table { name, url: arguments.database.url()? }),
@@ -79,7 +83,9 @@ impl<'a> Target<'a> {
             Self::Folder(folder) => Arc::new(FolderSink::open(*folder)?),
             Self::Table { name, url } => {
                 let known = store.postgres.clone();
-                Arc::new(TableSink::connect(url, (*name).clone(), arguments.body, known).await?)
+                let mut options = TableOptions::from(arguments.body);
+                options.columns.clone_from(&arguments.column);
+                Arc::new(TableSink::connect(url, (*name).clone(), options, known).await?)
             }
             Self::Stdout => Arc::new(LinesSink::new(io::stdout(), "stdout")),
         })

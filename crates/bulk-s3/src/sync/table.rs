@@ -3,12 +3,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bulk_pg::{Cause, CopyBinary, Session, TableName};
+use bulk_pg::{Cause, CopyBinary, Ident, Session, TableName};
 use bytes::{Bytes, BytesMut};
 use futures::SinkExt;
 use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::sink::{Refusal, Sink, SinkBatch, SyncedObject};
 use crate::{Error, KnownChange, KnownObjects, ObjectRef, PostgresKnown};
@@ -27,6 +28,8 @@ pub enum BodyType {
     Bytea,
     /// `text`. What is not UTF-8 or holds U+0000 is refused.
     Text,
+    /// There is no such column, but some of [`TableOptions::columns`]. What is no JSON is refused.
+    None,
 }
 
 impl fmt::Display for BodyType {
@@ -35,25 +38,71 @@ impl fmt::Display for BodyType {
             Self::Jsonb => "jsonb",
             Self::Bytea => "bytea",
             Self::Text => "text",
+            Self::None => "none",
         })
     }
 }
 
 /// A text that names no [`BodyType`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no type of a body: jsonb, bytea or text")]
+#[error("{0:?} is no type of a body: jsonb, bytea, text or none")]
 pub struct UnknownBodyType(pub String);
 
 impl FromStr for BodyType {
     type Err = UnknownBodyType;
 
     fn from_str(text: &str) -> Result<Self, UnknownBodyType> {
-        let named = [Self::Jsonb, Self::Bytea, Self::Text].into_iter().find(|body| body.to_string() == text);
+        let named =
+            [Self::Jsonb, Self::Bytea, Self::Text, Self::None].into_iter().find(|body| body.to_string() == text);
         named.ok_or_else(|| UnknownBodyType(text.to_owned()))
     }
 }
 
-/// A table of PostgreSQL with a row for each object: `key text COLLATE "C" PRIMARY KEY, etag text, body` of a [`BodyType`].
+/// A column that is filled from within the bodies, which are JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathColumn {
+    /// The column.
+    pub name: Ident,
+    /// Where its value is in a body: an SQL/JSON path, such as `$.target.version`. The first item that it finds counts; if it
+    /// finds none, or a JSON null, the value is NULL.
+    ///
+    /// <https://www.postgresql.org/docs/current/functions-json.html#FUNCTIONS-SQLJSON-PATH>
+    pub path: String,
+    /// The type that the column gets where the table is made, as PostgreSQL writes it; a length in it does not count.
+    /// Default: `text`.
+    pub data_type: String,
+}
+
+impl PathColumn {
+    /// A column of texts.
+    pub fn new(name: Ident, path: impl Into<String>) -> Self {
+        Self { name, path: path.into(), data_type: "text".to_owned() }
+    }
+}
+
+/// What a row of a [`TableSink`] has beside key and ETag.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TableOptions {
+    /// The type of the column `body`. Default `jsonb`.
+    pub body: BodyType,
+    /// Columns that are filled from within the bodies, which must be `jsonb` or none then. A column `jsonb` or `json` gets
+    /// the item as it is; one of another type what its input makes of the item's text, a string without its quotes. An
+    /// object with an item that its column does not take is refused. Default: none.
+    ///
+    /// Rows that are there already get them when their objects change.
+    pub columns: Vec<PathColumn>,
+}
+
+impl From<BodyType> for TableOptions {
+    fn from(body: BodyType) -> Self {
+        Self { body, columns: Vec::new() }
+    }
+}
+
+/// A table of PostgreSQL with a row for each object: `key text COLLATE "C" PRIMARY KEY, etag text, body` of a [`BodyType`], or
+/// others [from within the bodies](TableOptions::columns).
 ///
 /// A batch goes by COPY into a temporary table and from there into the table, in one transaction, and in the same one it is
 /// marked known, if the store is the [`PostgresKnown`] that it was given: after whatever end, all of it is there, or nothing.
@@ -68,6 +117,10 @@ pub struct TableSink {
     url: String,
     table: TableName,
     body: BodyType,
+    /// What puts the objects of a batch into the table.
+    merge: String,
+    /// The parameters of that.
+    paths: Vec<String>,
     known: Option<Arc<PostgresKnown>>,
     identity: String,
     /// None while it is used, and after an error.
@@ -83,47 +136,67 @@ impl fmt::Debug for TableSink {
 
 impl TableSink {
     /// Connects to a database, and makes the table if it is not there. One that is there must have the columns `key`, `etag`
-    /// and `body`, this type of bodies, and keys that are unique; it may have others, which have their defaults. `url` is
-    /// what [`bulk_pg::Session::connect`] takes; `known` is the store of the same database that objects are marked in.
+    /// and those of `options`, this type of bodies, and keys that are unique; it may have others, which have their defaults.
+    /// `url` is what [`bulk_pg::Session::connect`] takes; `options` may be a [`BodyType`] alone; `known` is the store of the
+    /// same database that objects are marked in.
     ///
     /// # Errors
     ///
-    /// [`Error::Sink`]: no connection, or a table that cannot be used.
+    /// [`Error::Sink`]: no connection, a table that cannot be used, or a path that is none.
     pub async fn connect(
         url: &str,
         table: TableName,
-        body: BodyType,
+        options: impl Into<TableOptions>,
         known: Option<Arc<PostgresKnown>>,
     ) -> Result<Self, Error> {
+        let TableOptions { body, columns: paths } = options.into();
         // Nothing of the URL is shown before bulk-pg has read it.
         let session = Session::connect(url).await.map_err(|error| failed("PostgreSQL", "cannot be reached", error))?;
-        let identity = format!("{}, table {table:#}", session.target());
+        let mut identity = format!("{}, table {table:#}", session.target());
+        for PathColumn { name, path, .. } in &paths {
+            identity.push_str(&format!(", {name} = {path}"));
+        }
         // In another database its transactions would not be those of the objects.
         let known = known.filter(|known| known.is_in(session.target()));
         let client = session.client();
-        let answered = |what: &'static str| {
-            let identity = identity.clone();
-            move |error: tokio_postgres::Error| failed(&identity, what, Cause::from(error))
+        let answered = |what: &str| {
+            let (identity, what) = (identity.clone(), what.to_owned());
+            move |error: tokio_postgres::Error| failed(&identity, &what, Cause::from(error))
         };
-        let create =
-            format!("CREATE TABLE IF NOT EXISTS {table} (key text COLLATE \"C\" PRIMARY KEY, etag text, body {body})");
+        let unusable = |what: String| Error::Sink { sink: identity.clone(), what, source: None };
+        if !paths.is_empty() && !matches!(body, BodyType::Jsonb | BodyType::None) {
+            return Err(unusable(format!("columns from within bodies need those as jsonb, and not as {body}")));
+        }
+        let mut create = format!("CREATE TABLE IF NOT EXISTS {table} (key text COLLATE \"C\" PRIMARY KEY, etag text");
+        if body != BodyType::None {
+            create.push_str(&format!(", body {body}"));
+        }
+        for PathColumn { name, path, data_type } in &paths {
+            let parsed = client.query_one("SELECT $1::text::jsonpath::text", &[path]).await;
+            parsed.map_err(answered(&format!("cannot take {path:?} for a path")))?;
+            // What is given back is a type, quoted as it has to be.
+            let parsed = client.query_one("SELECT $1::text::pg_catalog.regtype::text", &[data_type]).await;
+            let data_type: String = parsed.map_err(answered(&format!("has no type {data_type:?}")))?.get(0);
+            create.push_str(&format!(", {name} {data_type}"));
+        }
+        create.push(')');
         let quoted = table.to_string();
         let exists = client.query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&quoted]).await;
         if !exists.map_err(answered("its table cannot be looked at"))?.get::<_, bool>(0) {
             client.batch_execute(&create).await.map_err(answered("its table cannot be made"))?;
         }
-        let columns = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a
+        let columns = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, -1) FROM pg_catalog.pg_attribute a
                        WHERE a.attrelid = pg_catalog.to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped";
         let found = client.query(columns, &[&quoted]).await;
         let found = found.map_err(answered("its table cannot be looked at"))?;
         let type_of =
             |name: &str| found.iter().find(|row| row.get::<_, &str>(0) == name).map(|row| row.get::<_, String>(1));
-        let unusable = |what: String| Error::Sink { sink: identity.clone(), what, source: None };
-        for (name, types) in [
-            ("key", &["text", "character varying"][..]),
-            ("etag", &["text", "character varying"]),
-            ("body", &[&body.to_string()]),
-        ] {
+        let text = &["text", "character varying"][..];
+        let body_type = body.to_string();
+        let body_type = &[body_type.as_str()][..];
+        let mut wanted = vec![("key", text), ("etag", text)];
+        wanted.extend((body != BodyType::None).then_some(("body", body_type)));
+        for (name, types) in wanted {
             match type_of(name) {
                 Some(found) if types.contains(&found.as_str()) => {}
                 Some(found) => {
@@ -132,8 +205,33 @@ impl TableSink {
                 None => return Err(unusable(format!("it has no column {name}"))),
             }
         }
-        let url = url.to_owned();
-        Ok(Self { url, table, body, known, identity, session: Mutex::new(Some(session)) })
+        let mut fields = vec![("key".to_owned(), "key".to_owned()), ("etag".to_owned(), "etag".to_owned())];
+        fields.extend((body != BodyType::None).then(|| ("body".to_owned(), "body".to_owned())));
+        for (place, PathColumn { name, .. }) in (1..).zip(&paths) {
+            let Some(data_type) = type_of(name.as_ref()) else {
+                return Err(unusable(format!("it has no column {name:#}")));
+            };
+            let found = format!("pg_catalog.jsonb_path_query_first(body, ${place}::text::pg_catalog.jsonpath)");
+            let value = match data_type.as_str() {
+                "jsonb" => format!("nullif({found}, 'null')"),
+                "json" => format!("nullif({found}, 'null')::text::json"),
+                // Without what limits the type: an explicit cast would cut what is too long for it.
+                data_type => format!("({found} #>> '{{}}')::{data_type}"),
+            };
+            fields.push((name.to_string(), value));
+        }
+        let list = |part: fn(&(String, String)) -> String| fields.iter().map(part).collect::<Vec<_>>().join(", ");
+        let set: Vec<_> = fields[1..].iter().map(|(name, _)| format!("{name} = excluded.{name}")).collect();
+        // In the order of keys, so that two of these do not wait for each other's rows.
+        let merge = format!(
+            "INSERT INTO {table} ({}) SELECT {} FROM pg_temp.bulk_synced ORDER BY key COLLATE \"C\"
+             ON CONFLICT (key) DO UPDATE SET {}",
+            list(|(name, _)| name.clone()),
+            list(|(_, value)| value.clone()),
+            set.join(", ")
+        );
+        let (url, paths) = (url.to_owned(), paths.into_iter().map(|column| column.path).collect());
+        Ok(Self { url, table, body, merge, paths, known, identity, session: Mutex::new(Some(session)) })
     }
 
     /// Why an object cannot be held, as far as it can be told without the server.
@@ -147,7 +245,7 @@ impl TableSink {
         }
         match self.body {
             BodyType::Bytea => None,
-            BodyType::Jsonb => serde_json::from_slice::<IgnoredAny>(object.bytes())
+            BodyType::Jsonb | BodyType::None => serde_json::from_slice::<IgnoredAny>(object.bytes())
                 .err()
                 .map(|error| format!("its body is no JSON: {error}"))
                 .or_else(|| {
@@ -172,7 +270,11 @@ impl TableSink {
 
     async fn fill(&self, client: &Client, part: &Part<'_>) -> Result<(), Error> {
         let failed = |error| self.failed(error);
-        let Self { table, body, .. } = self;
+        let table = &self.table;
+        let body = match self.body {
+            BodyType::None => BodyType::Jsonb,
+            body => body,
+        };
         let begin = format!(
             "BEGIN; SET LOCAL synchronous_commit = on;
              CREATE TEMP TABLE IF NOT EXISTS bulk_synced (key text NOT NULL, etag text, body {body}) ON COMMIT DELETE ROWS"
@@ -192,12 +294,8 @@ impl TableSink {
         }
         if !part.objects.is_empty() {
             self.copy(client, part.objects).await?;
-            // In the order of keys, so that two of these do not wait for each other's rows.
-            let merge = format!(
-                "INSERT INTO {table} (key, etag, body) SELECT key, etag, body FROM pg_temp.bulk_synced ORDER BY key COLLATE \"C\"
-                 ON CONFLICT (key) DO UPDATE SET etag = excluded.etag, body = excluded.body"
-            );
-            client.batch_execute(&merge).await.map_err(failed)?;
+            let paths: Vec<_> = self.paths.iter().map(|path| path as &(dyn ToSql + Sync)).collect();
+            client.execute(&self.merge, &paths).await.map_err(failed)?;
         }
         if let Some(known) = part.known {
             known.apply_over(client, &part.changes()).await?;
@@ -219,7 +317,7 @@ impl TableSink {
             }
             match self.body {
                 // The version of its format.
-                BodyType::Jsonb => field(&mut rows, &[&[1], object.bytes()]),
+                BodyType::Jsonb | BodyType::None => field(&mut rows, &[&[1], object.bytes()]),
                 BodyType::Bytea | BodyType::Text => field(&mut rows, &[object.bytes()]),
             }
             if rows.len() >= PIECE {
