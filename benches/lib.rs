@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 pub use bucket::{BUCKET, Bucket, Content, Distance, Made, PREFIX, Served, serve_if_asked, serve_keys};
 pub use first_byte::{first_line, first_line_if_asked};
 pub use lister::{Lister, Listers, list_if_asked};
-pub use measured::{Cost, measured, run_if_asked};
+pub use measured::{Cost, measured, median, run_if_asked};
 pub use peer::{Job, Tool, Tools};
 
 /// What ends such a program.

@@ -101,6 +101,17 @@ pub fn run_if_asked() -> Result<bool, Failed> {
     Ok(true)
 }
 
+/// The median; between the two in the middle if there are two. NaN of nothing.
+pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    match (figures.len() / 2, figures.len() % 2) {
+        (0, 0) => f64::NAN,
+        (middle, 0) => f64::midpoint(figures[middle - 1], figures[middle]),
+        (middle, _) => figures[middle],
+    }
+}
+
 /// Seconds on a core, in user mode and in the kernel.
 pub(crate) fn cpu_seconds(who: UsageWho) -> Result<f64, Failed> {
     let usage = getrusage(who)?;

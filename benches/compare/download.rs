@@ -35,7 +35,7 @@ use std::time::Duration;
 use bulk_archive::{DecodeOptions, Decoder};
 use bulk_benches::{
     BUCKET, Bucket, Content, Cost, Distance, Failed, Job, Made, PREFIX, Served, Tool, Tools, done, first_line,
-    first_line_if_asked, measured, run_if_asked, serve_if_asked,
+    first_line_if_asked, measured, median, run_if_asked, serve_if_asked,
 };
 use bulk_testkit::snapshot::{self, Compression, Spec};
 use clap::{Parser, ValueEnum};
@@ -423,7 +423,7 @@ fn medians(runs: &[Run]) -> BTreeMap<Tool, Medians> {
     let mut tools: BTreeMap<Tool, Vec<&Run>> = BTreeMap::new();
     runs.iter().for_each(|run| tools.entry(run.tool).or_default().push(run));
     let medians = |runs: Vec<&Run>| {
-        let median = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| value(run)).collect());
+        let median = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| value(run)));
         Medians {
             wall: median(&|run| run.cost.wall),
             cpu: median(&|run| run.cpu_per_gigabyte()),
@@ -512,10 +512,4 @@ fn print_ratios(ratios: &[Ratio]) {
 
 fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulk_benches::{
-    Bucket, Cost, Distance, Failed, Lister, Listers, Served, list_if_asked, measured, run_if_asked, serve_if_asked,
+    Bucket, Cost, Distance, Failed, Lister, Listers, Served, list_if_asked, measured, median, run_if_asked,
+    serve_if_asked,
 };
 use bulk_testkit::s3::{KeySpace, Layout};
 use clap::Parser;
@@ -197,10 +198,4 @@ fn print_table(listers: &Listers, runs: &[Run]) {
             of(&Run::server_cpu),
         );
     }
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bulk_benches::{
-    BUCKET, Bucket, Cost, Distance, Failed, Job, Made, PREFIX, Tool, Tools, build_bulk, measured, run_if_asked,
+    BUCKET, Bucket, Cost, Distance, Failed, Job, Made, PREFIX, Tool, Tools, build_bulk, measured, median, run_if_asked,
     serve_if_asked,
 };
 use bulk_testkit::postgres;
@@ -150,10 +150,4 @@ fn sizes(folder: &Path) -> Result<(usize, u64), Failed> {
         found = (found.0 + count, found.1 + bytes);
     }
     Ok(found)
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

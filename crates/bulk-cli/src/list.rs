@@ -35,9 +35,10 @@ pub(crate) async fn run(list: &List, common: &Common, report: &Report) -> Result
 }
 
 async fn list_objects(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    // First: a listing begins before it is asked for.
+    let (destination, mut rows) = Rows::open(&list.output, keys.bucket.name())?;
     let ranges = vec![KeyRange::all()];
     let mut pages = if list.unsorted { keys.pages(ranges) } else { keys.pages_in_order(ranges) };
-    let (destination, mut rows) = Rows::open(&list.output, keys.bucket.name())?;
     let mut listed = Listed::new();
     let mut found = 0;
     loop {
@@ -56,8 +57,8 @@ async fn list_objects(list: &List, keys: &Keys, common: &Common, report: &Report
 }
 
 async fn list_versions(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
-    let mut versions = keys.bucket.versions(&keys.prefix).ready_chunks(1000);
     let (destination, mut bytes) = Destination::open(list.output.out.as_deref())?;
+    let mut versions = keys.bucket.versions(&keys.prefix).ready_chunks(1000);
     let mut listed = Listed::new();
     let mut found = 0;
     loop {

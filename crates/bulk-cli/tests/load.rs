@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use bulk_testkit::postgres::Database;
-use support::{Ran, bulk, kill_when, server};
+use support::{Gate, Ran, bulk, kill_when, server};
 
 /// A folder for files, and a database with an empty table.
 struct Load {
@@ -387,10 +387,9 @@ fn with_json_every_line_is_an_event_and_there_is_nothing_else() {
     assert!(error["message"].as_str().unwrap().contains("record 1, byte 13"), "{error}");
 }
 
-/// The server holds the row of one id until a lock is released, so that the program is killed at a known place: two
-/// chunks are committed, and the third is under way. The next run goes over two connections.
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_in_the_middle_and_run_again_every_row_is_there_once() {
+/// Two chunks are committed, and the third is under way. The next run goes over two connections.
+#[test]
+fn killed_in_the_middle_and_run_again_every_row_is_there_once() {
     const ROWS: u64 = 120_000;
     let load = Load::new();
     let query = format!(
@@ -400,29 +399,14 @@ async fn killed_in_the_middle_and_run_again_every_row_is_there_once() {
     let text = load.sql(&format!("COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER, FORCE_QUOTE *, ESCAPE '\\')"));
     assert!(text.len() > 3 * (16 << 20), "{}", text.len());
     load.write("people.csv", text + "\n");
-    load.sql(
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END $$;
-         CREATE TRIGGER wait BEFORE INSERT ON people FOR EACH ROW WHEN (NEW.id = 100000) EXECUTE FUNCTION wait()",
-    );
-    let (client, connection) = tokio_postgres::connect(load.database.url(), tokio_postgres::NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    client.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
-
-    tokio::task::block_in_place(|| {
-        kill_when(load.command(&["people.csv"], &["--connections", "1"]), || {
-            load.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted") == "1"
-        });
-    });
+    let gate = Gate::close(&load.database, "people", 100_000);
+    kill_when(load.command(&["people.csv"], &["--connections", "1"]), || gate.is_reached());
     assert_eq!(load.sql("SELECT count(*) FROM bulk.chunk"), "2");
     assert_eq!(load.sql("SELECT (SELECT count(*) FROM people) = sum(records) FROM bulk.chunk"), "t");
     assert_eq!(load.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NULL"), "1");
 
-    client.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
-    drop(client);
-    connection.await.unwrap().unwrap();
-    let ran = tokio::task::block_in_place(|| load.load(&["people.csv"], &[]));
-    ran.assert(0, &["goes on behind record"]);
+    gate.open();
+    load.load(&["people.csv"], &[]).assert(0, &["goes on behind record"]);
     let difference = "(SELECT count(*) FROM (TABLE people EXCEPT ALL (QUERY)) a) + (SELECT count(*) FROM ((QUERY) EXCEPT ALL TABLE people) b)";
     assert_eq!(load.sql(&format!("SELECT {}", difference.replace("QUERY", &query))), "0");
     assert_eq!(load.sql("SELECT count(*) FROM people"), ROWS.to_string());
@@ -449,7 +433,9 @@ fn of_a_bz2_file_what_is_committed_is_not_decoded_again() {
         "t" => load.sql("SELECT count(*) FROM bulk.chunk"),
         _ => "0".to_owned(),
     };
-    kill_when(load.command(&["people.csv.bz2"], &[]), || chunks() != "0");
+    let gate = Gate::close(&load.database, "people", RECORDS - 1);
+    kill_when(load.command(&["people.csv.bz2"], &[]), || chunks() == "2");
+    gate.open();
 
     // Damage in the middle of what is committed, unseen: the same size and time.
     let place = bytes.len() / 6;

@@ -32,6 +32,7 @@ mod catalog;
 mod ddl;
 mod dialect;
 mod disclosures;
+mod item;
 mod layout;
 mod nasty;
 mod pen;
@@ -53,6 +54,7 @@ use jiff::civil::Date;
 pub use self::catalog::{Column, TABLES, Table};
 pub use self::ddl::SchemaFlavour;
 pub use self::dialect::Dialect;
+pub use self::item::opinion_json;
 pub use self::row::Row;
 
 use self::layout::Layout;

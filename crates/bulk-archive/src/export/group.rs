@@ -104,20 +104,24 @@ fn spliced(
     if (summary.entries, summary.len) != (old.entries, old.bytes) {
         return Err(Error::IndexMismatch { file, reason: "the archive is not the one that was published" });
     }
-    let (tags, mut counts) = (RefCell::default(), Counts::default());
+    let mut counts = Counts::default();
     let index_alone = ArchiveIndex::open(Named::open(&index)?, &file)?;
-    let changes =
-        || -> Result<Changes<'_>, Error> { Ok(Changes { merge: runs.merge(task.group)?, options, tags: &tags }) };
-    if !changes_anything(index_alone, changes()?, options.same_content)? {
-        counts.unchanged = tags.borrow().iter().filter(|tag| **tag == Tag::Put).count() as u64;
+    let mut puts = 0;
+    let count = |tag| puts += u64::from(tag == Tag::Put);
+    let changes = Changes { merge: runs.merge(task.group)?, options, note: count };
+    if !changes_anything(index_alone, changes, options.same_content)? {
+        counts.unchanged = puts;
         return Ok((Done::Untouched, counts));
     }
-    tags.borrow_mut().clear();
     let (next_archive, next_index) = pair(&folder.next(), &task.file);
     let mut outputs = (Hashed::create(&next_archive, options)?, Hashed::create(&next_index, options)?);
     let mut how = SpliceOptions::default();
     (how.threads, how.same_content) = (task.threads, options.same_content);
-    let spliced = splice(open()?, changes()?, &mut outputs.0, &mut outputs.1, &how, |_, outcome| {
+    // A change is read before it is known what it does, and the next one may be, too.
+    let tags = RefCell::new(VecDeque::new());
+    let note = |tag| tags.borrow_mut().push_back(tag);
+    let changes = Changes { merge: runs.merge(task.group)?, options, note };
+    let spliced = splice(open()?, changes, &mut outputs.0, &mut outputs.1, &how, |_, outcome| {
         let tag = tags.borrow_mut().pop_front();
         counts.count(tag.unwrap_or(Tag::Remove), outcome);
     })?;
@@ -176,21 +180,21 @@ pub(crate) fn pair(folder: &Path, file: &str) -> (PathBuf, PathBuf) {
     (folder.join(file), folder.join(format!("{file}{INDEX}")))
 }
 
-/// The staged changes of a group, for a splice. What each was is noted for whoever hears what it did.
-struct Changes<'a> {
+/// The staged changes of a group, for a splice. What each is is noted when it is given.
+struct Changes<'a, N> {
     merge: Merge,
     options: &'a ExportOptions,
-    tags: &'a RefCell<VecDeque<Tag>>,
+    note: N,
 }
 
-impl Iterator for Changes<'_> {
+impl<N: FnMut(Tag)> Iterator for Changes<'_, N> {
     type Item = io::Result<Change>;
 
     fn next(&mut self) -> Option<io::Result<Change>> {
         let record = self.options.go_on().and_then(|()| self.merge.next());
         let record = record.map_err(io::Error::from).transpose()?;
         Some(record.map(|record| {
-            self.tags.borrow_mut().push_back(record.tag);
+            (self.note)(record.tag);
             match record.tag {
                 Tag::Put => Change::Put { id: record.id, mtime: record.mtime, content: record.content },
                 Tag::Remove | Tag::Move => Change::Remove { id: record.id },

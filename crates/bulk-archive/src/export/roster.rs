@@ -364,6 +364,11 @@ impl Roster {
         self.change("DELETE FROM pending", [])
     }
 
+    /// Whether a set was ever published.
+    pub(crate) fn has_run(&self) -> Result<bool, Error> {
+        Ok(self.count("run")? > 0)
+    }
+
     /// Notes a run that is about to succeed.
     pub(crate) fn set_run(&self, started: &str) -> Result<(), Error> {
         self.change("DELETE FROM run", [])?;

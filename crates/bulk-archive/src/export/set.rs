@@ -80,10 +80,14 @@ impl ExportSet {
     pub fn open(folder: impl Into<PathBuf>, options: ExportOptions) -> Result<ExportSet, Error> {
         let folder = Folder { root: folder.into() };
         let lock = lock(&folder)?;
-        if !publication::exists(&folder.roster())? && has_archives(&folder.root)? {
-            return Err(Error::RosterMissing { file: shown(&folder.roster()) });
+        let missing = Error::RosterMissing { file: shown(&folder.roster()) };
+        let has_archives = has_archives(&folder.root)?;
+        if has_archives && !publication::exists(&folder.roster())? {
+            return Err(missing);
         }
-        ExportSet::locked(folder, options, lock)
+        let set = ExportSet::locked(folder, options, lock)?;
+        // One that was just made, by somebody who had none either.
+        if has_archives && !set.roster.has_run()? { Err(missing) } else { Ok(set) }
     }
 
     pub(crate) fn locked(folder: Folder, options: ExportOptions, lock: File) -> Result<ExportSet, Error> {

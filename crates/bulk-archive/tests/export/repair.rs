@@ -80,8 +80,12 @@ fn a_lost_roster_is_made_anew_from_the_archives() {
         Err(error @ Error::RosterMissing { .. }) => assert!(error.to_string().ends_with("(`rebuild_indexes`)")),
         other => panic!("{:?}", other.err()),
     }
-    // Nor is there one now.
-    assert!(matches!(ExportSet::open(folder, options()), Err(Error::RosterMissing { .. })));
+    // Nor is there one now, nor does an empty one count, which a rebuilding that was killed leaves.
+    assert!(!roster.exists());
+    fs::write(&roster, "").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(ExportSet::open(folder, options()), Err(Error::RosterMissing { .. })));
+    }
     let before = marks(folder);
     let rebuilt = rebuild_indexes(folder, &options()).unwrap();
     assert_eq!((rebuilt.archives, rebuilt.entries, rebuilt.indexes, rebuilt.remade), (2, 200, 0, 0));

@@ -237,3 +237,36 @@ fn all_tar_has_the_archives_of_its_type() {
     assert!(!folder.path().join("opinions/all.tar").exists());
     assert!(verify_set(folder.path(), &options()).unwrap().faults.is_empty());
 }
+
+#[test]
+fn info_tells_of_the_last_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut set = open(folder.path());
+    let info = || -> serde_json::Value {
+        serde_json::from_slice(&fs::read(folder.path().join("opinions/info.json")).unwrap()).unwrap()
+    };
+    let mut stage = set.begin().unwrap();
+    stage.put("opinions", "scotus", "1", 5, b"{}").unwrap();
+    let before = info();
+    assert!(before["last_good_date"].is_null() && before["duration"].is_null());
+    let attempt = before["last_attempt"].as_str().unwrap().to_owned();
+    assert!(attempt.len() == 20 && attempt.starts_with("20") && attempt.ends_with('Z'), "{attempt}");
+    stage.publish(&none()).unwrap();
+    let after = info();
+    assert_eq!(after["last_good_date"].as_str(), Some(&*attempt));
+    assert_eq!(after["last_attempt"].as_str(), Some(&*attempt));
+    assert!(after["duration"].as_f64().unwrap() >= 0.0);
+    // One that is given up is an attempt, and the last good one stays.
+    drop(set.begin().unwrap());
+    let after = info();
+    assert_eq!(after["last_good_date"].as_str(), Some(&*attempt));
+    assert!(after["last_attempt"].as_str().unwrap() >= &*attempt);
+}
+
+#[test]
+fn a_set_goes_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<ExportSet>();
+    is_send::<bulk_archive::Stage<'static>>();
+    is_send::<bulk_archive::Wanted>();
+}

@@ -3,6 +3,7 @@
 
 mod campaign;
 mod fetch;
+mod gate;
 mod proxy;
 #[cfg(unix)]
 mod running;
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 pub(crate) use campaign::{Campaign, Disturbed, Work};
 pub(crate) use fetch::{DATA, Fetch};
+pub(crate) use gate::Gate;
 #[cfg(unix)]
 pub(crate) use running::Running;
 
