@@ -585,6 +585,7 @@ fn wrong_usage_is_said_first() {
     let ran = Ran::of(command);
     ran.assert(4, &["cannot connect to database \"courts\""]);
     assert!(!ran.stderr.contains("hunter2"));
+    assert!(!folder.path().join("o").exists());
 }
 
 #[test]

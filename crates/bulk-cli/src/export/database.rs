@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bulk_archive::Stage;
 use bulk_core::{Algorithm, Digest};
-use bulk_pg::{ExportSnapshot, ExportSnapshotOptions, ItemQuery, ItemReader, ItemRow, ItemSource, Selection, Since};
+use bulk_pg::{
+    ExportSnapshot, ExportSnapshotOptions, ItemQuery, ItemReader, ItemRow, ItemSource, Selection, Session, Since,
+};
 use serde_json::json;
 
 use super::rejects::Rejects;
@@ -29,7 +31,9 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
         let marks = bulk_archive::read_watermarks(&job.out)?;
         return plan(job, spec, &snapshot, &options, &marks);
     }
-    // What is wrong with the folder is found out before the database has anything to do.
+    // Nothing is made for a database that cannot be reached.
+    drop(job.wait(Session::connect(url))??);
+    // Before the snapshot: one that is older than what another run publishes meanwhile would take that back.
     let mut set = job.open()?;
     let snapshot = job.wait(ExportSnapshot::open(url, options.clone()))??;
     if !snapshot.sees_all() {
