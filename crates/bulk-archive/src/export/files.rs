@@ -135,7 +135,8 @@ impl Seek for Named {
     }
 }
 
-/// A file that is written, with its digest.
+/// A file that is written, with its digest. What is copied goes through memory for that: letting the kernel copy it and reading
+/// it back for the digest was found to take as much CPU (0.37 s for 400 MB, against 0.35 s) and more time.
 pub(crate) struct Hashed<'a> {
     file: File,
     path: PathBuf,
