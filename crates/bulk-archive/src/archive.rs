@@ -25,11 +25,21 @@ mod varint;
 mod verify;
 mod writer;
 
+#[cfg(all(feature = "export", unix))]
+pub(crate) use self::{
+    header::write as write_header,
+    index::LONGEST_CONTENT,
+    name::{escaped, to_id as name_to_id, unescaped},
+    writer::processors,
+};
 pub use self::{
     index::{ArchiveIndex, ArchiveSummary, ContentHash, IndexedBlock, IndexedEntry},
+    name::entry_name,
     reader::{ArchiveReader, Item},
     rebuild::rebuild_index,
-    splice::{Change, ForeignBlocks, IndexedArchive, Outcome, SameContent, SpliceOptions, Spliced, splice},
-    verify::verify,
+    splice::{
+        Change, ForeignBlocks, IndexedArchive, Outcome, SameContent, SpliceOptions, Spliced, changes_anything, splice,
+    },
+    verify::{verify, verify_blocks},
     writer::{ArchiveOptions, ArchiveWriter},
 };

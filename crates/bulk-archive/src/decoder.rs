@@ -87,7 +87,8 @@ impl Decoder {
     /// input included; [`Error::Truncated`] where the input is the beginning of that codec's magic and no more;
     /// [`Error::CodecDisabled`]; [`Error::Io`] where the input fails or a thread cannot be started.
     pub fn new(input: impl Read + Send + 'static, name: &str, options: &DecodeOptions) -> Result<Decoder, Error> {
-        let mut input = Input::new(Box::new(input), name.into());
+        let input: Box<dyn Read + Send> = Box::new(input);
+        let mut input = Input::new(input, name.into());
         let progress = input.progress();
         let head = input.head().map_err(|error| Error::from_codec(error, name, Codec::Plain, 0))?;
         let codec = Codec::detect(head);

@@ -14,8 +14,11 @@ use crate::{Codec, Limit, Refusal};
 /// [`TarTruncated`](Error::TarTruncated), [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt),
 /// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused),
 /// [`LimitExceeded`](Error::LimitExceeded), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
-/// [`NotCanonical`](Error::NotCanonical), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
-/// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled), and the kind of its source
+/// [`NotCanonical`](Error::NotCanonical) and [`Set`](Error::Set), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
+/// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled),
+/// [`WouldBlock`](io::ErrorKind::WouldBlock) for [`Locked`](Error::Locked), [`NotFound`](io::ErrorKind::NotFound) for
+/// [`RosterMissing`](Error::RosterMissing), [`Other`](io::ErrorKind::Other) for [`Roster`](Error::Roster) and
+/// [`Stopped`](Error::Stopped), and the kind of its source
 /// for [`Io`](Error::Io), [`Write`](Error::Write), [`Output`](Error::Output) and [`Changes`](Error::Changes).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -176,12 +179,44 @@ pub enum Error {
         /// The first byte that differs.
         offset: u64,
     },
+    /// Another run has the folder of a set.
+    #[error("{file}: another export is using it")]
+    Locked {
+        /// The folder.
+        file: String,
+    },
+    /// There are archives, and nothing is known of them.
+    #[error("{file}: missing, though there are archives; make it anew from them (`rebuild_indexes`)")]
+    RosterMissing {
+        /// The roster of the set, an SQLite file.
+        file: String,
+    },
+    /// The roster of a set could not be read or written.
+    #[error("{file}: cannot use the roster of the set")]
+    Roster {
+        /// The roster of the set, an SQLite file.
+        file: String,
+        /// What SQLite said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file of a set is not what it should be.
+    #[error("{file}: {reason}")]
+    Set {
+        /// The file.
+        file: String,
+        /// What is wrong, for people.
+        reason: String,
+    },
+    /// It was asked to stop.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl Error {
-    /// The file's name as it was given.
+    /// The file's name as it was given; empty for [`Stopped`](Error::Stopped).
     pub fn file(&self) -> &str {
         match self {
+            Error::Stopped => "",
             Error::Io { file, .. }
             | Error::CodecMismatch { file, .. }
             | Error::CodecDisabled { file, .. }
@@ -197,7 +232,29 @@ impl Error {
             | Error::Changes { file, .. }
             | Error::Index { file, .. }
             | Error::IndexMismatch { file, .. }
-            | Error::NotCanonical { file, .. } => file,
+            | Error::NotCanonical { file, .. }
+            | Error::Locked { file }
+            | Error::RosterMissing { file }
+            | Error::Roster { file, .. }
+            | Error::Set { file, .. } => file,
+        }
+    }
+
+    /// Whether there is no room left on the disk, or none for this user.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::Io { source, .. }
+            | Error::Write { source, .. }
+            | Error::Output { source, .. }
+            | Error::Changes { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            #[cfg(feature = "export")]
+            Error::Roster { source, .. } => {
+                let code = source.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+                code == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
         }
     }
 
@@ -216,7 +273,12 @@ impl Error {
             | Error::Unsorted { .. }
             | Error::Changes { .. }
             | Error::Index { .. }
-            | Error::IndexMismatch { .. } => None,
+            | Error::IndexMismatch { .. }
+            | Error::Locked { .. }
+            | Error::RosterMissing { .. }
+            | Error::Roster { .. }
+            | Error::Set { .. }
+            | Error::Stopped => None,
             Error::Truncated { offset, .. } | Error::Corrupt { offset, .. } | Error::NotCanonical { offset, .. } => {
                 Some(*offset)
             }
@@ -269,6 +331,11 @@ impl Error {
             Error::Index { file, offset, reason } => Error::Index { file: file.clone(), offset: *offset, reason },
             Error::IndexMismatch { file, reason } => Error::IndexMismatch { file: file.clone(), reason },
             Error::NotCanonical { file, offset } => Error::NotCanonical { file: file.clone(), offset: *offset },
+            Error::Locked { file } => Error::Locked { file: file.clone() },
+            Error::RosterMissing { file } => Error::RosterMissing { file: file.clone() },
+            Error::Roster { file, source } => Error::Roster { file: file.clone(), source: source.to_string().into() },
+            Error::Set { file, reason } => Error::Set { file: file.clone(), reason: reason.clone() },
+            Error::Stopped => Error::Stopped,
         }
     }
 
@@ -308,7 +375,12 @@ impl From<Error> for io::Error {
             | Error::LimitExceeded { .. }
             | Error::Index { .. }
             | Error::IndexMismatch { .. }
-            | Error::NotCanonical { .. } => io::ErrorKind::InvalidData,
+            | Error::NotCanonical { .. }
+            | Error::Set { .. } => io::ErrorKind::InvalidData,
+            Error::Locked { .. } => io::ErrorKind::WouldBlock,
+            Error::RosterMissing { .. } => io::ErrorKind::NotFound,
+            // Not `Interrupted`, which makes readers and writers try again.
+            Error::Roster { .. } | Error::Stopped => io::ErrorKind::Other,
             Error::CodecDisabled { .. } => io::ErrorKind::Unsupported,
             Error::Truncated { .. } | Error::TarTruncated { .. } => io::ErrorKind::UnexpectedEof,
         };

@@ -8,13 +8,13 @@ use crate::{Codec, Error, input::Input};
 ///
 /// The members are driven here and not by `MultiGzDecoder`, which takes zero padding after the last one for a damaged
 /// header; tapes and block devices add such padding, and `gzip` accepts it.
-pub(crate) struct Reader {
+pub(crate) struct Reader<S = Box<dyn Read + Send>> {
     /// The member at hand, or none after the last.
-    member: Option<GzDecoder<Input>>,
+    member: Option<GzDecoder<Input<S>>>,
 }
 
-impl Reader {
-    pub(crate) fn new(input: Input) -> Reader {
+impl<S: Read> Reader<S> {
+    pub(crate) fn new(input: Input<S>) -> Reader<S> {
         Reader { member: Some(GzDecoder::new(input)) }
     }
 
@@ -35,7 +35,7 @@ impl Reader {
 }
 
 /// Goes on after the end of a member: to the next one, or over zeros to the end of the input.
-fn next_member(mut input: Input) -> Result<Option<GzDecoder<Input>>, Error> {
+fn next_member<S: Read>(mut input: Input<S>) -> Result<Option<GzDecoder<Input<S>>>, Error> {
     let mut padded = false;
     loop {
         let rest = match input.fill_buf() {
@@ -62,6 +62,6 @@ fn next_member(mut input: Input) -> Result<Option<GzDecoder<Input>>, Error> {
     }
 }
 
-fn failed(error: std::io::Error, input: &Input) -> Error {
+fn failed<S: Read>(error: std::io::Error, input: &Input<S>) -> Error {
     Error::from_codec(error, input.file(), Codec::Gzip, input.offset())
 }

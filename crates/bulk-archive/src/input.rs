@@ -11,8 +11,8 @@ use crate::{Codec, Error};
 const BUFFER_LEN: usize = 128 * 1024;
 
 /// A buffered input that knows its name, counts its bytes and turns its read errors into [`Error::Io`].
-pub(crate) struct Input {
-    source: Box<dyn Read + Send>,
+pub(crate) struct Input<S = Box<dyn Read + Send>> {
+    source: S,
     file: Arc<str>,
     buffer: Box<[u8]>,
     start: usize,
@@ -20,8 +20,8 @@ pub(crate) struct Input {
     fetched: Arc<AtomicU64>,
 }
 
-impl Input {
-    pub(crate) fn new(source: Box<dyn Read + Send>, file: Arc<str>) -> Input {
+impl<S: Read> Input<S> {
+    pub(crate) fn new(source: S, file: Arc<str>) -> Input<S> {
         Input {
             source,
             file,
@@ -49,7 +49,7 @@ impl Input {
     /// The first bytes, left in place: [`Codec::HEAD_LEN`] of them or more, or all of a shorter input.
     pub(crate) fn head(&mut self) -> io::Result<&[u8]> {
         while self.end < Codec::HEAD_LEN {
-            let n = fetch(&mut *self.source, &mut self.buffer[self.end..], &self.fetched, &self.file)?;
+            let n = fetch(&mut self.source, &mut self.buffer[self.end..], &self.fetched, &self.file)?;
             if n == 0 {
                 break;
             }
@@ -59,10 +59,10 @@ impl Input {
     }
 }
 
-impl Read for Input {
+impl<S: Read> Read for Input<S> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.start == self.end && into.len() >= self.buffer.len() {
-            return fetch(&mut *self.source, into, &self.fetched, &self.file);
+            return fetch(&mut self.source, into, &self.fetched, &self.file);
         }
         let n = self.fill_buf()?.read(into)?;
         self.consume(n);
@@ -70,11 +70,11 @@ impl Read for Input {
     }
 }
 
-impl BufRead for Input {
+impl<S: Read> BufRead for Input<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            self.end = fetch(&mut *self.source, &mut self.buffer, &self.fetched, &self.file)?;
+            self.end = fetch(&mut self.source, &mut self.buffer, &self.fetched, &self.file)?;
         }
         Ok(&self.buffer[self.start..self.end])
     }
@@ -84,7 +84,7 @@ impl BufRead for Input {
     }
 }
 
-fn fetch(source: &mut dyn Read, into: &mut [u8], fetched: &AtomicU64, file: &str) -> io::Result<usize> {
+fn fetch(source: &mut impl Read, into: &mut [u8], fetched: &AtomicU64, file: &str) -> io::Result<usize> {
     loop {
         match source.read(into) {
             Ok(n) => {

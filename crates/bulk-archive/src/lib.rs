@@ -73,10 +73,49 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Sets of archives
+//! With the feature `export`, on Unix, an `ExportSet` is a folder of such archives, one for each group of each type of
+//! items. A `Stage` takes changes in any order; `Stage::publish` makes new archives of the groups that have changed, and
+//! gives them their names together. What is killed at any moment leaves the old set or the new one. `verify_set` checks a
+//! folder, `rebuild_indexes` makes all but the archives anew.
+//!
+//! ```
+//! # #[cfg(all(feature = "export", unix))] {
+//! use std::collections::BTreeMap;
+//!
+//! use bulk_archive::{ExportOptions, ExportSet, SetManifest, verify_set};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! let mut set = ExportSet::open(folder, ExportOptions::default())?;
+//! let mut stage = set.begin()?;
+//! stage.put("opinions", "scotus", "112876", 1_400_000_000, br#"{"case_name": "Roe v. Wade"}"#)?;
+//! stage.put("opinions", "ca1", "4711", 1_400_000_000, br#"{"case_name": "In re Smith"}"#)?;
+//! let bad = stage.put("opinions", "ca1", "4712", 1_400_000_000, b"{\"case_name\": ").unwrap_err();
+//! assert_eq!(bad.to_string(), "opinions/ca1: member \"4712\" refused: its content is no JSON, at line 1, column 14");
+//! let first_run = BTreeMap::from([("opinions".to_owned(), "2014-11-06 03:00:00+00".to_owned())]);
+//! assert_eq!(stage.publish(&first_run)?.added, 2);
+//!
+//! // An item that changes its group leaves the old one, whose archive goes with its last item.
+//! assert_eq!(set.watermark("opinions")?.as_deref(), Some("2014-11-06 03:00:00+00"));
+//! let mut stage = set.begin()?;
+//! stage.put("opinions", "scotus", "4711", 1_400_000_060, br#"{"case_name": "In re Smith"}"#)?;
+//! let published = stage.publish(&BTreeMap::new())?;
+//! assert_eq!((published.moved, published.made_groups, published.emptied_groups), (1, 1, 1));
+//!
+//! let manifest = SetManifest::read(folder)?.unwrap();
+//! let archives: Vec<_> = manifest.archives.iter().map(|archive| (&*archive.name, archive.entries)).collect();
+//! assert_eq!(archives, [("opinions/scotus.tar.gz", 2)]);
+//! assert!(verify_set(folder, &ExportOptions::default())?.faults.is_empty());
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Features
 //! `bzip2`, `gzip`, `xz` and `zstd`, all on by default, each bring their codec. Detection knows every codec whatever
 //! the features; a file whose codec is left out gives [`Error::CodecDisabled`]. `extract`, on by default, brings
-//! extraction, on Unix. `splice`, on by default, brings archives of items that change, and `gzip`.
+//! extraction, on Unix. `splice`, on by default, brings archives of items that change, and `gzip`. `export` brings sets of
+//! archives, on Unix, `splice` and SQLite.
 
 #[cfg(feature = "splice")]
 mod archive;
@@ -86,6 +125,8 @@ mod checkpoint;
 mod codec;
 mod decoder;
 mod error;
+#[cfg(all(feature = "export", unix))]
+mod export;
 #[cfg(all(feature = "extract", unix))]
 mod extract;
 #[cfg(feature = "gzip")]
@@ -101,8 +142,13 @@ mod zstandard;
 #[cfg(feature = "splice")]
 pub use crate::archive::{
     ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Change, ContentHash, ForeignBlocks,
-    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, rebuild_index,
-    splice, verify,
+    IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, changes_anything,
+    entry_name, rebuild_index, splice, verify, verify_blocks,
+};
+#[cfg(all(feature = "export", unix))]
+pub use crate::export::{
+    CheckNew, ExportEvent, ExportOptions, ExportSet, Loose, Published, Rebuilt, SetArchive, SetBundle, SetFault,
+    SetManifest, SetReport, Stage, Swept, Wanted, read_watermarks, rebuild_indexes, verify_set,
 };
 #[cfg(all(feature = "extract", unix))]
 pub use crate::extract::{

@@ -49,6 +49,17 @@ pub enum Refusal {
     NameTooLong,
     /// The content of an entry to be written is longer than 1 GiB.
     ContentTooLong,
+    /// The content of an item is no JSON (RFC 8259).
+    NotJson {
+        /// The line at which it ceases to be, from 1.
+        line: usize,
+        /// The byte of the line, from 1.
+        column: usize,
+    },
+    /// The content of an item is not UTF-8, and so no JSON.
+    NotUtf8,
+    /// A file or folder of a staging folder is not named, or does not stand, as an item of a group of a type.
+    NotAnItem,
     /// The type of the member, given as its byte in the header, is none that is known here.
     UnknownType(u8),
 }
@@ -76,6 +87,11 @@ impl fmt::Display for Refusal {
             Refusal::SetId => "it has the set-user-ID or set-group-ID bit",
             Refusal::NameTooLong => "its name is longer than 255 bytes",
             Refusal::ContentTooLong => "its content is longer than 1 GiB",
+            Refusal::NotJson { line, column } => {
+                return write!(f, "its content is no JSON, at line {line}, column {column}");
+            }
+            Refusal::NotUtf8 => "its content is not UTF-8",
+            Refusal::NotAnItem => "it is no `<type>/<group>/<id>.json`",
             Refusal::UnknownType(kind) => return write!(f, "its type {:?} is unknown", char::from(*kind)),
         })
     }

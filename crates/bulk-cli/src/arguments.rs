@@ -1,3 +1,4 @@
+mod export;
 mod listing;
 mod sync;
 
@@ -11,6 +12,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::export::ExportArguments;
 pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
     StoreArguments,
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     Sync(Sync),
     /// Write known objects to a file, or take them from one.
     Known(Known),
+    /// Export rows as JSON into a tar.gz for each group of them, at the price of what has changed.
+    Export(ExportArguments),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
@@ -114,14 +118,21 @@ impl Command {
             Self::Diff(_) => "diff",
             Self::Sync(_) => "sync",
             Self::Known(_) => "known",
+            Self::Export(_) => "export",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
     }
 
-    /// Whether it heeds [`Common::stop`]; the others have nothing to keep.
-    pub(crate) fn is_resumable(&self) -> bool {
-        matches!(self, Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_))
+    /// What it does when [`Common::stop`] is cancelled; nothing if it does not heed that, since it has nothing to keep.
+    pub(crate) fn when_stopped(&self) -> Option<&'static str> {
+        match self {
+            Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_) => {
+                Some("what is in hand is finished and kept")
+            }
+            Self::Export(_) => Some("nothing is published, unless it is already"),
+            Self::Known(_) | Self::Demo(_) | Self::Doctor(_) => None,
+        }
     }
 }
 
@@ -397,12 +408,12 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "it must be a number from 1 on".to_owned())
 }
 
-fn segment(text: &str) -> Result<u64, String> {
+pub(crate) fn segment(text: &str) -> Result<u64, String> {
     size(text).and_then(|size| if size == 0 { Err("it must be more than nothing".to_owned()) } else { Ok(size) })
 }
 
 /// A span of time, as people write it.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let span: Option<jiff::SignedDuration> = text.parse().ok();
     span.and_then(|span| span.try_into().ok())
         .ok_or_else(|| "a time is a number with a unit, such as 90s or 5m".to_owned())

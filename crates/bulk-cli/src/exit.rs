@@ -62,6 +62,9 @@ impl Failure {
             if matches!(cause.downcast_ref(), Some(bulk_s3::Error::Known { .. } | bulk_s3::Error::Sink { .. })) {
                 return None;
             }
+            if let Some(hint) = cause.downcast_ref().and_then(hint_for_archives) {
+                return Some(hint);
+            }
             if let Some(error) = cause.downcast_ref::<bulk_s3::Error>() {
                 return hint_for_source(error.is_denied(), error.is_remote());
             }
@@ -147,6 +150,17 @@ impl From<bulk_pg::Error> for Failure {
     }
 }
 
+impl From<bulk_archive::Error> for Failure {
+    fn from(error: bulk_archive::Error) -> Self {
+        let exit = match &error {
+            bulk_archive::Error::Stopped => Exit::Interrupted,
+            _ if error.is_disk_full() => Exit::Disk,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
 fn exit_of_fetch(error: &bulk_core::Error) -> Exit {
     match error {
         bulk_core::Error::Interrupted { .. } => Exit::Interrupted,
@@ -186,6 +200,16 @@ fn hint_for_database(error: &bulk_pg::Error) -> Option<&'static str> {
         Some("3D000") => Some("create the database first, such as by createdb"),
         Some(code) if code.starts_with("28") => Some("check the user and the password in --db, or BULK_DB"),
         None if error.is_remote() => Some("check host and port in --db, or BULK_DB, and that the server runs"),
+        _ => None,
+    }
+}
+
+fn hint_for_archives(error: &bulk_archive::Error) -> Option<&'static str> {
+    match error {
+        bulk_archive::Error::RosterMissing { .. }
+        | bulk_archive::Error::Index { .. }
+        | bulk_archive::Error::IndexMismatch { .. } => Some("bulk export --rebuild-index --out DIR makes it anew"),
+        bulk_archive::Error::Locked { .. } => Some("wait for it, or stop it"),
         _ => None,
     }
 }

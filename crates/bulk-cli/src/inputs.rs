@@ -2,7 +2,7 @@
 
 mod given;
 mod scratch;
-mod stdin;
+pub(crate) mod stdin;
 
 use std::collections::HashSet;
 use std::io::{self, Read};

@@ -7,6 +7,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod exit;
+mod export;
 mod fetch;
 mod headway;
 mod inferred;
@@ -73,7 +74,7 @@ fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(arguments, report) => result,
-            () = interrupted(arguments.command.is_resumable(), &arguments.common.stop, report) => Ok(Exit::Interrupted),
+            () = interrupted(arguments.command.when_stopped(), &arguments.common.stop, report) => Ok(Exit::Interrupted),
         }
     });
     // What still runs is rolled back or kept for the next run; nothing is waited for.
@@ -90,17 +91,18 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Diff(diff) => diff::run(diff, &arguments.common, report).await,
         Command::Sync(sync) => sync::run(sync, &arguments.common, report).await,
         Command::Known(known) => known::run(known, &arguments.common, report).await,
+        Command::Export(export) => export::run(export, &arguments.common, report).await,
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
     }
 }
 
-/// Ends when the program has to. The first signal asks `is_resumable` work to finish what is in hand; the second does not
-/// wait for it.
-async fn interrupted(is_resumable: bool, stop: &CancellationToken, report: &Report) {
+/// Ends when the program has to. The first signal asks work that heeds it to come to an end, of which it says what comes;
+/// the second does not wait for it.
+async fn interrupted(when_stopped: Option<&str>, stop: &CancellationToken, report: &Report) {
     signalled().await;
-    if is_resumable {
-        report.note("stopping: what is in hand is finished and kept; once more to stop at once");
+    if let Some(what) = when_stopped {
+        report.note(format!("stopping: {what}; once more to stop at once"));
         stop.cancel();
         signalled().await;
     }

@@ -270,7 +270,7 @@ fn print_to(mut stream: impl Write, line: &dyn std::fmt::Display) {
 }
 
 /// An error with its causes on one line.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

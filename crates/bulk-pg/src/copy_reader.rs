@@ -66,10 +66,20 @@ impl CopyReader {
     ///
     /// [`Error::Database`], also if the server sends what is no row.
     pub async fn next_row(&mut self) -> Result<Option<CopiedRow<'_>>, Error> {
+        Ok(if self.advance().await? { Some(CopiedRow::new(&self.piece[..self.read])) } else { None })
+    }
+
+    /// The same as bytes that outlive it, for [`CopiedRow::new`].
+    pub(crate) async fn next_row_owned(&mut self) -> Result<Option<Bytes>, Error> {
+        Ok(if self.advance().await? { Some(self.piece.slice(..self.read)) } else { None })
+    }
+
+    /// Goes on to the next row, which is what `read` covers then. False behind the last one.
+    async fn advance(&mut self) -> Result<bool, Error> {
         self.piece.advance(std::mem::take(&mut self.read));
         loop {
             if self.is_done {
-                return Ok(None);
+                return Ok(false);
             }
             if !self.has_begun && !self.piece.is_empty() {
                 match tuples::header_len(&self.piece) {
@@ -87,7 +97,7 @@ impl CopyReader {
                     Some(Length::Trailer) => self.is_done = true,
                     Some(Length::Row(len)) => {
                         self.read = len;
-                        return Ok(Some(CopiedRow { fields: &self.piece[COUNT..len] }));
+                        return Ok(true);
                     }
                     None => {}
                 }
@@ -118,6 +128,16 @@ impl std::fmt::Debug for CopyReader {
 }
 
 impl<'a> CopiedRow<'a> {
+    /// A row as it came.
+    pub(crate) fn new(row: &'a [u8]) -> Self {
+        Self { fields: row.get(COUNT..).unwrap_or_default() }
+    }
+
+    /// Whether all columns have been read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// The value of the next column, from the first one on; none is NULL.
     ///
     /// # Errors

@@ -20,6 +20,7 @@
 //!   good that PostgreSQL cannot hold. Rows that refer to nothing: [`PostDataOptions::orphans`].
 //! - *Make a table what a newer file says*: [`refresh()`]; of several tables, [`load()`] with [`LoadOptions::stage`], then
 //!   [`merge_staged`]. Or load new tables beside the old ones, and have them take their places: [`prepare_swap`].
+//! - *Read what has changed in a table*: [`ExportSnapshot`], with an [`ItemSource`] for each type of item.
 //! - *Make a table for a file*: [`Inference`] tells its columns' types, [`create_table`] makes it.
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
@@ -93,6 +94,7 @@ mod entangled;
 mod error;
 mod event;
 mod existing;
+mod export;
 mod feed;
 mod field;
 mod foreign_key;
@@ -168,6 +170,10 @@ pub use dialect::{Dialect, InvalidDialect, Quoting, UnknownDialect};
 pub use drift::Drift;
 pub use error::{Cause, Error};
 pub use event::{Event, Observer};
+pub use export::{
+    ExportSnapshot, ExportSnapshotOptions, ItemBatch, ItemDeletions, ItemJson, ItemQuery, ItemReader, ItemRow,
+    ItemRows, ItemSource, Selection, Since,
+};
 pub use field::Field;
 pub use foreign_key::Orphans;
 pub use header::Header;

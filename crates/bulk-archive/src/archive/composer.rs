@@ -33,6 +33,8 @@ pub(crate) struct Composer<S, W, X> {
     same_as: Option<u64>,
     /// Whether blocks of the old archive may be taken as they are.
     may_copy: bool,
+    /// The id of the last entry, or of the first of the last block, if that was added whole.
+    last_id: String,
 }
 
 /// The block at hand.
@@ -68,7 +70,20 @@ impl<S: Read + Seek, W: Write, X: Write> Composer<S, W, X> {
             window: Window::Known(Vec::new()),
             same_as: None,
             may_copy,
+            last_id: String::new(),
         }
+    }
+
+    /// Notes that this id comes next. Callers see to the order of what they put, so that only blocks of an old archive whose
+    /// entries stand among those of another are against it.
+    fn follow(&mut self, id: &str) -> Result<(), Error> {
+        if self.last_id.as_str() >= id {
+            let reason = "the entries of two blocks are not in order";
+            return Err(Error::Index { file: self.file.clone(), offset: 0, reason });
+        }
+        self.last_id.clear();
+        self.last_id.push_str(id);
+        Ok(())
     }
 
     /// Adds an entry; its hash may be known.
@@ -82,6 +97,7 @@ impl<S: Read + Seek, W: Write, X: Write> Composer<S, W, X> {
                 reason: Refusal::ContentTooLong,
             });
         }
+        self.follow(id)?;
         let len = header::entry_len(&name, content_len, mtime);
         self.end_before(id, len)?;
         let block = self.made(id)?;
@@ -104,6 +120,7 @@ impl<S: Read + Seek, W: Write, X: Write> Composer<S, W, X> {
             let begins_chain = self.borders.begin_chain(&block.first.id);
             let same_window = begins_chain || (number > 0 && self.same_as == Some(number - 1));
             if begins_chain == place.begins_chain && same_window {
+                self.follow(&block.first.id)?;
                 self.borders.begin(begins_chain);
                 self.borders.add(place.plain_len);
                 self.open = Open::Held(Box::new(block), None);

@@ -83,7 +83,7 @@ impl Deflate {
     }
 }
 
-/// A mark of how the engine compresses at this level: the CRC of what it makes of a sample. Another version of it, or
+/// A mark of how the engine compresses at this level: the CRC of what it makes of samples of several kinds. Another version of it, or
 /// another engine behind the same interface, may find other matches, and blocks of both must not be mixed where the
 /// same entries are to give the same bytes.
 pub(crate) fn engine(level: u32) -> io::Result<u32> {
@@ -92,27 +92,66 @@ pub(crate) fn engine(level: u32) -> io::Result<u32> {
     if let Some(&mark) = mark.get() {
         return Ok(mark);
     }
-    let sample = sample();
-    let (before, plain) = sample.split_at(sample.len() / 3);
     let deflate = Deflate::new(level);
-    let crc = [deflate.block(plain, &[])?, deflate.block(plain, before)?, deflate.end()?]
-        .iter()
-        .fold(crc32fast::Hasher::new(), |mut crc, packed| {
-            crc.update(packed);
-            crc
-        })
-        .finalize();
-    Ok(*mark.get_or_init(|| crc))
+    let mut crc = crc32fast::Hasher::new();
+    for sample in [sample(), runs(), noise(48 * 1024), far(), numbers()] {
+        let (before, plain) = sample.split_at(sample.len() / 3);
+        crc.update(&deflate.block(plain, &[])?);
+        crc.update(&deflate.block(plain, window(before))?);
+    }
+    crc.update(&deflate.end()?);
+    Ok(*mark.get_or_init(|| crc.finalize()))
+}
+
+/// Numbers that look random, the same ones each time.
+fn random() -> impl FnMut() -> u64 {
+    let mut state = 1u64;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    }
+}
+
+/// What does not compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut next = random();
+    (0..len).map(|_| (next() >> 7) as u8).collect()
+}
+
+/// Runs of one byte each, up to some longer than the longest match.
+fn runs() -> Vec<u8> {
+    let (mut next, mut runs) = (random(), Vec::new());
+    while runs.len() < 96 * 1024 {
+        let len = (next() % 700).min(next() % 700) as usize;
+        runs.resize(runs.len() + len, next() as u8);
+    }
+    runs
+}
+
+/// Matches of all lengths and distances, beyond the window, too.
+fn far() -> Vec<u8> {
+    let (mut next, mut far) = (random(), noise(8 * 1024));
+    while far.len() < 128 * 1024 {
+        let (from, len) = (next() as usize % far.len(), 1 + (next() % 400).min(next() % 400) as usize);
+        far.extend_from_within(from..(from + len).min(far.len()));
+        far.push(next() as u8);
+    }
+    far
+}
+
+/// Few symbols, in short strings that come again: JSON of numbers.
+fn numbers() -> Vec<u8> {
+    let (mut next, mut numbers) = (random(), Vec::new());
+    while numbers.len() < 96 * 1024 {
+        let (id, count) = (next() % 100_000, (next() % 50).min(next() % 50));
+        numbers.extend_from_slice(format!("{{\"id\": {id}, \"count\": {count}, \"done\": false}}, ").as_bytes());
+    }
+    numbers
 }
 
 /// Something like text: words that are repeated, the frequent ones more often.
 fn sample() -> Vec<u8> {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    };
-    let mut sample = Vec::new();
+    let (mut next, mut sample) = (random(), Vec::new());
     while sample.len() < 48 * 1024 {
         let word = (next() % 900).min(next() % 900);
         sample.extend_from_slice(format!("{:x} ", word * word * 7919).as_bytes());
@@ -150,25 +189,17 @@ mod tests {
         assert_eq!(Deflate::new(6).block(second, window(first)).unwrap(), parts[1]);
     }
 
-    fn noise(len: usize, mut state: u64) -> Vec<u8> {
-        std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 56) as u8
-        })
-        .take(len)
-        .collect()
-    }
-
     #[test]
     fn what_does_not_compress_fits() {
-        let window = noise(WINDOW, 5);
+        let all = noise(WINDOW + 1_000_000);
+        let (window, plain) = all.split_at(WINDOW);
         for len in [0, 1, 100, 70_000, 1_000_000] {
-            let plain = noise(len, 9);
+            let plain = &plain[..len];
             for level in LOWEST_LEVEL..=HIGHEST_LEVEL {
-                let packed = Deflate::new(level).block(&plain, &window).unwrap();
+                let packed = Deflate::new(level).block(plain, window).unwrap();
                 assert!((len..longest(len as u64) as usize).contains(&packed.len()), "{len} {}", packed.len());
                 let mut inflate = flate2::Decompress::new(false);
-                inflate.set_dictionary(&window).unwrap();
+                inflate.set_dictionary(window).unwrap();
                 let mut read = Vec::with_capacity(len + 1);
                 inflate.decompress_vec(&packed, &mut read, flate2::FlushDecompress::Sync).unwrap();
                 assert!(read == plain, "{len} {level}");

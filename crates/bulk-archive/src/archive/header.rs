@@ -1,6 +1,7 @@
 //! What stands before the content of an entry: a ustar header, and a pax header before it where ustar cannot say it.
 //!
-//! Both depend on the name, the length and the time alone: mode 0644, owner and group 0 without names.
+//! Names of more than 100 bytes stand in a pax header. ustar could split them at a `/` alone, and they have none; what knows no
+//! pax cuts them. Both headers depend on the name, the length and the time alone: mode 0644, owner and group 0 without names.
 
 /// A block of a tar.
 pub(crate) const BLOCK: usize = 512;

@@ -25,6 +25,7 @@ use super::{
     deflate::{self, HIGHEST_LEVEL, LOWEST_LEVEL, TRAILER_LEN},
     header::{self, BLOCK, END},
     name, varint,
+    writer::ArchiveOptions,
 };
 use crate::Error;
 
@@ -379,6 +380,18 @@ impl<R: Read + Seek> ArchiveIndex<R> {
     /// What the archive has as a whole.
     pub fn summary(&self) -> ArchiveSummary {
         self.summary
+    }
+
+    /// How the archive was made, which a splice goes on with. The number of threads is the default.
+    pub fn options(&self) -> ArchiveOptions {
+        let Recipe { lens, level, .. } = self.recipe;
+        // They have been checked to be small.
+        ArchiveOptions {
+            level,
+            block_len: lens.block as u32,
+            chain_len: lens.chain as u32,
+            ..ArchiveOptions::default()
+        }
     }
 
     pub(crate) fn recipe(&self) -> Recipe {

@@ -8,18 +8,37 @@ const SUFFIX: &str = ".json";
 /// The longest name, which is the longest that common file systems have for a file.
 const LONGEST: usize = 255;
 
-/// The name of the entry with this id.
+/// The name of the entry with this id: the id and `.json`.
 ///
-/// ASCII letters, digits, `-`, `_`, and `.` but for the first byte stand for themselves; every other byte of its UTF-8
-/// becomes `%` and two upper-case hexadecimal digits, as in URLs. So a name has no folder, no space, no control
+/// ASCII letters, digits, `-`, `_`, and `.` and `-` but for the first byte stand for themselves; every other byte of its
+/// UTF-8 becomes `%` and two upper-case hexadecimal digits, as in URLs. So a name has no folder, no space, no control
 /// character, does not begin with a dot or a dash, and is the same in every character set.
+///
+/// # Errors
+/// [`Refusal::EmptyName`], and [`Refusal::NameTooLong`] where the name has more than 255 bytes. No archive takes an item
+/// with such an id.
+pub fn entry_name(id: &str) -> Result<String, Refusal> {
+    let mut name = escaped(id, LONGEST - SUFFIX.len())?;
+    name.push_str(SUFFIX);
+    Ok(name)
+}
+
+/// The name of the entry with this id, as [`entry_name`] gives it.
 pub(crate) fn of_id(id: &str, file: &str) -> Result<String, Error> {
-    let refused = |reason| Error::Refused { file: file.to_owned(), member: id.chars().take(100).collect(), reason };
-    if id.is_empty() {
-        return Err(refused(Refusal::EmptyName));
+    entry_name(id).map_err(|reason| Error::Refused {
+        file: file.to_owned(),
+        member: id.chars().take(100).collect(),
+        reason,
+    })
+}
+
+/// A name as part of a path, escaped as [`entry_name`] says, of at most so many bytes.
+pub(crate) fn escaped(text: &str, longest: usize) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::EmptyName);
     }
-    let mut name = String::with_capacity(id.len() + SUFFIX.len());
-    for (at, byte) in id.bytes().enumerate() {
+    let mut name = String::with_capacity(text.len() + SUFFIX.len());
+    for (at, byte) in text.bytes().enumerate() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => name.push(char::from(byte)),
             b'.' | b'-' if at > 0 => name.push(char::from(byte)),
@@ -29,11 +48,10 @@ pub(crate) fn of_id(id: &str, file: &str) -> Result<String, Error> {
                 name.push(char::from(HEX[usize::from(byte & 15)]));
             }
         }
-        if name.len() + SUFFIX.len() > LONGEST {
-            return Err(refused(Refusal::NameTooLong));
+        if name.len() > longest {
+            return Err(Refusal::NameTooLong);
         }
     }
-    name.push_str(SUFFIX);
     Ok(name)
 }
 
@@ -41,7 +59,13 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// The id of the entry with this name; none where [`of_id`] gives no such name.
 pub(crate) fn to_id(name: &[u8]) -> Option<String> {
-    let mut rest = name.strip_suffix(SUFFIX.as_bytes())?;
+    let id = unescaped(name.strip_suffix(SUFFIX.as_bytes())?)?;
+    (name.len() <= LONGEST).then_some(id)
+}
+
+/// What [`escaped`] made this of, if it did.
+pub(crate) fn unescaped(name: &[u8]) -> Option<String> {
+    let mut rest = name;
     let mut id = Vec::with_capacity(rest.len());
     while let [byte, after @ ..] = rest {
         rest = after;
@@ -55,7 +79,7 @@ pub(crate) fn to_id(name: &[u8]) -> Option<String> {
         }
     }
     let id = String::from_utf8(id).ok()?;
-    (of_id(&id, "").ok()?.as_bytes() == name).then_some(id)
+    (escaped(&id, name.len()).ok()?.as_bytes() == name).then_some(id)
 }
 
 #[cfg(test)]

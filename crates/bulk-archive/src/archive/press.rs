@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Seek, SeekFrom, Write},
+    mem,
     ops::Range,
     thread,
 };
@@ -26,6 +27,7 @@ const BLOCKS_PER_THREAD: usize = 64;
 const MOST_PIECES: usize = 4096;
 
 /// A block that is yet to be compressed.
+#[derive(Default)]
 pub(crate) struct Raw {
     /// Its bytes in the tar.
     pub(crate) plain: Vec<u8>,
@@ -56,6 +58,8 @@ struct Made {
 
 /// What is written next, in order.
 enum Piece {
+    /// A block that is yet to be given to a thread. Only as long as there are no threads.
+    Raw(Box<Raw>),
     /// A block that some thread compresses, and its length.
     Made(Receiver<io::Result<Made>>, usize),
     /// A block that is copied.
@@ -69,9 +73,13 @@ pub(crate) struct Pressed<W, X> {
     pub(crate) summary: ArchiveSummary,
     /// How many of the blocks were copied.
     pub(crate) copied: u64,
+    /// The numbers of the others; neighbours are one range.
+    pub(crate) made: Vec<Range<u64>>,
 }
 
 /// Writes an archive and its index.
+///
+/// One thread is the caller's own. Others are started where there are blocks for two.
 ///
 /// Dropping it leaves an archive without its end, which every reader takes for cut short, and stops the threads.
 pub(crate) struct Press<S, W, X> {
@@ -94,6 +102,7 @@ pub(crate) struct Press<S, W, X> {
     crc: crc32fast::Hasher,
     summary: ArchiveSummary,
     copied: u64,
+    made: Vec<Range<u64>>,
     /// Something that was to be written is not, so that nothing may follow.
     has_failed: bool,
 }
@@ -132,6 +141,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             crc: crc32fast::Hasher::new(),
             summary: ArchiveSummary { len: deflate::HEADER.len() as u64, ..ArchiveSummary::default() },
             copied: 0,
+            made: Vec::new(),
             has_failed: false,
         })
     }
@@ -157,7 +167,18 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     }
 
     fn send(&mut self, raw: Raw) -> Result<(), Error> {
+        if self.threads == 1 {
+            while !self.pieces.is_empty() {
+                self.write_first()?;
+            }
+            return self.make(raw);
+        }
         let len = raw.plain.len();
+        if self.workers.is_empty() && self.in_work.0 == 0 {
+            self.pieces.push_back(Piece::Raw(Box::new(raw)));
+            self.in_work = (1, len);
+            return Ok(());
+        }
         // So that there is room in the channel, too: nobody would make any if the threads had panicked.
         while self.in_work.0 > 0
             && (self.in_work.0 >= self.threads * BLOCKS_PER_THREAD
@@ -165,6 +186,22 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         {
             self.write_first()?;
         }
+        if let Some(at) = self.pieces.iter().position(|piece| matches!(piece, Piece::Raw(_)))
+            && let Some(first) = self.pieces.get_mut(at)
+            && let Piece::Raw(waiting) = mem::replace(first, Piece::Raw(Box::default()))
+        {
+            let piece = self.begin(*waiting)?;
+            self.pieces[at] = piece;
+        }
+        let piece = self.begin(raw)?;
+        self.pieces.push_back(piece);
+        self.in_work = (self.in_work.0 + 1, self.in_work.1 + len);
+        Ok(())
+    }
+
+    /// Gives a block to a thread.
+    fn begin(&mut self, raw: Raw) -> Result<Piece, Error> {
+        let len = raw.plain.len();
         let (made, receiver) = bounded(1);
         self.start_worker()?;
         let job = Job { raw, made };
@@ -173,9 +210,25 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         {
             return Err(output(&self.file, io::Error::other("the threads that compress are gone")));
         }
-        self.pieces.push_back(Piece::Made(receiver, len));
-        self.in_work = (self.in_work.0 + 1, self.in_work.1 + len);
-        Ok(())
+        Ok(Piece::Made(receiver, len))
+    }
+
+    /// Compresses a block in this thread, and writes it.
+    fn make(&mut self, raw: Raw) -> Result<(), Error> {
+        let made = make(raw, &Deflate::new(self.level)).map_err(|source| output(&self.file, source))?;
+        self.write_made(&made)
+    }
+
+    fn write_made(&mut self, made: &Made) -> Result<(), Error> {
+        self.copy_run()?;
+        self.write(&made.packed)?;
+        let number = self.summary.blocks;
+        match self.made.last_mut() {
+            Some(last) if last.end == number => last.end += 1,
+            _ => self.made.push(number..number + 1),
+        }
+        self.count(made.packed.len() as u64, made.plain_len, made.crc, made.entries);
+        self.index.record(&made.body)
     }
 
     /// Adds a block of the source as it is.
@@ -212,7 +265,8 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             }
         }
         let index = self.index.finish(&self.summary)?;
-        Ok(Pressed { archive: self.archive, index, summary: self.summary, copied: self.copied })
+        let (summary, copied, made) = (self.summary, self.copied, self.made);
+        Ok(Pressed { archive: self.archive, index, summary, copied, made })
     }
 
     /// One thread more for each block until there are enough: a small archive starts few.
@@ -245,10 +299,11 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
                     .recv()
                     .unwrap_or_else(|_| Err(io::Error::other("a thread that compresses panicked")))
                     .map_err(|source| output(&self.file, source))?;
-                self.copy_run()?;
-                self.write(&made.packed)?;
-                self.count(made.packed.len() as u64, made.plain_len, made.crc, made.entries);
-                self.index.record(&made.body)
+                self.write_made(&made)
+            }
+            Some(Piece::Raw(raw)) => {
+                self.in_work = (self.in_work.0 - 1, self.in_work.1 - raw.plain.len());
+                self.make(*raw)
             }
             Some(Piece::Copied(block)) => {
                 let place = &block.place;
@@ -277,7 +332,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     /// systems that share extents do so only where both sides begin at a border of their blocks, as no run does, so the
     /// bytes are copied there, too. It does not say which side an error is from.
     fn copy_run(&mut self) -> Result<(), Error> {
-        let run = std::mem::take(&mut self.run);
+        let run = mem::take(&mut self.run);
         if run.is_empty() {
             return Ok(());
         }

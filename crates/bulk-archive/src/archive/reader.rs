@@ -23,8 +23,8 @@ pub struct Item<'a> {
 /// its first byte to its last, without an index.
 ///
 /// It takes nothing else: an entry with another header than they give it is an error. It holds one item at a time.
-pub struct ArchiveReader {
-    gzip: gzip::Reader,
+pub struct ArchiveReader<R> {
+    gzip: gzip::Reader<R>,
     file: String,
     /// The bytes of the tar before the entry at hand.
     offset: u64,
@@ -33,11 +33,11 @@ pub struct ArchiveReader {
     ended: bool,
 }
 
-impl ArchiveReader {
+impl<R: Read> ArchiveReader<R> {
     /// Begins to read an archive. `file` is the name that errors give.
-    pub fn new(archive: impl Read + Send + 'static, file: &str) -> ArchiveReader {
+    pub fn new(archive: R, file: &str) -> ArchiveReader<R> {
         ArchiveReader {
-            gzip: gzip::Reader::new(Input::new(Box::new(archive), file.into())),
+            gzip: gzip::Reader::new(Input::new(archive, file.into())),
             file: file.to_owned(),
             offset: 0,
             id: String::new(),

@@ -23,7 +23,7 @@ use crate::Error;
 /// [`Error::TarTruncated`], [`Error::Io`]; [`Error::Output`] where the index cannot be written. What was written to `index`
 /// is no usable index then.
 pub fn rebuild_index<X: Write>(
-    archive: impl Read + Send + 'static,
+    archive: impl Read,
     index: X,
     file: &str,
     options: &ArchiveOptions,
@@ -42,7 +42,7 @@ pub fn rebuild_index<X: Write>(
 }
 
 fn compare<X: Write>(
-    reader: &mut ArchiveReader,
+    reader: &mut ArchiveReader<impl Read>,
     index: X,
     file: &str,
     options: &ArchiveOptions,

@@ -1,6 +1,7 @@
 use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     iter::Peekable,
+    ops::Range,
 };
 
 use super::{
@@ -97,6 +98,13 @@ pub enum Outcome {
     Missing,
 }
 
+impl Outcome {
+    /// Whether the archive has other items now.
+    pub fn has_changed(self) -> bool {
+        matches!(self, Outcome::Added | Outcome::Replaced | Outcome::Removed)
+    }
+}
+
 /// What an item with the content that is there already, but another time, does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameContent {
@@ -141,7 +149,7 @@ impl Default for SpliceOptions {
 }
 
 /// What a splice did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Spliced {
     /// The new archive.
@@ -158,6 +166,9 @@ pub struct Spliced {
     pub missing: u64,
     /// Blocks of the new archive that were copied from the old one.
     pub copied_blocks: u64,
+    /// The numbers of the other blocks, which were made anew, in order; neighbours stand in one range. Whoever trusts the
+    /// old archive has to check these alone: see [`verify_blocks`](crate::verify_blocks).
+    pub made_blocks: Vec<Range<u64>>,
 }
 
 impl Spliced {
@@ -220,7 +231,44 @@ where
     }
     splice.put_before(None)?;
     let pressed = splice.composer.finish()?;
-    Ok(Spliced { summary: pressed.summary, copied_blocks: pressed.copied, ..splice.spliced })
+    Ok(Spliced { summary: pressed.summary, copied_blocks: pressed.copied, made_blocks: pressed.made, ..splice.spliced })
+}
+
+/// Whether a [`splice()`] of these changes would make another archive, by the index alone. The changes come in the order of
+/// their ids, and are read up to the first that has an effect.
+///
+/// Blocks that another version of the compressor has made are none: as long as no item changes, they are as good as ever.
+///
+/// # Errors
+/// [`Error::Unsorted`], [`Error::Changes`], [`Error::Index`], [`Error::Io`].
+pub fn changes_anything<I: Read + Seek>(
+    mut index: ArchiveIndex<I>,
+    changes: impl IntoIterator<Item = io::Result<Change>>,
+    same_content: SameContent,
+) -> Result<bool, Error> {
+    let file = index.file().to_owned();
+    let mut changes = Changes { source: changes.into_iter().peekable(), last_id: None, file };
+    let mut next = index.next_block()?;
+    while let Some(block) = next {
+        next = index.next_block()?;
+        let mut entries = None;
+        // Before the block there are those that are before all.
+        while let Some(change) = changes.next_if(|id| next.as_ref().is_none_or(|next| id < next.first_id()))? {
+            let entries = match &mut entries {
+                Some(entries) => entries,
+                None => entries.insert(block.entries()?),
+            };
+            if effect(entries, &change, same_content).has_changed() {
+                return Ok(true);
+            }
+        }
+    }
+    while let Some(change) = changes.next_if(|_| true)? {
+        if matches!(change, Change::Put { .. }) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 struct Splice<S, W, X, C: Iterator, T> {
@@ -297,16 +345,10 @@ where
                 break;
             }
             let id = change.id().to_owned();
-            let entry = entries.binary_search_by(|entry| entry.id.as_str().cmp(&id)).ok().map(|at| &entries[at]);
-            let outcome = match (change, entry) {
-                (Change::Remove { .. }, None) => Outcome::Missing,
-                (Change::Put { mtime, content, .. }, Some(entry))
-                    if is_same(self.same_content, entry, *mtime, content) =>
-                {
-                    Outcome::Unchanged
-                }
-                _ => return Ok(true),
-            };
+            let outcome = effect(entries, change, self.same_content);
+            if outcome.has_changed() {
+                return Ok(true);
+            }
             self.changes.next_if(|_| true)?;
             self.told(&id, outcome);
         }
@@ -327,6 +369,20 @@ where
         };
         *count += 1;
         (self.tell)(id, outcome);
+    }
+}
+
+/// What a change does to a block with these entries.
+fn effect(entries: &[IndexedEntry], change: &Change, same_content: SameContent) -> Outcome {
+    let entry = entries.binary_search_by(|entry| entry.id.as_str().cmp(change.id())).ok().map(|at| &entries[at]);
+    match (change, entry) {
+        (Change::Remove { .. }, None) => Outcome::Missing,
+        (Change::Remove { .. }, Some(_)) => Outcome::Removed,
+        (Change::Put { mtime, content, .. }, Some(entry)) if is_same(same_content, entry, *mtime, content) => {
+            Outcome::Unchanged
+        }
+        (Change::Put { .. }, Some(_)) => Outcome::Replaced,
+        (Change::Put { .. }, None) => Outcome::Added,
     }
 }
 

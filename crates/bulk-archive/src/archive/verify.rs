@@ -1,4 +1,7 @@
-use std::io::{Read, Seek, SeekFrom};
+use std::{
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+};
 
 use super::{
     borders::Borders,
@@ -6,7 +9,7 @@ use super::{
     composer::with_contents,
     deflate::{HEADER, TRAILER_LEN},
     header::{self, BLOCK, END},
-    index::{ArchiveSummary, ContentHash},
+    index::{ArchiveSummary, ContentHash, IndexedEntry},
     name,
     splice::IndexedArchive,
 };
@@ -27,8 +30,7 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
     let mut borders = Borders::new(index.recipe().lens);
     let mut crc = crc32fast::Hasher::new();
     let mut end = HEADER.len() as u64;
-    let mut headers = Vec::new();
-    let mut last_id = None;
+    let mut last_id: Option<String> = None;
     let unended =
         |offset| corrupt(offset, "a block before it is not ended for readers that come from there".to_owned());
     while let Some(block) = index.next_block()? {
@@ -42,7 +44,7 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
         end = place.offset + place.len;
         let entries = block.entries()?;
         for (at, (entry, content)) in with_contents(&entries).enumerate() {
-            let wrong = |reason: &str| corrupt(place.offset, format!("the entry of {:?}: {reason}", entry.id));
+            let wrong = |reason: &str| wrong(entry, place.offset, &file, reason);
             let is_first = block.number == 0 && at == 0;
             if (is_first || borders.end_block(&entry.id, entry.tar_len())) != (at == 0) {
                 return Err(wrong("the border of blocks before it is missing, or should be"));
@@ -56,21 +58,7 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
                 }
             }
             borders.add(entry.tar_len());
-            if last_id.as_ref().is_some_and(|last| *last >= entry.id) {
-                return Err(wrong("its id is not behind the one before"));
-            }
-            headers.clear();
-            header::write(&mut headers, &name::of_id(&entry.id, &file)?, entry.len, entry.mtime);
-            let padded = content.start..content.start + content.len().next_multiple_of(BLOCK);
-            if plain[content.start - headers.len()..content.start] != headers {
-                return Err(wrong("its header is another"));
-            }
-            if ContentHash::of(&plain[content.clone()]) != entry.hash {
-                return Err(wrong("its content is another"));
-            }
-            if plain[padded][content.len()..].iter().any(|&byte| byte != 0) {
-                return Err(wrong("what fills its last block is not zeros"));
-            }
+            check_entry(entry, &plain, content, last_id.as_deref(), place.offset, &file)?;
             last_id = Some(entry.id.clone());
         }
     }
@@ -83,6 +71,95 @@ pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> 
     }
     read_end(&mut archive, end, summary.len, &file)?;
     Ok(summary)
+}
+
+/// Checks some blocks of an archive against its index: the checksum of each, and the headers, content and order of its
+/// entries, and the end of the archive. `blocks` are the numbers of blocks, in order, as
+/// [`Spliced::made_blocks`](crate::Spliced::made_blocks) gives them. It inflates these, and what stands before them in
+/// their chains.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_blocks<A: Read + Seek, I: Read + Seek>(
+    archive: IndexedArchive<A, I>,
+    blocks: &[Range<u64>],
+) -> Result<ArchiveSummary, Error> {
+    let IndexedArchive { mut archive, mut index } = archive;
+    let file = index.file().to_owned();
+    let summary = index.summary();
+    let mut wanted = blocks.iter().peekable();
+    let mut chains = Chains::new(&file);
+    let mut crc = crc32fast::Hasher::new();
+    let mut end = HEADER.len() as u64;
+    let mut was_checked = false;
+    let unended = |offset| Error::Corrupt {
+        file: file.clone(),
+        codec: Codec::Gzip,
+        offset,
+        reason: "a block before it is not ended for readers that come from there".to_owned(),
+    };
+    while let Some(block) = index.next_block()? {
+        let place = block.place;
+        if was_checked && place.begins_chain && !chains.is_between_blocks() {
+            return Err(unended(place.offset));
+        }
+        chains.note(&block);
+        crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
+        end = place.offset + place.len;
+        while wanted.next_if(|range| range.end <= block.number).is_some() {}
+        was_checked = wanted.peek().is_some_and(|range| range.contains(&block.number));
+        if was_checked {
+            let plain = chains.inflate(block.number, &mut archive)?;
+            let mut last_id = None;
+            for (entry, content) in with_contents(&block.entries()?) {
+                check_entry(entry, &plain, content, last_id.as_deref(), place.offset, &file)?;
+                last_id = Some(entry.id.clone());
+            }
+        }
+    }
+    if was_checked && !chains.is_between_blocks() {
+        return Err(unended(end));
+    }
+    crc.update(&END);
+    if crc.finalize() != summary.crc {
+        let reason = "the blocks have another checksum than the whole".to_owned();
+        return Err(Error::Corrupt { file: file.clone(), codec: Codec::Gzip, offset: summary.len, reason });
+    }
+    read_end(&mut archive, end, summary.len, &file)?;
+    Ok(summary)
+}
+
+/// Checks an entry of a block against what the index says of it.
+fn check_entry(
+    entry: &IndexedEntry,
+    plain: &[u8],
+    content: Range<usize>,
+    last_id: Option<&str>,
+    offset: u64,
+    file: &str,
+) -> Result<(), Error> {
+    let wrong = |reason: &str| wrong(entry, offset, file, reason);
+    if last_id.is_some_and(|last| last >= entry.id.as_str()) {
+        return Err(wrong("its id is not behind the one before"));
+    }
+    let mut headers = Vec::new();
+    header::write(&mut headers, &name::of_id(&entry.id, file)?, entry.len, entry.mtime);
+    let padded = content.start..content.start + content.len().next_multiple_of(BLOCK);
+    if plain[content.start - headers.len()..content.start] != headers {
+        return Err(wrong("its header is another"));
+    }
+    if ContentHash::of(&plain[content.clone()]) != entry.hash {
+        return Err(wrong("its content is another"));
+    }
+    if plain[padded][content.len()..].iter().any(|&byte| byte != 0) {
+        return Err(wrong("what fills its last block is not zeros"));
+    }
+    Ok(())
+}
+
+fn wrong(entry: &IndexedEntry, offset: u64, file: &str, reason: &str) -> Error {
+    let reason = format!("the entry of {:?}: {reason}", entry.id);
+    Error::Corrupt { file: file.to_owned(), codec: Codec::Gzip, offset, reason }
 }
 
 /// Checks that the stream ends behind the last block as it should.

@@ -84,7 +84,8 @@ impl<W: Write, X: Write> ArchiveWriter<W, X> {
 
     /// Adds an item as the entry `<id>.json`, modified at `mtime` (seconds since 1970). Ids come in the order of their
     /// bytes. In the name, bytes of the id that are no ASCII letters, digits, `-`, `_` or `.`, and a `.` or `-` at its
-    /// beginning, are escaped as in URLs (`%2F`).
+    /// beginning, are escaped as in URLs (`%2F`). Names of more than 100 bytes need a reader that knows pax headers, as all
+    /// have for twenty years; others cut them.
     ///
     /// # Errors
     /// [`Error::Unsorted`], [`Error::Refused`] where the id is empty, its name longer than 255 bytes or the content

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use bulk_archive::{ArchiveIndex, Error};
+use bulk_archive::{ArchiveIndex, Error, verify_blocks};
 use proptest::{prelude::*, sample::Index};
 
 use crate::support::{NAME, Pair, build, items, put, remove, short};
@@ -83,13 +83,7 @@ proptest! {
         let (start, len) = records[at.index(records.len())];
         let target = start + at.index(len);
         damaged.index[target] = byte;
-        let crc = crc32fast::hash(&damaged.index[start..start + len]).to_le_bytes();
-        damaged.index[start + len..start + len + 4].copy_from_slice(&crc);
-        let end = damaged.index.len() - 48;
-        let crc = crc32fast::hash(&damaged.index[..end]).to_le_bytes();
-        damaged.index[end + 36..end + 40].copy_from_slice(&crc);
-        let crc = crc32fast::hash(&damaged.index[end..end + 40]).to_le_bytes();
-        damaged.index[end + 40..end + 44].copy_from_slice(&crc);
+        make_checksums_fit(&mut damaged.index, start, len);
         prop_assert!(damaged == whole || damaged.verify().is_err());
         let _ = damaged.splice(&[put("000030", 1, b"[]"), remove("000080")]);
     }
@@ -133,6 +127,68 @@ fn records(index: &[u8]) -> Vec<(usize, usize)> {
         records.push((at + 4, len));
         at += len + 8;
     }
+}
+
+/// Makes the checksums of an index fit a record that was changed.
+fn make_checksums_fit(index: &mut [u8], start: usize, len: usize) {
+    let crc = crc32fast::hash(&index[start..start + len]).to_le_bytes();
+    index[start + len..start + len + 4].copy_from_slice(&crc);
+    let end = index.len() - 48;
+    let crc = crc32fast::hash(&index[..end]).to_le_bytes();
+    index[end + 36..end + 40].copy_from_slice(&crc);
+    let crc = crc32fast::hash(&index[end..end + 40]).to_le_bytes();
+    index[end + 40..end + 44].copy_from_slice(&crc);
+}
+
+/// Blocks of which one begins before the last item of the one before it.
+#[test]
+fn blocks_that_overlap_are_found() {
+    let whole = pair();
+    let mut index = ArchiveIndex::open(std::io::Cursor::new(&whole.index), NAME).unwrap();
+    let mut blocks = Vec::new();
+    while let Some(block) = index.next_block().unwrap() {
+        blocks.push(block.entries().unwrap());
+    }
+    // Ids count up, so that this block's first shares all but the last digit with the one before.
+    let at = (1..blocks.len())
+        .find(|&at| blocks[at - 1].len() > 1 && blocks[at][0].id.ends_with(['2', '3', '4', '5', '6', '7', '8', '9']))
+        .unwrap();
+    let (last, first) = (blocks[at - 1].last().unwrap().id.clone(), blocks[at][0].id.clone());
+    let (start, len) = records(&whole.index)[at];
+    let place = whole.index[start..].windows(6).position(|bytes| bytes == first.as_bytes()).unwrap();
+    let mut damaged = whole.clone();
+    // Its first id is the last one of the block before it.
+    damaged.index[start + place..start + place + 6].copy_from_slice(last.as_bytes());
+    make_checksums_fit(&mut damaged.index, start, len);
+    let changes = [put(&blocks[at - 1][0].id, 1, b"{}")];
+    assert!(is_bad_index(damaged.splice(&changes)));
+    assert!(whole.splice(&changes).is_ok());
+}
+
+#[test]
+fn damage_in_what_was_made_is_found_by_reading_that() {
+    let whole = pair();
+    let (next, spliced, _) = whole.splice(&[put("000060", 1, b"{}"), put("000090", 1, b"[]")]).unwrap();
+    let mut index = ArchiveIndex::open(std::io::Cursor::new(&next.index), NAME).unwrap();
+    let (mut made, mut copied, mut number) = (0, 0, 0);
+    assert_eq!(verify_blocks(next.open().unwrap(), &spliced.made_blocks).unwrap(), spliced.summary);
+    while let Some(block) = index.next_block().unwrap() {
+        let mut damaged = next.clone();
+        damaged.archive[(block.offset() + block.len() / 2) as usize] ^= 1;
+        assert!(damaged.verify().is_err(), "block {number}");
+        let found = verify_blocks(damaged.open().unwrap(), &spliced.made_blocks).is_err();
+        if spliced.made_blocks.iter().any(|range| range.contains(&number)) {
+            assert!(found, "block {number}");
+            made += 1;
+        } else if !found {
+            copied += 1;
+        }
+        number += 1;
+    }
+    assert_eq!(number, spliced.summary.blocks);
+    assert_eq!(made, number - spliced.copied_blocks);
+    // Those before them in their chains are read, too.
+    assert!(copied > number / 2, "{copied} of {number}");
 }
 
 #[test]

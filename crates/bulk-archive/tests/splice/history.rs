@@ -1,9 +1,11 @@
 //! Random histories of additions, changes and removals: whatever the way, the archive is that of its items.
 
-use bulk_archive::Change;
+use std::io::Cursor;
+
+use bulk_archive::{ArchiveIndex, Change, SameContent, changes_anything, verify_blocks};
 use proptest::{collection::btree_map, prelude::*};
 
-use crate::support::{Items, Pair, apply, build, document, items, put, remove, short};
+use crate::support::{Items, NAME, Pair, apply, build, document, items, put, remove, short};
 
 /// What happens to an item: it is put with a document of this seed and length, put as it is, or removed.
 #[derive(Clone, Debug)]
@@ -75,6 +77,10 @@ proptest! {
                 changes.len() as u64
             );
             check(&next, &model);
+            let all = changes.iter().cloned().map(Ok);
+            let index = ArchiveIndex::open(Cursor::new(&pair.index), NAME).unwrap();
+            prop_assert_eq!(changes_anything(index, all, SameContent::Replace).unwrap(), spliced.has_changed());
+            prop_assert_eq!(verify_blocks(next.open().unwrap(), &spliced.made_blocks).unwrap(), spliced.summary);
             pair = next;
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn identity(name: Option<&str>) -> FileIdentity {
 }
 
 /// Standard input, decoded. It can be read once.
-pub(super) async fn open(stop: &CancellationToken, report: &Report) -> Result<Decoder, Failure> {
+pub(crate) async fn open(stop: &CancellationToken, report: &Report) -> Result<Decoder, Failure> {
     if io::stdin().is_terminal() {
         report.warn("reading standard input, which is the terminal: end it with Ctrl-D");
     }

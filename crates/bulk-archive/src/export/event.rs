@@ -1,0 +1,65 @@
+/// What happens while a set is exported. Observers run in the threads that work, so they should be quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExportEvent<'a> {
+    /// A run that was cut short after its commit is being finished.
+    Resuming,
+    /// Staged changes were written to a file, as memory was full or the stage is to be published.
+    Spilled {
+        /// Changes in it.
+        changes: u64,
+    },
+    /// All changes are staged. What follows is done for each group.
+    Staged {
+        /// Groups with changes, effective or not.
+        groups: u64,
+    },
+    /// None of the changes of a group has an effect, so that it stays as it is.
+    Untouched {
+        /// The type of the items.
+        kind: &'a str,
+        /// The group.
+        group: &'a str,
+    },
+    /// The new archive of a group is made, and waits to be published.
+    Made {
+        /// The type of the items.
+        kind: &'a str,
+        /// The group.
+        group: &'a str,
+        /// Items in it.
+        entries: u64,
+        /// Bytes of it.
+        bytes: u64,
+    },
+    /// A group has become empty; its archive will be removed.
+    Emptied {
+        /// The type of the items.
+        kind: &'a str,
+        /// The group.
+        group: &'a str,
+    },
+    /// All new files are written and synced. The commit follows.
+    Prepared,
+    /// The run is committed: whatever happens now, the set will be the new one.
+    Committed,
+    /// The old manifest is gone.
+    Unpublished,
+    /// A file has its final name.
+    Renamed {
+        /// Its path below the folder.
+        name: &'a str,
+    },
+    /// A file that does not belong to the set any more is gone.
+    Removed {
+        /// Its path below the folder.
+        name: &'a str,
+    },
+    /// A file of the set was compared with the manifest and its index, by [`verify_set`](crate::verify_set).
+    Checked {
+        /// Its path below the folder.
+        name: &'a str,
+    },
+    /// The new manifest is there: the set is whole.
+    Published,
+}

@@ -1,0 +1,222 @@
+//! Names and files of a set.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::options::ExportOptions;
+use crate::{Error, Refusal, archive::escaped};
+
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const INFO: &str = "info.json";
+pub(crate) const ALL: &str = "all.tar";
+pub(crate) const ARCHIVE: &str = ".tar.gz";
+pub(crate) const INDEX: &str = ".idx";
+
+/// The longest name of a file or folder on common file systems.
+const LONGEST_NAME: usize = 255;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) root: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join(".bulk")
+    }
+
+    pub(crate) fn roster(&self) -> PathBuf {
+        self.state().join("export.sqlite")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.state().join("export.lock")
+    }
+
+    pub(crate) fn stage(&self) -> PathBuf {
+        self.state().join("stage")
+    }
+
+    pub(crate) fn next(&self) -> PathBuf {
+        self.state().join("next")
+    }
+}
+
+/// The folder of a type. It is never that of the state, since no such name begins with a dot.
+pub(crate) fn kind_folder(kind: &str) -> Result<String, Refusal> {
+    if kind == MANIFEST { Err(Refusal::Reserved) } else { escaped(kind, LONGEST_NAME) }
+}
+
+/// What the names of the files of a group begin with.
+pub(crate) fn group_file(group: &str) -> Result<String, Refusal> {
+    escaped(group, LONGEST_NAME - ARCHIVE.len() - INDEX.len())
+}
+
+/// A path as errors give it.
+pub(crate) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub(crate) fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let file = shown(path);
+    move |source| Error::Io { file, offset: None, source }
+}
+
+pub(crate) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let file = shown(path);
+    move |source| Error::Output { file, source }
+}
+
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(cannot_write(path))
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot_write(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder that may not be there, with what is in it.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot_write(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes names in a folder last through a loss of power.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(cannot_write(path))
+}
+
+/// The error that a reader or writer of ours has put into an [`io::Error`], in place of the one about it.
+pub(crate) fn inner(error: Error) -> Error {
+    match error {
+        Error::Io { source, file, offset } => match source.downcast() {
+            Ok(inner) => inner,
+            Err(source) => Error::Io { source, file, offset },
+        },
+        Error::Output { source, file } => source.downcast().unwrap_or_else(|source| Error::Output { source, file }),
+        Error::Changes { source, file } => source.downcast().unwrap_or_else(|source| Error::Changes { source, file }),
+        error => error,
+    }
+}
+
+/// A file that is read, whose errors name it.
+pub(crate) struct Named {
+    file: File,
+    path: PathBuf,
+}
+
+impl Named {
+    pub(crate) fn open(path: &Path) -> Result<Named, Error> {
+        Ok(Named { file: File::open(path).map_err(cannot_read(path))?, path: path.to_owned() })
+    }
+}
+
+impl Read for Named {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read(into).map_err(|error| cannot_read(&self.path)(error).into())
+    }
+}
+
+impl Seek for Named {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to).map_err(|error| cannot_read(&self.path)(error).into())
+    }
+}
+
+/// A file that is written, with its digest. What is copied goes through memory for that: letting the kernel copy it and reading
+/// it back for the digest was found to take as much CPU (0.37 s for 400 MB, against 0.35 s) and more time.
+pub(crate) struct Hashed<'a> {
+    file: File,
+    path: PathBuf,
+    sha256: Sha256,
+    len: u64,
+    options: &'a ExportOptions,
+}
+
+impl<'a> Hashed<'a> {
+    /// Makes the file anew.
+    pub(crate) fn create(path: &Path, options: &'a ExportOptions) -> Result<BufWriter<Hashed<'a>>, Error> {
+        let file = File::create(path).map_err(cannot_write(path))?;
+        let hashed = Hashed { file, path: path.to_owned(), sha256: Sha256::new(), len: 0, options };
+        Ok(BufWriter::with_capacity(128 * 1024, hashed))
+    }
+
+    fn finish(self) -> Result<(u64, [u8; 32]), Error> {
+        self.file.sync_all().map_err(cannot_write(&self.path))?;
+        Ok((self.len, self.sha256.finalize().into()))
+    }
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.options.go_on()?;
+        let written = self.file.write(bytes).map_err(|error| io::Error::from(cannot_write(&self.path)(error)))?;
+        self.sha256.update(&bytes[..written]);
+        self.len += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes what waits, and syncs the file. Gives its length and digest.
+pub(crate) fn finish(file: BufWriter<Hashed<'_>>) -> Result<(u64, [u8; 32]), Error> {
+    match file.into_inner() {
+        Ok(hashed) => hashed.finish(),
+        Err(error) => {
+            let (error, file) = error.into_parts();
+            Err(inner(Error::Output { file: shown(&file.get_ref().path), source: error }))
+        }
+    }
+}
+
+/// The length and digest of a file.
+pub(crate) fn digest(path: &Path, options: &ExportOptions) -> Result<(u64, [u8; 32]), Error> {
+    let mut file = Named::open(path)?;
+    let (mut sha256, mut len, mut buffer) = (Sha256::new(), 0, vec![0; 256 * 1024]);
+    loop {
+        options.go_on()?;
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((len, sha256.finalize().into())),
+            Ok(read) => {
+                sha256.update(&buffer[..read]);
+                len += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(inner(Error::Io { file: shown(path), offset: Some(len), source })),
+        }
+    }
+}
+
+/// Writes a small file, and syncs it.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(cannot_write(path))
+}
+
+impl Folder {
+    /// Writes a small file of the set whole: elsewhere, then renamed.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let (part, path) = (self.state().join("part"), self.root.join(name));
+        write(&part, bytes)?;
+        fs::rename(&part, &path).map_err(cannot_write(&path))
+    }
+}

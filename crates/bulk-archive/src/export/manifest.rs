@@ -1,0 +1,95 @@
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{MANIFEST, cannot_read, shown};
+use crate::Error;
+
+/// What a set has: its `manifest.json`.
+///
+/// It is removed before the first file of a new set gets its name, and written when the last has. So what is there belongs
+/// together, for readers that find the same manifest before and after they read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SetManifest {
+    /// The version of this format: 1.
+    pub format: u32,
+    /// When the run began that published the set, as RFC 3339 in UTC.
+    pub created: String,
+    /// How many items all archives have.
+    pub entries: u64,
+    /// How many bytes all archives have.
+    pub bytes: u64,
+    /// The archives, in the order of their names.
+    pub archives: Vec<SetArchive>,
+    /// Files that have all archives of a type, in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<SetBundle>,
+}
+
+/// An archive of a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SetArchive {
+    /// Its path below the folder.
+    pub name: String,
+    /// Items.
+    pub entries: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// An `all.tar` of a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SetBundle {
+    /// Its path below the folder.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// The version that is written, and the only one that is read.
+const FORMAT: u32 = 1;
+
+impl SetManifest {
+    pub(crate) fn new(created: String, archives: Vec<SetArchive>, bundles: Vec<SetBundle>) -> SetManifest {
+        let (entries, bytes) = (archives.iter().map(|a| a.entries).sum(), archives.iter().map(|a| a.bytes).sum());
+        SetManifest { format: FORMAT, created, entries, bytes, archives, bundles }
+    }
+
+    /// Reads the manifest of a folder; none where it has none, as before the first run, and while a new set gets its names.
+    ///
+    /// # Errors
+    /// [`Error::Set`] where it is malformed or of another version; [`Error::Io`].
+    pub fn read(folder: impl AsRef<Path>) -> Result<Option<SetManifest>, Error> {
+        let path = folder.as_ref().join(MANIFEST);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot_read(&path)(error)),
+        };
+        let bad = |reason| Error::Set { file: shown(&path), reason };
+        let manifest: SetManifest = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        if manifest.format == FORMAT {
+            Ok(Some(manifest))
+        } else {
+            Err(bad(format!("it is of version {}, and {FORMAT} is known", manifest.format)))
+        }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        // Nothing in it can fail.
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,96 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::event::ExportEvent;
+use crate::{
+    Error,
+    archive::{ArchiveOptions, SameContent, processors},
+};
+
+/// How a set is exported.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ExportOptions {
+    /// How the archives of new groups are made; those that are there keep what they were made with. Of its threads each
+    /// group has a share as large as its part of the work.
+    pub archive: ArchiveOptions,
+    /// How many groups are worked on at once; 0 is taken for 1. By default as many as there are processors.
+    pub jobs: usize,
+    /// How many bytes of staged changes are held in memory before they are written to a file. By default 64 MiB, with
+    /// which ten million items in one group took 87 MB in all (`examples/export_many.rs`). One item that is longer is held
+    /// nevertheless.
+    pub memory: u64,
+    /// Whether a group that has become empty keeps an archive without entries. By default not.
+    pub keep_empty: bool,
+    /// What an item with the same content and another time does. By default [`SameContent::Replace`], so that the
+    /// archives are those that a new export of the same items would give. With [`SameContent::Keep`] rows that were
+    /// touched without being changed rewrite nothing.
+    pub same_content: SameContent,
+    /// What is read back of a new archive before it is published. By default [`CheckNew::Made`].
+    pub check: CheckNew,
+    /// Whether each type has an `all.tar` of its archives. By default not.
+    pub all_tar: bool,
+    /// Hears what happens.
+    pub observer: Arc<dyn Fn(&ExportEvent<'_>) + Send + Sync>,
+    /// Set to true, it ends what is under way with [`Error::Stopped`], unless the run is committed already.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What is read back of a new archive before it is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckNew {
+    /// Nothing.
+    Nothing,
+    /// What was made anew. What was copied is what the old archive has.
+    #[default]
+    Made,
+    /// All of it.
+    Whole,
+}
+
+impl Default for ExportOptions {
+    fn default() -> ExportOptions {
+        ExportOptions {
+            archive: ArchiveOptions::default(),
+            jobs: processors(),
+            memory: 64 << 20,
+            keep_empty: false,
+            same_content: SameContent::default(),
+            check: CheckNew::default(),
+            all_tar: false,
+            observer: Arc::new(|_| {}),
+            stop: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for ExportOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportOptions")
+            .field("archive", &self.archive)
+            .field("jobs", &self.jobs)
+            .field("memory", &self.memory)
+            .field("keep_empty", &self.keep_empty)
+            .field("same_content", &self.same_content)
+            .field("check", &self.check)
+            .field("all_tar", &self.all_tar)
+            .field("stop", &self.stop)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ExportOptions {
+    pub(crate) fn tell(&self, event: &ExportEvent<'_>) {
+        (self.observer)(event);
+    }
+
+    /// An error once it is to stop.
+    pub(crate) fn go_on(&self) -> Result<(), Error> {
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,449 @@
+//! What is known of a set beside its files, in SQLite: in which group each item is, what the archives are, watermarks, and
+//! which files a committed run has yet to rename or remove.
+//!
+//! The file has one user at a time, who holds the lock of the folder. A rollback journal, and not WAL: its size is bounded by
+//! what was there before, a commit is one file, and it takes no shared memory. `synchronous = EXTRA`, because files are
+//! renamed behind a commit, so that it must last.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::{
+    files::{ARCHIVE, group_file, kind_folder, shown},
+    manifest::{SetArchive, SetBundle, SetManifest, hexadecimal},
+};
+use crate::{Error, Refusal};
+
+/// Says that a file is a roster of ours (<https://www.sqlite.org/pragma.html#pragma_application_id>): `blkx`.
+const APPLICATION_ID: i32 = 0x626c_6b78;
+/// The version of its tables, as `PRAGMA user_version`.
+const VERSION: i32 = 1;
+
+/// Ids are blobs, because SQLite compares blobs byte by byte and promises nothing of texts that hold U+0000.
+const TABLES: &str = "
+    CREATE TABLE run (started TEXT NOT NULL) STRICT; -- the run that published the set
+    CREATE TABLE kind (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_good TEXT, duration REAL) STRICT;
+    CREATE TABLE item_group (
+        id INTEGER PRIMARY KEY,
+        kind INTEGER NOT NULL REFERENCES kind,
+        name TEXT NOT NULL,
+        UNIQUE (kind, name)
+    ) STRICT;
+    CREATE TABLE item (
+        kind INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        item_group INTEGER NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE archive (
+        item_group INTEGER PRIMARY KEY REFERENCES item_group,
+        entries INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL CHECK (octet_length(sha256) = 32)
+    ) STRICT;
+    CREATE TABLE bundle (
+        kind INTEGER PRIMARY KEY REFERENCES kind,
+        bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL CHECK (octet_length(sha256) = 32)
+    ) STRICT;
+    CREATE TABLE watermark (kind TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    -- What a committed run has yet to do with files of the set: 1 to rename what stands in next/, 0 to remove it.
+    CREATE TABLE pending (name TEXT PRIMARY KEY, renamed INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: [u8; 32],
+}
+
+/// A type of items.
+pub(crate) struct Kind {
+    pub(crate) name: String,
+    /// Its folder.
+    pub(crate) folder: String,
+}
+
+/// A group of items.
+pub(crate) struct Group {
+    pub(crate) kind: u32,
+    pub(crate) name: String,
+    /// Its archive, below the folder of the set.
+    pub(crate) file: String,
+}
+
+/// The types and groups. Their numbers are those that they have in the roster.
+#[derive(Default)]
+pub(crate) struct Names {
+    pub(crate) kinds: BTreeMap<u32, Kind>,
+    pub(crate) groups: BTreeMap<u32, Group>,
+    kind_numbers: HashMap<String, u32>,
+    group_numbers: HashMap<u32, HashMap<String, u32>>,
+}
+
+impl Names {
+    pub(crate) fn kind(&self, name: &str) -> Option<u32> {
+        self.kind_numbers.get(name).copied()
+    }
+
+    pub(crate) fn group(&self, kind: u32, name: &str) -> Option<u32> {
+        self.group_numbers.get(&kind)?.get(name).copied()
+    }
+
+    fn add_kind(&mut self, number: u32, name: &str) -> Result<(), Refusal> {
+        self.kinds.insert(number, Kind { name: name.to_owned(), folder: kind_folder(name)? });
+        self.kind_numbers.insert(name.to_owned(), number);
+        Ok(())
+    }
+
+    fn add_group(&mut self, number: u32, kind: u32, name: &str) -> Result<(), Refusal> {
+        let folder = self.kinds.get(&kind).map_or("", |kind| &kind.folder);
+        let file = format!("{folder}/{}{ARCHIVE}", group_file(name)?);
+        self.groups.insert(number, Group { kind, name: name.to_owned(), file });
+        self.group_numbers.entry(kind).or_default().insert(name.to_owned(), number);
+        Ok(())
+    }
+}
+
+pub(crate) struct Roster {
+    connection: Connection,
+    path: PathBuf,
+    pub(crate) names: Names,
+}
+
+impl Roster {
+    /// Opens the roster, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Roster, Error> {
+        let connect = || {
+            let flags =
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.set_prepared_statement_cache_capacity(32);
+            connection.execute_batch(
+                "PRAGMA page_size = 8192; PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA;
+                 PRAGMA cache_size = -16384; PRAGMA temp_store = FILE",
+            )?;
+            Ok(connection)
+        };
+        let connection = connect().map_err(|error| failed(path, error))?;
+        let mut roster = Roster { connection, path: path.to_owned(), names: Names::default() };
+        if !roster.is_made()? {
+            roster.execute(&format!(
+                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
+            ))?;
+        }
+        roster.read_names()?;
+        Ok(roster)
+    }
+
+    fn is_made(&self) -> Result<bool, Error> {
+        let number = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let numbers = || Ok((number("application_id")?, number("user_version")?));
+        match numbers().map_err(|error| self.failed(error))? {
+            (APPLICATION_ID, VERSION) => Ok(true),
+            (0, 0) if self.count("sqlite_schema")? == 0 => Ok(false),
+            (APPLICATION_ID, version) => Err(Error::Set {
+                file: shown(&self.path),
+                reason: format!("its tables are of version {version}, and {VERSION} is known"),
+            }),
+            _ => Err(Error::Set {
+                file: shown(&self.path),
+                reason: "it is an SQLite database of another program".to_owned(),
+            }),
+        }
+    }
+
+    fn count(&self, table: &str) -> Result<i64, Error> {
+        self.connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+            .map_err(|error| self.failed(error))
+    }
+
+    pub(crate) fn failed(&self, error: rusqlite::Error) -> Error {
+        failed(&self.path, error)
+    }
+
+    fn execute(&self, statements: &str) -> Result<(), Error> {
+        self.connection.execute_batch(statements).map_err(|error| self.failed(error))
+    }
+
+    fn change(&self, statement: &str, parameters: impl rusqlite::Params) -> Result<(), Error> {
+        let changed = self.connection.prepare_cached(statement).and_then(|mut statement| statement.execute(parameters));
+        changed.map(drop).map_err(|error| self.failed(error))
+    }
+
+    fn rows<T>(
+        &self,
+        query: &str,
+        parameters: impl rusqlite::Params,
+        row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, Error> {
+        self.connection
+            .prepare_cached(query)
+            .and_then(|mut statement| statement.query_map(parameters, row)?.collect())
+            .map_err(|error| self.failed(error))
+    }
+
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        self.execute("BEGIN IMMEDIATE")
+    }
+
+    pub(crate) fn commit(&self) -> Result<(), Error> {
+        self.execute("COMMIT")
+    }
+
+    /// Ends a transaction, if there is one, without a trace.
+    pub(crate) fn roll_back(&mut self) -> Result<(), Error> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.execute("ROLLBACK")?;
+        self.read_names()
+    }
+
+    pub(crate) fn read_names(&mut self) -> Result<(), Error> {
+        let kinds = self.rows("SELECT id, name FROM kind", [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        let groups = self.rows("SELECT id, kind, name FROM item_group", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))
+        })?;
+        let mut names = Names::default();
+        let read = kinds
+            .iter()
+            .try_for_each(|(number, name)| names.add_kind(*number, name))
+            .and_then(|()| groups.iter().try_for_each(|(number, kind, name)| names.add_group(*number, *kind, name)));
+        read.map_err(|reason| Error::Set {
+            file: shown(&self.path),
+            reason: format!("a name in it is none: {reason}"),
+        })?;
+        self.names = names;
+        Ok(())
+    }
+
+    /// The number of a type, new or not.
+    pub(crate) fn kind(&mut self, name: &str) -> Result<u32, Error> {
+        if let Some(kind) = self.names.kind(name) {
+            return Ok(kind);
+        }
+        let refused = |reason| Error::Refused { file: "a type of items".to_owned(), member: short(name), reason };
+        kind_folder(name).map_err(refused)?;
+        self.change("INSERT INTO kind (name) VALUES (?1)", [name])?;
+        let number = self.last_number()?;
+        self.names.add_kind(number, name).map_err(refused)?;
+        Ok(number)
+    }
+
+    /// The number of a group, new or not.
+    pub(crate) fn group(&mut self, kind: u32, name: &str) -> Result<u32, Error> {
+        if let Some(group) = self.names.group(kind, name) {
+            return Ok(group);
+        }
+        let refused = |reason| Error::Refused { file: "a group of items".to_owned(), member: short(name), reason };
+        group_file(name).map_err(refused)?;
+        self.change("INSERT INTO item_group (kind, name) VALUES (?1, ?2)", params![kind, name])?;
+        let number = self.last_number()?;
+        self.names.add_group(number, kind, name).map_err(refused)?;
+        Ok(number)
+    }
+
+    fn last_number(&self) -> Result<u32, Error> {
+        u32::try_from(self.connection.last_insert_rowid())
+            .map_err(|_| Error::Set { file: shown(&self.path), reason: "it has too many groups".to_owned() })
+    }
+
+    /// The group of an item.
+    pub(crate) fn find(&self, kind: u32, id: &str) -> Result<Option<u32>, Error> {
+        self.connection
+            .prepare_cached("SELECT item_group FROM item WHERE kind = ?1 AND id = ?2")
+            .and_then(|mut find| find.query_row(params![kind, id.as_bytes()], |row| row.get(0)).optional())
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Notes the group of an item, whether or not it had one.
+    pub(crate) fn set(&self, kind: u32, id: &str, group: u32) -> Result<(), Error> {
+        self.change(
+            "INSERT INTO item (kind, id, item_group) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET item_group = excluded.item_group",
+            params![kind, id.as_bytes(), group],
+        )
+    }
+
+    pub(crate) fn unset(&self, kind: u32, id: &str) -> Result<(), Error> {
+        self.change("DELETE FROM item WHERE kind = ?1 AND id = ?2", params![kind, id.as_bytes()])
+    }
+
+    /// Some items of a type and their groups, from behind this id on.
+    pub(crate) fn items(&self, kind: u32, after: Option<&str>, most: u32) -> Result<Vec<(String, u32)>, Error> {
+        // No id is empty.
+        let after = after.unwrap_or_default().as_bytes();
+        let rows = self.rows(
+            "SELECT id, item_group FROM item WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+            params![kind, after, most],
+            |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)),
+        )?;
+        rows.into_iter()
+            .map(|(id, group)| {
+                let id = String::from_utf8(id)
+                    .map_err(|_| Error::Set { file: shown(&self.path), reason: "an id in it is no text".to_owned() })?;
+                Ok((id, group))
+            })
+            .collect()
+    }
+
+    /// What a group's archive is; none where it has none.
+    pub(crate) fn archive(&self, group: u32) -> Result<Option<Facts>, Error> {
+        self.connection
+            .prepare_cached("SELECT entries, bytes, sha256 FROM archive WHERE item_group = ?1")
+            .and_then(|mut find| find.query_row([group], |row| facts(row, 0)).optional())
+            .map_err(|error| self.failed(error))
+    }
+
+    /// All archives, by group.
+    pub(crate) fn archives(&self) -> Result<Vec<(u32, Facts)>, Error> {
+        let query = "SELECT entries, bytes, sha256, item_group FROM archive ORDER BY item_group";
+        self.rows(query, [], |row| Ok((row.get(3)?, facts(row, 0)?)))
+    }
+
+    pub(crate) fn set_archive(&self, group: u32, facts: Option<&Facts>) -> Result<(), Error> {
+        match facts {
+            Some(facts) => self.change(
+                "INSERT INTO archive (item_group, entries, bytes, sha256) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET entries = excluded.entries, bytes = excluded.bytes, sha256 = excluded.sha256",
+                params![group, facts.entries as i64, facts.bytes as i64, facts.sha256],
+            ),
+            None => self.change("DELETE FROM archive WHERE item_group = ?1", [group]),
+        }
+    }
+
+    /// The types that have an `all.tar`.
+    pub(crate) fn bundles(&self) -> Result<Vec<(u32, Facts)>, Error> {
+        self.rows("SELECT 0, bytes, sha256, kind FROM bundle ORDER BY kind", [], |row| {
+            Ok((row.get(3)?, facts(row, 0)?))
+        })
+    }
+
+    pub(crate) fn set_bundle(&self, kind: u32, facts: Option<&Facts>) -> Result<(), Error> {
+        match facts {
+            Some(facts) => self.change(
+                "INSERT INTO bundle (kind, bytes, sha256) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256",
+                params![kind, facts.bytes as i64, facts.sha256],
+            ),
+            None => self.change("DELETE FROM bundle WHERE kind = ?1", [kind]),
+        }
+    }
+
+    pub(crate) fn watermark(&self, kind: &str) -> Result<Option<String>, Error> {
+        self.connection
+            .query_row("SELECT value FROM watermark WHERE kind = ?1", [kind], |row| row.get(0))
+            .optional()
+            .map_err(|error| self.failed(error))
+    }
+
+    pub(crate) fn set_watermark(&self, kind: &str, value: &str) -> Result<(), Error> {
+        self.change(
+            "INSERT INTO watermark (kind, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+            [kind, value],
+        )
+    }
+
+    /// The files that a committed run has yet to rename (true) or remove, by name.
+    pub(crate) fn pending(&self) -> Result<Vec<(String, bool)>, Error> {
+        self.rows("SELECT name, renamed FROM pending ORDER BY name", [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    pub(crate) fn add_pending(&self, name: &str, renamed: bool) -> Result<(), Error> {
+        self.change("INSERT INTO pending (name, renamed) VALUES (?1, ?2)", params![name, renamed])
+    }
+
+    pub(crate) fn clear_pending(&self) -> Result<(), Error> {
+        self.change("DELETE FROM pending", [])
+    }
+
+    /// Whether a set was ever published.
+    pub(crate) fn has_run(&self) -> Result<bool, Error> {
+        Ok(self.count("run")? > 0)
+    }
+
+    /// Notes a run that is about to succeed.
+    pub(crate) fn set_run(&self, started: &str) -> Result<(), Error> {
+        self.change("DELETE FROM run", [])?;
+        self.change("INSERT INTO run (started) VALUES (?1)", [started])
+    }
+
+    pub(crate) fn set_good(&self, kind: u32, started: &str, duration: f64) -> Result<(), Error> {
+        self.change("UPDATE kind SET last_good = ?2, duration = ?3 WHERE id = ?1", params![kind, started, duration])
+    }
+
+    /// When the last good run of a type began, and how many seconds it took.
+    pub(crate) fn good(&self, kind: u32) -> Result<(Option<String>, Option<f64>), Error> {
+        self.connection
+            .query_row("SELECT last_good, duration FROM kind WHERE id = ?1", [kind], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Forgets all items, archives and watermarks.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        self.execute("DELETE FROM item; DELETE FROM archive; DELETE FROM bundle; DELETE FROM watermark")
+    }
+
+    /// Forgets groups that have no archive, as one does that lost its last item, and types that have neither.
+    pub(crate) fn forget_empty(&self) -> Result<(), Error> {
+        self.execute("DELETE FROM item_group WHERE id NOT IN (SELECT item_group FROM archive)")
+    }
+
+    /// A time as RFC 3339 in UTC.
+    pub(crate) fn time(&self, seconds: i64) -> Result<String, Error> {
+        self.connection
+            .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%SZ', ?1, 'unixepoch')", [seconds], |row| row.get(0))
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The manifest of what is committed, or will be.
+    pub(crate) fn manifest(&self) -> Result<SetManifest, Error> {
+        let created = self
+            .connection
+            .query_row("SELECT started FROM run", [], |row| row.get(0))
+            .map_err(|error| self.failed(error))?;
+        let mut archives: Vec<SetArchive> = self
+            .archives()?
+            .into_iter()
+            .filter_map(|(group, facts)| {
+                let name = self.names.groups.get(&group)?.file.clone();
+                let sha256 = hexadecimal(&facts.sha256);
+                Some(SetArchive { name, entries: facts.entries, bytes: facts.bytes, sha256 })
+            })
+            .collect();
+        archives.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut bundles: Vec<SetBundle> = self
+            .bundles()?
+            .into_iter()
+            .filter_map(|(kind, facts)| {
+                let name = format!("{}/{}", self.names.kinds.get(&kind)?.folder, super::files::ALL);
+                Some(SetBundle { name, bytes: facts.bytes, sha256: hexadecimal(&facts.sha256) })
+            })
+            .collect();
+        bundles.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(SetManifest::new(created, archives, bundles))
+    }
+}
+
+fn facts(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Facts> {
+    let number = |at| row.get::<_, i64>(at).map(|number| number.max(0) as u64);
+    Ok(Facts { entries: number(first)?, bytes: number(first + 1)?, sha256: row.get(first + 2)? })
+}
+
+fn failed(path: &Path, error: rusqlite::Error) -> Error {
+    Error::Roster { file: shown(path), source: Box::new(error) }
+}
+
+/// A name as errors give it.
+pub(crate) fn short(name: &str) -> String {
+    name.chars().take(100).collect()
+}

@@ -1,0 +1,248 @@
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    event::ExportEvent,
+    files::{self, ALL, ARCHIVE, Folder, MANIFEST, cannot_read, cannot_write, shown},
+    group::{bundle, newest},
+    options::ExportOptions,
+    publication,
+    roster::Roster,
+    stage::Stage,
+};
+use crate::Error;
+
+/// A folder of archives that are published together, opened and locked.
+///
+/// It has an archive with its index for each group of each type, `manifest.json`, for each type an `info.json` and, if asked
+/// for, an `all.tar`. [`begin`](ExportSet::begin) stages changes, [`Stage::publish`] commits them. What is killed, or runs out
+/// of disk, at any moment leaves the old set or the new one: where the manifest is missing, its files are just being
+/// renamed, and the next [`open`](ExportSet::open) finishes that.
+pub struct ExportSet {
+    pub(crate) folder: Folder,
+    pub(crate) options: ExportOptions,
+    pub(crate) roster: Roster,
+    _lock: File,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Items that are new.
+    pub added: u64,
+    /// Items that took the place of another version.
+    pub replaced: u64,
+    /// Items that were put and were there as they are.
+    pub unchanged: u64,
+    /// Items that are gone.
+    pub removed: u64,
+    /// Items that are in another group now, which are neither counted as added nor as removed.
+    pub moved: u64,
+    /// Groups with changes that had no effect: their archives are as they were.
+    pub untouched_groups: u64,
+    /// Groups whose archives are new or made anew.
+    pub made_groups: u64,
+    /// Groups that have lost their archives.
+    pub emptied_groups: u64,
+    /// Bytes of the archives that were made.
+    pub made_bytes: u64,
+    /// Archives of the set now.
+    pub archives: u64,
+    /// Items of the set now.
+    pub entries: u64,
+    /// Bytes of all archives of the set now.
+    pub bytes: u64,
+}
+
+impl Published {
+    /// Whether the set has changed.
+    pub fn has_changed(&self) -> bool {
+        self.made_groups + self.emptied_groups > 0
+    }
+}
+
+impl ExportSet {
+    /// Opens a folder, which is made if need be, and locks it (`flock(2)`) until the set is dropped.
+    ///
+    /// A run that was cut short behind its commit is finished; what another had staged is discarded.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where somebody else has it open; [`Error::RosterMissing`] where there are archives and nothing is
+    /// known of them: see [`rebuild_indexes`](crate::rebuild_indexes); [`Error::Roster`], [`Error::Set`], [`Error::Io`],
+    /// [`Error::Output`].
+    pub fn open(folder: impl Into<PathBuf>, options: ExportOptions) -> Result<ExportSet, Error> {
+        let folder = Folder { root: folder.into() };
+        let lock = lock(&folder)?;
+        let missing = Error::RosterMissing { file: shown(&folder.roster()) };
+        let has_archives = has_archives(&folder.root)?;
+        if has_archives && !publication::exists(&folder.roster())? {
+            return Err(missing);
+        }
+        let set = ExportSet::locked(folder, options, lock)?;
+        // One that was just made, by somebody who had none either.
+        if has_archives && !set.roster.has_run()? { Err(missing) } else { Ok(set) }
+    }
+
+    pub(crate) fn locked(folder: Folder, options: ExportOptions, lock: File) -> Result<ExportSet, Error> {
+        let roster = Roster::open(&folder.roster())?;
+        let mut set = ExportSet { folder, options, roster, _lock: lock };
+        set.recover()?;
+        Ok(set)
+    }
+
+    /// Finishes a committed run, and discards what another had staged.
+    pub(crate) fn recover(&mut self) -> Result<(), Error> {
+        self.roster.roll_back()?;
+        if !self.roster.pending()?.is_empty() {
+            self.options.tell(&ExportEvent::Resuming);
+            publication::finish(&self.folder, &self.roster, &self.options)?;
+        }
+        files::remove_folder(&self.folder.next())?;
+        files::remove_folder(&self.folder.stage())
+    }
+
+    /// What the last run saved for this type, or whatever it used as a name; see [`Stage::publish`].
+    ///
+    /// # Errors
+    /// [`Error::Roster`].
+    pub fn watermark(&self, kind: &str) -> Result<Option<String>, Error> {
+        self.roster.watermark(kind)
+    }
+
+    /// The types of which there are archives, or have been.
+    pub fn kinds(&self) -> Vec<String> {
+        self.roster.names.kinds.values().map(|kind| kind.name.clone()).collect()
+    }
+
+    /// The group of an item; none where it is not published.
+    ///
+    /// # Errors
+    /// [`Error::Roster`].
+    pub fn group_of(&self, kind: &str, id: &str) -> Result<Option<String>, Error> {
+        let names = &self.roster.names;
+        let Some(kind) = names.kind(kind) else { return Ok(None) };
+        Ok(self.roster.find(kind, id)?.and_then(|group| names.groups.get(&group)).map(|group| group.name.clone()))
+    }
+
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// [`Error::Roster`], [`Error::Output`], and those of a run that is finished first.
+    pub fn begin(&mut self) -> Result<Stage<'_>, Error> {
+        Stage::begin(self)
+    }
+
+    /// The time, as RFC 3339 in UTC.
+    pub(crate) fn now(&self) -> Result<String, Error> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        self.roster.time(now)
+    }
+
+    /// Makes the `all.tar` of types whose archives have changed. Whether the set has other ones now.
+    pub(crate) fn make_bundles(&self, changed: &BTreeSet<u32>) -> Result<bool, Error> {
+        let (folder, roster, options) = (&self.folder, &self.roster, &self.options);
+        let bundles: BTreeSet<u32> = roster.bundles()?.into_iter().map(|(kind, _)| kind).collect();
+        let archives = roster.archives()?;
+        let mut is_new = false;
+        for (number, kind) in &roster.names.kinds {
+            let mut own: Vec<_> = archives
+                .iter()
+                .filter(|(group, _)| roster.names.groups.get(group).is_some_and(|group| group.kind == *number))
+                .map(|(group, facts)| {
+                    let file = &roster.names.groups[group].file;
+                    let name = file.rsplit_once('/').map_or(&**file, |(_, name)| name).to_owned();
+                    (newest(folder, file), name, facts.bytes)
+                })
+                .collect();
+            own.sort_by(|a, b| a.1.cmp(&b.1));
+            let name = format!("{}/{ALL}", kind.folder);
+            if options.all_tar && !own.is_empty() {
+                if changed.contains(number) || !bundles.contains(number) {
+                    files::make_folder(&folder.next().join(&kind.folder))?;
+                    let facts = bundle(&name, &own, folder, options)?;
+                    roster.set_bundle(*number, Some(&facts))?;
+                    roster.add_pending(&name, true)?;
+                    is_new = true;
+                }
+            } else if bundles.contains(number) {
+                roster.set_bundle(*number, None)?;
+                roster.add_pending(&name, false)?;
+                is_new = true;
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// Commits the transaction of the roster, and does what follows. Where the set is a new one, `started` is when the run
+    /// began that made it.
+    pub(crate) fn commit(&mut self, published: &mut Published, started: Option<String>) -> Result<(), Error> {
+        let (folder, roster, options) = (&self.folder, &self.roster, &self.options);
+        if let Some(started) = &started {
+            roster.set_run(started)?;
+        }
+        let manifest = roster.manifest()?;
+        (published.archives, published.entries) = (manifest.archives.len() as u64, manifest.entries);
+        published.bytes = manifest.bytes;
+        let next = folder.next();
+        files::make_folder(&next)?;
+        if started.is_some() {
+            files::write(&next.join(MANIFEST), &manifest.to_bytes())?;
+            roster.add_pending(MANIFEST, true)?;
+        }
+        for kind in roster.names.kinds.values().map(|kind| next.join(&kind.folder)).filter(|path| path.is_dir()) {
+            files::sync_folder(&kind)?;
+        }
+        files::sync_folder(&next)?;
+        files::sync_folder(&folder.state())?;
+        roster.forget_empty()?;
+        options.tell(&ExportEvent::Prepared);
+        roster.commit()?;
+        options.tell(&ExportEvent::Committed);
+        publication::finish(folder, roster, options)?;
+        self.roster.read_names()
+    }
+}
+
+pub(crate) fn lock(folder: &Folder) -> Result<File, Error> {
+    files::make_folder(&folder.state())?;
+    let path = folder.lock();
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(cannot_write(&path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // A file system without locks does not keep anybody out.
+        Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { file: shown(&folder.root) }),
+        Err(error) => Err(cannot_write(&path)(error.into())),
+    }
+}
+
+fn has_archives(root: &Path) -> Result<bool, Error> {
+    let mut found = false;
+    each_file(root, |_, name| found |= name.ends_with(ARCHIVE))?;
+    Ok(found)
+}
+
+/// Calls with the type's folder and the name of each file of a set, but for those that begin with a dot. In no order.
+pub(crate) fn each_file(root: &Path, mut call: impl FnMut(&str, &str)) -> Result<(), Error> {
+    for kind in fs::read_dir(root).map_err(cannot_read(root))? {
+        let kind = kind.map_err(cannot_read(root))?;
+        let path = kind.path();
+        let folder = kind.file_name();
+        if folder.to_string_lossy().starts_with('.') || !path.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(&path).map_err(cannot_read(&path))? {
+            let name = file.map_err(cannot_read(&path))?.file_name();
+            if !name.to_string_lossy().starts_with('.') {
+                call(&folder.to_string_lossy(), &name.to_string_lossy());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,488 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::Instant,
+};
+
+use crossbeam_channel::bounded;
+use serde::de::IgnoredAny;
+
+use super::{
+    event::ExportEvent,
+    files::{self, INDEX, INFO, MANIFEST, cannot_read, shown},
+    group::{self, Counts, Done, Task},
+    publication,
+    roster::{Names, short},
+    runs::{Runs, Tag},
+    set::{ExportSet, Published},
+};
+use crate::{
+    Error, Refusal,
+    archive::{LONGEST_CONTENT, entry_name, name_to_id, unescaped},
+};
+
+/// The changes of a run.
+///
+/// They go to memory first ([`ExportOptions::memory`](crate::ExportOptions::memory)), and to files below `.bulk/stage` when
+/// that is full: one after another, never a file for each item. Of several changes of one item the last counts.
+///
+/// [`publish`](Stage::publish) is the only commit: dropping a stage publishes nothing.
+pub struct Stage<'a> {
+    pub(crate) set: &'a mut ExportSet,
+    runs: Runs,
+    pub(crate) buffer: Buffer,
+    started: String,
+    begun: Instant,
+    kinds: BTreeSet<u32>,
+    is_committed: bool,
+}
+
+/// Changes in memory, in the order in which they came.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    changes: Vec<Waiting>,
+    /// Their ids and contents.
+    bytes: Vec<u8>,
+}
+
+/// A change in memory: an item put into a group, or removed from whichever it is in.
+#[derive(Clone, Copy)]
+struct Waiting {
+    kind: u32,
+    group: Option<u32>,
+    mtime: i64,
+    id: (usize, usize),
+    content_end: usize,
+}
+
+/// What loose files became.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loose {
+    /// Files that were staged.
+    pub put: u64,
+    /// Files that were refused.
+    pub refused: u64,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn begin(set: &'a mut ExportSet) -> Result<Stage<'a>, Error> {
+        set.recover()?;
+        let stage = set.folder.stage();
+        files::make_folder(&stage)?;
+        set.roster.begin()?;
+        let mut stage = Stage {
+            runs: Runs::new(&stage),
+            buffer: Buffer::default(),
+            started: String::new(),
+            begun: Instant::now(),
+            kinds: BTreeSet::new(),
+            is_committed: false,
+            set,
+        };
+        stage.started = stage.set.now()?;
+        let kinds: Vec<u32> = stage.set.roster.names.kinds.keys().copied().collect();
+        kinds.into_iter().try_for_each(|kind| stage.attempt(kind))?;
+        Ok(stage)
+    }
+
+    /// Notes that something is tried with a type.
+    fn attempt(&mut self, kind: u32) -> Result<(), Error> {
+        if self.kinds.insert(kind) {
+            let roster = &self.set.roster;
+            let (last_good, duration) = roster.good(kind)?;
+            let (folder, kind) = (&self.set.folder, &roster.names.kinds[&kind].folder);
+            files::make_folder(&folder.root.join(kind))?;
+            let info = publication::info(last_good.as_deref(), &self.started, duration);
+            folder.replace(&format!("{kind}/{INFO}"), &info)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn kind(&mut self, name: &str) -> Result<u32, Error> {
+        let kind = self.set.roster.kind(name)?;
+        self.attempt(kind)?;
+        Ok(kind)
+    }
+
+    /// Puts an item into a group, and takes it out of the one that it is in. `json` becomes its entry, as it is, once it has
+    /// been found to be JSON (RFC 8259). `mtime` is when it was modified, in seconds since 1970.
+    ///
+    /// Names of types and groups become those of folders and files, escaped as [`entry_name`] says.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the item is bad: an id, a type or a group that cannot be a name, content that is no JSON or
+    /// longer than 1 GiB. The stage is as it was then, and goes on. [`Error::Output`], [`Error::Roster`],
+    /// [`Error::Stopped`].
+    pub fn put(&mut self, kind: &str, group: &str, id: &str, mtime: i64, json: &[u8]) -> Result<(), Error> {
+        let refused = |reason| Error::Refused { file: format!("{kind}/{group}"), member: short(id), reason };
+        entry_name(id).map_err(refused)?;
+        files::kind_folder(kind).map_err(refused)?;
+        files::group_file(group).map_err(refused)?;
+        if json.len() as u64 > LONGEST_CONTENT {
+            return Err(refused(Refusal::ContentTooLong));
+        }
+        check_json(json).map_err(refused)?;
+        self.make_room(id.len() + json.len())?;
+        let kind = self.kind(kind)?;
+        let group = self.set.roster.group(kind, group)?;
+        self.buffer.push(kind, Some(group), id, mtime, json);
+        Ok(())
+    }
+
+    /// Removes an item from whichever group it is in, if it is in one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for an id or type that cannot be a name; [`Error::Output`], [`Error::Roster`], [`Error::Stopped`].
+    pub fn remove(&mut self, kind: &str, id: &str) -> Result<(), Error> {
+        let refused = |reason| Error::Refused { file: kind.to_owned(), member: short(id), reason };
+        entry_name(id).map_err(refused)?;
+        files::kind_folder(kind).map_err(refused)?;
+        self.make_room(id.len())?;
+        let kind = self.kind(kind)?;
+        self.buffer.push(kind, None, id, 0, &[]);
+        Ok(())
+    }
+
+    /// Puts the files of a folder, `<type>/<group>/<id>.json`, with the times that they have. Names are taken to be escaped
+    /// as [`entry_name`] says, which plain ones are. `refused` hears of files and folders that are none of these, and why;
+    /// names that begin with a dot are passed over. The files stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file or folder cannot be read; [`Error::Output`], [`Error::Roster`], [`Error::Stopped`].
+    pub fn put_folder(
+        &mut self,
+        folder: impl AsRef<Path>,
+        mut refused: impl FnMut(&Path, &Error),
+    ) -> Result<Loose, Error> {
+        let mut loose = Loose::default();
+        let mut bad = |path: &Path, reason| {
+            let member = path.file_name().unwrap_or_default().to_string_lossy();
+            let file = path.parent().map_or_else(String::new, shown);
+            refused(path, &Error::Refused { file, member: short(&member), reason });
+        };
+        for (kind_path, kind) in entries(folder.as_ref())? {
+            let Some(kind) = unescaped(kind.as_encoded_bytes()).filter(|_| kind_path.is_dir()) else {
+                bad(&kind_path, Refusal::NotAnItem);
+                loose.refused += 1;
+                continue;
+            };
+            for (group_path, group) in entries(&kind_path)? {
+                let Some(group) = unescaped(group.as_encoded_bytes()).filter(|_| group_path.is_dir()) else {
+                    bad(&group_path, Refusal::NotAnItem);
+                    loose.refused += 1;
+                    continue;
+                };
+                for item in fs::read_dir(&group_path).map_err(cannot_read(&group_path))? {
+                    let item = item.map_err(cannot_read(&group_path))?;
+                    let (path, name) = (item.path(), item.file_name());
+                    if name.as_encoded_bytes().starts_with(b".") {
+                        continue;
+                    }
+                    let facts = fs::metadata(&path).map_err(cannot_read(&path))?;
+                    let reason = match name_to_id(name.as_encoded_bytes()).filter(|_| facts.is_file()) {
+                        None => Refusal::NotAnItem,
+                        Some(_) if facts.len() > LONGEST_CONTENT => Refusal::ContentTooLong,
+                        Some(id) => {
+                            let json = fs::read(&path).map_err(cannot_read(&path))?;
+                            match self.put(&kind, &group, &id, modified(&facts), &json) {
+                                Ok(()) => {
+                                    loose.put += 1;
+                                    continue;
+                                }
+                                Err(Error::Refused { reason, .. }) => reason,
+                                Err(error) => return Err(error),
+                            }
+                        }
+                    };
+                    bad(&path, reason);
+                    loose.refused += 1;
+                }
+            }
+        }
+        Ok(loose)
+    }
+
+    /// Makes room in memory for a change of so many bytes.
+    fn make_room(&mut self, len: usize) -> Result<(), Error> {
+        self.set.options.go_on()?;
+        let is_full = (self.buffer.len() + len) as u64 > self.set.options.memory;
+        if is_full && !self.buffer.changes.is_empty() { self.spill() } else { Ok(()) }
+    }
+
+    /// Writes what is in memory to a file, and to the roster.
+    pub(crate) fn spill(&mut self) -> Result<(), Error> {
+        if self.buffer.changes.is_empty() {
+            return Ok(());
+        }
+        let Buffer { changes, bytes } = &mut self.buffer;
+        let id = |change: &Waiting| &bytes[change.id.0..change.id.1];
+        // Stable, so that the last of an item comes last.
+        changes.sort_by(|a, b| (a.kind, id(a)).cmp(&(b.kind, id(b))));
+        let mut records: Vec<(u32, Tag, usize)> = Vec::with_capacity(changes.len());
+        let roster = &self.set.roster;
+        for (at, change) in changes.iter().enumerate() {
+            if changes.get(at + 1).is_some_and(|next| (next.kind, id(next)) == (change.kind, id(change))) {
+                continue;
+            }
+            // It came from a `str`.
+            let text = str::from_utf8(id(change)).unwrap_or_default();
+            let old = roster.find(change.kind, text)?;
+            if old != change.group {
+                match change.group {
+                    Some(group) => roster.set(change.kind, text, group)?,
+                    None => roster.unset(change.kind, text)?,
+                }
+                let tag = if change.group.is_some() { Tag::Move } else { Tag::Remove };
+                records.extend(old.map(|old| (old, tag, at)));
+            }
+            records.extend(change.group.map(|group| (group, Tag::Put, at)));
+        }
+        // By group; the ids of each are in order already.
+        records.sort_by_key(|(group, ..)| *group);
+        let mut run = self.runs.write()?;
+        for &(group, tag, at) in &records {
+            let change = &changes[at];
+            let content = if tag == Tag::Put { &bytes[change.id.1..change.content_end] } else { &[] };
+            run.record(group, tag, str::from_utf8(id(change)).unwrap_or_default(), change.mtime, content)?;
+        }
+        let count = changes.len() as u64;
+        self.buffer.clear(self.set.options.memory);
+        let options = &self.set.options;
+        if records.is_empty() {
+            drop(run);
+        } else {
+            self.runs.add(run, || options.go_on())?;
+        }
+        options.tell(&ExportEvent::Spilled { changes: count });
+        Ok(())
+    }
+
+    /// Makes the new archives of all groups with changes, and publishes the set. `watermarks` are saved with it, by type or
+    /// any other name; those of other names stay.
+    ///
+    /// An archive none of whose items changes is not touched, and where that is so of all, nor is the manifest. Before the
+    /// commit all is as it was, and after it the rest is finished by [`ExportSet::open`] if not here. New files are synced
+    /// before.
+    ///
+    /// # Errors
+    /// Those of [`splice`](crate::splice()) for the archives; [`Error::Set`] where staged changes are damaged;
+    /// [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is published then, or (where the
+    /// error comes behind the commit, which [`ExportEvent::Committed`] tells) the next [`ExportSet::open`] goes on.
+    pub fn publish(mut self, watermarks: &BTreeMap<String, String>) -> Result<Published, Error> {
+        self.spill()?;
+        self.buffer = Buffer::default();
+        let (tasks, kinds) = self.tasks()?;
+        let (folder, options) = (&self.set.folder, &self.set.options);
+        options.tell(&ExportEvent::Staged { groups: tasks.len() as u64 });
+        for kind in &kinds {
+            files::make_folder(&folder.next().join(kind))?;
+        }
+        files::make_folder(&folder.next())?;
+        let mut published = Published::default();
+        let (mut counts, mut changed) = (Counts::default(), BTreeSet::new());
+        let roster = &self.set.roster;
+        each_done(
+            &tasks,
+            options.jobs.max(1),
+            |task| group::make(task, &self.runs, folder, options),
+            |task, done| {
+                let (done, of_group) = done;
+                counts.add(&of_group);
+                let index = format!("{}{INDEX}", task.file);
+                match done {
+                    Done::Untouched => {
+                        published.untouched_groups += 1;
+                        return Ok(());
+                    }
+                    Done::Made(facts) => {
+                        published.made_groups += 1;
+                        published.made_bytes += facts.bytes;
+                        roster.set_archive(task.group, Some(&facts))?;
+                        roster.add_pending(&task.file, true)?;
+                        roster.add_pending(&index, true)?;
+                    }
+                    Done::Emptied => {
+                        published.emptied_groups += 1;
+                        roster.set_archive(task.group, None)?;
+                        roster.add_pending(&task.file, false)?;
+                        roster.add_pending(&index, false)?;
+                    }
+                }
+                changed.insert(roster.names.groups[&task.group].kind);
+                Ok(())
+            },
+        )?;
+        counts.tell(&mut published);
+        let has_new_bundles = self.set.make_bundles(&changed)?;
+        self.set.options.go_on()?;
+        let is_new = published.has_changed() || has_new_bundles;
+        self.commit(watermarks, &mut published, is_new)?;
+        Ok(published)
+    }
+
+    /// What is to be done, the largest first, and the folders of the types that it is about.
+    fn tasks(&self) -> Result<(Vec<Task>, BTreeSet<String>), Error> {
+        let (mut tasks, mut kinds) = (Vec::new(), BTreeSet::new());
+        let Names { kinds: all_kinds, groups, .. } = &self.set.roster.names;
+        for (number, staged) in self.runs.groups() {
+            let group = &groups[&number];
+            let kind = &all_kinds[&group.kind];
+            kinds.insert(kind.folder.clone());
+            tasks.push(Task {
+                group: number,
+                kind_name: kind.name.clone(),
+                group_name: group.name.clone(),
+                file: group.file.clone(),
+                old: self.set.roster.archive(number)?,
+                staged,
+                threads: 1,
+            });
+        }
+        let work = |task: &Task| task.old.map_or(0, |old| old.bytes / 16) + task.staged;
+        tasks.sort_by_key(|task| std::cmp::Reverse(work(task)));
+        let all: u64 = tasks.iter().map(work).sum();
+        let threads = self.set.options.archive.threads.max(1);
+        for task in &mut tasks {
+            let share = (u128::from(work(task)) * threads as u128).div_ceil(u128::from(all.max(1)));
+            task.threads = usize::try_from(share).map_or(1, |share| share.clamp(1, threads));
+        }
+        Ok((tasks, kinds))
+    }
+
+    fn commit(
+        &mut self,
+        watermarks: &BTreeMap<String, String>,
+        published: &mut Published,
+        is_new: bool,
+    ) -> Result<(), Error> {
+        let (folder, roster) = (&self.set.folder, &self.set.roster);
+        for (kind, value) in watermarks {
+            roster.set_watermark(kind, value)?;
+        }
+        let duration = (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        for kind in &self.kinds {
+            roster.set_good(*kind, &self.started, duration)?;
+            let name = format!("{}/{INFO}", roster.names.kinds[kind].folder);
+            files::make_folder(&folder.next().join(&roster.names.kinds[kind].folder))?;
+            let info = publication::info(Some(&self.started), &self.started, Some(duration));
+            files::write(&folder.next().join(&name), &info)?;
+            roster.add_pending(&name, true)?;
+        }
+        let is_new = is_new || !publication::exists(&folder.root.join(MANIFEST))?;
+        // What is in `next/` stays now, whatever becomes of the commit: whether there was one the next run asks.
+        self.is_committed = true;
+        self.set.commit(published, is_new.then(|| self.started.clone()))?;
+        files::remove_folder(&self.set.folder.stage())
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        // What remains the next run removes. After a commit there is nothing to roll back.
+        let _ = self.set.roster.roll_back();
+        if !self.is_committed {
+            let _ = files::remove_folder(&self.set.folder.next());
+            let _ = files::remove_folder(&self.set.folder.stage());
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.added += other.added;
+        self.replaced += other.replaced;
+        self.unchanged += other.unchanged;
+        self.removed += other.removed;
+        self.moved += other.moved;
+    }
+
+    fn tell(&self, published: &mut Published) {
+        // One that has left its group, and then all, has not moved.
+        published.moved = self.moved.min(self.added);
+        published.added = self.added - published.moved;
+        published.removed = self.removed + self.moved - published.moved;
+        (published.replaced, published.unchanged) = (self.replaced, self.unchanged);
+    }
+}
+
+impl Buffer {
+    fn push(&mut self, kind: u32, group: Option<u32>, id: &str, mtime: i64, content: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(id.as_bytes());
+        let id = (start, self.bytes.len());
+        self.bytes.extend_from_slice(content);
+        self.changes.push(Waiting { kind, group, mtime, id, content_end: self.bytes.len() });
+    }
+
+    /// How many bytes of memory it takes, with what is made of it when it is spilled.
+    fn len(&self) -> usize {
+        self.bytes.len() + self.changes.len() * (size_of::<Waiting>() * 3 / 2 + size_of::<(u32, Tag, usize)>())
+    }
+
+    /// Empties it; what one long item took goes back.
+    fn clear(&mut self, memory: u64) {
+        self.changes.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(usize::try_from(memory).unwrap_or(usize::MAX));
+    }
+}
+
+/// Does the work of all tasks, so many at once, and calls with what comes of each, in this thread. It ends with the first
+/// error; tasks that are under way are finished before.
+fn each_done<T: Send>(
+    tasks: &[Task],
+    jobs: usize,
+    work: impl Fn(&Task) -> Result<T, Error> + Sync,
+    mut call: impl FnMut(&Task, T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (send, receive) = bounded(jobs);
+        for _ in 0..jobs.min(tasks.len()) {
+            let (send, next, has_failed, work) = (send.clone(), &next, &has_failed, &work);
+            let worker = move || {
+                while !has_failed.load(Ordering::Relaxed)
+                    && let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed))
+                    && send.send((task, work(task))).is_ok()
+                {}
+            };
+            let spawned = thread::Builder::new().name("export".to_owned()).spawn_scoped(scope, worker);
+            spawned.map_err(|source| Error::Output { file: "a thread".to_owned(), source })?;
+        }
+        drop(send);
+        let mut result = Ok(());
+        for (task, done) in receive {
+            result = result.and_then(|()| call(task, done?));
+            has_failed.store(result.is_err(), Ordering::Relaxed);
+        }
+        result
+    })
+}
+
+/// The files and folders in a folder, by name, without those that begin with a dot.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, std::ffi::OsString)>, Error> {
+    let read = || -> io::Result<Vec<_>> {
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| (entry.path(), entry.file_name()))).collect()
+    };
+    let mut entries = read().map_err(cannot_read(folder))?;
+    entries.retain(|(_, name)| !name.as_encoded_bytes().starts_with(b"."));
+    entries.sort();
+    Ok(entries)
+}
+
+fn modified(facts: &fs::Metadata) -> i64 {
+    std::os::unix::fs::MetadataExt::mtime(facts)
+}
+
+/// Whether it is JSON (RFC 8259), and nothing besides.
+fn check_json(json: &[u8]) -> Result<(), Refusal> {
+    let text = str::from_utf8(json).map_err(|_| Refusal::NotUtf8)?;
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Refusal::NotJson { line: error.line(), column: error.column() }),
+    }
+}

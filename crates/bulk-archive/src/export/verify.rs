@@ -1,0 +1,139 @@
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use super::{
+    event::ExportEvent,
+    files::{ALL, ARCHIVE, INDEX, MANIFEST, Named, cannot_read, digest, inner, shown},
+    group::pair,
+    manifest::{SetArchive, SetManifest, hexadecimal},
+    options::ExportOptions,
+    set::each_file,
+};
+use crate::{
+    Error,
+    archive::{IndexedArchive, verify},
+};
+
+/// What a set was found to be.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct SetReport {
+    /// Archives of the manifest.
+    pub archives: u64,
+    /// Items that they have, by the manifest.
+    pub entries: u64,
+    /// Bytes that they have, by the manifest.
+    pub bytes: u64,
+    /// What is wrong, in the order of names.
+    pub faults: Vec<SetFault>,
+}
+
+/// A file of a set that is not what it should be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SetFault {
+    /// Its path below the folder.
+    pub name: String,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// Checks all files of a set: each archive against the manifest (bytes, SHA-256, items) and against its index, as
+/// [`verify`](crate::verify()) does, and that there are no others. Of the options `jobs`, `observer` and `stop` count.
+///
+/// It reads, writes nothing and takes no lock.
+///
+/// # Errors
+/// [`Error::Set`] where there is no manifest, or another one in the end: the set is being published, or was while it was
+/// read. [`Error::Stopped`]; [`Error::Io`] for the folder. All that is wrong with files is in the report.
+pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<SetReport, Error> {
+    let folder = folder.as_ref();
+    let path = folder.join(MANIFEST);
+    let missing = || Error::Set {
+        file: shown(&path),
+        reason: "there is none: the set is being published, or that was cut short, which the next export mends"
+            .to_owned(),
+    };
+    let manifest = SetManifest::read(folder)?.ok_or_else(missing)?;
+    let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let add = |name: &str, error| {
+        let fault = SetFault { name: name.to_owned(), error };
+        faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    };
+    let work = || {
+        while options.go_on().is_ok() {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (name, checked) = if let Some(archive) = manifest.archives.get(at) {
+                (&archive.name, check(folder, archive, options))
+            } else if let Some(bundle) = manifest.bundles.get(at - manifest.archives.len()) {
+                (&bundle.name, check_file(folder, &bundle.name, bundle.bytes, &bundle.sha256, options))
+            } else {
+                break;
+            };
+            if let Err(error) = checked {
+                add(name, error);
+            }
+            options.tell(&ExportEvent::Checked { name });
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..options.jobs {
+            // Fewer threads do the same work.
+            let _ = thread::Builder::new().name("export-verify".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    options.go_on()?;
+    let mut known = BTreeSet::new();
+    for archive in &manifest.archives {
+        known.extend([archive.name.clone(), format!("{}{INDEX}", archive.name)]);
+    }
+    known.extend(manifest.bundles.iter().map(|bundle| bundle.name.clone()));
+    each_file(folder, |kind, file| {
+        let name = format!("{kind}/{file}");
+        let is_of_sets = file.ends_with(ARCHIVE) || file.ends_with(&format!("{ARCHIVE}{INDEX}")) || file == ALL;
+        if is_of_sets && !known.contains(&name) {
+            let reason = "the manifest does not speak of it".to_owned();
+            add(&name, Error::Set { file: shown(&folder.join(&name)), reason });
+        }
+    })?;
+    if SetManifest::read(folder)?.as_ref() != Some(&manifest) {
+        let reason = "another set was published while this one was read".to_owned();
+        return Err(Error::Set { file: shown(&path), reason });
+    }
+    let mut faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
+    faults.sort_by(|a, b| a.name.cmp(&b.name));
+    let archives = manifest.archives.len() as u64;
+    Ok(SetReport { archives, entries: manifest.entries, bytes: manifest.bytes, faults })
+}
+
+fn check(folder: &Path, expected: &SetArchive, options: &ExportOptions) -> Result<(), Error> {
+    check_file(folder, &expected.name, expected.bytes, &expected.sha256, options)?;
+    let (archive, index) = pair(folder, &expected.name);
+    let file = shown(&archive);
+    let opened = IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &file).map_err(inner)?;
+    if verify(opened).map_err(inner)?.entries == expected.entries {
+        return Ok(());
+    }
+    Err(Error::Set { file, reason: format!("it does not have the {} items of the manifest", expected.entries) })
+}
+
+fn check_file(folder: &Path, name: &str, bytes: u64, sha256: &str, options: &ExportOptions) -> Result<(), Error> {
+    let path = folder.join(name);
+    let set = |reason: &str| Err(Error::Set { file: shown(&path), reason: reason.to_owned() });
+    if fs::metadata(&path).map_err(cannot_read(&path))?.len() != bytes {
+        return set("it has not the length that the manifest says");
+    }
+    if hexadecimal(&digest(&path, options)?.1) != sha256 {
+        return set("it has not the SHA-256 that the manifest says");
+    }
+    Ok(())
+}

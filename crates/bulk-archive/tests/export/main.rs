@@ -1,0 +1,6 @@
+//! Sets of archives: staged, published, and found again as they were left.
+
+mod history;
+mod repair;
+mod stage;
+mod support;

@@ -1,0 +1,316 @@
+//! Sets that are not as they were left: what notices, and what mends it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bulk_archive::{CheckNew, Error, ExportEvent, ExportSet, SameContent, rebuild_indexes, verify_set};
+
+use crate::support::{Model, check, document, files, marks, open, options};
+
+fn none() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+fn model() -> Model {
+    let item = |id: u64| {
+        let group = ["ca1", "scotus"][id as usize % 2];
+        (("opinions".to_owned(), format!("{id:03}")), (group.to_owned(), 1_400_000_000, document(id, 400)))
+    };
+    (0..200).map(item).collect()
+}
+
+/// Publishes a set of the model.
+fn prepare(folder: &Path, model: &Model) {
+    let mut set = open(folder);
+    let mut stage = set.begin().unwrap();
+    for ((kind, id), (group, mtime, content)) in model {
+        stage.put(kind, group, id, *mtime, content).unwrap();
+    }
+    stage.publish(&BTreeMap::from([("opinions".to_owned(), "first".to_owned())])).unwrap();
+}
+
+/// Changes a byte in the middle of a file.
+fn damage(path: &Path) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let (at, mut byte) = (file.metadata().unwrap().len() / 2, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+fn faults(folder: &Path) -> Vec<(String, String)> {
+    let report = verify_set(folder, &options()).unwrap();
+    report.faults.into_iter().map(|fault| (fault.name, fault.error.to_string())).collect()
+}
+
+#[test]
+fn what_is_wrong_with_a_set_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    assert_eq!(faults(folder), []);
+    let (ca1, scotus) = ("opinions/ca1.tar.gz", "opinions/scotus.tar.gz");
+    damage(&folder.join(ca1));
+    fs::write(folder.join("opinions/tax.tar.gz"), "x").unwrap();
+    fs::remove_file(folder.join(format!("{scotus}.idx"))).unwrap();
+    let found = faults(folder);
+    assert_eq!(found.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), [ca1, scotus, "opinions/tax.tar.gz"]);
+    assert!(found[0].1.ends_with("it has not the SHA-256 that the manifest says"), "{found:?}");
+    assert!(found[1].1.ends_with("scotus.tar.gz.idx: cannot read"), "{found:?}");
+    assert!(found[2].1.ends_with("the manifest does not speak of it"), "{found:?}");
+    fs::remove_file(folder.join("manifest.json")).unwrap();
+    assert!(matches!(verify_set(folder, &options()), Err(Error::Set { .. })));
+}
+
+#[test]
+fn a_lost_roster_is_made_anew_from_the_archives() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    let roster = folder.join(".bulk/export.sqlite");
+    fs::remove_file(&roster).unwrap();
+    match ExportSet::open(folder, options()) {
+        Err(error @ Error::RosterMissing { .. }) => assert!(error.to_string().ends_with("(`rebuild_indexes`)")),
+        other => panic!("{:?}", other.err()),
+    }
+    // Nor is there one now, nor does an empty one count, which a rebuilding that was killed leaves.
+    assert!(!roster.exists());
+    fs::write(&roster, "").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(ExportSet::open(folder, options()), Err(Error::RosterMissing { .. })));
+    }
+    let before = marks(folder);
+    let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+    assert_eq!((rebuilt.archives, rebuilt.entries, rebuilt.indexes, rebuilt.remade), (2, 200, 0, 0));
+    check(folder, &model());
+    let after = marks(folder);
+    for name in before.keys().filter(|name| name.starts_with("opinions/")) {
+        assert_eq!(before[name], after[name], "{name}");
+    }
+    let set = open(folder);
+    assert_eq!(set.group_of("opinions", "001").unwrap().as_deref(), Some("scotus"));
+    assert_eq!(set.watermark("opinions").unwrap(), None);
+    drop(set);
+    fs::write(&roster, "no database, and longer than the header of one would be").unwrap();
+    assert!(matches!(ExportSet::open(folder, options()), Err(Error::Roster { .. })));
+    rebuild_indexes(folder, &options()).unwrap();
+    check(folder, &model());
+}
+
+#[test]
+fn indexes_are_made_anew_and_so_is_what_is_not_canonical() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut model = model();
+    prepare(folder, &model);
+    damage(&folder.join("opinions/ca1.tar.gz.idx"));
+    fs::remove_file(folder.join("opinions/scotus.tar.gz.idx")).unwrap();
+    fs::write(folder.join("opinions/gone.tar.gz.idx"), "x").unwrap();
+    // Neither what changes nor what does not can be told without an index.
+    let mut set = open(folder);
+    let mut stage = set.begin().unwrap();
+    stage.put("opinions", "ca1", "000", 5, b"{}").unwrap();
+    assert!(matches!(stage.publish(&none()), Err(Error::Index { .. })));
+    drop(set);
+    let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+    assert_eq!((rebuilt.indexes, rebuilt.remade), (2, 0));
+    check(folder, &model);
+    // An archive that others made of the same items.
+    let mut other = options();
+    other.archive.level = 1;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut set = ExportSet::open(elsewhere.path(), other).unwrap();
+    let mut stage = set.begin().unwrap();
+    for ((kind, id), (group, mtime, content)) in &model {
+        stage.put(kind, group, id, *mtime, content).unwrap();
+    }
+    stage.publish(&none()).unwrap();
+    drop(set);
+    fs::copy(elsewhere.path().join("opinions/ca1.tar.gz"), folder.join("opinions/ca1.tar.gz")).unwrap();
+    let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+    assert_eq!((rebuilt.indexes, rebuilt.remade), (0, 1));
+    check(folder, &model);
+    // What is there now can be changed.
+    let mut set = open(folder);
+    let mut stage = set.begin().unwrap();
+    stage.put("opinions", "scotus", "000", 5, b"{}").unwrap();
+    assert_eq!(stage.publish(&none()).unwrap().moved, 1);
+    drop(set);
+    model.insert(("opinions".into(), "000".into()), ("scotus".into(), 5, b"{}".to_vec()));
+    check(folder, &model);
+}
+
+#[test]
+fn an_item_in_two_archives_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    fs::copy(folder.join("opinions/ca1.tar.gz"), folder.join("opinions/ca2.tar.gz")).unwrap();
+    let before = files(folder);
+    let error = rebuild_indexes(folder, &options()).unwrap_err();
+    let text = error.to_string();
+    let expected =
+        "the item \"000\" is in \"opinions/ca1.tar.gz\", too: remove one of the two archives, and export all";
+    assert!(text.ends_with(expected), "{text}");
+    assert_eq!(files(folder), before);
+    fs::remove_file(folder.join("opinions/ca2.tar.gz")).unwrap();
+    check_after_open(folder);
+}
+
+/// As it was before.
+fn check_after_open(folder: &Path) {
+    let set = open(folder);
+    assert_eq!(set.watermark("opinions").unwrap().as_deref(), Some("first"));
+    drop(set);
+    check(folder, &model());
+}
+
+#[test]
+fn damaged_changes_are_found_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    let stage_folder = folder.join(".bulk/stage");
+    let mut options = options();
+    // When all is staged, and nothing has been read yet.
+    options.observer = Arc::new(move |event| {
+        if let ExportEvent::Staged { .. } = event {
+            let run = fs::read_dir(&stage_folder).unwrap().map(Result::unwrap).next().unwrap();
+            damage(&run.path());
+        }
+    });
+    let mut set = ExportSet::open(folder, options).unwrap();
+    let mut stage = set.begin().unwrap();
+    for id in 0..40u64 {
+        stage.put("opinions", "ca1", &format!("{id:03}"), 5, &document(id + 7, 300)).unwrap();
+    }
+    match stage.publish(&none()) {
+        Err(Error::Set { file, reason }) => {
+            assert!(file.ends_with(".run") && reason.starts_with("the staged changes are not what was written"));
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(set);
+    check_after_open(folder);
+}
+
+#[test]
+fn a_damaged_new_archive_is_not_published() {
+    for check_new in [CheckNew::Made, CheckNew::Whole] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        prepare(folder, &model());
+        // The old archive is damaged where it is copied from: only who reads all of it finds that.
+        damage(&folder.join("opinions/ca1.tar.gz"));
+        let mut options = options();
+        options.check = check_new;
+        let mut set = ExportSet::open(folder, options).unwrap();
+        let mut stage = set.begin().unwrap();
+        stage.put("opinions", "ca1", "000", 5, b"{}").unwrap();
+        match (check_new, stage.publish(&none())) {
+            (CheckNew::Made, Ok(published)) => {
+                assert_eq!(published.replaced, 1);
+                drop(set);
+                assert_eq!(faults(folder).len(), 1);
+            }
+            (CheckNew::Whole, Err(Error::Corrupt { .. })) => {}
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stop_publishes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    for at in ["spilled", "staged", "made", "prepared"] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut options = options();
+        options.stop = Arc::clone(&stop);
+        options.observer = Arc::new(move |event| {
+            let is_it = match event {
+                ExportEvent::Spilled { .. } => at == "spilled",
+                ExportEvent::Staged { .. } => at == "staged",
+                ExportEvent::Made { .. } => at == "made",
+                _ => false,
+            };
+            if is_it {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        if at == "prepared" {
+            options.stop.store(true, Ordering::Relaxed);
+        }
+        let mut set = ExportSet::open(folder, options).unwrap();
+        let mut stage = set.begin().unwrap();
+        let staged =
+            (0..100u64).try_for_each(|id| stage.put("opinions", "tax", &format!("{id}"), 5, &document(id, 300)));
+        let stopped = staged.and_then(|()| stage.publish(&none()));
+        assert!(matches!(stopped, Err(Error::Stopped)), "{at}: {stopped:?}");
+        drop(set);
+        check_after_open(folder);
+    }
+}
+
+#[test]
+fn touched_items_rewrite_nothing_if_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    let touch = |same_content| {
+        let mut options = options();
+        options.same_content = same_content;
+        let mut set = ExportSet::open(folder, options).unwrap();
+        let mut stage = set.begin().unwrap();
+        for ((kind, id), (group, mtime, content)) in &model() {
+            stage.put(kind, group, id, *mtime + 1, content).unwrap();
+        }
+        stage.publish(&none()).unwrap()
+    };
+    let kept = touch(SameContent::Keep);
+    assert_eq!((kept.unchanged, kept.replaced, kept.untouched_groups, kept.made_groups), (200, 0, 2, 0));
+    check(folder, &model());
+    let replaced = touch(SameContent::Replace);
+    assert_eq!((replaced.unchanged, replaced.replaced, replaced.made_groups), (0, 200, 2));
+}
+
+#[test]
+fn events_tell_what_happens() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut options = options();
+    options.jobs = 1;
+    let events = Arc::clone(&told);
+    options.observer = Arc::new(move |event| events.lock().unwrap().push(format!("{event:?}")));
+    let mut set = ExportSet::open(folder, options).unwrap();
+    let mut stage = set.begin().unwrap();
+    let (group, mtime, content) = &model()[&("opinions".to_owned(), "001".to_owned())];
+    stage.put("opinions", group, "001", *mtime, content).unwrap();
+    stage.put("opinions", "tax", "x", 5, b"{}").unwrap();
+    stage.publish(&none()).unwrap();
+    let bytes = fs::metadata(folder.join("opinions/tax.tar.gz")).unwrap().len();
+    let expected = [
+        "Spilled { changes: 2 }".to_owned(),
+        "Staged { groups: 2 }".to_owned(),
+        "Untouched { kind: \"opinions\", group: \"scotus\" }".to_owned(),
+        format!("Made {{ kind: \"opinions\", group: \"tax\", entries: 1, bytes: {bytes} }}"),
+        "Prepared".to_owned(),
+        "Committed".to_owned(),
+        "Unpublished".to_owned(),
+        "Renamed { name: \"opinions/info.json\" }".to_owned(),
+        "Renamed { name: \"opinions/tax.tar.gz\" }".to_owned(),
+        "Renamed { name: \"opinions/tax.tar.gz.idx\" }".to_owned(),
+        "Published".to_owned(),
+    ];
+    assert_eq!(*told.lock().unwrap(), expected);
+}

@@ -1,0 +1,373 @@
+//! `bulk export`: what has changed goes into archives that are published together.
+
+mod database;
+mod ndjson;
+mod rejects;
+mod spec;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::future::Future;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bulk_archive::{
+    Decoder, ExportEvent, ExportOptions, ExportSet, Published, SameContent, Stage, rebuild_indexes, verify_set,
+};
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use self::ndjson::{Change, Lines, Shape};
+use self::rejects::Rejects;
+use self::spec::Spec;
+use crate::arguments::{Common, ExportArguments};
+use crate::exit::{Exit, Failure};
+use crate::inputs::stdin;
+use crate::keys::SAY_EVERY;
+use crate::load::decode_options;
+use crate::report::{Chain, Report, size};
+
+pub(crate) async fn run(arguments: &ExportArguments, common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let job = Job::new(arguments, common, report)?;
+    let (stop, is_stopped) = (common.stop.clone(), Arc::clone(&job.is_stopped));
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        is_stopped.store(true, Ordering::Relaxed);
+    });
+    // Rows are staged, and archives made, in threads, so that this one hears of signals.
+    match tokio::task::spawn_blocking(move || job.execute()).await.map_err(|error| Failure::new(Exit::Failed, error))? {
+        Err(failure) if failure.is_stop() => Ok(Exit::Interrupted),
+        result => result,
+    }
+}
+
+/// What is to be done, and what it takes.
+struct Job {
+    arguments: ExportArguments,
+    spec: Option<Spec>,
+    out: PathBuf,
+    is_dry: bool,
+    report: Report,
+    runtime: Handle,
+    stop: CancellationToken,
+    /// The same for threads.
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Job {
+    fn new(arguments: &ExportArguments, common: &Common, report: &Report) -> Result<Self, Failure> {
+        let mut spec = arguments.spec.as_deref().map(Spec::read).transpose()?;
+        match &mut spec {
+            Some(spec) => spec.choose(&arguments.types)?,
+            None if arguments.types.is_empty() => {}
+            None => return Err(Failure::usage("--type needs a spec that has it")),
+        }
+        let of_spec = spec.as_ref().and_then(|spec| spec.out.clone());
+        let out = arguments.out.clone().or(of_spec);
+        let out =
+            out.ok_or_else(|| Failure::usage("where archives go is not said: give --out DIR, or out in the spec"))?;
+        Ok(Self {
+            arguments: arguments.clone(),
+            spec,
+            out,
+            is_dry: common.dry_run,
+            report: report.clone(),
+            runtime: Handle::current(),
+            stop: common.stop.clone(),
+            is_stopped: Arc::default(),
+        })
+    }
+
+    fn execute(&self) -> Result<Exit, Failure> {
+        let Self { arguments, .. } = self;
+        if arguments.verify {
+            self.verify()
+        } else if arguments.rebuild_index {
+            self.rebuild()
+        } else if let Some(file) = &arguments.ndjson {
+            self.export_lines(file)
+        } else if let Some(folder) = &arguments.loose {
+            self.export_loose(folder)
+        } else {
+            database::export(self)
+        }
+    }
+
+    /// Waits for something, until the program is to stop.
+    fn wait<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
+        let output = self.runtime.block_on(self.stop.run_until_cancelled(future));
+        output.ok_or_else(|| Failure::new(Exit::Interrupted, anyhow::anyhow!("stopped")))
+    }
+
+    fn options(&self) -> ExportOptions {
+        let Self { arguments, .. } = self;
+        let spec = self.spec.as_ref();
+        let mut options = ExportOptions::default();
+        let archive = &mut options.archive;
+        archive.level = arguments.level.or(spec.and_then(|spec| spec.level)).unwrap_or(archive.level);
+        archive.block_len = spec.and_then(|spec| spec.block_len).unwrap_or(archive.block_len);
+        archive.chain_len = spec.and_then(|spec| spec.chain_len).unwrap_or(archive.chain_len);
+        options.memory = arguments.memory;
+        options.keep_empty = arguments.keep_empty || spec.is_some_and(|spec| spec.keep_empty);
+        options.all_tar = arguments.all_tar || spec.is_some_and(|spec| spec.all_tar);
+        if arguments.ignore_times || spec.is_some_and(|spec| spec.ignore_times) {
+            options.same_content = SameContent::Keep;
+        }
+        options.stop = Arc::clone(&self.is_stopped);
+        let watch = Watch::new(self.report.clone());
+        options.observer = Arc::new(move |event: &ExportEvent<'_>| watch.hear(event));
+        options
+    }
+
+    fn open(&self) -> Result<ExportSet, Failure> {
+        Ok(ExportSet::open(&self.out, self.options())?)
+    }
+
+    fn rejects(&self) -> Rejects {
+        Rejects::new(self.arguments.max_rejects, self.report.clone())
+    }
+
+    /// Publishes what is staged, and says what came of it.
+    fn publish(
+        &self,
+        stage: Stage<'_>,
+        watermarks: &BTreeMap<String, String>,
+        rejects: &Rejects,
+        started: Instant,
+    ) -> Result<Exit, Failure> {
+        let published = stage.publish(watermarks)?;
+        self.say_published(&published, rejects.count(), started.elapsed());
+        Ok(if rejects.count() > 0 { Exit::Incomplete } else { Exit::Done })
+    }
+
+    fn say_published(&self, published: &Published, rejected: u64, elapsed: Duration) {
+        let Published { added, replaced, moved, removed, unchanged, made_groups, emptied_groups, made_bytes, .. } =
+            *published;
+        let seconds = elapsed.as_secs_f64();
+        let changes = match published.has_changed() {
+            true => format!(
+                "{added} items added, {replaced} replaced, {moved} moved, {removed} removed; {made_groups} archives made ({}), {emptied_groups} removed",
+                size(made_bytes)
+            ),
+            false => "nothing has changed".to_owned(),
+        };
+        let left_out = if rejected > 0 { format!("; {rejected} left out") } else { String::new() };
+        let text = format!(
+            "{changes}{left_out}; {} archives have {} items ({}); {seconds:.1} s",
+            published.archives,
+            published.entries,
+            size(published.bytes)
+        );
+        let fields = json!({
+            "added": added, "replaced": replaced, "moved": moved, "removed": removed, "unchanged": unchanged,
+            "archives_made": made_groups, "archives_removed": emptied_groups, "bytes_made": made_bytes,
+            "archives": published.archives, "items": published.entries, "bytes": published.bytes,
+            "rejected": rejected, "seconds": seconds,
+        });
+        self.report.event("exported", &text, fields);
+    }
+
+    fn verify(&self) -> Result<Exit, Failure> {
+        let started = Instant::now();
+        if self.is_dry {
+            let folder = self.out.display().to_string();
+            self.report.planned(&format!("verify the archives of {folder}"), json!({"folder": folder}));
+            return Ok(Exit::Done);
+        }
+        let found = verify_set(&self.out, &self.options())?;
+        for fault in &found.faults {
+            let what = Chain(&fault.error).to_string();
+            self.report.found(&what, json!({"file": fault.name, "what": what}));
+        }
+        let (archives, items, faults) = (found.archives, found.entries, found.faults.len());
+        let (bytes, seconds) = (found.bytes, started.elapsed().as_secs_f64());
+        let verdict = if faults == 0 { "all is as it was made".to_owned() } else { format!("{faults} files differ") };
+        let text = format!("{archives} archives, {items} items ({}): {verdict}; {seconds:.1} s", size(bytes));
+        let fields = json!({
+            "archives": archives, "items": items, "bytes": bytes, "faults": faults, "seconds": seconds,
+        });
+        self.report.event("verified", &text, fields);
+        Ok(if faults == 0 { Exit::Done } else { Exit::Differs })
+    }
+
+    fn rebuild(&self) -> Result<Exit, Failure> {
+        let started = Instant::now();
+        let folder = self.out.display().to_string();
+        if self.is_dry {
+            self.report.planned(&format!("make the indexes of {folder} anew"), json!({"folder": folder}));
+            return Ok(Exit::Done);
+        }
+        if !self.out.is_dir() {
+            return Err(Failure::usage(format!("{folder}: there is no such folder")));
+        }
+        let rebuilt = rebuild_indexes(&self.out, &self.options())?;
+        let seconds = started.elapsed().as_secs_f64();
+        let text = format!(
+            "{} archives have {} items; {} indexes were not theirs and are new, {} archives were made anew; {seconds:.1} s",
+            rebuilt.archives, rebuilt.entries, rebuilt.indexes, rebuilt.remade
+        );
+        let fields = json!({
+            "archives": rebuilt.archives, "items": rebuilt.entries, "indexes": rebuilt.indexes,
+            "archives_made": rebuilt.remade, "seconds": seconds,
+        });
+        self.report.event("rebuilt", &text, fields);
+        Ok(Exit::Done)
+    }
+
+    fn export_lines(&self, file: &Path) -> Result<Exit, Failure> {
+        let started = Instant::now();
+        let is_stdin = file.as_os_str() == "-";
+        let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
+        let shape = match &self.spec {
+            Some(spec) if self.arguments.types.len() == 1 => Shape::Item(Box::new(spec.types[0].clone())),
+            Some(spec) => Shape::Named(Some(spec.types.iter().map(|item| item.name.clone()).collect())),
+            None => Shape::Named(None),
+        };
+        if self.is_dry {
+            self.report.planned(&format!("take changes from {name}"), json!({"source": name}));
+            return Ok(Exit::Done);
+        }
+        let failed = |error| Failure::of_read(&name, error);
+        let decoder = if is_stdin {
+            self.runtime.block_on(stdin::open(&self.stop, &self.report))?
+        } else {
+            let file = File::open(file).map_err(failed)?;
+            Decoder::new(file, &name, &decode_options()).map_err(|error| failed(error.into()))?
+        };
+        let mut lines = Lines::new(BufReader::with_capacity(1 << 18, decoder));
+        let mut set = self.open()?;
+        let mut stage = set.begin()?;
+        let (mut rejects, mut said) = (self.rejects(), Said::new());
+        while let Some((number, line)) = lines.next().map_err(failed)? {
+            let staged = match shape.read(line) {
+                Ok(Change::Put { kind, group, id, mtime, json }) => {
+                    stage.put(&kind, &group, &id, mtime, json.as_bytes())
+                }
+                Ok(Change::Remove { kind, id }) => stage.remove(&kind, &id),
+                Err(why) => {
+                    rejects.add_line(&name, number, &why)?;
+                    continue;
+                }
+            };
+            match staged {
+                Err(bulk_archive::Error::Refused { reason, .. }) => {
+                    rejects.add_line(&name, number, &reason.to_string())?;
+                }
+                staged => staged?,
+            }
+            said.tell(number, "lines read", &self.report);
+        }
+        self.publish(stage, &BTreeMap::new(), &rejects, started)
+    }
+
+    fn export_loose(&self, folder: &Path) -> Result<Exit, Failure> {
+        let started = Instant::now();
+        if self.is_dry {
+            let source = folder.display().to_string();
+            self.report.planned(&format!("take items from the files of {source}"), json!({"source": source}));
+            return Ok(Exit::Done);
+        }
+        if !folder.is_dir() {
+            return Err(Failure::usage(format!("--loose {}: that is no folder", folder.display())));
+        }
+        let mut set = self.open()?;
+        let mut stage = set.begin()?;
+        let mut rejects = self.rejects();
+        let mut too_many = None;
+        stage.put_folder(folder, |path, error| {
+            let why = match error {
+                bulk_archive::Error::Refused { reason, .. } => reason.to_string(),
+                other => other.to_string(),
+            };
+            // It goes on all the same, and publishes nothing.
+            if too_many.is_none() {
+                too_many = rejects.add_file(path, &why).err();
+            }
+        })?;
+        match too_many {
+            Some(failure) => Err(failure),
+            None => self.publish(stage, &BTreeMap::new(), &rejects, started),
+        }
+    }
+}
+
+/// Hears what becomes of archives, which people see only with `-v`, and says how far it is.
+struct Watch {
+    report: Report,
+    groups: AtomicU64,
+    done: AtomicU64,
+    said: Mutex<Instant>,
+}
+
+impl Watch {
+    fn new(report: Report) -> Self {
+        Self { report, groups: AtomicU64::new(0), done: AtomicU64::new(0), said: Mutex::new(Instant::now()) }
+    }
+
+    fn hear(&self, event: &ExportEvent<'_>) {
+        let Self { report, .. } = self;
+        match event {
+            ExportEvent::Resuming => report.note("a run that was cut short is finished first"),
+            ExportEvent::Staged { groups } => {
+                self.groups.store(*groups, Ordering::Relaxed);
+                report.minor_event("staged", &format!("{groups} archives may change"), json!({"archives": groups}));
+            }
+            ExportEvent::Made { kind, group, entries, bytes } => {
+                let text = format!("{kind}/{group}: made anew, {entries} items ({})", size(*bytes));
+                let fields = json!({"type": kind, "group": group, "items": entries, "bytes": bytes});
+                report.minor_event("made", &text, fields);
+                self.count();
+            }
+            ExportEvent::Emptied { kind, group } => {
+                let text = format!("{kind}/{group}: it is empty");
+                report.minor_event("emptied", &text, json!({"type": kind, "group": group}));
+                self.count();
+            }
+            ExportEvent::Untouched { .. } => self.count(),
+            ExportEvent::Committed => report.detail("committed: whatever happens now, the new archives are published"),
+            _ => {}
+        }
+    }
+
+    /// One more archive is done.
+    fn count(&self) {
+        let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.elapsed() >= SAY_EVERY {
+            *said = Instant::now();
+            let groups = self.groups.load(Ordering::Relaxed);
+            let text = format!("{done} of {groups} archives are done");
+            self.report.event("progress", &text, json!({"archives_done": done, "archives": groups}));
+        }
+    }
+}
+
+/// When it was said last how far an export is.
+struct Said {
+    started: Instant,
+    said: Instant,
+}
+
+impl Said {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, said: now }
+    }
+
+    /// Says it, if that was not said of late.
+    fn tell(&mut self, count: u64, what: &str, report: &Report) {
+        if self.said.elapsed() >= SAY_EVERY {
+            self.said = Instant::now();
+            let seconds = self.started.elapsed().as_secs_f64();
+            report.event(
+                "progress",
+                &format!("{count} {what} in {seconds:.0} s"),
+                json!({"count": count, "seconds": seconds}),
+            );
+        }
+    }
+}

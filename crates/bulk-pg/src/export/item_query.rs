@@ -1,0 +1,398 @@
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::{Kind, Type};
+
+use super::selection::Part;
+use super::user_query::subselect;
+use super::{ExportSnapshotOptions, ItemDeletions, ItemJson, ItemRows, ItemSource, Selection};
+use crate::{Error, Ident, TableName, quote_literal};
+
+/// An [`ItemSource`] that the server knows; what can be read of it.
+#[derive(Clone, Debug)]
+pub struct ItemQuery {
+    name: String,
+    /// The rows, as [`ROW`].
+    from: String,
+    /// The same without what only the JSON needs.
+    from_rows: String,
+    id: String,
+    group: String,
+    time: String,
+    json: String,
+    modified: Option<TimeColumn>,
+    /// The type by which an index of the ids is found; else they are compared as text.
+    id_type: Option<&'static str>,
+    gone: Option<Gone>,
+    /// Conditions that share the rows among them; none if one statement reads all of them.
+    ranges: Vec<String>,
+    /// How large the table is.
+    bytes: u64,
+}
+
+/// From where on changes are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The [watermark](crate::ExportSnapshot::watermark) of the last export that was kept.
+    pub watermark: String,
+    /// How much earlier. 15 minutes suit most databases.
+    pub overlap: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct TimeColumn {
+    name: String,
+    kind: TimeKind,
+    has_nulls: bool,
+    /// Whether the zone in which it is may turn its clocks back.
+    is_zoned: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TimeKind {
+    Instant,
+    Local,
+    Date,
+}
+
+/// What is gone, as rows of [`GONE`].
+#[derive(Clone, Debug)]
+enum Gone {
+    /// A subselect, in which [`SINCE`] may stand.
+    Query(String),
+    Table {
+        from: String,
+        id: String,
+        deleted: TimeColumn,
+    },
+}
+
+/// What rows are called in our statements.
+const ROW: &str = "\"bulk_item\"";
+/// The columns that become the JSON.
+const JSON: &str = "\"bulk_json\"";
+const GONE: &str = "\"bulk_gone\"";
+/// What stands in the user's statement for the moment.
+const SINCE: &str = "{since}";
+
+pub(super) async fn prepare(
+    client: &Client,
+    source: &ItemSource,
+    options: &ExportSnapshotOptions,
+    version: u32,
+) -> Result<ItemQuery, Error> {
+    let ItemSource { name, rows, id, group, modified, json, deletions } = source;
+    let from_rows = match rows {
+        ItemRows::Table(table) => format!("{table} {ROW}"),
+        ItemRows::Query(query) => format!("(\n{}\n) {ROW}", subselect(query, name)?),
+    };
+    let column = |column: &Ident| format!("{ROW}.{column}");
+    let from = match json {
+        ItemJson::Columns(columns) if columns.is_empty() => {
+            return Err(Error::Options { what: format!("{name}: its JSON has no columns") });
+        }
+        ItemJson::Columns(columns) => {
+            let columns: Vec<String> = columns.iter().map(column).collect();
+            format!("{from_rows}, LATERAL (SELECT {}) {JSON}", columns.join(", "))
+        }
+        _ => from_rows.clone(),
+    };
+    let (json, json_column) = match json {
+        ItemJson::Row => (format!("pg_catalog.row_to_json({ROW}.*)::text"), None),
+        ItemJson::Columns(_) => (format!("pg_catalog.row_to_json({JSON}.*)::text"), None),
+        ItemJson::Column(name) => (format!("{}::text", column(name)), Some(name)),
+    };
+    // It also holds the tables, so that nobody rewrites one between two sessions that read ranges of it.
+    let described = format!(
+        "SELECT {}, {}, {}, {}, {json} FROM {from}",
+        column(id),
+        column(group),
+        modified.as_ref().map_or("NULL".to_owned(), column),
+        json_column.map_or("NULL".to_owned(), column),
+    );
+    let action = || format!("read the items of {name}");
+    let statement = client.prepare(&described).await.map_err(Error::database(action()))?;
+    let types: Vec<&Type> = statement.columns().iter().map(|column| base(column.type_())).collect();
+    let [id_type, _, time_type, json_type, _] = types[..] else {
+        return Err(Error::Received { what: "another number of columns than it was asked for" });
+    };
+    if let Some(column) = json_column
+        && ![Type::JSON, Type::JSONB, Type::TEXT, Type::VARCHAR, Type::BPCHAR].contains(json_type)
+    {
+        let what = format!("{name}: the column {column:#} is {json_type}, and JSON is json, jsonb or text");
+        return Err(Error::Options { what });
+    }
+    let is_zoned = !["utc", "etc/utc", "gmt"].contains(&options.time_zone.to_ascii_lowercase().as_str());
+    let modified = match modified {
+        None => None,
+        Some(modified) => {
+            let kind = time_kind(time_type, modified, name)?;
+            let has_nulls = match rows {
+                ItemRows::Table(table) => has_nulls(client, table, modified).await?,
+                ItemRows::Query(_) => true,
+            };
+            Some(TimeColumn { name: column(modified), kind, has_nulls, is_zoned })
+        }
+    };
+    let (ranges, bytes) = match rows {
+        ItemRows::Table(table) => ranges(client, table, options.range, version).await?,
+        ItemRows::Query(_) => (Vec::new(), 0),
+    };
+    let time = modified.as_ref().map_or("NULL".to_owned(), |modified| modified.name.clone());
+    let mut query = ItemQuery {
+        name: name.clone(),
+        from,
+        from_rows,
+        id: column(id),
+        group: column(group),
+        time: format!("{time}::timestamptz"),
+        json,
+        modified,
+        id_type: indexed(id_type),
+        gone: None,
+        ranges,
+        bytes,
+    };
+    if let Some(deletions) = deletions {
+        query.gone = Some(gone(client, deletions, name, is_zoned).await?);
+        let since = Since { watermark: "2000-01-01T00:00:00+00:00".to_owned(), overlap: Duration::ZERO };
+        for part in query.gone(&since)?.iter().flat_map(|selection| &selection.parts) {
+            let prepared = client.prepare(&part.query).await;
+            prepared.map_err(Error::database(format!("read what is gone of {name}")))?;
+        }
+    }
+    Ok(query)
+}
+
+impl ItemQuery {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has a column that tells what has changed.
+    pub fn tells_changes(&self) -> bool {
+        self.modified.is_some()
+    }
+
+    /// All items.
+    pub fn all(&self) -> Selection {
+        self.in_ranges(&self.columns(), &self.from)
+    }
+
+    /// The items that may have changed: those whose time is not before the moment, or NULL. All, if no column tells the time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`]: the watermark cannot be one.
+    pub fn changed(&self, since: &Since) -> Result<Selection, Error> {
+        let Some(modified) = &self.modified else { return Ok(self.all()) };
+        let query = format!("SELECT {} FROM {} WHERE {}", self.columns(), self.from, modified.not_before(since)?);
+        Ok(self.selection(query))
+    }
+
+    /// The items with these ids, as text, as far as they are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`]: an id cannot be one.
+    pub fn of_ids<S: AsRef<str>>(&self, ids: &[S]) -> Result<Selection, Error> {
+        /// Ids of one statement.
+        const AT_ONCE: usize = 1000;
+        let statement = |ids: &[S]| {
+            let mut list = String::from("{");
+            for id in ids {
+                if list.len() > 1 {
+                    list.push(',');
+                }
+                list.push('"');
+                list.push_str(&id.as_ref().replace('\\', "\\\\").replace('"', "\\\""));
+                list.push('"');
+            }
+            list.push('}');
+            let list = literal(&list)?;
+            let is_one = match self.id_type {
+                Some(id_type) => format!("{} = ANY ({list}::text[]::{id_type}[])", self.id),
+                None => format!("{}::text = ANY ({list}::text[])", self.id),
+            };
+            Ok(Part { query: format!("SELECT {} FROM {} WHERE {is_one}", self.columns(), self.from), bytes: 0 })
+        };
+        let parts = ids.chunks(AT_ONCE).map(statement).collect::<Result<_, Error>>()?;
+        Ok(Selection { name: self.name.clone(), parts })
+    }
+
+    /// Id and group of all items, without their JSON.
+    pub fn ids(&self) -> Selection {
+        self.in_ranges(&format!("{}::text, {}::text", self.id, self.group), &self.from_rows)
+    }
+
+    /// The ids of items that are gone since then. None if nothing tells of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`]: the watermark cannot be one.
+    pub fn gone(&self, since: &Since) -> Result<Option<Selection>, Error> {
+        let Some(gone) = &self.gone else { return Ok(None) };
+        let (from, id, condition) = match gone {
+            Gone::Query(query) => {
+                let query = query.replace(SINCE, &moment(since)?);
+                (format!("(\n{query}\n) {GONE}(\"id\")"), format!("{GONE}.\"id\""), "true".to_owned())
+            }
+            Gone::Table { from, id, deleted } => (from.clone(), id.clone(), deleted.not_before(since)?),
+        };
+        let is_same = match self.id_type {
+            Some(id_type) => format!("{} = {id}::text::{id_type}", self.id),
+            None => format!("{}::text = {id}::text", self.id),
+        };
+        let query = format!(
+            "SELECT {id}::text FROM {from} WHERE {id} IS NOT NULL AND {condition}
+             AND NOT EXISTS (SELECT FROM {} WHERE {is_same})",
+            self.from_rows
+        );
+        Ok(Some(self.selection(query)))
+    }
+
+    fn columns(&self) -> String {
+        format!("{}::text, {}::text, {}, {}", self.id, self.group, self.time, self.json)
+    }
+
+    fn selection(&self, query: String) -> Selection {
+        Selection { name: self.name.clone(), parts: vec![Part { query, bytes: 0 }] }
+    }
+
+    fn in_ranges(&self, columns: &str, from: &str) -> Selection {
+        let all = format!("SELECT {columns} FROM {from}");
+        if self.ranges.is_empty() {
+            return Selection { name: self.name.clone(), parts: vec![Part { query: all, bytes: self.bytes }] };
+        }
+        let bytes = self.bytes / self.ranges.len() as u64;
+        let part = |range| Part { query: format!("{all} WHERE {range}"), bytes };
+        Selection { name: self.name.clone(), parts: self.ranges.iter().map(part).collect() }
+    }
+}
+
+impl TimeColumn {
+    fn not_before(&self, since: &Since) -> Result<String, Error> {
+        let moment = moment(since)?;
+        // An hour may come twice, by the clock of whoever wrote.
+        let moment = if self.is_zoned && self.kind == TimeKind::Local {
+            format!("({moment} - interval '1 hour')")
+        } else {
+            moment
+        };
+        let name = &self.name;
+        let is_later = match self.kind {
+            TimeKind::Instant => format!("{name} >= {moment}"),
+            TimeKind::Local => format!("{name} >= {moment}::timestamp"),
+            TimeKind::Date => format!("{name} >= {moment}::date"),
+        };
+        Ok(if self.has_nulls { format!("({is_later} OR {name} IS NULL)") } else { is_later })
+    }
+}
+
+/// The moment as an expression of type timestamptz.
+fn moment(since: &Since) -> Result<String, Error> {
+    let Since { watermark, overlap } = since;
+    Ok(format!(
+        "({}::timestamptz - interval '{}.{:06} seconds')",
+        literal(watermark)?,
+        overlap.as_secs(),
+        overlap.subsec_micros()
+    ))
+}
+
+fn literal(text: &str) -> Result<String, Error> {
+    quote_literal(text).map_err(|error| Error::Options { what: error.to_string() })
+}
+
+async fn gone(client: &Client, deletions: &ItemDeletions, of: &str, is_zoned: bool) -> Result<Gone, Error> {
+    Ok(match deletions {
+        ItemDeletions::Query(query) => {
+            // As an expression it is read, and as a word it comes back.
+            let query = subselect(query, &format!("the deletions of {of}"))?;
+            Gone::Query(query)
+        }
+        ItemDeletions::Table { table, id, deleted } => {
+            let described = client.prepare(&format!("SELECT {GONE}.{id}, {GONE}.{deleted} FROM {table} {GONE}")).await;
+            let described = described.map_err(Error::database(format!("read what is gone of {of}")))?;
+            let time_type = described.columns().get(1).map_or(&Type::UNKNOWN, |column| base(column.type_()));
+            let kind = time_kind(time_type, deleted, of)?;
+            let has_nulls = has_nulls(client, table, deleted).await?;
+            let deleted = TimeColumn { name: format!("{GONE}.{deleted}"), kind, has_nulls, is_zoned };
+            Gone::Table { from: format!("{table} {GONE}"), id: format!("{GONE}.{id}"), deleted }
+        }
+    })
+}
+
+/// The type itself, of a domain over it.
+fn base(of: &Type) -> &Type {
+    match of.kind() {
+        Kind::Domain(inner) => base(inner),
+        _ => of,
+    }
+}
+
+fn time_kind(of: &Type, column: &Ident, name: &str) -> Result<TimeKind, Error> {
+    match *of {
+        Type::TIMESTAMPTZ => Ok(TimeKind::Instant),
+        Type::TIMESTAMP => Ok(TimeKind::Local),
+        Type::DATE => Ok(TimeKind::Date),
+        _ => Err(Error::Options {
+            what: format!("{name}: the column {column:#} is {of}, and a time is timestamptz, timestamp or date"),
+        }),
+    }
+}
+
+/// Types whose values are equal if their texts are, so that what is asked for by its text is found by an index.
+fn indexed(of: &Type) -> Option<&'static str> {
+    Some(match *of {
+        Type::INT2 => "int2",
+        Type::INT4 => "int4",
+        Type::INT8 => "int8",
+        Type::TEXT => "text",
+        // Compared as text.
+        Type::VARCHAR => "text",
+        Type::UUID => "uuid",
+        _ => return None,
+    })
+}
+
+/// Whether a column may be NULL.
+async fn has_nulls(client: &Client, table: &TableName, column: &Ident) -> Result<bool, Error> {
+    let sql = "SELECT attnotnull FROM pg_catalog.pg_attribute
+               WHERE attrelid = pg_catalog.to_regclass($1) AND attname = $2";
+    let row = client.query_opt(sql, &[&table.to_string(), &column.as_str()]).await;
+    let row = row.map_err(Error::database(format!("look at {table:#}")))?;
+    Ok(row.is_none_or(|row| !row.get::<_, bool>(0)))
+}
+
+/// Conditions that cut a plain table into stretches of its pages, and how large it is. Older servers would read the whole
+/// table for each.
+async fn ranges(client: &Client, table: &TableName, range: u64, version: u32) -> Result<(Vec<String>, u64), Error> {
+    /// Of one table.
+    const MOST: u64 = 1024;
+    const RANGES_SINCE: u32 = 140_000;
+    let sql = "SELECT coalesce(a.amname = 'heap', false) AND c.relkind IN ('r', 'm'),
+                      coalesce(pg_catalog.pg_relation_size(c.oid), 0)
+                          / pg_catalog.current_setting('block_size')::int,
+                      coalesce(pg_catalog.pg_table_size(c.oid), 0)
+               FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+               WHERE c.oid = pg_catalog.to_regclass($1)";
+    let row = client.query_opt(sql, &[&table.to_string()]).await;
+    let row = row.map_err(Error::database(format!("look at {table:#}")))?;
+    let Some(row) = row else { return Ok((Vec::new(), 0)) };
+    let number = |place: usize| u64::try_from(row.get::<_, i64>(place)).unwrap_or_default();
+    let (is_plain, pages, bytes) = (row.get::<_, bool>(0), number(1), number(2));
+    let parts = bytes.div_ceil(range.max(1)).min(pages).min(MOST);
+    if !is_plain || parts < 2 || version < RANGES_SINCE {
+        return Ok((Vec::new(), bytes));
+    }
+    // The first has no beginning and the last no end: a table that inherits from it may have more pages.
+    let border = |part: u64| format!("'({},0)'::tid", pages * part / parts);
+    let condition = |part: u64| match part {
+        0 => format!("{ROW}.ctid < {}", border(1)),
+        part if part + 1 == parts => format!("{ROW}.ctid >= {}", border(part)),
+        part => format!("{ROW}.ctid >= {} AND {ROW}.ctid < {}", border(part), border(part + 1)),
+    };
+    Ok(((0..parts).map(condition).collect(), bytes))
+}
