@@ -36,7 +36,7 @@ fn table(kind: &str) -> String {
     )
 }
 
-/// Makes the tables and fills them with so many items, each in a thread of its own.
+/// Makes the tables and fills each in a thread of its own; so many items in all.
 pub(crate) fn fill(runtime: &Handle, url: &str, items: u64) -> Result<(), Failure> {
     let session = runtime.block_on(Session::connect(url))?;
     runtime.block_on(session.client().batch_execute(DELETIONS))?;

@@ -46,7 +46,7 @@ pub(crate) fn run(runtime: &Handle, url: &str, set: &mut ExportSet) -> Result<Pu
         }
     }
 
-    // Nothing is published of a stage that is dropped, as an error does.
+    // Dropped, as by an error, it publishes nothing.
     let mut stage = set.begin()?;
     let mut reader = snapshot.read(gone);
     while let Some(batch) = runtime.block_on(reader.next_batch())? {

@@ -50,10 +50,10 @@ pub(crate) struct Day {
 impl Day {
     pub(crate) fn of(items: u64) -> Self {
         let (many, few) = (items / 1000, items / 4000);
-        let mut changed = fastrand::Rng::with_seed(6).choose_multiple(0..items, (many + 2 * few) as usize);
-        let mut moved = changed.split_off(many as usize);
+        let mut chosen = fastrand::Rng::with_seed(6).choose_multiple(0..items, (many + 2 * few) as usize);
+        let mut moved = chosen.split_off(many as usize);
         let removed = moved.split_off(few as usize);
-        Self { changed, moved, removed, added: (items..items + few).collect() }
+        Self { changed: chosen, moved, removed, added: (items..items + few).collect() }
     }
 
     /// The archives that have such an item, or have had one.
