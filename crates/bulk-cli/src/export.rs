@@ -27,9 +27,8 @@ use self::spec::Spec;
 use crate::arguments::{Common, ExportArguments};
 use crate::exit::{Exit, Failure};
 use crate::inputs::stdin;
-use crate::keys::SAY_EVERY;
 use crate::load::decode_options;
-use crate::report::{Chain, Report, size};
+use crate::report::{Chain, NowAndThen, Report, size};
 
 pub(crate) async fn run(arguments: &ExportArguments, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let job = Job::new(arguments, common, report)?;
@@ -300,12 +299,12 @@ struct Watch {
     report: Report,
     groups: AtomicU64,
     done: AtomicU64,
-    said: Mutex<Instant>,
+    said: Mutex<NowAndThen>,
 }
 
 impl Watch {
     fn new(report: Report) -> Self {
-        Self { report, groups: AtomicU64::new(0), done: AtomicU64::new(0), said: Mutex::new(Instant::now()) }
+        Self { report, groups: AtomicU64::new(0), done: AtomicU64::new(0), said: Mutex::new(NowAndThen::new()) }
     }
 
     fn hear(&self, event: &ExportEvent<'_>) {
@@ -336,9 +335,7 @@ impl Watch {
     /// One more archive is done.
     fn count(&self) {
         let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.elapsed() >= SAY_EVERY {
-            *said = Instant::now();
+        if self.said.lock().unwrap_or_else(PoisonError::into_inner).is_time() {
             let groups = self.groups.load(Ordering::Relaxed);
             let text = format!("{done} of {groups} archives are done");
             self.report.event("progress", &text, json!({"archives_done": done, "archives": groups}));
@@ -349,19 +346,17 @@ impl Watch {
 /// When it was said last how far an export is.
 struct Said {
     started: Instant,
-    said: Instant,
+    said: NowAndThen,
 }
 
 impl Said {
     fn new() -> Self {
-        let now = Instant::now();
-        Self { started: now, said: now }
+        Self { started: Instant::now(), said: NowAndThen::new() }
     }
 
     /// Says it, if that was not said of late.
     fn tell(&mut self, count: u64, what: &str, report: &Report) {
-        if self.said.elapsed() >= SAY_EVERY {
-            self.said = Instant::now();
+        if self.said.is_time() {
             let seconds = self.started.elapsed().as_secs_f64();
             report.event(
                 "progress",

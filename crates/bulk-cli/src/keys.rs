@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bulk_core::Source;
 use bulk_s3::{
@@ -16,11 +16,8 @@ use serde_json::json;
 
 use crate::arguments::{BucketArguments, KeyArguments};
 use crate::exit::Failure;
-use crate::report::Report;
+use crate::report::{NowAndThen, Report};
 use crate::source::Place;
-
-/// How often it is said how far a listing is.
-pub(crate) const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// A bucket, which of its keys are meant, and what tells of them.
 pub(crate) struct Keys {
@@ -213,14 +210,13 @@ pub(crate) fn filter(keys: &KeyArguments, prefix: &str) -> Result<KeyFilter, Fai
 /// Says every few seconds how far a listing is, and in the end what it was.
 pub(crate) struct Listed {
     started: Instant,
-    said: Instant,
+    said: NowAndThen,
     keys: u64,
 }
 
 impl Listed {
     pub(crate) fn new() -> Self {
-        let now = Instant::now();
-        Self { started: now, said: now, keys: 0 }
+        Self { started: Instant::now(), said: NowAndThen::new(), keys: 0 }
     }
 
     pub(crate) fn add(&mut self, keys: u64) {
@@ -229,8 +225,7 @@ impl Listed {
 
     /// Says how far it is, if that was not said of late. `found` of `what` were found.
     pub(crate) fn tell(&mut self, found: u64, what: &str, report: &Report) {
-        if self.said.elapsed() >= SAY_EVERY {
-            self.said = Instant::now();
+        if self.said.is_time() {
             self.say("progress", found, what, report);
         }
     }

@@ -54,7 +54,7 @@ async fn write(export: &Export, common: &Common, report: &Report) -> Result<Exit
         return Ok(Exit::Done);
     }
     let written = async {
-        let (destination, rows) = Rows::open(&export.output, bucket)?;
+        let (destination, rows) = Rows::open(&export.output, bucket).await?;
         let (bytes, objects) = export_known(&*store.known, &KeyRange::all(), rows).await?;
         tokio::task::block_in_place(|| destination.finish(bytes))?;
         Ok(objects)

@@ -36,7 +36,9 @@ pub(crate) async fn run(list: &List, common: &Common, report: &Report) -> Result
 
 async fn list_objects(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
     // First: a listing begins before it is asked for.
-    let (destination, mut rows) = Rows::open(&list.output, keys.bucket.name())?;
+    let opened = common.stop.run_until_cancelled(Rows::open(&list.output, keys.bucket.name())).await;
+    let Some(opened) = opened else { return Ok(Exit::Interrupted) };
+    let (destination, mut rows) = opened?;
     let ranges = vec![KeyRange::all()];
     let mut pages = if list.unsorted { keys.pages(ranges) } else { keys.pages_in_order(ranges) };
     let mut listed = Listed::new();
@@ -57,7 +59,9 @@ async fn list_objects(list: &List, keys: &Keys, common: &Common, report: &Report
 }
 
 async fn list_versions(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
-    let (destination, mut bytes) = Destination::open(list.output.out.as_deref())?;
+    let opened = common.stop.run_until_cancelled(Destination::open(list.output.out.as_deref())).await;
+    let Some(opened) = opened else { return Ok(Exit::Interrupted) };
+    let (destination, mut bytes) = opened?;
     let mut versions = keys.bucket.versions(&keys.prefix).ready_chunks(1000);
     let mut listed = Listed::new();
     let mut found = 0;

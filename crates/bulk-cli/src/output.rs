@@ -8,7 +8,7 @@ use bulk_s3::{Batch, CsvWriter, NdjsonWriter, ObjectWriter, ParquetWriter};
 use tempfile::NamedTempFile;
 
 use crate::arguments::{ListFormat, OutputArguments};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// What rows are written to.
 pub(crate) type Bytes = BufWriter<Box<dyn Write + Send>>;
@@ -21,12 +21,15 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    pub(crate) fn open(out: Option<&Path>) -> Result<(Self, Bytes), Failure> {
+    pub(crate) async fn open(out: Option<&Path>) -> Result<(Self, Bytes), Failure> {
         let (destination, bytes) = match out {
             None => (Self::stdout(), Box::new(io::stdout()) as Box<dyn Write + Send>),
             Some(path) if is_device(path)? => {
-                // It is there already, and is written to; whoever reads a pipe may not have come yet.
-                let opened = tokio::task::block_in_place(|| File::options().write(true).open(path));
+                // It is there already, and is written to. Whoever reads a pipe may not have come yet, and Ctrl-C is to be heard
+                // as long as that takes.
+                let device = path.to_owned();
+                let opened = tokio::task::spawn_blocking(move || File::options().write(true).open(device)).await;
+                let opened = opened.map_err(|error| Failure::new(Exit::Failed, error))?;
                 let file = opened.map_err(|error| cannot_write(path, &error))?;
                 (Self { name: path.display().to_string(), file: None }, Box::new(file) as Box<dyn Write + Send>)
             }
@@ -74,8 +77,8 @@ pub(crate) enum Rows {
 
 impl Rows {
     /// Opens what the flags name, for objects of this bucket.
-    pub(crate) fn open(arguments: &OutputArguments, bucket: &str) -> Result<(Destination, Self), Failure> {
-        let (destination, bytes) = Destination::open(arguments.out.as_deref())?;
+    pub(crate) async fn open(arguments: &OutputArguments, bucket: &str) -> Result<(Destination, Self), Failure> {
+        let (destination, bytes) = Destination::open(arguments.out.as_deref()).await?;
         let name = &destination.name;
         let rows = match format(arguments) {
             ListFormat::Ndjson => Self::Ndjson(NdjsonWriter::new(name, bytes)),

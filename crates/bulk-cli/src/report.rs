@@ -1,6 +1,6 @@
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
@@ -267,6 +267,27 @@ fn print(line: &dyn std::fmt::Display) {
 /// Who closed the stream wants no more of it, which is no reason to leave the work undone.
 fn print_to(mut stream: impl Write, line: &dyn std::fmt::Display) {
     let _ = writeln!(stream, "{line}");
+}
+
+/// How often it is said how far long work is.
+pub(crate) const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// When something was said last that is said every few seconds.
+pub(crate) struct NowAndThen(Instant);
+
+impl NowAndThen {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Whether it is to be said again, which counts as said then.
+    pub(crate) fn is_time(&mut self) -> bool {
+        let is_time = self.0.elapsed() >= SAY_EVERY;
+        if is_time {
+            self.0 = Instant::now();
+        }
+        is_time
+    }
 }
 
 /// An error with its causes on one line.

@@ -21,8 +21,8 @@ use self::target::Target;
 use crate::arguments::{Common, ComparisonArguments, Sync, SyncDeletions};
 use crate::exit::{Exit, Failure};
 use crate::headway::Headway;
-use crate::keys::{Keys, Listed, SAY_EVERY};
-use crate::report::{Report, size};
+use crate::keys::{Keys, Listed};
+use crate::report::{Report, SAY_EVERY, size};
 use crate::store::Place;
 
 pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result<Exit, Failure> {

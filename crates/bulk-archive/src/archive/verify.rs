@@ -9,7 +9,7 @@ use super::{
     composer::with_contents,
     deflate::{HEADER, TRAILER_LEN},
     header::{self, BLOCK, END},
-    index::{ArchiveSummary, ContentHash, IndexedEntry},
+    index::{ArchiveSummary, ContentHash, IndexedEntry, Place},
     name,
     splice::IndexedArchive,
 };
@@ -22,55 +22,7 @@ use crate::{Codec, Error};
 /// [`Error::Corrupt`] and [`Error::Truncated`] where the archive is not what the index says; [`Error::Index`] where
 /// the index is damaged; [`Error::Io`].
 pub fn verify<A: Read + Seek, I: Read + Seek>(archive: IndexedArchive<A, I>) -> Result<ArchiveSummary, Error> {
-    let IndexedArchive { mut archive, mut index } = archive;
-    let file = index.file().to_owned();
-    let summary = index.summary();
-    let corrupt = |offset, reason: String| Error::Corrupt { file: file.clone(), codec: Codec::Gzip, offset, reason };
-    let mut chains = Chains::new(&file);
-    let mut borders = Borders::new(index.recipe().lens);
-    let mut crc = crc32fast::Hasher::new();
-    let mut end = HEADER.len() as u64;
-    let mut last_id: Option<String> = None;
-    let unended =
-        |offset| corrupt(offset, "a block before it is not ended for readers that come from there".to_owned());
-    while let Some(block) = index.next_block()? {
-        let place = block.place;
-        if place.begins_chain && block.number > 0 && !chains.is_between_blocks() {
-            return Err(unended(place.offset));
-        }
-        chains.note(&block);
-        let plain = chains.inflate(block.number, &mut archive)?;
-        crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
-        end = place.offset + place.len;
-        let entries = block.entries()?;
-        for (at, (entry, content)) in with_contents(&entries).enumerate() {
-            let wrong = |reason: &str| wrong(entry, place.offset, &file, reason);
-            let is_first = block.number == 0 && at == 0;
-            if (is_first || borders.end_block(&entry.id, entry.tar_len())) != (at == 0) {
-                return Err(wrong("the border of blocks before it is missing, or should be"));
-            }
-            if at == 0 {
-                borders.end();
-                let begins_chain = borders.begin_chain(&entry.id);
-                borders.begin(begins_chain);
-                if begins_chain != place.begins_chain {
-                    return Err(wrong("the border of chains before it is missing, or should be"));
-                }
-            }
-            borders.add(entry.tar_len());
-            check_entry(entry, &plain, content, last_id.as_deref(), place.offset, &file)?;
-            last_id = Some(entry.id.clone());
-        }
-    }
-    if last_id.is_some() && !chains.is_between_blocks() {
-        return Err(unended(end));
-    }
-    crc.update(&END);
-    if crc.finalize() != summary.crc {
-        return Err(corrupt(summary.len, "the blocks have another checksum than the whole".to_owned()));
-    }
-    read_end(&mut archive, end, summary.len, &file)?;
-    Ok(summary)
+    check(archive, None)
 }
 
 /// Checks some blocks of an archive against its index: the checksum of each, and the headers, content and order of its
@@ -84,20 +36,31 @@ pub fn verify_blocks<A: Read + Seek, I: Read + Seek>(
     archive: IndexedArchive<A, I>,
     blocks: &[Range<u64>],
 ) -> Result<ArchiveSummary, Error> {
+    check(archive, Some(blocks))
+}
+
+/// Checks these blocks, or all, and where they begin, too.
+fn check<A: Read + Seek, I: Read + Seek>(
+    archive: IndexedArchive<A, I>,
+    blocks: Option<&[Range<u64>]>,
+) -> Result<ArchiveSummary, Error> {
     let IndexedArchive { mut archive, mut index } = archive;
     let file = index.file().to_owned();
     let summary = index.summary();
-    let mut wanted = blocks.iter().peekable();
-    let mut chains = Chains::new(&file);
-    let mut crc = crc32fast::Hasher::new();
-    let mut end = HEADER.len() as u64;
-    let mut was_checked = false;
-    let unended = |offset| Error::Corrupt {
+    let corrupt = |offset, reason: &str| Error::Corrupt {
         file: file.clone(),
         codec: Codec::Gzip,
         offset,
-        reason: "a block before it is not ended for readers that come from there".to_owned(),
+        reason: reason.to_owned(),
     };
+    let unended = |offset| corrupt(offset, "a block before it is not ended for readers that come from there");
+    let mut wanted = blocks.map(|blocks| blocks.iter().peekable());
+    let mut chains = Chains::new(&file);
+    let mut borders = Borders::new(index.recipe().lens);
+    let mut crc = crc32fast::Hasher::new();
+    let mut end = HEADER.len() as u64;
+    let mut was_checked = false;
+    let mut last_id: Option<String> = None;
     while let Some(block) = index.next_block()? {
         let place = block.place;
         if was_checked && place.begins_chain && !chains.is_between_blocks() {
@@ -106,15 +69,25 @@ pub fn verify_blocks<A: Read + Seek, I: Read + Seek>(
         chains.note(&block);
         crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
         end = place.offset + place.len;
-        while wanted.next_if(|range| range.end <= block.number).is_some() {}
-        was_checked = wanted.peek().is_some_and(|range| range.contains(&block.number));
-        if was_checked {
-            let plain = chains.inflate(block.number, &mut archive)?;
-            let mut last_id = None;
-            for (entry, content) in with_contents(&block.entries()?) {
-                check_entry(entry, &plain, content, last_id.as_deref(), place.offset, &file)?;
-                last_id = Some(entry.id.clone());
+        was_checked = match &mut wanted {
+            None => true,
+            Some(wanted) => {
+                while wanted.next_if(|range| range.end <= block.number).is_some() {}
+                wanted.peek().is_some_and(|range| range.contains(&block.number))
             }
+        };
+        if !was_checked {
+            continue;
+        }
+        let plain = chains.inflate(block.number, &mut archive)?;
+        let entries = block.entries()?;
+        for (at, (entry, content)) in with_contents(&entries).enumerate() {
+            if blocks.is_none() {
+                let is_first = block.number == 0 && at == 0;
+                check_border(&mut borders, entry, &place, is_first, at == 0, &file)?;
+            }
+            check_entry(entry, &plain, content, last_id.as_deref(), place.offset, &file)?;
+            last_id = Some(entry.id.clone());
         }
     }
     if was_checked && !chains.is_between_blocks() {
@@ -122,11 +95,35 @@ pub fn verify_blocks<A: Read + Seek, I: Read + Seek>(
     }
     crc.update(&END);
     if crc.finalize() != summary.crc {
-        let reason = "the blocks have another checksum than the whole".to_owned();
-        return Err(Error::Corrupt { file: file.clone(), codec: Codec::Gzip, offset: summary.len, reason });
+        return Err(corrupt(summary.len, "the blocks have another checksum than the whole"));
     }
     read_end(&mut archive, end, summary.len, &file)?;
     Ok(summary)
+}
+
+/// Checks that blocks and chains begin where the entries say, of all of which this is the next.
+fn check_border(
+    borders: &mut Borders,
+    entry: &IndexedEntry,
+    place: &Place,
+    is_first: bool,
+    begins: bool,
+    file: &str,
+) -> Result<(), Error> {
+    let wrong = |reason: &str| wrong(entry, place.offset, file, reason);
+    if (is_first || borders.end_block(&entry.id, entry.tar_len())) != begins {
+        return Err(wrong("the border of blocks before it is missing, or should be"));
+    }
+    if begins {
+        borders.end();
+        let begins_chain = borders.begin_chain(&entry.id);
+        borders.begin(begins_chain);
+        if begins_chain != place.begins_chain {
+            return Err(wrong("the border of chains before it is missing, or should be"));
+        }
+    }
+    borders.add(entry.tar_len());
+    Ok(())
 }
 
 /// Checks an entry of a block against what the index says of it.

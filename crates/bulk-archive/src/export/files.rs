@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::options::ExportOptions;
@@ -56,6 +57,12 @@ pub(crate) fn kind_folder(kind: &str) -> Result<String, Refusal> {
 /// What the names of the files of a group begin with.
 pub(crate) fn group_file(group: &str) -> Result<String, Refusal> {
     escaped(group, LONGEST_NAME - ARCHIVE.len() - INDEX.len())
+}
+
+/// The time, to the second, as RFC 3339 in UTC.
+pub(crate) fn now() -> String {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
 /// A path as errors give it.

@@ -58,6 +58,14 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.added += other.added;
+        self.replaced += other.replaced;
+        self.unchanged += other.unchanged;
+        self.removed += other.removed;
+        self.moved += other.moved;
+    }
+
     fn count(&mut self, tag: Tag, outcome: Outcome) {
         match outcome {
             Outcome::Added => self.added += 1,

@@ -120,7 +120,7 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         set.roster.add_pending(index, false)?;
     }
     set.make_bundles(&kinds)?;
-    set.commit(&mut Published::default(), Some(set.now()?))?;
+    set.commit(&mut Published::default(), Some(files::now()))?;
     Ok(rebuilt)
 }
 

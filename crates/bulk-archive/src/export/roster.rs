@@ -393,16 +393,9 @@ impl Roster {
         self.execute("DELETE FROM item; DELETE FROM archive; DELETE FROM bundle; DELETE FROM watermark")
     }
 
-    /// Forgets groups that have no archive, as one does that lost its last item, and types that have neither.
+    /// Forgets groups that have no archive, as one does that lost its last item.
     pub(crate) fn forget_empty(&self) -> Result<(), Error> {
         self.execute("DELETE FROM item_group WHERE id NOT IN (SELECT item_group FROM archive)")
-    }
-
-    /// A time as RFC 3339 in UTC.
-    pub(crate) fn time(&self, seconds: i64) -> Result<String, Error> {
-        self.connection
-            .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%SZ', ?1, 'unixepoch')", [seconds], |row| row.get(0))
-            .map_err(|error| self.failed(error))
     }
 
     /// The manifest of what is committed, or will be.

@@ -2,7 +2,6 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,14 +13,13 @@ use super::{
     options::ExportOptions,
     publication,
     roster::Roster,
-    stage::Stage,
 };
 use crate::Error;
 
 /// A folder of archives that are published together, opened and locked.
 ///
 /// It has an archive with its index for each group of each type, `manifest.json`, for each type an `info.json` and, if asked
-/// for, an `all.tar`. [`begin`](ExportSet::begin) stages changes, [`Stage::publish`] commits them. What is killed, or runs out
+/// for, an `all.tar`. [`begin`](ExportSet::begin) stages changes, [`Stage::publish`](crate::Stage::publish) commits them. What is killed, or runs out
 /// of disk, at any moment leaves the old set or the new one: where the manifest is missing, its files are just being
 /// renamed, and the next [`open`](ExportSet::open) finishes that.
 pub struct ExportSet {
@@ -108,7 +106,7 @@ impl ExportSet {
         files::remove_folder(&self.folder.stage())
     }
 
-    /// What the last run saved for this type, or whatever it used as a name; see [`Stage::publish`].
+    /// What the last run saved for this type, or whatever it used as a name; see [`Stage::publish`](crate::Stage::publish).
     ///
     /// # Errors
     /// [`Error::Roster`].
@@ -129,20 +127,6 @@ impl ExportSet {
         let names = &self.roster.names;
         let Some(kind) = names.kind(kind) else { return Ok(None) };
         Ok(self.roster.find(kind, id)?.and_then(|group| names.groups.get(&group)).map(|group| group.name.clone()))
-    }
-
-    /// Begins a run.
-    ///
-    /// # Errors
-    /// [`Error::Roster`], [`Error::Output`], and those of a run that is finished first.
-    pub fn begin(&mut self) -> Result<Stage<'_>, Error> {
-        Stage::begin(self)
-    }
-
-    /// The time, as RFC 3339 in UTC.
-    pub(crate) fn now(&self) -> Result<String, Error> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-        self.roster.time(now)
     }
 
     /// Makes the `all.tar` of types whose archives have changed. Whether the set has other ones now.

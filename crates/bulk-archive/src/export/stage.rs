@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -68,8 +69,18 @@ pub struct Loose {
     pub refused: u64,
 }
 
+impl ExportSet {
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// [`Error::Roster`], [`Error::Output`], and those of a run that is finished first.
+    pub fn begin(&mut self) -> Result<Stage<'_>, Error> {
+        Stage::begin(self)
+    }
+}
+
 impl<'a> Stage<'a> {
-    pub(crate) fn begin(set: &'a mut ExportSet) -> Result<Stage<'a>, Error> {
+    fn begin(set: &'a mut ExportSet) -> Result<Stage<'a>, Error> {
         set.recover()?;
         let stage = set.folder.stage();
         files::make_folder(&stage)?;
@@ -77,13 +88,12 @@ impl<'a> Stage<'a> {
         let mut stage = Stage {
             runs: Runs::new(&stage),
             buffer: Buffer::default(),
-            started: String::new(),
+            started: files::now(),
             begun: Instant::now(),
             kinds: BTreeSet::new(),
             is_committed: false,
             set,
         };
-        stage.started = stage.set.now()?;
         let kinds: Vec<u32> = stage.set.roster.names.kinds.keys().copied().collect();
         kinds.into_iter().try_for_each(|kind| stage.attempt(kind))?;
         Ok(stage)
@@ -182,28 +192,34 @@ impl<'a> Stage<'a> {
                     if name.as_encoded_bytes().starts_with(b".") {
                         continue;
                     }
-                    let facts = fs::metadata(&path).map_err(cannot_read(&path))?;
-                    let reason = match name_to_id(name.as_encoded_bytes()).filter(|_| facts.is_file()) {
-                        None => Refusal::NotAnItem,
-                        Some(_) if facts.len() > LONGEST_CONTENT => Refusal::ContentTooLong,
-                        Some(id) => {
-                            let json = fs::read(&path).map_err(cannot_read(&path))?;
-                            match self.put(&kind, &group, &id, modified(&facts), &json) {
-                                Ok(()) => {
-                                    loose.put += 1;
-                                    continue;
-                                }
-                                Err(Error::Refused { reason, .. }) => reason,
-                                Err(error) => return Err(error),
-                            }
+                    match self.put_file(&kind, &group, &path, &name)? {
+                        Ok(()) => loose.put += 1,
+                        Err(reason) => {
+                            bad(&path, reason);
+                            loose.refused += 1;
                         }
-                    };
-                    bad(&path, reason);
-                    loose.refused += 1;
+                    }
                 }
             }
         }
         Ok(loose)
+    }
+
+    /// Puts a file, or says why it is no item.
+    fn put_file(&mut self, kind: &str, group: &str, path: &Path, name: &OsStr) -> Result<Result<(), Refusal>, Error> {
+        let facts = fs::metadata(path).map_err(cannot_read(path))?;
+        let Some(id) = name_to_id(name.as_encoded_bytes()).filter(|_| facts.is_file()) else {
+            return Ok(Err(Refusal::NotAnItem));
+        };
+        if facts.len() > LONGEST_CONTENT {
+            return Ok(Err(Refusal::ContentTooLong));
+        }
+        let json = fs::read(path).map_err(cannot_read(path))?;
+        match self.put(kind, group, &id, modified(&facts), &json) {
+            Ok(()) => Ok(Ok(())),
+            Err(Error::Refused { reason, .. }) => Ok(Err(reason)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes room in memory for a change of so many bytes.
@@ -316,7 +332,11 @@ impl<'a> Stage<'a> {
                 Ok(())
             },
         )?;
-        counts.tell(&mut published);
+        // One that has left its group, and then all, has not moved.
+        published.moved = counts.moved.min(counts.added);
+        published.added = counts.added - published.moved;
+        published.removed = counts.removed + counts.moved - published.moved;
+        (published.replaced, published.unchanged) = (counts.replaced, counts.unchanged);
         let has_new_bundles = self.set.make_bundles(&changed)?;
         self.set.options.go_on()?;
         let is_new = published.has_changed() || has_new_bundles;
@@ -391,24 +411,6 @@ impl Drop for Stage<'_> {
     }
 }
 
-impl Counts {
-    fn add(&mut self, other: &Counts) {
-        self.added += other.added;
-        self.replaced += other.replaced;
-        self.unchanged += other.unchanged;
-        self.removed += other.removed;
-        self.moved += other.moved;
-    }
-
-    fn tell(&self, published: &mut Published) {
-        // One that has left its group, and then all, has not moved.
-        published.moved = self.moved.min(self.added);
-        published.added = self.added - published.moved;
-        published.removed = self.removed + self.moved - published.moved;
-        (published.replaced, published.unchanged) = (self.replaced, self.unchanged);
-    }
-}
-
 impl Buffer {
     fn push(&mut self, kind: u32, group: Option<u32>, id: &str, mtime: i64, content: &[u8]) {
         let start = self.bytes.len();
@@ -464,7 +466,7 @@ fn each_done<T: Send>(
 }
 
 /// The files and folders in a folder, by name, without those that begin with a dot.
-fn entries(folder: &Path) -> Result<Vec<(PathBuf, std::ffi::OsString)>, Error> {
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, OsString)>, Error> {
     let read = || -> io::Result<Vec<_>> {
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| (entry.path(), entry.file_name()))).collect()
     };
