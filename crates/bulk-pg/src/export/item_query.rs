@@ -307,11 +307,7 @@ fn literal(text: &str) -> Result<String, Error> {
 
 async fn gone(client: &Client, deletions: &ItemDeletions, of: &str, is_zoned: bool) -> Result<Gone, Error> {
     Ok(match deletions {
-        ItemDeletions::Query(query) => {
-            // As an expression it is read, and as a word it comes back.
-            let query = subselect(query, &format!("the deletions of {of}"))?;
-            Gone::Query(query)
-        }
+        ItemDeletions::Query(query) => Gone::Query(subselect(query, &format!("the deletions of {of}"))?),
         ItemDeletions::Table { table, id, deleted } => {
             let described = client.prepare(&format!("SELECT {GONE}.{id}, {GONE}.{deleted} FROM {table} {GONE}")).await;
             let described = described.map_err(Error::database(format!("read what is gone of {of}")))?;

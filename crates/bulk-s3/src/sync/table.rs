@@ -205,31 +205,12 @@ impl TableSink {
                 None => return Err(unusable(format!("it has no column {name}"))),
             }
         }
-        let mut fields = vec![("key".to_owned(), "key".to_owned()), ("etag".to_owned(), "etag".to_owned())];
-        fields.extend((body != BodyType::None).then(|| ("body".to_owned(), "body".to_owned())));
-        for (place, PathColumn { name, .. }) in (1..).zip(&paths) {
-            let Some(data_type) = type_of(name.as_ref()) else {
-                return Err(unusable(format!("it has no column {name:#}")));
-            };
-            let found = format!("pg_catalog.jsonb_path_query_first(body, ${place}::text::pg_catalog.jsonpath)");
-            let value = match data_type.as_str() {
-                "jsonb" => format!("nullif({found}, 'null')"),
-                "json" => format!("nullif({found}, 'null')::text::json"),
-                // Without what limits the type: an explicit cast would cut what is too long for it.
-                data_type => format!("({found} #>> '{{}}')::{data_type}"),
-            };
-            fields.push((name.to_string(), value));
+        let mut types = Vec::new();
+        for PathColumn { name, .. } in &paths {
+            let found = type_of(name.as_ref()).ok_or_else(|| unusable(format!("it has no column {name:#}")))?;
+            types.push((name, found));
         }
-        let list = |part: fn(&(String, String)) -> String| fields.iter().map(part).collect::<Vec<_>>().join(", ");
-        let set: Vec<_> = fields[1..].iter().map(|(name, _)| format!("{name} = excluded.{name}")).collect();
-        // In the order of keys, so that two of these do not wait for each other's rows.
-        let merge = format!(
-            "INSERT INTO {table} ({}) SELECT {} FROM pg_temp.bulk_synced ORDER BY key COLLATE \"C\"
-             ON CONFLICT (key) DO UPDATE SET {}",
-            list(|(name, _)| name.clone()),
-            list(|(_, value)| value.clone()),
-            set.join(", ")
-        );
+        let merge = merge(&table, body, &types);
         let (url, paths) = (url.to_owned(), paths.into_iter().map(|column| column.path).collect());
         Ok(Self { url, table, body, merge, paths, known, identity, session: Mutex::new(Some(session)) })
     }
@@ -409,6 +390,33 @@ impl Sink for TableSink {
     fn identity(&self) -> String {
         self.identity.clone()
     }
+}
+
+/// What puts a batch into the table. The types are those of the columns from within the bodies, whose paths are its
+/// parameters.
+fn merge(table: &TableName, body: BodyType, columns: &[(&Ident, String)]) -> String {
+    let mut fields: Vec<(String, String)> = ["key", "etag"].map(|name| (name.to_owned(), name.to_owned())).into();
+    fields.extend((body != BodyType::None).then(|| ("body".to_owned(), "body".to_owned())));
+    for (place, (name, data_type)) in (1..).zip(columns) {
+        let found = format!("pg_catalog.jsonb_path_query_first(body, ${place}::text::pg_catalog.jsonpath)");
+        let value = match data_type.as_str() {
+            "jsonb" => format!("nullif({found}, 'null')"),
+            "json" => format!("nullif({found}, 'null')::text::json"),
+            // Without what limits the type: an explicit cast would cut what is too long for it.
+            data_type => format!("({found} #>> '{{}}')::{data_type}"),
+        };
+        fields.push((name.to_string(), value));
+    }
+    let list = |part: fn(&(String, String)) -> &str| fields.iter().map(part).collect::<Vec<_>>().join(", ");
+    let set: Vec<_> = fields[1..].iter().map(|(name, _)| format!("{name} = excluded.{name}")).collect();
+    // In the order of keys, so that two of these do not wait for each other's rows.
+    format!(
+        "INSERT INTO {table} ({}) SELECT {} FROM pg_temp.bulk_synced ORDER BY key COLLATE \"C\"
+         ON CONFLICT (key) DO UPDATE SET {}",
+        list(|(name, _)| name),
+        list(|(_, value)| value),
+        set.join(", ")
+    )
 }
 
 /// Whether objects are to blame, so that others can be stored.
