@@ -70,12 +70,14 @@ pub struct SetFile {
     pub sha256: [u8; 32],
     /// The `Content-Type` of the object. Default none: then the server has one of its own.
     pub content_type: Option<String>,
+    /// Whether it says nothing of the other files, so that it may be replaced while the manifest is there. Default no.
+    pub stands_alone: bool,
 }
 
 impl SetFile {
     /// A file by name, place, size and digest.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, size: u64, sha256: [u8; 32]) -> Self {
-        Self { name: name.into(), path: path.into(), size, sha256, content_type: None }
+        Self { name: name.into(), path: path.into(), size, sha256, content_type: None, stands_alone: false }
     }
 }
 
@@ -256,7 +258,8 @@ pub async fn compare_set(
     let missing = compared.try_filter_map(|(at, has)| std::future::ready(Ok((!has).then_some(at))));
     let mut uploads: Vec<usize> = missing.try_collect().await?;
     uploads.sort_by(|one, other| set.files[*other].size.cmp(&set.files[*one].size).then(one.cmp(other)));
-    let replaced = uploads.iter().filter(|at| there.contains_key(&set.files[**at].name)).count() as u64;
+    let is_replaced = |at: &&usize| !set.files[**at].stands_alone && there.contains_key(&set.files[**at].name);
+    let replaced = uploads.iter().filter(is_replaced).count() as u64;
     let gone = there.keys().filter(|name| !names.contains(name.as_str())).map(|name| {
         let (key, uploader) = (key_of(name), &uploader);
         async move {

@@ -79,6 +79,7 @@ fn set(folder: &Path, files: &Files) -> FileSet {
         fs::write(&path, bytes).unwrap();
         let mut file = SetFile::new(name, path, bytes.len() as u64, sha256(bytes));
         file.content_type = Some("application/gzip".to_owned());
+        file.stands_alone = name == "a/info";
         file
     });
     let mut set = FileSet::new("exports/", listed.collect(), FileSetManifest::new("manifest", manifest(files)));
@@ -196,6 +197,12 @@ async fn check_editions(bucket: &Bucket) {
     assert_eq!(figures(&done), uploaded(3, 12 * MIB + 15, 2, 1));
     let events = ["unpublished", "put a/info", "put a/large", "put a/new", "published", "removed a/exact"];
     assert_eq!(seen, events);
+    assert_eq!(content(bucket).await, with(&second, &FOREIGN));
+
+    // What says nothing of the others is replaced beside the manifest.
+    second.insert("a/info".to_owned(), b"third".to_vec());
+    let (done, seen) = upload(bucket, folder, &second).await;
+    assert_eq!((figures(&done), seen), (uploaded(1, 5, 4, 0), vec!["put a/info".to_owned()]));
     assert_eq!(content(bucket).await, with(&second, &FOREIGN));
 
     // What only comes leaves the manifest where it is until it is replaced.

@@ -97,6 +97,7 @@ impl Target {
         let files = found.files.into_iter().map(|path| {
             let mut file = SetFile::new(&path.name, job.out.join(&path.name), path.bytes, path.sha256);
             file.content_type = content_type(&path.name).map(str::to_owned);
+            file.stands_alone = path.name.ends_with("/info.json");
             file
         });
         let mut manifest = FileSetManifest::new(MANIFEST, found.manifest);
