@@ -25,6 +25,7 @@ mod rebuild;
 mod roster;
 mod runs;
 mod set;
+mod set_files;
 mod stage;
 mod sweep;
 mod verify;
@@ -36,6 +37,7 @@ pub use self::{
     options::{CheckNew, ExportOptions},
     rebuild::{Rebuilt, rebuild_indexes},
     set::{ExportSet, Published},
+    set_files::{SetFiles, SetPath},
     stage::{Loose, Stage},
     sweep::{Swept, Wanted},
     verify::{SetFault, SetReport, verify_set},

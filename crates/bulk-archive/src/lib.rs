@@ -148,7 +148,7 @@ pub use crate::archive::{
 #[cfg(all(feature = "export", unix))]
 pub use crate::export::{
     CheckNew, ExportEvent, ExportOptions, ExportSet, Loose, Published, Rebuilt, SetArchive, SetBundle, SetFault,
-    SetManifest, SetReport, Stage, Swept, Wanted, read_watermarks, rebuild_indexes, verify_set,
+    SetFiles, SetManifest, SetPath, SetReport, Stage, Swept, Wanted, read_watermarks, rebuild_indexes, verify_set,
 };
 #[cfg(all(feature = "extract", unix))]
 pub use crate::extract::{

@@ -4,6 +4,7 @@ mod database;
 mod ndjson;
 mod rejects;
 mod spec;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::ndjson::{Change, Lines, Shape};
 use self::rejects::Rejects;
 use self::spec::Spec;
+use self::upload::Target;
 use crate::arguments::{Common, ExportArguments};
 use crate::exit::{Exit, Failure};
 use crate::inputs::stdin;
@@ -49,6 +51,10 @@ struct Job {
     arguments: ExportArguments,
     spec: Option<Spec>,
     out: PathBuf,
+    /// Where the set is brought to when it is published.
+    target: Option<Target>,
+    /// How many requests at a time do that.
+    connections: usize,
     is_dry: bool,
     report: Report,
     runtime: Handle,
@@ -69,10 +75,13 @@ impl Job {
         let out = arguments.out.clone().or(of_spec);
         let out =
             out.ok_or_else(|| Failure::usage("where archives go is not said: give --out DIR, or out in the spec"))?;
+        let target = arguments.to.as_deref().map(|to| Target::open(to, arguments, report)).transpose()?;
         Ok(Self {
             arguments: arguments.clone(),
             spec,
             out,
+            target,
+            connections: common.jobs(),
             is_dry: common.dry_run,
             report: report.clone(),
             runtime: Handle::current(),
@@ -82,6 +91,14 @@ impl Job {
     }
 
     fn execute(&self) -> Result<Exit, Failure> {
+        let exit = self.execute_here()?;
+        if let (Some(target), true) = (&self.target, self.is_dry) {
+            target.plan(self)?;
+        }
+        Ok(exit)
+    }
+
+    fn execute_here(&self) -> Result<Exit, Failure> {
         let Self { arguments, .. } = self;
         if arguments.verify {
             self.verify()
@@ -130,7 +147,7 @@ impl Job {
         Rejects::new(self.arguments.max_rejects, self.report.clone())
     }
 
-    /// Publishes what is staged, and says what came of it.
+    /// Publishes what is staged, says what came of it, and brings it to where it is to be, too.
     fn publish(
         &self,
         stage: Stage<'_>,
@@ -140,7 +157,7 @@ impl Job {
     ) -> Result<Exit, Failure> {
         let published = stage.publish(watermarks)?;
         self.say_published(&published, rejects.count(), started.elapsed());
-        Ok(if rejects.count() > 0 { Exit::Incomplete } else { Exit::Done })
+        upload::upload(self, if rejects.count() > 0 { Exit::Incomplete } else { Exit::Done })
     }
 
     fn say_published(&self, published: &Published, rejected: u64, elapsed: Duration) {

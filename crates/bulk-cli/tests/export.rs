@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bulk_testkit::postgres::Database;
+use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{NOWHERE, Ran, Running, bulk, server};
@@ -438,6 +439,81 @@ fn loose_files_are_taken() {
         .assert(2, &["--loose absent: that is no folder"]);
 }
 
+/// What stands below `exports/` in the bucket of the server.
+fn in_bucket(server: &Server) -> BTreeMap<String, Vec<u8>> {
+    let url = server.url();
+    let listed = Ran::of(bulk(["list", "s3://data", "--endpoint", &url, "--anonymous"]));
+    assert_eq!(listed.status, Some(0), "{listed:?}");
+    let keys = listed.stdout.lines().filter_map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        Some(line.get("key")?.as_str()?.to_owned())
+    });
+    let read = |key: String| {
+        let bytes = server.get("data", &key).unwrap().unwrap();
+        (key.strip_prefix("exports/").unwrap_or(&key).to_owned(), bytes.to_vec())
+    };
+    keys.map(read).collect()
+}
+
+#[test]
+fn a_bucket_gets_what_it_lacks() {
+    let bench = Bench::new("", "");
+    let server = Server::builder().bucket("data", Store::memory()).writable(true).start().unwrap();
+    let lines = |text: &str| fs::write(bench.path("changes.ndjson"), text).unwrap();
+    let url = server.url();
+    let to = ["--ndjson", "changes.ndjson", "--out", "archives", "--to", "s3://data/exports"];
+    let export = |more: &[&str]| {
+        let more = [&to[..], &["--endpoint", &url, "--anonymous", "--json"], more].concat();
+        Ran::of(bench.command(&more))
+    };
+    let item = |group: &str, id: u32| {
+        format!("{{\"type\": \"opinions\", \"group\": \"{group}\", \"id\": {id}, \"item\": {{\"id\": {id}}}}}\n")
+    };
+    lines(&(item("ca1", 1) + &item("ca2", 2) + &item("ca3", 3)));
+    let planned = export(&["--dry-run"]);
+    assert_eq!((planned.status, in_bucket(&server), bench.out().exists()), (Some(0), BTreeMap::new(), false));
+    let ran = export(&[]);
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    let figures = |ran: &Ran| {
+        let event = ran.events_of("uploaded").remove(0);
+        ["files", "kept", "removed"].map(|name| event[name].as_u64().unwrap())
+    };
+    // Three archives, their indexes, and info.json.
+    assert_eq!(figures(&ran), [7, 0, 0]);
+    assert_eq!(in_bucket(&server), support::files(&bench.out()));
+
+    // One group changes, one goes.
+    lines(&(item("ca1", 4) + "{\"type\": \"opinions\", \"id\": 3, \"deleted\": true}\n"));
+    let denied = Fault::Status { code: 403, error: "AccessDenied".to_owned(), retry_after: None };
+    server.fault(Rule::new(denied).key("exports/opinions/ca1.tar.gz"));
+    let ran = export(&[]);
+    assert_eq!(ran.status, Some(6), "{ran:?}");
+    assert!(
+        ran.stdout.contains("the same command again brings to s3://data/exports/ what is missing there"),
+        "{ran:?}"
+    );
+    assert!(!in_bucket(&server).contains_key("manifest.json"));
+    server.clear_faults();
+    let planned = export(&["--dry-run"]);
+    let uploads = planned
+        .events_of("planned")
+        .iter()
+        .filter_map(|event| Some(event.get("upload")?.as_str()?.to_owned()))
+        .collect::<Vec<_>>();
+    assert!(uploads.contains(&"opinions/ca1.tar.gz".to_owned()), "{planned:?}");
+    assert!(!uploads.contains(&"opinions/ca2.tar.gz".to_owned()), "{planned:?}");
+    let ran = export(&[]);
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    assert_eq!(ran.events_of("uploaded")[0]["removed"], 2);
+    assert_eq!(in_bucket(&server), support::files(&bench.out()));
+    let names: Vec<_> = in_bucket(&server).into_keys().collect();
+    let of = |group: &str| [format!("opinions/{group}.tar.gz"), format!("opinions/{group}.tar.gz.idx")];
+    let others = ["manifest.json".to_owned(), "opinions/info.json".to_owned()];
+    let mut wanted: Vec<_> = of("ca1").into_iter().chain(of("ca2")).chain(others).collect();
+    wanted.sort();
+    assert_eq!(names, wanted);
+}
+
 #[test]
 fn what_is_damaged_is_found_and_indexes_are_made_anew() {
     let bench = Bench::exported();
@@ -572,6 +648,8 @@ fn wrong_usage_is_said_first() {
         (&["--ndjson", "-", "--loose", "x", "--out", "o"], "cannot be used with"),
         (&["good.toml", "--out", "o", "--sweep", "--verify"], "cannot be used with"),
         (&["good.toml", "--out", "o", "--level", "10"], "10 is not in 1..=9"),
+        (&["good.toml", "--out", "o", "--to", "file:///x"], "--to file:///x: archives go to s3://bucket/prefix"),
+        (&["--verify", "--out", "o", "--to", "s3://b"], "cannot be used with"),
         (&["good.toml", "--out", "o", "--overlap", "soon"], "a time is a number with a unit"),
     ] {
         let mut command = bulk(["export"]);

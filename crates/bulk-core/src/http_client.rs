@@ -1,10 +1,14 @@
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, LAST_MODIFIED, LOCATION, RANGE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, LAST_MODIFIED,
+    LOCATION, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
@@ -27,7 +31,22 @@ const REDIRECTS: usize = 20;
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
+    writer: Arc<Writer>,
 }
+
+/// The connections of requests with a body. Where a wait for bytes has a limit, reqwest counts the time in which a request is
+/// sent as a part of it, and a slow line may need longer for one; so these have none, and each request its own.
+#[derive(Debug)]
+struct Writer {
+    options: HttpOptions,
+    /// Made with the first request: few programs write.
+    client: OnceLock<reqwest::Client>,
+}
+
+/// How slow a line may be over which a request's body is sent, in bytes a second.
+const SLOWEST_UPLOAD: u64 = 32 * 1024;
+/// How long the answer to a request with a body may be.
+const SMALL_ANSWER: usize = 64 * 1024;
 
 impl HttpClient {
     /// Makes the pool with the default options; no connection is opened yet.
@@ -46,38 +65,9 @@ impl HttpClient {
     /// [`Error::Io`] if a file of certificates cannot be read or holds none, [`Error::Url`] if the proxy's URL is
     /// unusable, [`Error::Transport`] if the TLS library is, or if the system has no roots.
     pub fn with_options(options: &HttpOptions) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.read_timeout)
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none());
-        for path in &options.root_certificates {
-            let failed = |source| Error::io("read certificates from", path, source);
-            let pem = std::fs::read(path).map_err(failed)?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, innermost(&error))))?;
-            if certificates.is_empty() {
-                return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it holds none in PEM form")));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        builder = match &options.proxy {
-            Proxy::System => builder,
-            Proxy::Direct => builder.no_proxy(),
-            Proxy::Url(url) => {
-                let unusable = |reason| Error::Url { url: redacted_text(url), reason };
-                if !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-                    return Err(unusable("a proxy is http:// or https://".to_owned()));
-                }
-                let proxy = reqwest::Proxy::all(url).map_err(|error| unusable(innermost(&error.without_url())))?;
-                builder.proxy(proxy)
-            }
-        };
-        builder
-            .build()
-            .map(|client| Self { client })
-            .map_err(|error| transport("the HTTP client", "cannot be set up", error))
+        let writer = Writer { options: options.clone(), client: OnceLock::new() };
+        let client = build(builder(options)?.read_timeout(options.read_timeout))?;
+        Ok(Self { client, writer: Arc::new(writer) })
     }
 
     /// Opens an object: sends `get` as `Range` and `If-Match` along with `headers`, and checks the answer against it.
@@ -230,15 +220,46 @@ impl HttpClient {
         if !response.status().is_success() {
             return Err(refusal(url, &headers, response.status(), response).await);
         }
-        let mut stream = response.bytes_stream();
-        let mut body = Vec::new();
-        while let Some(item) = stream.next().await {
-            body.extend_from_slice(&item.map_err(|error| transport(&location, "the connection broke", error))?);
-            if body.len() > limit {
-                return Err(Error::Protocol { location, what: format!("the answer is longer than {limit} bytes") });
+        small_body(response, &location, limit).await
+    }
+
+    /// Sends a request with `body`, which may be empty, and reads its small answer whole: for what changes something on the
+    /// server. Gives the answer's headers and body. No redirect is followed: a body, and what is to be done with it, is meant
+    /// for one host.
+    ///
+    /// It may take [`HttpOptions::read_timeout`], what the body takes at 32 KiB a second, and `work`: the time that the server
+    /// may need beside that.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpClient::read`], with a limit of 64 KiB. A redirect is [`Error::Status`].
+    pub async fn write(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        work: Duration,
+    ) -> Result<(HeaderMap, Bytes), Error> {
+        let location = redacted(url);
+        let Writer { options, client } = &*self.writer;
+        let client = match client.get() {
+            Some(client) => client,
+            None => {
+                let made = build(builder(options)?)?;
+                client.get_or_init(|| made)
             }
+        };
+        let time = options.read_timeout + work + Duration::from_secs(body.len() as u64 / SLOWEST_UPLOAD);
+        let request = client.request(method, url.clone()).headers(headers.clone()).timeout(time);
+        // Without a Content-Length some servers refuse requests that may have a body (RFC 9112, section 6.3).
+        let request = if body.is_empty() { request.header(CONTENT_LENGTH, 0) } else { request.body(body) };
+        let mut response = request.send().await.map_err(|error| unanswered(&location, error))?;
+        if !response.status().is_success() {
+            return Err(refusal(url, &headers, response.status(), response).await);
         }
-        Ok(body.into())
+        let found = std::mem::take(response.headers_mut());
+        Ok((found, small_body(response, &location, SMALL_ANSWER).await?))
     }
 
     /// Sends `headers` along as long as no redirect leads to another host, and `conditions` in any case. The answer has
@@ -255,14 +276,7 @@ impl HttpClient {
         for _ in 0..=REDIRECTS {
             let request = self.client.request(method.clone(), url.clone());
             let request = request.headers(headers.clone()).headers(conditions.clone());
-            let response = request.send().await.map_err(|error| {
-                let what = match () {
-                    () if error.is_connect() => "cannot connect",
-                    () if error.is_timeout() => "no answer in time",
-                    () => "the request failed",
-                };
-                transport(location, what, error)
-            })?;
+            let response = request.send().await.map_err(|error| unanswered(location, error))?;
             let Some(next) = redirect(&url, &response) else { return Ok(response) };
             if next.origin() != url.origin() {
                 headers.clear();
@@ -271,6 +285,42 @@ impl HttpClient {
         }
         Err(Error::Protocol { location: location.to_owned(), what: format!("more than {REDIRECTS} redirects") })
     }
+}
+
+/// What the options say, but for the limit of a wait for bytes.
+fn builder(options: &HttpOptions) -> Result<reqwest::ClientBuilder, Error> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(options.connect_timeout)
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none());
+    for path in &options.root_certificates {
+        let failed = |source| Error::io("read certificates from", path, source);
+        let pem = std::fs::read(path).map_err(failed)?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, innermost(&error))))?;
+        if certificates.is_empty() {
+            return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it holds none in PEM form")));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder = match &options.proxy {
+        Proxy::System => builder,
+        Proxy::Direct => builder.no_proxy(),
+        Proxy::Url(url) => {
+            let unusable = |reason| Error::Url { url: redacted_text(url), reason };
+            if !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+                return Err(unusable("a proxy is http:// or https://".to_owned()));
+            }
+            let proxy = reqwest::Proxy::all(url).map_err(|error| unusable(innermost(&error.without_url())))?;
+            builder.proxy(proxy)
+        }
+    };
+    Ok(builder)
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+    builder.build().map_err(|error| transport("the HTTP client", "cannot be set up", error))
 }
 
 /// Where the answer leads on to (RFC 9110, section 15.4), if it leads to an HTTP or HTTPS URL.
@@ -296,6 +346,29 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// The body of an answer, if it is not too long.
+async fn small_body(response: reqwest::Response, location: &str, limit: usize) -> Result<Bytes, Error> {
+    let mut stream = response.bytes_stream();
+    let mut body = Vec::new();
+    while let Some(item) = stream.next().await {
+        body.extend_from_slice(&item.map_err(|error| transport(location, "the connection broke", error))?);
+        if body.len() > limit {
+            let what = format!("the answer is longer than {limit} bytes");
+            return Err(Error::Protocol { location: location.to_owned(), what });
+        }
+    }
+    Ok(body.into())
+}
+
+fn unanswered(location: &str, error: reqwest::Error) -> Error {
+    let what = match () {
+        () if error.is_connect() => "cannot connect",
+        () if error.is_timeout() => "no answer in time",
+        () => "the request failed",
+    };
+    transport(location, what, error)
 }
 
 fn transport(location: &str, what: &'static str, error: reqwest::Error) -> Error {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bulk_core::{Body, Digest, ETag, Get, HttpClient, Observer, RetryPolicy, Source};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use object_store::RetryConfig;
@@ -75,9 +76,9 @@ pub struct BucketOptions {
     pub requester_pays: bool,
     /// The connections. Default: [`HttpClient::new`]'s. The look-up of credentials has its own.
     pub client: Option<HttpClient>,
-    /// When to try again. Used by listings; downloads have their own.
+    /// When to try again. Used by listings and uploads; downloads have their own.
     pub retry: RetryPolicy,
-    /// Who is told of a listing's retries. Default nobody.
+    /// Who is told of the retries of listings and uploads. Default nobody.
     pub observer: Arc<dyn Observer>,
 }
 
@@ -95,7 +96,8 @@ impl Default for BucketOptions {
     }
 }
 
-/// A bucket: lists its objects, and is the source that fetches them.
+/// A bucket: lists its objects, and is the source that fetches them. [`compare_set`](crate::compare_set) and what it finds
+/// bring files to it.
 ///
 /// [`Body::digests`] are what S3 says of a whole object:
 /// - `x-amz-checksum-crc32`, `-crc32c`, `-crc64nvme` and `-sha256`, which are asked for with `x-amz-checksum-mode`, in
@@ -218,15 +220,17 @@ impl Bucket {
 
     /// The headers that sign a GET of `url`; none for an anonymous bucket.
     pub(crate) async fn sign(&self, url: &Url) -> Result<HeaderMap, bulk_core::Error> {
-        self.sign_with(Method::GET, url, HeaderMap::new()).await
+        self.sign_with(Method::GET, url, HeaderMap::new(), Bytes::new()).await
     }
 
-    /// `headers`, and those that sign them along with a request for `url`. SigV4 wants every `x-amz-` header signed.
-    async fn sign_with(
+    /// `headers`, and those that sign them and `body` along with a request for `url`. SigV4 wants every `x-amz-` header
+    /// signed.
+    pub(crate) async fn sign_with(
         &self,
         method: Method,
         url: &Url,
         mut headers: HeaderMap,
+        body: Bytes,
     ) -> Result<HeaderMap, bulk_core::Error> {
         if self.requester_pays {
             headers.insert(REQUEST_PAYER, REQUESTER);
@@ -250,7 +254,7 @@ impl Bucket {
         let mut request = http::Request::builder()
             .method(method)
             .uri(url.as_str())
-            .body(HttpRequestBody::empty())
+            .body(HttpRequestBody::from(body))
             .map_err(|error| denied(error.to_string()))?;
         *request.headers_mut() = headers;
         AwsAuthorizer::new(&credential, "s3", &self.region)
@@ -281,7 +285,8 @@ impl Source for Bucket {
 
     async fn get(&self, get: &Get) -> Result<Body, bulk_core::Error> {
         let url = self.url(&get.key, &[])?;
-        let headers = self.sign_with(Method::GET, &url, HeaderMap::from_iter([(CHECKSUM_MODE, ENABLED)])).await?;
+        let headers =
+            self.sign_with(Method::GET, &url, HeaderMap::from_iter([(CHECKSUM_MODE, ENABLED)]), Bytes::new()).await?;
         let (headers, mut body) = self.client.get(&url, headers, get).await?;
         body.digests.extend(self.digests_in(&headers, body.etag.as_ref()));
         Ok(body)
@@ -289,7 +294,8 @@ impl Source for Bucket {
 
     async fn digests(&self, key: &str, if_match: Option<&ETag>) -> Result<Vec<Digest>, bulk_core::Error> {
         let url = self.url(key, &[])?;
-        let headers = self.sign_with(Method::HEAD, &url, HeaderMap::from_iter([(CHECKSUM_MODE, ENABLED)])).await?;
+        let headers =
+            self.sign_with(Method::HEAD, &url, HeaderMap::from_iter([(CHECKSUM_MODE, ENABLED)]), Bytes::new()).await?;
         let headers = self.client.head(&url, headers, if_match).await?;
         let etag = headers.get(ETAG).and_then(|value| value.to_str().ok()).map(ETag::new);
         Ok(self.digests_in(&headers, etag.as_ref()))
@@ -335,7 +341,7 @@ fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// The MD5 that an ETag of 32 digits is.
-fn md5(etag: &str) -> Option<[u8; 16]> {
+pub(crate) fn md5(etag: &str) -> Option<[u8; 16]> {
     let digits: Option<Vec<u8>> = etag.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
     let bytes: Vec<u8> =
         digits.filter(|digits| digits.len() == 32)?.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();

@@ -100,6 +100,16 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// A file cannot be uploaded as it is.
+    #[error("cannot upload {}: {what}", path.display())]
+    Upload {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        what: String,
+        /// What the system says.
+        source: Option<std::io::Error>,
+    },
     /// No date has everything that is wanted.
     #[error("{}", no_snapshot(.passed_over))]
     NoSnapshot {

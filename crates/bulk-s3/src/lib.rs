@@ -32,6 +32,9 @@
 //! [`sync()`] fetches what [`diff_pages`] found, gives it to a [`Sink`] ([`FolderSink`], [`LinesSink`], or `TableSink` with
 //! feature `postgres`) and marks it known, in the same transaction where sink and store share a database.
 //!
+//! The other way, [`compare_set`] finds what a prefix lacks of a [`FileSet`], such as a folder of archives with their manifest,
+//! and [`SetPlan::upload`] brings it there, so that readers can tell a whole set.
+//!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
 
@@ -42,6 +45,7 @@ mod checkpoint;
 pub mod conformance;
 mod diff;
 mod error;
+mod file_set;
 mod filter;
 mod gauge;
 mod in_order;
@@ -61,6 +65,8 @@ mod snapshot;
 mod split_ranges;
 mod stretch_diff;
 mod sync;
+mod upload;
+mod upload_answer;
 mod versions;
 
 pub use batch::{Batch, ObjectRef};
@@ -68,6 +74,9 @@ pub use bucket::{Bucket, BucketOptions, Credentials};
 pub use checkpoint::{Checkpoint, Counts, Job};
 pub use diff::{Change, Compare, Diff, OutOfOrder, UnknownCompare, diff};
 pub use error::Error;
+pub use file_set::{
+    FileSet, FileSetManifest, ReadManifest, SetEvent, SetFile, SetOptions, SetPlan, Uploaded, compare_set,
+};
 pub use filter::{InvalidFilter, KeyFilter};
 pub use in_order::in_order;
 pub use inventory::{Inventory, InventoryOptions};

@@ -10,7 +10,8 @@
 //! Buckets are addressed path-style, `http://127.0.0.1:PORT/bucket/key`, and anonymously unless
 //! [`Builder::credentials`] is given. Spoken are ListObjectsV2, ListObjects, ListObjectVersions, HEAD, GET (one range,
 //! `If-Match`, `If-None-Match`, `If-Range`, `versionId`), and, where the server is [writable](Builder::writable), PUT and
-//! DELETE of whole objects. Everything else is answered with `501 NotImplemented`, never with a wrong guess.
+//! DELETE of whole objects and multipart uploads: created, fed with parts or with ranges of other objects, listed,
+//! completed and aborted. Metadata (`x-amz-meta-…`) is kept with objects in memory. Everything else is answered with `501 NotImplemented`, never with a wrong guess.
 //!
 //! ```
 //! use bulk_testkit::s3::{Fault, Rule, Server, Store};
@@ -33,6 +34,7 @@ mod handler;
 mod key_space;
 mod listing;
 mod made_up;
+mod multipart;
 mod object;
 mod quirk;
 mod range;

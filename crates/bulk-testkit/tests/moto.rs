@@ -326,3 +326,78 @@ fn what_is_no_python_with_moto_is_named() {
     let error = moto::Server::start_with("false".into()).expect_err("no moto");
     assert_eq!(error.to_string(), format!("moto does not start, try `python3 -m pip install 'moto[server]==5.2.5'`: "));
 }
+
+#[test]
+fn boto3_uploads_in_parts_and_copies_ranges() -> Result {
+    let server = s3::Server::builder()
+        .bucket("data", s3::Store::memory().with("old", s3::Object::repeating(6 << 20, b"abcdefg")))
+        .credentials("key", "secret")
+        .require_credentials(true)
+        .writable(true)
+        .start()?;
+    let script = r#"
+s3 = client(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+FIVE = 5 << 20
+name = {"Bucket": "data", "Key": "a b+é/&<>"}
+begun = s3.create_multipart_upload(Metadata={"sha256": "x"}, ContentType="text/plain", **name)
+other = s3.create_multipart_upload(Bucket="data", Key="another")
+ids = {"UploadId": begun["UploadId"]}
+def part(number, body, **more):
+    return {"PartNumber": number, "ETag": s3.upload_part(PartNumber=number, Body=body, **name, **(more or ids))["ETag"]}
+def copy(number, **more):
+    copied = s3.upload_part_copy(PartNumber=number, CopySource={"Bucket": "data", "Key": "old"}, **name, **ids, **more)
+    return {"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]}
+def complete(*parts):
+    return s3.complete_multipart_upload(MultipartUpload={"Parts": list(parts)}, **name, **ids)
+parts = [part(7, b"x" * FIVE), copy(8, CopySourceRange="bytes=3-%d" % (FIVE + 2)), part(9, b"end")]
+small, old = part(2, b"small"), s3.head_object(Bucket="data", Key="old")
+listed = s3.list_multipart_uploads(Bucket="data", MaxUploads=1)
+rest = s3.list_multipart_uploads(Bucket="data", KeyMarker=listed["NextKeyMarker"], UploadIdMarker=listed["NextUploadIdMarker"])
+refused = [
+    refusal(part, number=0, body=b""),
+    refusal(part, number=10001, body=b""),
+    refusal(part, number=1, body=b"", UploadId="absent"),
+    refusal(copy, number=1, CopySourceRange="bytes=0-%d" % (6 << 20)),
+    refusal(copy, number=1, CopySourceIfMatch="0"),
+]
+def not_complete(*parts):
+    try:
+        complete(*parts)
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+refused += [
+    not_complete(parts[1], parts[0]),
+    not_complete(parts[0], {"PartNumber": 8, "ETag": '"0"'}),
+    not_complete(small, parts[0]),
+    not_complete(),
+]
+done = complete(*parts)
+object = s3.get_object(**name)
+s3.abort_multipart_upload(Bucket="data", Key="another", UploadId=other["UploadId"])
+print(json.dumps({
+    "uploads": [[upload["Key"] for upload in page["Uploads"]] for page in (listed, rest)],
+    "truncated": [listed["IsTruncated"], rest["IsTruncated"]],
+    "refused": refused,
+    "etag": [done["ETag"][-3:], done["ETag"] == object["ETag"]],
+    "metadata": [object["Metadata"], object["ContentType"]],
+    "content": object["Body"].read() == b"x" * FIVE + (b"abcdefg" * FIVE)[3:FIVE + 3] + b"end",
+    "again": [not_complete(*parts), "Uploads" in s3.list_multipart_uploads(Bucket="data")],
+}))
+"#;
+    let printed = run(&python()?, script, &server.url(), "key", "secret")?;
+    let found: serde_json::Value = serde_json::from_str(&printed)?;
+    let expected = serde_json::json!({
+        "uploads": [["a b+é/&<>"], ["another"]],
+        "truncated": [true, false],
+        "refused": [
+            "InvalidArgument", "InvalidArgument", "NoSuchUpload", "InvalidArgument", "PreconditionFailed",
+            "InvalidPartOrder", "InvalidPart", "EntityTooSmall", "MalformedXML",
+        ],
+        "etag": ["-3\"", true],
+        "metadata": [{"sha256": "x"}, "text/plain"],
+        "content": true,
+        "again": ["NoSuchUpload", false],
+    });
+    assert_eq!(found, expected);
+    Ok(())
+}

@@ -73,13 +73,28 @@ impl SetManifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(cannot_read(&path)(error)),
         };
-        let bad = |reason| Error::Set { file: shown(&path), reason };
-        let manifest: SetManifest = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        Self::parse(&bytes, &shown(&path)).map(Some)
+    }
+
+    /// Reads the bytes of a manifest, which errors call `file`.
+    ///
+    /// # Errors
+    /// [`Error::Set`] where it is malformed or of another version.
+    pub fn parse(bytes: &[u8], file: &str) -> Result<SetManifest, Error> {
+        let bad = |reason| Error::Set { file: file.to_owned(), reason };
+        let manifest: SetManifest = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if manifest.format == FORMAT {
-            Ok(Some(manifest))
+            Ok(manifest)
         } else {
             Err(bad(format!("it is of version {}, and {FORMAT} is known", manifest.format)))
         }
+    }
+
+    /// Name, bytes and SHA-256 of each file that it names: the archives, then the bundles. A digest that is none is missing.
+    pub fn named(&self) -> impl Iterator<Item = (&str, u64, Option<[u8; 32]>)> {
+        let archives = self.archives.iter().map(|archive| (&archive.name, archive.bytes, &archive.sha256));
+        let bundles = self.bundles.iter().map(|bundle| (&bundle.name, bundle.bytes, &bundle.sha256));
+        archives.chain(bundles).map(|(name, bytes, sha256)| (name.as_str(), bytes, of_hexadecimal(sha256)))
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
@@ -88,6 +103,13 @@ impl SetManifest {
         bytes.push(b'\n');
         bytes
     }
+}
+
+fn of_hexadecimal(text: &str) -> Option<[u8; 32]> {
+    let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    let bytes =
+        digits.filter(|digits| digits.len() == 64)?.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect::<Vec<_>>();
+    bytes.try_into().ok()
 }
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::{DatabaseUrl, number, segment, time};
+use super::{BucketArguments, DatabaseUrl, number, segment, time};
 
 const SOURCE: &str = "Where items come from";
 const ARCHIVES: &str = "The archives";
+const UPLOAD: &str = "To a bucket";
 
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -26,6 +27,8 @@ Examples:
     ./changes | bulk export --ndjson - --out archives
   Files such as loose/opinions/scotus/1.json:
     bulk export --loose loose --out archives
+  To a bucket, too; what it has already is not sent again:
+    bulk export export.toml --db URL --out archives --to s3://bucket/archives
   Whether the archives are what they were when they were made:
     bulk export --verify --out archives
 
@@ -109,4 +112,11 @@ pub(crate) struct ExportArguments {
     /// known then: the next one reads all.
     #[arg(long, help_heading = ARCHIVES)]
     pub(crate) rebuild_index: bool,
+    /// Bring what is published to this prefix of a bucket, too, for readers there: s3://bucket/prefix. Only what it does not
+    /// have is uploaded, over --jobs connections, and what is gone is removed. Its manifest.json is removed before archives are
+    /// replaced, and written last.
+    #[arg(long, value_name = "S3-URL", conflicts_with_all = ["verify", "rebuild_index"], help_heading = UPLOAD)]
+    pub(crate) to: Option<String>,
+    #[command(flatten, next_help_heading = UPLOAD)]
+    pub(crate) bucket: BucketArguments,
 }

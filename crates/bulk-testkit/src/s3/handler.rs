@@ -32,6 +32,7 @@ use super::{
     checksum::Checksum,
     fault::{Asked, Effects, Faults, Instead},
     listing::{Kind, Query},
+    multipart::{self, Uploads},
     object::{Content, Object, whole_seconds},
     quirk::{Quirks, V2},
     range::{self, Ranged},
@@ -60,6 +61,7 @@ pub(super) struct Site {
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) store: Store,
+    pub(super) uploads: Uploads,
     /// Those of the server among them.
     pub(super) quirks: Quirks,
 }
@@ -91,6 +93,7 @@ pub(super) async fn handle(
         query: named.map_or_else(Vec::new, |target| target.query.clone()),
         range: text(&parts.headers, RANGE).map(str::to_owned),
         if_match: text(&parts.headers, IF_MATCH).map(str::to_owned),
+        copy_range: text(&parts.headers, HeaderName::from_static("x-amz-copy-source-range")).map(str::to_owned),
         status: None,
         bytes_sent: 0,
     };
@@ -180,6 +183,7 @@ impl Site {
         }
         let mut answer = match (&parts.method, target.key.as_deref()) {
             (&Method::HEAD, None) => Answer::empty(StatusCode::OK),
+            (&Method::GET, None) if target.param("uploads").is_some() => bucket.uploads.list(&target.bucket, target)?,
             (&Method::GET, None) => match Kind::of(target) {
                 Some(kind) => self.list(bucket, target, kind, effects, entry)?,
                 None => return Err(S3Error::not_implemented()),
@@ -195,6 +199,27 @@ impl Site {
                 self.check_writable()?;
                 store.remove(key).map_err(|error| S3Error::internal(&error))?;
                 Answer::empty(StatusCode::NO_CONTENT)
+            }
+            (&Method::POST, Some(key)) if target.param("uploads").is_some() => {
+                self.check_writable()?;
+                bucket.uploads.create(&target.bucket, key, Metadata::of_headers(&parts.headers))
+            }
+            (&Method::PUT, Some(key)) if target.param("uploadId").is_some() => {
+                self.check_writable()?;
+                self.put_part(bucket, key, target, &parts.headers, incoming, &payload).await?
+            }
+            (&Method::POST, Some(key)) if target.param("uploadId").is_some() => {
+                self.check_writable()?;
+                check_conditions(store, key, &parts.headers)?;
+                let request = receive(incoming, &payload).await?;
+                let request = String::from_utf8_lossy(&request);
+                let (object, answer) = bucket.uploads.complete(&target.bucket, key, target, &request)?;
+                store.put(key, object).map_err(|error| S3Error::internal(&error))?;
+                answer
+            }
+            (&Method::DELETE, Some(key)) if target.param("uploadId").is_some() => {
+                self.check_writable()?;
+                bucket.uploads.abort(key, target)?
             }
             (&Method::GET | &Method::HEAD | &Method::PUT | &Method::DELETE | &Method::POST, _) => {
                 return Err(S3Error::not_implemented());
@@ -226,6 +251,26 @@ impl Site {
         if self.writable { Ok(()) } else { Err(S3Error::access_denied()) }
     }
 
+    /// UploadPart, or UploadPartCopy if the request names a source.
+    async fn put_part(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        target: &Target,
+        headers: &HeaderMap,
+        incoming: Incoming,
+        payload: &Payload,
+    ) -> Result<Answer, S3Error> {
+        bucket.uploads.check(key, target)?;
+        let body = receive(incoming, payload).await?;
+        if let Some(bytes) = multipart::copied(self, headers)? {
+            return Ok(multipart::copy_answer(&bucket.uploads.put(key, target, bytes)?));
+        }
+        let mut answer = Answer::empty(StatusCode::OK);
+        answer.set(ETAG, &format!("\"{}\"", bucket.uploads.put(key, target, body.into())?));
+        Ok(answer)
+    }
+
     fn list(
         &self,
         bucket: &Bucket,
@@ -234,7 +279,7 @@ impl Site {
         effects: &Effects,
         entry: &Entry,
     ) -> Result<Answer, S3Error> {
-        let Bucket { store, quirks } = bucket;
+        let Bucket { store, quirks, uploads: _ } = bucket;
         let kind = match (kind, quirks.v2) {
             (Kind::V2, V2::NotImplemented) => return Err(S3Error::not_implemented()),
             (Kind::V2, V2::Refused) => {
@@ -311,7 +356,7 @@ fn get(
         (Found::Nothing, None) => return Err(S3Error::no_such_key(key)),
         (Found::Nothing, Some(id)) => return Err(S3Error::no_such_version(key, id)),
     };
-    let Object { meta, content, content_type, checksums, is_kms_encrypted } = object;
+    let Object { meta, content, content_type, metadata, checksums, is_kms_encrypted } = object;
     let last_modified = http_date(meta.last_modified);
     let mut answer = Answer::empty(StatusCode::OK);
     answer.set(ETAG, &format!("{}\"{}\"", if effects.weak_etag { "W/" } else { "" }, meta.etag));
@@ -319,6 +364,11 @@ fn get(
     answer.set(ACCEPT_RANGES, "bytes");
     if let Some(version) = version {
         answer.set(HeaderName::from_static("x-amz-version-id"), &version);
+    }
+    for (name, value) in metadata.iter() {
+        if let Ok(name) = HeaderName::try_from(name) {
+            answer.set(name, value);
+        }
     }
     if is_kms_encrypted {
         answer.set(HeaderName::from_static("x-amz-server-side-encryption"), "aws:kms");
@@ -381,17 +431,32 @@ fn set_checksums(answer: &mut Answer, checksums: &[(Checksum, Arc<str>)], wrong:
     }
 }
 
-async fn put(
-    store: &Store,
-    key: &str,
-    headers: &HeaderMap,
-    mut incoming: Incoming,
-    payload: &Payload,
-) -> Result<Answer, S3Error> {
-    let chunked = |name| text(headers, name).is_some_and(|value| value.contains("aws-chunked"));
-    if chunked(http::header::CONTENT_ENCODING) || headers.contains_key("x-amz-copy-source") {
-        return Err(S3Error::not_implemented());
+/// What S3 keeps of a request beside an object's bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Metadata {
+    content_type: Option<String>,
+    /// Names in small letters, with their `x-amz-meta-`.
+    pairs: Vec<(String, String)>,
+}
+
+impl Metadata {
+    fn of_headers(headers: &HeaderMap) -> Self {
+        let pairs = headers.iter().filter(|(name, _)| name.as_str().starts_with("x-amz-meta-"));
+        let pairs = pairs.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()));
+        Self { content_type: text(headers, CONTENT_TYPE).map(str::to_owned), pairs: pairs.collect() }
     }
+
+    pub(super) fn of(self, mut object: Object) -> Object {
+        if let Some(content_type) = &self.content_type {
+            object = object.content_type(content_type);
+        }
+        object.metadata = self.pairs.into();
+        object
+    }
+}
+
+/// The conditions of PUT and CompleteMultipartUpload.
+fn check_conditions(store: &Store, key: &str, headers: &HeaderMap) -> Result<(), S3Error> {
     let internal = |error| S3Error::internal(&error);
     if text(headers, IF_NONE_MATCH).is_some() && store.open(key).map_err(internal)?.into_object().is_some() {
         return Err(S3Error::precondition_failed("If-None-Match"));
@@ -402,34 +467,72 @@ async fn put(
             return Err(S3Error::precondition_failed("If-Match"));
         }
     }
-    let mut upload = store.upload(key).map_err(internal)?;
-    let (mut md5, mut sha256, mut size) = (Md5::new(), Sha256::new(), 0);
+    Ok(())
+}
+
+/// All bytes of a body.
+async fn receive(incoming: Incoming, payload: &Payload) -> Result<Vec<u8>, S3Error> {
+    let mut bytes = Vec::new();
+    read(incoming, payload, |chunk| {
+        bytes.extend_from_slice(chunk);
+        Ok(())
+    })
+    .await?;
+    Ok(bytes)
+}
+
+/// Hands out the bytes of a body as they come, and fails behind the last one if they are not what was signed.
+async fn read(
+    mut incoming: Incoming,
+    payload: &Payload,
+    mut take: impl FnMut(&[u8]) -> Result<(), S3Error>,
+) -> Result<(), S3Error> {
+    let mut sha256 = Sha256::new();
     while let Some(frame) = incoming.frame().await {
         let incomplete = |_| {
             let message = "You did not provide the number of bytes specified by the Content-Length HTTP header";
             S3Error::bad_request("IncompleteBody", message)
         };
         let Ok(chunk) = frame.map_err(incomplete)?.into_data() else { continue };
-        md5.update(&chunk);
         if matches!(payload, Payload::Sha256(_)) {
             sha256.update(&chunk);
         }
-        size += chunk.len() as u64;
-        store.blocking(|| upload.write_all(&chunk)).map_err(internal)?;
+        take(&chunk)?;
     }
     if matches!(payload, Payload::Sha256(signed) if *signed != hex(&sha256.finalize())) {
         let message = "The provided 'x-amz-content-sha256' header does not match what was computed.";
         return Err(S3Error::bad_request("XAmzContentSHA256Mismatch", message));
     }
+    Ok(())
+}
+
+async fn put(
+    store: &Store,
+    key: &str,
+    headers: &HeaderMap,
+    incoming: Incoming,
+    payload: &Payload,
+) -> Result<Answer, S3Error> {
+    let chunked = |name| text(headers, name).is_some_and(|value| value.contains("aws-chunked"));
+    if chunked(http::header::CONTENT_ENCODING) || headers.contains_key("x-amz-copy-source") {
+        return Err(S3Error::not_implemented());
+    }
+    let internal = |error| S3Error::internal(&error);
+    check_conditions(store, key, headers)?;
+    let mut upload = store.upload(key).map_err(internal)?;
+    let (mut md5, mut size) = (Md5::new(), 0);
+    read(incoming, payload, |chunk| {
+        md5.update(chunk);
+        size += chunk.len() as u64;
+        store.blocking(|| upload.write_all(chunk)).map_err(internal)
+    })
+    .await?;
     let etag = hex(&md5.finalize());
     match upload {
         Upload::Memory(bytes) => {
             let content = Content::Bytes(bytes.into());
-            let mut object = Object::with_content(size, etag.clone(), content).last_modified(Timestamp::now());
-            if let Some(content_type) = text(headers, CONTENT_TYPE) {
-                object = object.content_type(content_type);
-            }
-            store.put(key, object).map_err(internal)?;
+            let object = Object::with_content(size, etag.clone(), content).last_modified(Timestamp::now());
+            store.put(key, Metadata::of_headers(headers).of(object)).map_err(internal)?;
         }
         upload @ Upload::File { .. } => store.blocking(|| upload.persist()).map_err(internal)?,
     }
@@ -439,7 +542,7 @@ async fn put(
 }
 
 /// Whether a list of entity tags has this one, by strong comparison. S3 takes them with or without quotes.
-fn lists_etag(list: &str, etag: &str) -> bool {
+pub(super) fn lists_etag(list: &str, etag: &str) -> bool {
     list.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_matches('"') == etag)
 }
 
@@ -447,6 +550,6 @@ fn http_date(at: Timestamp) -> String {
     whole_seconds(at).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -30,6 +30,8 @@ pub struct Object {
     pub(super) meta: Meta,
     pub(super) content: Content,
     pub(super) content_type: Arc<str>,
+    /// The headers `x-amz-meta-…` that it came with.
+    pub(super) metadata: Arc<[(String, String)]>,
     /// As their headers have them.
     pub(super) checksums: Vec<(Checksum, Arc<str>)>,
     pub(super) is_kms_encrypted: bool,
@@ -200,6 +202,7 @@ impl Object {
             meta: Meta { size, etag: etag.into(), last_modified: default_last_modified() },
             content,
             content_type: "binary/octet-stream".into(),
+            metadata: Arc::default(),
             checksums: Vec::new(),
             is_kms_encrypted: false,
         }

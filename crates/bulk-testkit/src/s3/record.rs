@@ -35,6 +35,8 @@ pub struct RequestRecord {
     pub range: Option<String>,
     /// The `If-Match` header as sent.
     pub if_match: Option<String>,
+    /// The `x-amz-copy-source-range` header as sent.
+    pub copy_range: Option<String>,
     /// The status answered, `None` until then.
     pub status: Option<u16>,
     /// How many bytes of the body have been handed to the connection: at least as many as the client has received.
@@ -62,9 +64,9 @@ pub struct Counts {
     pub get: u64,
     /// HEADs of objects.
     pub head: u64,
-    /// PUTs of objects.
+    /// PUTs of objects, and of parts of them.
     pub put: u64,
-    /// DELETEs of objects.
+    /// DELETEs of objects, and of uploads under way.
     pub delete: u64,
     /// All other requests.
     pub other: u64,

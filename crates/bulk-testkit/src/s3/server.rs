@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     Counts, Error, FaultHandle, Object, Quirk, RequestRecord, Rule, Store,
     handler::{Bucket, Connection, Site, handle},
+    multipart::Uploads,
     quirk::Quirks,
     record::{CountedIn, Log},
     sigv4::Credentials,
@@ -89,7 +90,7 @@ impl Builder {
         self
     }
 
-    /// Whether PUT and DELETE are allowed. By default they are denied.
+    /// Whether PUT, POST and DELETE are allowed. By default they are denied.
     pub fn writable(mut self, writable: bool) -> Self {
         self.writable = writable;
         self
@@ -120,7 +121,7 @@ impl Builder {
             store.prepare()?;
             let mut quirks = Quirks::default();
             self.quirks.iter().chain(&store.quirks).for_each(|quirk| quirks.add(quirk.clone()));
-            buckets.insert(name, Bucket { store, quirks });
+            buckets.insert(name, Bucket { store, uploads: Uploads::default(), quirks });
         }
         let session_token = self.session_token;
         let site = Arc::new(Site {
@@ -209,6 +210,16 @@ impl Server {
         let mut bytes = Vec::new();
         object.write_to(&mut bytes).map_err(failed)?;
         Ok(Some(bytes.into()))
+    }
+
+    /// Key and id of the multipart uploads of a bucket that are neither complete nor aborted, in the order of the keys.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such bucket.
+    pub fn uploads(&self, bucket: &str) -> Result<Vec<(String, String)>, Error> {
+        let found = self.site.buckets.get(bucket).map(|bucket| bucket.uploads.names());
+        found.ok_or_else(|| Error::NoSuchBucket { bucket: bucket.to_owned() })
     }
 
     /// Obeys this rule from the next request on, after all rules given before.

@@ -1,0 +1,90 @@
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::{
+    files::{ALL, ARCHIVE, INDEX, INFO, MANIFEST, cannot_read, digest, shown},
+    manifest::SetManifest,
+    options::ExportOptions,
+    set::each_file,
+};
+use crate::Error;
+
+/// What stands in a folder of a published set, for whoever takes it elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SetFiles {
+    /// The bytes of its `manifest.json`.
+    pub manifest: Vec<u8>,
+    /// All other files: archives, their indexes, each type's `all.tar` and `info.json`. With them a folder can be restored:
+    /// [`rebuild_indexes`](crate::rebuild_indexes) makes what is known of the set.
+    pub files: Vec<SetPath>,
+}
+
+/// A file of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SetPath {
+    /// Its path below the folder, with `/`.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its SHA-256: as the manifest has it, or for a file that it does not name, of what was read.
+    pub sha256: [u8; 32],
+}
+
+impl SetFiles {
+    /// Finds the files of a set. Indexes and each `info.json` are read for their digests; of the options `stop` counts.
+    /// Nothing keeps a run from publishing another set meanwhile, but an [`ExportSet`](crate::ExportSet) that is held.
+    ///
+    /// # Errors
+    /// [`Error::Set`] if the folder has no manifest, as before the first run, or a damaged one; [`Error::Io`] for files;
+    /// [`Error::Stopped`].
+    pub fn find(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<SetFiles, Error> {
+        let folder = folder.as_ref();
+        let path = folder.join(MANIFEST);
+        let bytes = fs::read(&path).map_err(cannot_read(&path))?;
+        let manifest = SetManifest::parse(&bytes, &shown(&path))?;
+        let mut found = SetFiles { manifest: bytes, files: Vec::new() };
+        for (name, bytes, sha256) in manifest.named() {
+            let bad = || Error::Set { file: shown(&path), reason: format!("the digest of {name} is none") };
+            found.files.push(SetPath { name: name.to_owned(), bytes, sha256: sha256.ok_or_else(bad)? });
+        }
+        let mut read: Vec<String> =
+            manifest.archives.iter().map(|archive| format!("{}{INDEX}", archive.name)).collect();
+        let mut kinds = BTreeSet::new();
+        each_file(folder, |kind, name| {
+            if name == INFO {
+                kinds.insert(kind.to_owned());
+            }
+        })?;
+        read.extend(kinds.iter().map(|kind| format!("{kind}/{INFO}")));
+        for name in read {
+            let (bytes, sha256) = digest(&folder.join(&name), options)?;
+            found.files.push(SetPath { name, bytes, sha256 });
+        }
+        Ok(found)
+    }
+
+    /// Whether a path is one that a file of a set could have, but for its manifest.
+    pub fn is_name(name: &str) -> bool {
+        let Some((kind, file)) = name.split_once('/') else { return false };
+        let archive = file.strip_suffix(INDEX).unwrap_or(file);
+        let is_archive = archive.strip_suffix(ARCHIVE).is_some_and(|group| !group.is_empty());
+        !kind.is_empty() && !name.starts_with('.') && !file.contains('/') && (is_archive || matches!(file, INFO | ALL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SetFiles;
+
+    #[test]
+    fn names_are_of_a_set_or_not() {
+        for name in ["a/b.tar.gz", "a/b.tar.gz.idx", "a/info.json", "a/all.tar", "a%2Fb/%2E.tar.gz"] {
+            assert!(SetFiles::is_name(name), "{name}");
+        }
+        let others = ["b.tar.gz", "/b.tar.gz", "a/", "a/.tar.gz", "a/b/c.tar.gz", "a/b.tar", "a/b.idx", ".a/b.tar.gz"];
+        for name in others.into_iter().chain(["manifest.json", "a/manifest.json", "info.json", ""]) {
+            assert!(!SetFiles::is_name(name), "{name}");
+        }
+    }
+}

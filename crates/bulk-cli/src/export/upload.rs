@@ -1,0 +1,171 @@
+//! The published set on its way to a bucket.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulk_archive::{SetFiles, SetManifest};
+use bulk_s3::{Bucket, FileSet, FileSetManifest, SetEvent, SetFile, SetOptions, SetPlan, Uploaded, compare_set};
+use serde_json::json;
+
+use super::Job;
+use crate::arguments::ExportArguments;
+use crate::exit::{Exit, Failure};
+use crate::report::{Chain, Report, size};
+use crate::source::Place;
+
+const MANIFEST: &str = "manifest.json";
+
+/// Where the set is to be, too.
+pub(super) struct Target {
+    bucket: Bucket,
+    /// Empty, or with a slash at its end.
+    prefix: String,
+}
+
+impl Target {
+    pub(super) fn open(to: &str, arguments: &ExportArguments, report: &Report) -> Result<Self, Failure> {
+        let wrong = || Failure::usage(format!("--to {to}: archives go to s3://bucket/prefix"));
+        if !to.starts_with("s3://") {
+            return Err(wrong());
+        }
+        let Place::Bucket { bucket, mut prefix } = Place::open(to, &arguments.bucket, report)? else {
+            return Err(wrong());
+        };
+        if !prefix.is_empty() && !prefix.ends_with('/') {
+            prefix.push('/');
+        }
+        Ok(Self { bucket: *bucket, prefix })
+    }
+
+    fn location(&self) -> String {
+        format!("s3://{}/{}", self.bucket.name(), self.prefix)
+    }
+
+    /// Brings what the folder has to the bucket. Nobody publishes another set there meanwhile.
+    pub(super) fn upload(&self, job: &Job) -> Result<(), Failure> {
+        let started = Instant::now();
+        let report = &job.report;
+        let uploaded = self.compare(job).and_then(|plan| {
+            let (files, removals) = (plan.uploads().len(), plan.removals().len());
+            let bytes: u64 = plan.uploads().map(|file| file.size).sum();
+            let text = format!("{files} files are to be uploaded ({}), {removals} to be removed", size(bytes));
+            report.minor_event("compared", &text, json!({"files": files, "bytes": bytes, "removed": removals}));
+            Ok(job.wait(plan.upload())??)
+        });
+        match uploaded {
+            Ok(uploaded) => {
+                self.say(&uploaded, started.elapsed(), report);
+                Ok(())
+            }
+            Err(failure) => {
+                let out = job.out.display();
+                report.note(format!(
+                    "the archives are published in {out}; the same command again brings to {} what is missing there",
+                    self.location()
+                ));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Says what an upload of what the folder has now would do.
+    pub(super) fn plan(&self, job: &Job) -> Result<(), Failure> {
+        let location = self.location();
+        if !job.out.join(MANIFEST).exists() {
+            let text = format!("upload to {location} what is made: there is nothing yet");
+            job.report.planned(&text, json!({"to": location}));
+            return Ok(());
+        }
+        let plan = self.compare(job)?;
+        for file in plan.uploads() {
+            let text = format!("upload {} ({})", file.name, size(file.size));
+            job.report.planned(&text, json!({"upload": file.name, "bytes": file.size}));
+        }
+        for name in plan.removals() {
+            job.report.planned(&format!("remove {name}"), json!({"remove": name}));
+        }
+        let text = match plan.is_done() {
+            true => format!("{location} has what the folder has now"),
+            false => format!("upload to {location} what the folder has now, and what is made"),
+        };
+        job.report.planned(&text, json!({"to": location}));
+        Ok(())
+    }
+
+    fn compare(&self, job: &Job) -> Result<SetPlan, Failure> {
+        let found = SetFiles::find(&job.out, &job.options())?;
+        let files = found.files.into_iter().map(|path| {
+            let mut file = SetFile::new(&path.name, job.out.join(&path.name), path.bytes, path.sha256);
+            file.content_type = content_type(&path.name).map(str::to_owned);
+            file.stands_alone = path.name.ends_with("/info.json");
+            file
+        });
+        let mut manifest = FileSetManifest::new(MANIFEST, found.manifest);
+        manifest.content_type = content_type(MANIFEST).map(str::to_owned);
+        let mut set = FileSet::new(&self.prefix, files.collect(), manifest);
+        set.is_own = Arc::new(SetFiles::is_name);
+        let mut options = SetOptions::default();
+        options.concurrency = job.connections;
+        let report = job.report.clone();
+        options.observer = Arc::new(move |event: &SetEvent<'_>| hear(event, &report));
+        let read_manifest = |bytes: &[u8]| {
+            let manifest = SetManifest::parse(bytes, MANIFEST).ok()?;
+            Some(manifest.named().filter_map(|(name, _, sha256)| Some((name.to_owned(), sha256?))).collect())
+        };
+        Ok(job.wait(compare_set(&self.bucket, set, options, &read_manifest))??)
+    }
+
+    fn say(&self, uploaded: &Uploaded, elapsed: Duration, report: &Report) {
+        let Uploaded { files, bytes, kept, removed, aborted, .. } = *uploaded;
+        let (location, seconds) = (self.location(), elapsed.as_secs_f64());
+        let changes = match (files, removed) {
+            (0, 0) => "nothing was missing".to_owned(),
+            _ => format!("{files} files uploaded ({}), {removed} removed", size(bytes)),
+        };
+        let text = format!("{location}: {changes}; {kept} were there; {seconds:.1} s");
+        let fields = json!({
+            "to": location, "files": files, "bytes": bytes, "kept": kept, "removed": removed, "aborted": aborted,
+            "seconds": seconds,
+        });
+        report.event("uploaded", &text, fields);
+    }
+}
+
+fn hear(event: &SetEvent<'_>, report: &Report) {
+    match event {
+        SetEvent::Aborted { uploads } => {
+            report.note(format!("{uploads} uploads that an earlier run had not finished are aborted"));
+        }
+        SetEvent::NotAborted { error } => report.detail(format!(
+            "whether uploads were left unfinished is not known ({}); a rule of the bucket's lifecycle can abort such",
+            Chain(*error)
+        )),
+        SetEvent::Unpublished => report.detail("the bucket's manifest is removed, until all is there"),
+        SetEvent::Put { file } => {
+            let text = format!("{}: uploaded ({})", file.name, size(file.size));
+            report.minor_event("put", &text, json!({"file": file.name, "bytes": file.size}));
+        }
+        SetEvent::Published => report.detail("the bucket has the new manifest"),
+        SetEvent::Removed { name } => {
+            report.minor_event("removed", &format!("{name}: removed"), json!({"file": name}));
+        }
+        _ => {}
+    }
+}
+
+fn content_type(name: &str) -> Option<&'static str> {
+    match name.rsplit_once('.')?.1 {
+        "gz" => Some("application/gzip"),
+        "json" => Some("application/json"),
+        "tar" => Some("application/x-tar"),
+        _ => None,
+    }
+}
+
+/// The exit status of an export that is published, and then uploaded.
+pub(super) fn upload(job: &Job, exit: Exit) -> Result<Exit, Failure> {
+    if let Some(target) = &job.target {
+        target.upload(job)?;
+    }
+    Ok(exit)
+}

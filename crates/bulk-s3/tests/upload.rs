@@ -1,0 +1,342 @@
+//! Sets of files, brought to a bucket: of our own server, and of moto.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulk_core::{Algorithm, Digest, HttpClient, RetryPolicy};
+use bulk_s3::{
+    Bucket, BucketOptions, Credentials, Error, FileSet, FileSetManifest, SetEvent, SetFile, SetOptions, SetPlan,
+    Uploaded, compare_set,
+};
+use bulk_testkit::moto;
+use bulk_testkit::s3::{Fault, RequestRecord, Rule, Server, Store};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::{HeaderMap, Method};
+
+const MIB: usize = 1 << 20;
+
+fn bucket(endpoint: &str) -> Bucket {
+    let mut options = BucketOptions::default();
+    options.endpoint = Some(endpoint.to_owned());
+    options.credentials =
+        Credentials::Static { key_id: "testing".to_owned(), secret: "testing".to_owned(), token: None };
+    options.retry = RetryPolicy::default();
+    options.retry.initial = Duration::ZERO;
+    options.retry.attempts = 3;
+    Bucket::new("data", options).unwrap()
+}
+
+/// Verifies signatures, those of bodies among them.
+fn server(store: Store, is_signed: bool) -> Server {
+    let builder = Server::builder().bucket("data", store).credentials("testing", "testing");
+    builder.require_credentials(is_signed).writable(true).start().unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    match Digest::of(Algorithm::Sha256, bytes) {
+        Digest::Sha256(digest) => digest,
+        other => panic!("{other}"),
+    }
+}
+
+fn noise(len: usize, seed: u32) -> Vec<u8> {
+    (0..len as u32).map(|at| (at.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files<const N: usize>(files: [(&str, Vec<u8>); N]) -> Files {
+    files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+/// A manifest has a line for each file but those called `…info`: digest and name.
+fn manifest(files: &Files) -> Vec<u8> {
+    let named = files.iter().filter(|(name, _)| !name.ends_with("info"));
+    named.map(|(name, bytes)| format!("{} {name}\n", Digest::of(Algorithm::Sha256, bytes))).collect::<String>().into()
+}
+
+fn read_manifest(bytes: &[u8]) -> Option<Vec<(String, [u8; 32])>> {
+    let lines = std::str::from_utf8(bytes).ok()?.lines();
+    let read = lines.map(|line| {
+        let (digest, name) = line.split_once(' ')?;
+        match digest.parse() {
+            Ok(Digest::Sha256(digest)) => Some((name.to_owned(), digest)),
+            _ => None,
+        }
+    });
+    read.collect()
+}
+
+/// Writes the files into a folder, as a set below `exports/`.
+fn set(folder: &Path, files: &Files) -> FileSet {
+    let listed = files.iter().map(|(name, bytes)| {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let mut file = SetFile::new(name, path, bytes.len() as u64, sha256(bytes));
+        file.content_type = Some("application/gzip".to_owned());
+        file.stands_alone = name == "a/info";
+        file
+    });
+    let mut set = FileSet::new("exports/", listed.collect(), FileSetManifest::new("manifest", manifest(files)));
+    set.is_own = Arc::new(|name| name.starts_with("a/"));
+    set
+}
+
+fn options(seen: &Heard) -> SetOptions {
+    let mut options = SetOptions::default();
+    options.part_size = 5 * MIB as u64;
+    let seen = Arc::clone(seen);
+    options.observer = Arc::new(move |event: &SetEvent<'_>| {
+        let text = match event {
+            SetEvent::Put { file } => format!("put {}", file.name),
+            SetEvent::Removed { name } => format!("removed {name}"),
+            SetEvent::Aborted { uploads } => format!("aborted {uploads}"),
+            SetEvent::NotAborted { .. } => "not aborted".to_owned(),
+            SetEvent::Unpublished => "unpublished".to_owned(),
+            SetEvent::Published => "published".to_owned(),
+            other => format!("{other:?}"),
+        };
+        seen.lock().unwrap().push(text);
+    });
+    options
+}
+
+type Heard = Arc<Mutex<Vec<String>>>;
+
+async fn compare(bucket: &Bucket, folder: &Path, files: &Files) -> (SetPlan, Heard) {
+    compare_with(bucket, folder, files, 4).await
+}
+
+async fn compare_with(bucket: &Bucket, folder: &Path, files: &Files, concurrency: usize) -> (SetPlan, Heard) {
+    let seen = Arc::default();
+    let mut options = options(&seen);
+    options.concurrency = concurrency;
+    let plan = compare_set(bucket, set(folder, files), options, &read_manifest).await.unwrap();
+    (plan, seen)
+}
+
+/// Uploads the set; gives what was done, and what was heard, of puts in the order of names.
+async fn upload(bucket: &Bucket, folder: &Path, files: &Files) -> (Uploaded, Vec<String>) {
+    let (plan, seen) = compare(bucket, folder, files).await;
+    let done = plan.upload().await.unwrap();
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    let first = seen.iter().position(|event| event.starts_with("put")).unwrap_or(0);
+    let last = seen.iter().rposition(|event| event.starts_with("put")).map_or(first, |at| at + 1);
+    seen[first..last].sort();
+    (done, seen)
+}
+
+fn uploaded(files: u64, bytes: usize, kept: u64, removed: u64) -> (u64, u64, u64, u64) {
+    (files, bytes as u64, kept, removed)
+}
+
+fn figures(done: &Uploaded) -> (u64, u64, u64, u64) {
+    (done.files, done.bytes, done.kept, done.removed)
+}
+
+async fn content(bucket: &Bucket) -> Files {
+    use bulk_core::{Get, Source};
+    let objects: Vec<_> = bucket.list("").try_collect().await.unwrap();
+    let mut content = Files::new();
+    for object in objects {
+        let body = bucket.get(&Get::new(&object.key)).await.unwrap();
+        let chunks: Vec<Bytes> = body.bytes.try_collect().await.unwrap();
+        content.insert(object.key, chunks.concat());
+    }
+    content
+}
+
+/// What a bucket has that has the set and these.
+fn with(files: &Files, others: &[(&str, &[u8])]) -> Files {
+    let own = files.iter().map(|(name, bytes)| (format!("exports/{name}"), bytes.clone()));
+    let others = others.iter().map(|(key, bytes)| ((*key).to_owned(), bytes.to_vec()));
+    let manifest = ("exports/manifest".to_owned(), manifest(files));
+    own.chain([manifest]).chain(others).collect()
+}
+
+const FOREIGN: [(&str, &[u8]); 2] = [("exports/a/foreign", b"foreign"), ("exports/zoo", b"zoo")];
+
+/// A set that grows, changes and shrinks, with objects beside it that are not of it.
+async fn check_editions(bucket: &Bucket) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let first = files([
+        ("a/large", noise(12 * MIB + 7, 1)),
+        ("a/exact", noise(5 * MIB, 2)),
+        ("a/empty", Vec::new()),
+        ("a/odd & <name>+%25é", b"odd".to_vec()),
+        ("a/info", b"first".to_vec()),
+    ]);
+    let (done, seen) = upload(bucket, folder, &first).await;
+    assert_eq!(figures(&done), uploaded(5, 17 * MIB + 15, 0, 0));
+    let puts = ["put a/empty", "put a/exact", "put a/info", "put a/large", "put a/odd & <name>+%25é", "published"];
+    assert_eq!(seen, puts);
+    assert_eq!(content(bucket).await, with(&first, &FOREIGN));
+
+    // The same again.
+    let (plan, _) = compare(bucket, folder, &first).await;
+    assert!(plan.is_done() && plan.uploads().len() == 0 && plan.removals().is_empty() && !plan.unpublishes());
+    let (done, seen) = upload(bucket, folder, &first).await;
+    assert_eq!((figures(&done), seen), (uploaded(0, 0, 5, 0), vec![]));
+
+    // Some are replaced, of the same size, too, or go; one comes.
+    let mut second = first.clone();
+    second.insert("a/large".to_owned(), noise(12 * MIB + 7, 3));
+    second.insert("a/info".to_owned(), b"other".to_vec());
+    second.insert("a/new".to_owned(), b"new".to_vec());
+    second.remove("a/exact");
+    let (plan, _) = compare(bucket, folder, &second).await;
+    assert_eq!(plan.uploads().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["a/large", "a/info", "a/new"]);
+    assert_eq!((plan.removals(), plan.unpublishes()), (&["a/exact".to_owned()][..], true));
+    let (done, seen) = upload(bucket, folder, &second).await;
+    assert_eq!(figures(&done), uploaded(3, 12 * MIB + 15, 2, 1));
+    let events = ["unpublished", "put a/info", "put a/large", "put a/new", "published", "removed a/exact"];
+    assert_eq!(seen, events);
+    assert_eq!(content(bucket).await, with(&second, &FOREIGN));
+
+    // What says nothing of the others is replaced beside the manifest.
+    second.insert("a/info".to_owned(), b"third".to_vec());
+    let (done, seen) = upload(bucket, folder, &second).await;
+    assert_eq!((figures(&done), seen), (uploaded(1, 5, 4, 0), vec!["put a/info".to_owned()]));
+    assert_eq!(content(bucket).await, with(&second, &FOREIGN));
+
+    // What only comes leaves the manifest where it is until it is replaced.
+    let mut third = second.clone();
+    third.insert("a/newer".to_owned(), b"newer".to_vec());
+    let (done, seen) = upload(bucket, folder, &third).await;
+    assert_eq!((figures(&done), seen), (uploaded(1, 5, 5, 0), vec!["put a/newer".to_owned(), "published".to_owned()]));
+    assert_eq!(content(bucket).await, with(&third, &FOREIGN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_has_what_the_set_has() {
+    let server = server(FOREIGN.into_iter().collect(), true);
+    check_editions(&bucket(&server.url())).await;
+    assert_eq!(server.uploads("data").unwrap(), []);
+    let asked = |method: Method, query: &str| {
+        let is = |record: &RequestRecord| record.method == method && record.param(query).is_some();
+        server.requests().iter().filter(|record| is(record)).count()
+    };
+    // Two uploads in three parts each.
+    assert_eq!((asked(Method::POST, "uploads"), asked(Method::PUT, "partNumber")), (2, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_moto_has_what_the_set_has() {
+    let server = tokio::task::spawn_blocking(|| {
+        let server = moto::Server::start().unwrap();
+        server.create_bucket("data").unwrap();
+        FOREIGN.iter().for_each(|(key, bytes)| server.put("data", key, bytes).unwrap());
+        server
+    });
+    let server = server.await.unwrap();
+    check_editions(&bucket(&server.url())).await;
+}
+
+fn three() -> Files {
+    files([("a/1", noise(11 * MIB, 1)), ("a/2", noise(100, 2)), ("a/3", noise(101, 3)), ("a/info", b"1".to_vec())])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_short_goes_on_with_what_is_missing() {
+    let (server, folder) = (server(Store::memory(), false), tempfile::tempdir().unwrap());
+    let (bucket, folder) = (bucket(&server.url()), folder.path());
+    let first = three();
+    upload(&bucket, folder, &first).await;
+    let mut second = first.clone();
+    second.insert("a/1".to_owned(), noise(11 * MIB, 4));
+    second.insert("a/2".to_owned(), noise(100, 5));
+    second.insert("a/3".to_owned(), noise(101, 6));
+    let denied = || Fault::Status { code: 403, error: "AccessDenied".to_owned(), retry_after: None };
+    let completion = Rule::new(denied()).key("exports/a/1").method(Method::POST).nth(2);
+    let last = Rule::new(denied()).key("exports/a/2").method(Method::PUT);
+    for (rule, heard) in [(completion, &["unpublished"][..]), (last, &["put a/1", "put a/3"])] {
+        let rule = server.fault(rule);
+        // One by one, so that it is known what was done before.
+        let (plan, seen) = compare_with(&bucket, folder, &second, 1).await;
+        let error = plan.upload().await.unwrap_err();
+        assert!(error.is_denied(), "{error}");
+        assert_eq!(
+            (rule.hits(), seen.lock().unwrap().as_slice()),
+            (1, heard.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice())
+        );
+        assert_eq!((server.get("data", "exports/manifest").unwrap(), server.uploads("data").unwrap()), (None, vec![]));
+        server.clear_faults();
+    }
+
+    // Another one was killed that had begun two uploads, and somebody has one that is none of the set's.
+    let client = HttpClient::new().unwrap();
+    for key in ["exports/a/1", "exports/a/gone", "exports/other"] {
+        let url = format!("{}?uploads=", server.object_url("data", key)).parse().unwrap();
+        client.write(Method::POST, &url, HeaderMap::new(), Bytes::new(), Duration::ZERO).await.unwrap();
+    }
+    assert_eq!(server.uploads("data").unwrap().len(), 3);
+    let (done, seen) = upload(&bucket, folder, &second).await;
+    assert_eq!((figures(&done), done.aborted), (uploaded(1, 100, 3, 0), 2));
+    assert_eq!(seen, ["aborted 2", "put a/2", "published"]);
+    assert_eq!(
+        server.uploads("data").unwrap().iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+        ["exports/other"]
+    );
+    assert_eq!(content(&bucket).await, with(&second, &[]));
+    assert!(compare(&bucket, folder, &second).await.0.is_done());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_damaged_or_gone_costs_no_upload() {
+    let (server, folder) = (server(Store::memory(), true), tempfile::tempdir().unwrap());
+    let (bucket, folder) = (bucket(&server.url()), folder.path());
+    let files = three();
+    upload(&bucket, folder, &files).await;
+    for damaged in [Some("no manifest"), None] {
+        match damaged {
+            Some(text) => server.put("data", "exports/manifest", text).unwrap(),
+            None => server.remove("data", "exports/manifest").unwrap(),
+        }
+        let (done, seen) = upload(&bucket, folder, &files).await;
+        assert_eq!((figures(&done), seen), (uploaded(0, 0, 4, 0), vec!["published".to_owned()]));
+        assert_eq!(content(&bucket).await, with(&files, &[]));
+    }
+    // Whoever put these has not said what they are: the ETag says it of the small one.
+    for name in ["a/1", "a/2"] {
+        server.put("data", &format!("exports/{name}"), files[name].clone()).unwrap();
+    }
+    server.remove("data", "exports/manifest").unwrap();
+    let (plan, _) = compare(&bucket, folder, &files).await;
+    assert_eq!(plan.uploads().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["a/1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_has_changed_is_not_uploaded() {
+    for changed in [noise(11 * MIB, 9), noise(11 * MIB - 1, 1), noise(MIB, 1)] {
+        let (server, folder) = (server(Store::memory(), true), tempfile::tempdir().unwrap());
+        let (bucket, folder) = (bucket(&server.url()), folder.path());
+        let (plan, _) = compare(&bucket, folder, &three()).await;
+        fs::write(folder.join("a/1"), changed).unwrap();
+        let error = plan.upload().await.unwrap_err();
+        assert!(matches!(&error, Error::Upload { path, source: None, .. } if path.ends_with("a/1")), "{error:?}");
+        assert!(error.to_string().ends_with("a/1: it is not what the manifest says"), "{error}");
+        for key in ["exports/a/1", "exports/manifest"] {
+            assert_eq!(server.get("data", key).unwrap(), None);
+        }
+        assert_eq!(server.uploads("data").unwrap(), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_made_again_and_what_was_done_is_not_done_twice() {
+    let (server, folder) = (server(Store::memory(), true), tempfile::tempdir().unwrap());
+    let files = three();
+    let busy = server.fault(Rule::new(Fault::slow_down()).method(Method::PUT).first(2));
+    // The object is put together, and nobody hears of it.
+    let lost = server.fault(Rule::new(Fault::ResetAfter(0)).key("exports/a/1").method(Method::POST).nth(2));
+    let bucket = bucket(&server.url());
+    let (done, _) = upload(&bucket, folder.path(), &files).await;
+    assert_eq!((busy.hits(), lost.hits(), figures(&done)), (2, 1, uploaded(4, 11 * MIB + 202, 0, 0)));
+    assert_eq!(content(&bucket).await, with(&files, &[]));
+}
