@@ -17,6 +17,7 @@ mod keys;
 mod known;
 mod list;
 mod load;
+mod malloc;
 mod mirror;
 mod output;
 mod progress;
@@ -38,6 +39,7 @@ use crate::record::Record;
 use crate::report::Report;
 
 fn main() -> ExitCode {
+    malloc::limit_arenas();
     let arguments = match config::arguments() {
         Ok(arguments) => arguments,
         Err(failure) => {

@@ -30,7 +30,7 @@ pub(crate) const NAME: &str = "scotus.tar.gz";
 /// Short blocks and chains, so that few items have many of them.
 pub(crate) fn short() -> ArchiveOptions {
     let mut options = ArchiveOptions::default();
-    (options.threads, options.block_len, options.chain_len) = (2, 4096, 24 * 1024);
+    (options.threads, options.level, options.block_len, options.chain_len) = (2, 6, 4096, 24 * 1024);
     options
 }
 

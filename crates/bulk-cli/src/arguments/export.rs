@@ -93,7 +93,7 @@ pub(crate) struct ExportArguments {
     /// Hold so many bytes of changes in memory before they are written to disk.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB", env = "BULK_MEMORY")]
     pub(crate) memory: u64,
-    /// The level of compression of new archives, 1 to 9. Those that are there keep theirs. Default: what the spec says, or 6.
+    /// The level of compression of new archives, 1 to 9. Those that are there keep theirs. Default: what the spec says, or 5.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = ARCHIVES)]
     pub(crate) level: Option<u32>,
     /// Keep an archive without items of a group that has become empty.

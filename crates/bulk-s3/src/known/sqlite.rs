@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ToSql, TransactionBehavior
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::changes::{last_of_each, signed_size};
-use super::quantiles::quantiles;
+use super::quantiles::Sample;
 use crate::{Batch, Error, KeyRange, KnownChange, KnownObjects, ObjectRef};
 
 /// Says that a file is a store of ours (<https://www.sqlite.org/pragma.html#pragma_application_id>): `blkk`.
@@ -50,7 +50,7 @@ const SET: &str = "
 
 /// One key of so many stands in the sample that [`split_points`](KnownObjects::split_points) reads.
 const SAMPLED: u64 = 256;
-/// Where the sample is small, so may be the range: its keys are counted, if they are fewer than these, some 20 MB.
+/// Where the sample is small, so may be the range: its keys are counted, if they are fewer than these.
 const COUNTED: usize = 200_000;
 
 /// Known objects in an SQLite file, which can hold those of any number of buckets.
@@ -418,23 +418,23 @@ impl KnownObjects for SqliteKnown {
         }
         let range = range.clone();
         self.read(move |connection, bucket| {
-            let keys = |more: &str, limit| -> Result<Vec<String>, Failure> {
-                let mut keys = Vec::new();
+            let keys = |more: &str, limit| -> Result<Sample, Failure> {
+                let mut keys = Sample::new();
                 each(connection, &in_range("key", more, &range), bucket, &range, limit, |row| {
-                    keys.push(key(row)?.to_owned());
+                    keys.push(key(row)?);
                     Ok(())
                 })?;
                 Ok(keys)
             };
             let sample = keys(" AND sampled = 1", usize::MAX)?;
             // So many for each part tell their borders well enough.
-            if sample.len() < parts.saturating_mul(16) {
+            if sample.given < parts.saturating_mul(16) {
                 let all = keys("", COUNTED)?;
-                if all.len() < COUNTED {
-                    return Ok(quantiles(&all, &range, parts));
+                if all.given < COUNTED {
+                    return Ok(all.quantiles(&range, parts));
                 }
             }
-            Ok(quantiles(&sample, &range, parts))
+            Ok(sample.quantiles(&range, parts))
         })
         .await
     }
