@@ -230,7 +230,8 @@ pub(crate) struct Mirror {
     /// Remove NUL bytes from values and put U+FFFD for what is not UTF-8, where the file would fail for them.
     #[arg(long, help_heading = ROWS)]
     pub(crate) repair: bool,
-    /// Database connections: small tables loaded at once, parts of a large one, and tables indexed.
+    /// Database connections: small tables loaded at once, parts of a large one, and tables indexed. From 2 on there is one
+    /// more, which indexes tables that are loaded while others still are.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Leave out bad records, up to this many of each file; they are noted in bulk.reject. Default: the first one ends the

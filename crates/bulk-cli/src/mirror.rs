@@ -1,6 +1,7 @@
 mod choice;
 mod files;
 pub(crate) mod findings;
+mod indexer;
 mod refresh;
 mod swap;
 
@@ -22,6 +23,7 @@ use serde_json::json;
 use self::choice::{choose, read_schema, wanted_tables};
 use self::files::{Job, load_all, load_options, remove};
 use self::findings::{list_left_out, list_post_data, refuse_orphans, summarise};
+use self::indexer::Indexer;
 use self::refresh::{Found, find, merge};
 use crate::arguments::{Common, Mirror, Orphans};
 use crate::dataset::Dataset;
@@ -98,7 +100,8 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let names = snapshot.files.values().map(|object| Path::new(&object.key));
     let rejects = mirror.rejects.as_deref().map(|folder| RejectFiles::new(folder, names)).transpose()?;
     let before = Instant::now();
-    let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions).await?;
+    let indexer = Indexer::start(&run, &plan, &jobs).await?;
+    let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions, indexer).await?;
     let data_time = before.elapsed();
     if let Some(rejects) = &rejects {
         write_rejects(&run, &snapshot, rejects, &sessions[0], totals.failed == 0).await?;

@@ -109,6 +109,20 @@ fn killed_in_the_middle_and_run_again_gives_the_same_tables() {
 }
 
 #[test]
+fn tables_are_indexed_while_others_are_loaded() {
+    let (bench, made) = Bench::with(&small());
+    // The last one of the order.
+    let stall = Rule::new(Fault::StallAfter(0)).key("bulk-data/people_db_race-2026-06-30.csv.bz2");
+    bench.bucket.fault(stall);
+    let is_indexed = || bench.sql("SELECT count(*) FROM pg_indexes WHERE indexname = 'search_docket_pkey'") == "1";
+    kill_when(bench.command(&[]), is_indexed);
+    assert_eq!(bench.sql("SELECT count(*) FROM people_db_race"), "0");
+    bench.bucket.clear_faults();
+    bench.mirror(&[]).assert(3, &[]);
+    bench.assert_holds(&made);
+}
+
+#[test]
 fn a_run_may_keep_files_and_the_next_none_and_the_other_way_round() {
     for modes in [[&[][..], &["--no-files"]], [&["--no-files"], &[]]] {
         let (bench, made) = Bench::with(&Spec { scale: 0.2, ..Spec::default() });

@@ -106,6 +106,38 @@ pub async fn apply_post_data(
     apply(sessions, plan, loaded, None, options).await
 }
 
+/// Makes those of the indexes and constraints among `definitions` that are of `table`, one after another: of a table that has
+/// all of its rows, while others are still loaded. Gives how many there were to make.
+///
+/// That is a head start on [`apply_post_data`], and takes nothing from what it has to do: what the server refuses is left to
+/// it, and a table of which anything was dropped for a load is left alone. Dropping the future is as there.
+///
+/// # Errors
+///
+/// As [`apply_post_data`].
+pub async fn make_indexes(
+    session: &Session,
+    table: &TableName,
+    definitions: &[Definition],
+    options: &PostDataOptions,
+) -> Result<usize, Error> {
+    if has_dropped(session, std::slice::from_ref(table)).await? {
+        return Ok(0);
+    }
+    let of_table = |definition: &&Definition| {
+        definition.phase == Phase::Indexes && definition.table() == Some(table) && !is_unnamed(definition)
+    };
+    let statements: Vec<&Definition> = definitions.iter().filter(of_table).collect();
+    if statements.is_empty() {
+        return Ok(0);
+    }
+    set_up(session).await?;
+    let run = Run { existing: Existing::find(session).await?, options };
+    let mut done = PostData::default();
+    run.table(session, Work { statements, ..Work::default() }, &mut done).await?;
+    Ok(done.applied)
+}
+
 /// Whether anything that was dropped of `tables` for a load is to be made again.
 ///
 /// # Errors
@@ -146,12 +178,7 @@ async fn apply(
     let Some(first) = sessions.first() else { return Ok(done) };
     let mut run = Run { existing: Existing::find(first).await?, options };
     for session in sessions.iter() {
-        // Half of the default of a small server's memory for one index, at most; a fixed figure that people can read.
-        session
-            .client()
-            .batch_execute("SET maintenance_work_mem = '128MB'")
-            .await
-            .map_err(Error::database("set maintenance_work_mem"))?;
+        set_up(session).await?;
     }
     let indexes = restore_indexes(sessions, only, |what| run.step(what)).await?;
     if indexes.made > 0 {
@@ -249,6 +276,12 @@ async fn apply(
     first.flush().await?;
     done.refused.sort_by_key(|refused| refused.line);
     Ok(done)
+}
+
+async fn set_up(session: &Session) -> Result<(), Error> {
+    // Half of the default of a small server's memory for one index, at most; a fixed figure that people can read.
+    let set = session.client().batch_execute("SET maintenance_work_mem = '128MB'").await;
+    set.map_err(Error::database("set maintenance_work_mem"))
 }
 
 fn is_unnamed(definition: &Definition) -> bool {

@@ -4,6 +4,7 @@ mod support;
 
 use bulk_pg::{
     PostData, PostDataOptions, Schema, Session, TableName, apply_post_data, apply_pre_data, drop_dependents,
+    drop_indexes, make_indexes,
 };
 use std::slice::from_mut;
 use support::{Bench, table};
@@ -366,4 +367,32 @@ async fn what_stands_in_the_way_of_a_second_load_is_dropped_and_made_again() {
     assert_eq!(drop_dependents(&mut loaded.session, &plan, &[table("docket")]).await.unwrap(), 0);
     loaded.after(&["docket", "court"]).await;
     assert_eq!(loaded.keys(), keys);
+}
+
+#[tokio::test]
+async fn a_head_start_makes_the_indexes_of_one_table_and_leaves_what_is_refused() {
+    let mut loaded = Loaded::new("head_start", SCHEMA, ROWS).await;
+    let options = PostDataOptions::default();
+    let definitions = loaded.schema.definitions().to_vec();
+    let made = make_indexes(&loaded.session, &table("docket"), &definitions, &options).await.unwrap();
+    assert_eq!(made, 2);
+    let indexes = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";
+    assert_eq!(loaded.psql(indexes), "docket_court\ndocket_pkey");
+    assert_eq!(make_indexes(&loaded.session, &table("docket"), &definitions, &options).await.unwrap(), 0);
+    // It is said by those who come after.
+    loaded.psql("INSERT INTO pair VALUES (1, 'x')");
+    assert_eq!(make_indexes(&loaded.session, &table("pair"), &definitions, &options).await.unwrap(), 0);
+    let done = loaded.after(&["court", "docket", "pair", "half"]).await;
+    let refused: Vec<_> = done.refused.iter().map(|refused| refused.line).collect();
+    assert_eq!((refused.first().copied(), done.existing), (Some(11), 2));
+}
+
+#[tokio::test]
+async fn a_head_start_leaves_alone_what_is_made_as_it_was() {
+    let mut loaded = Loaded::new("head_start_dropped", SCHEMA, ROWS).await;
+    loaded.after(&["court"]).await;
+    assert!(drop_indexes(&mut loaded.session, &[table("docket")]).await.unwrap() > 0);
+    let definitions = loaded.schema.definitions().to_vec();
+    let made = make_indexes(&loaded.session, &table("docket"), &definitions, &PostDataOptions::default()).await;
+    assert_eq!(made.unwrap(), 0);
 }

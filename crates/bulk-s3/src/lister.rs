@@ -11,6 +11,9 @@ use crate::list::{Cursor, Fetched};
 use crate::ranges::{Lane, Ranges};
 use crate::{Batch, Bucket, Error, KeyFilter, KeyRange};
 
+/// Pages that wait for the reader beside the one that each connection has in hand.
+const UNREAD: usize = 8;
+
 /// What of a bucket is listed, and how.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -56,8 +59,8 @@ impl Bucket {
     /// that seems to have most before it. Where keys are is unknown, so a cut is a guess; one with no keys behind it costs
     /// one request. One request is made for each 1,000 keys, and one more at most for each cut.
     ///
-    /// The listing runs on the caller's tokio runtime, ahead of the reader by a page for each connection at most. Dropping the
-    /// stream stops it.
+    /// The listing runs on the caller's tokio runtime, ahead of the reader by a page for each connection and eight more at most.
+    /// Dropping the stream stops it.
     ///
     /// # Errors
     ///
@@ -75,7 +78,7 @@ impl Bucket {
             ranges: Mutex::new(ranges),
             changed: Notify::new(),
         });
-        let (sender, pages) = mpsc::channel(connections);
+        let (sender, pages) = mpsc::channel(UNREAD.min(connections));
         let mut workers = JoinSet::new();
         for _ in 0..connections {
             let (shared, sender) = (shared.clone(), sender.clone());

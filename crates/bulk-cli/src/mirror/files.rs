@@ -9,6 +9,7 @@ use futures::StreamExt;
 use tokio::task::{JoinError, JoinSet};
 
 use super::Run;
+use super::indexer::Indexer;
 use crate::exit::{Exit, Failure, fetch_error};
 use crate::kept::Kept;
 use crate::load::{Arriving, Outcome, load_body};
@@ -47,6 +48,7 @@ fn joined(ended: Result<Ended, JoinError>) -> Result<Ended, Failure> {
 
 /// What became of all files together.
 pub(super) struct Totals {
+    indexer: Option<Indexer>,
     pub(super) files: usize,
     pub(super) failed: usize,
     pub(super) fetched: u64,
@@ -69,6 +71,9 @@ impl Totals {
                 self.files += 1;
                 self.rows += loaded.sent;
                 self.bytes += loaded.bytes;
+                if let Some(indexer) = self.indexer.as_mut().filter(|_| !job.stage) {
+                    indexer.add(&job.table);
+                }
                 if loaded.rejected > 0 {
                     run.report.warn(format!("{}: {} records were left out", job.object.key, loaded.rejected));
                 }
@@ -109,15 +114,17 @@ impl Totals {
 }
 
 /// Downloads and loads: files arrive in order, and each goes to the sessions that are free, which read it while the rest of
-/// it still arrives.
+/// it still arrives. The indexer is told of the tables that are loaded.
 pub(super) async fn load_all(
     run: &Run<'_>,
     snapshot: &Snapshot,
     jobs: Vec<Job>,
     sessions: Vec<Session>,
+    indexer: Option<Indexer>,
 ) -> Result<(Vec<Session>, Totals), Failure> {
     let report = run.report;
     let mut totals = Totals {
+        indexer,
         files: 0,
         failed: 0,
         fetched: 0,
@@ -190,6 +197,9 @@ pub(super) async fn load_all(
     }
     drop(progress);
     drop(bodies);
+    if let Some(indexer) = totals.indexer.take() {
+        indexer.finish().await;
+    }
     remove_all(run, std::mem::take(&mut totals.unwanted)).await?;
     totals.fetched = fetched.load(Ordering::Relaxed);
     if totals.is_database_lost {
