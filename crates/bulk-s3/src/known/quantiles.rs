@@ -96,7 +96,7 @@ mod tests {
         let cut = |count, parts| sample(count).quantiles(&KeyRange::all(), parts);
         assert_eq!(cut(1000, 4), keys(&["0000249", "0000499", "0000749"]));
         let many = sample(1_000_000);
-        assert_eq!((many.given, many.stride, many.kept.len()), (1_000_000, 64 * 2, 7812));
+        assert_eq!((many.given, many.stride, many.kept.len()), (1_000_000, 64, 15_625));
         assert_eq!(many.quantiles(&KeyRange::all(), 4), keys(&["0249983", "0499967", "0749951"]));
     }
 }
