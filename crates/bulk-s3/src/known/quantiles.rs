@@ -1,9 +1,11 @@
 use crate::KeyRange;
 
 /// Keys that are kept of a sample, at most, and half of it at least.
+#[cfg(any(feature = "sqlite", test))]
 const KEPT: usize = 16_384;
 
 /// Some of the keys that it is given in their order, at even distances: each one as long as they are few.
+#[cfg(any(feature = "sqlite", test))]
 #[derive(Debug)]
 pub(super) struct Sample {
     kept: Vec<String>,
@@ -13,6 +15,7 @@ pub(super) struct Sample {
     stride: usize,
 }
 
+#[cfg(any(feature = "sqlite", test))]
 impl Sample {
     pub(super) fn new() -> Self {
         Self { kept: Vec::new(), given: 0, stride: 1 }
