@@ -46,6 +46,8 @@ async fn it_is_listed_resumed_and_synced() {
     let endpoint = std::env::var("BULK_GARAGE").expect(".ci/garage starts a server and runs this");
     let mut objects: Objects = many(2100).chain(odd()).collect();
     objects.insert("odd\nb".to_owned(), b"line feed".to_vec());
+    // Garage 2.5 takes a key without the slashes at its beginning, whoever puts it.
+    objects.retain(|key, _| !key.starts_with('/'));
     edit(&endpoint, objects.iter().map(|(key, body)| (key.as_str(), Some(&body[..]))));
     let mut options = BucketOptions::default();
     // The region is of the environment, too.
