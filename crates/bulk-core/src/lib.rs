@@ -119,6 +119,7 @@
 //!   [`write_manifest`] keeps them, [`verify_folder`] compares a folder with them.
 //! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
 //! - *Slow down all requests of a kind together*: [`Pace`].
+//! - *Send no more requests than are allowed, in any window*: [`Limiter`].
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -173,6 +174,7 @@ mod http_client;
 mod http_options;
 mod http_source;
 mod leftovers;
+mod limiter;
 mod manifest;
 mod multipart;
 mod objects;
@@ -207,6 +209,7 @@ pub use hasher::Hasher;
 pub use http_client::HttpClient;
 pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;
+pub use limiter::{Limiter, LimiterOptions, LimiterStatus, Margin, Permit, RateLimit, RateLimitError, Spread};
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
 pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};
