@@ -120,6 +120,7 @@
 //! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
 //! - *Slow down all requests of a kind together*: [`Pace`].
 //! - *Send no more requests than are allowed, in any window*: [`Limiter`].
+//! - *Ask an API for each record of an input*: the `crawl` module (feature `crawl`).
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -159,6 +160,8 @@
 mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "crawl")]
+pub mod crawl;
 mod crc64;
 mod digest;
 mod download;
@@ -206,6 +209,8 @@ pub use event::{Event, Observer};
 pub use file_source::FileSource;
 pub use folder_lock::FolderLock;
 pub use hasher::Hasher;
+#[cfg(feature = "crawl")]
+pub use http_client::HttpAnswer;
 pub use http_client::HttpClient;
 pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;

@@ -18,12 +18,23 @@ const REASON_SHOWN: usize = 200;
 
 /// What an answer means that is none to the request, which was sent to `url` with these headers.
 pub(crate) async fn refusal(url: &Url, headers: &HeaderMap, status: StatusCode, response: reqwest::Response) -> Error {
+    refusal_with_text(url, headers, status, response).await.0
+}
+
+/// The same, with the beginning of the answer's body.
+pub(crate) async fn refusal_with_text(
+    url: &Url,
+    headers: &HeaderMap,
+    status: StatusCode,
+    response: reqwest::Response,
+) -> (Error, String) {
     let location = redacted(url);
     // A redirect may have led to a URL that is signed.
     let secrets = Secrets::of(&[url, response.url()], headers);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
-    let reason = reason(&error_text(response).await, &secrets);
-    match status {
+    let text = error_text(response).await;
+    let reason = reason(&text, &secrets);
+    let error = match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Error::NotFound { location },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { location, reason },
         StatusCode::PRECONDITION_FAILED => Error::Changed { location, what: "it is not the version asked for".into() },
@@ -32,7 +43,8 @@ pub(crate) async fn refusal(url: &Url, headers: &HeaderMap, status: StatusCode, 
             Error::Protocol { location, what: format!("a GET was answered with status {}", status.as_u16()) }
         }
         status => Error::Status { location, status: status.as_u16(), retry_after, reason },
-    }
+    };
+    (error, text)
 }
 
 /// The body of an error, as far as it is read.

@@ -1,0 +1,465 @@
+//! Crawls of APIs on loopback that count what they are asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulk_core::crawl::{
+    Batch, Crawl, CrawlOrder, Crawled, CrawledRecord, Crawler, Pagination, RequestTemplate, Watermark,
+};
+use bulk_core::{Error, HttpClient, Limiter, LimiterOptions, Margin};
+use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+
+fn limiter(limits: &[&str]) -> Limiter {
+    let mut options = LimiterOptions::default();
+    options.limits = limits.iter().map(|limit| limit.parse().unwrap()).collect();
+    Limiter::new(options)
+}
+
+/// A crawler without limits that tries three times, and soon.
+fn crawler(server: &Server, path: &str) -> Crawler {
+    let template = RequestTemplate::get(&format!("{{$base}}{path}")).unwrap().value("base", &server.url());
+    let mut crawler = Crawler::new(HttpClient::new().unwrap(), limiter(&[]), template);
+    crawler.options.retry.attempts = 3;
+    crawler.options.retry.initial = Duration::ZERO;
+    crawler
+}
+
+fn records(ids: impl IntoIterator<Item = u64>) -> impl futures::Stream<Item = Value> + Send + 'static {
+    stream::iter(ids.into_iter().map(|id| json!({"id": id, "name": format!("n{id}")})).collect::<Vec<_>>())
+}
+
+async fn all(crawl: Crawl) -> Vec<Crawled> {
+    crawl.collect().await
+}
+
+/// What came for each record, by its place.
+fn by_place(calls: Vec<Crawled>) -> BTreeMap<u64, CrawledRecord> {
+    let mut found = BTreeMap::new();
+    for record in calls.into_iter().flat_map(|call| call.records) {
+        assert_eq!(record.input["name"], format!("n{}", record.input["id"]));
+        assert!(found.insert(record.place, record).is_none());
+    }
+    found
+}
+
+fn echo(asked: &Asked) -> Answer {
+    Answer::json(json!({"code": 1, "path": asked.path, "query": asked.query}))
+}
+
+/// How many requests the campaign makes; the suite makes fewer.
+fn campaign(usual: u64) -> u64 {
+    std::env::var("BULK_CRAWL_REQUESTS").map_or(usual, |text| text.parse().unwrap())
+}
+
+/// At most `permits` of its requests are in any window, whatever the server does, and all records come, once.
+async fn keeps(limit: &str, permits: usize, window: Duration, requests: u64, margin: Margin, faults: &[(Fault, f64)]) {
+    let mut builder = Server::builder(bungie("4711", |_| 3))
+        .latency(Latency::heavy_tail(Duration::from_millis(5), Duration::from_secs(2)))
+        .limit(permits, window);
+    for (fault, part) in faults {
+        builder = builder.fault(fault.clone(), *part);
+    }
+    let server = builder.start().unwrap();
+    let path = "/Platform/Destiny2/2/Account/1/Character/{id}/Stats/AggregateActivityStats/";
+    let mut crawler = crawler(&server, path);
+    crawler.template = crawler.template.header("x-api-key", "{$key}").unwrap().secret("key", "4711");
+    crawler.success.rules = vec!["$.ErrorCode == 1".parse().unwrap()];
+    crawler.success = crawler.success.throttle("$.ThrottleSeconds").unwrap();
+    crawler.options.retry.attempts = 8;
+    let mut options = LimiterOptions::default();
+    options.limits = vec![limit.parse().unwrap()];
+    options.margin = margin;
+    crawler.limiter = Limiter::new(options);
+    let calls = all(crawler.crawl(records(0..requests)).unwrap()).await;
+
+    let arrivals = server.arrivals();
+    let sent: u32 = calls.iter().map(|call| call.requests).sum();
+    let seconds = arrivals.last().unwrap().at.duration_since(arrivals[0].at).as_secs_f64();
+    let used = arrivals.len() as f64 / seconds / (permits as f64 / window.as_secs_f64());
+    println!("{} under {limit}, {margin:?}, in {seconds:.2} s: {used:.4} of the rate", arrivals.len());
+    println!("at most {} of {permits} in a window, {} refused", server.worst(window), server.refused());
+    assert_eq!((server.worst(window).max(permits), server.refused()), (permits, 0));
+    assert_eq!(arrivals.len(), sent as usize);
+    let found = by_place(calls);
+    assert_eq!(found.len() as u64, requests);
+    for record in found.into_values() {
+        let pages = record.outcome.unwrap();
+        assert_eq!(pages[0]["Response"]["activities"][0]["values"].as_object().unwrap().len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_never_counts_more_than_it_allows() {
+    let second = Duration::from_secs(1);
+    let faults =
+        [(Fault::Status(500), 0.01), (Fault::Closed, 0.01), (Fault::Garbage, 0.01), (Fault::Throttled(1), 0.0005)];
+    keeps("1000/s", 1000, second, campaign(3000), Margin::Exact, &faults).await;
+    keeps("100/s over 2s", 200, 2 * second, campaign(600), Margin::default(), &[]).await;
+    if std::env::var_os("BULK_CRAWL_REQUESTS").is_some() {
+        let throttles = [(Fault::TooManyRequests(1), 0.02), (Fault::Throttled(1), 0.02)];
+        keeps("1000/s", 1000, second, campaign(0), Margin::default(), &[]).await;
+        keeps("1000/s", 1000, second, campaign(0), Margin::default(), &throttles).await;
+        keeps("25/s over 10s", 250, 10 * second, campaign(0), Margin::default(), &[]).await;
+        keeps("25/s over 10s", 250, 10 * second, campaign(0), Margin::default(), &throttles).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_come_in_the_order_of_the_input_or_of_the_answers() {
+    // The first answer comes last.
+    let gate = Arc::new(std::sync::Barrier::new(2));
+    let entered = gate.clone();
+    let server = Server::builder(move |asked| {
+        if asked.path == "/0" {
+            tokio::task::block_in_place(|| entered.wait());
+        }
+        echo(asked)
+    });
+    let server = server.start().unwrap();
+    let places = |calls: Vec<Crawled>| calls.iter().map(|call| call.records[0].place).collect::<Vec<_>>();
+
+    let mut calls = crawler(&server, "/{id}").crawl(records(0..20)).unwrap();
+    let mut first: Vec<Crawled> = Vec::new();
+    while first.len() < 19 {
+        first.push(calls.next().await.unwrap());
+    }
+    gate.wait();
+    let mut found = places(first);
+    found.extend(places(all(calls).await));
+    assert_eq!(found[19], 0);
+    found.sort_unstable();
+    assert!(found.into_iter().eq(0..20));
+
+    let mut in_order = crawler(&server, "/{id}");
+    in_order.options.order = CrawlOrder::OfInput;
+    in_order.options.window = 5;
+    let calls = in_order.crawl(records(0..20)).unwrap();
+    server.clear();
+    let asked = tokio::spawn(async move { all(calls).await });
+    // Those of the window, and no more.
+    while server.arrivals().len() < 5 {
+        tokio::task::yield_now().await;
+    }
+    gate.wait();
+    assert!(places(asked.await.unwrap()).into_iter().eq(0..20));
+}
+
+#[tokio::test]
+async fn what_fails_is_tried_again_and_then_quarantined_without_secrets() {
+    let server = Server::builder(|asked| match asked.path.as_str() {
+        "/1" => Answer::error(404, "no such thing for key-4711"),
+        "/2" => Answer::json(json!({"code": 5, "message": "bad key-4711", "given": asked.header("x-key")})),
+        "/3" => Answer::json(json!({"code": 7, "message": "never"})),
+        "/4" => Answer::text("application/json", "x".repeat(2000)),
+        "/5" => Answer::error(302, "elsewhere").header("location", "/1"),
+        _ => echo(asked),
+    });
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/{id}?token={$key}&n={name}");
+    crawler.template = crawler.template.header("x-key", "Bearer {$key}").unwrap().secret("key", "key-4711");
+    crawler.success.rules = vec!["$.code == 1".parse().unwrap()];
+    crawler.success.lasting = vec!["$.code == 7".parse().unwrap()];
+    crawler.success = crawler.success.message("$.message").unwrap();
+    crawler.options.answer_limit = 1000;
+    let input = records(0..6).chain(stream::iter([json!({"name": "n-", "id": "-"}), json!({"name": "nnull"})]));
+    let calls = all(crawler.crawl(input).unwrap()).await;
+    let failures = calls.iter().filter_map(|call| call.records[0].outcome.as_ref().err()).collect::<Vec<_>>();
+    assert_eq!(failures.len(), 6);
+    assert!(!format!("{failures:?}").contains("key-4711"), "{failures:?}");
+
+    let url = server.url();
+    let expected = [
+        (1, Some(404), 1, "does not exist"),
+        (2, Some(200), 3, "gave up after 3 attempts"),
+        (3, Some(200), 1, "$.code == 1 does not hold: there is 7 (never)"),
+        (4, Some(200), 1, "is too large for memory: 2000 bytes where 1000 are allowed"),
+        (5, Some(302), 1, "the server answered 302"),
+    ];
+    for call in &calls {
+        let record = &call.records[0];
+        let Err(failure) = &record.outcome else {
+            assert!(matches!(record.place, 0 | 6), "{record:?}");
+            continue;
+        };
+        let Some((place, status, requests, what)) = expected.iter().find(|row| row.0 == record.place) else {
+            assert_eq!(failure.error.to_string(), "no request can be made of the record: the field id is missing");
+            assert_eq!((call.requests, failure.request.as_str()), (0, r#"{"name":"nnull"}"#));
+            continue;
+        };
+        assert_eq!((failure.status, call.requests), (*status, *requests), "{place}");
+        assert!(failure.error.to_string().contains(what), "{}", failure.error);
+        assert_eq!(failure.request, format!("GET {url}/{place}?token={{$key}}&n=n{place}"));
+        assert_eq!(call.key, failure.request);
+    }
+    let second = calls.iter().find(|call| call.records[0].place == 2).unwrap();
+    let response = second.records[0].outcome.as_ref().unwrap_err().response.as_deref().unwrap();
+    assert_eq!(response, r#"{"code":5,"given":"…","message":"bad …"}"#);
+}
+
+#[tokio::test]
+async fn a_batch_makes_one_call_and_failures_in_it_are_isolated() {
+    let space = ArchivesSpace::new("session-1");
+    for id in (0..100).filter(|id| *id != 37) {
+        space.put(id, &format!("Letter {id}, \"quoted\""), 1000 + id);
+    }
+    let answers = space.clone();
+    // One object that makes the server fail whenever it is asked for.
+    let server =
+        Server::builder(move |asked| match asked.params("id_set").any(|set| set.split(',').any(|id| id == "61")) {
+            true => Answer::error(500, "subject of 61 is broken"),
+            false => answers.answer(asked),
+        });
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/repositories/2/archival_objects?id_set={id}&resolve[]=subjects");
+    crawler.template = crawler.template.header("x-archivesspace-session", "{$session}").unwrap();
+    crawler.template = crawler.template.secret("session", "session-1");
+    crawler.batch = Some(Batch::by_id(25, "id", "$[*]", "$.uri", "/repositories/2/archival_objects/{id}").unwrap());
+
+    let calls = all(crawler.clone().crawl(records(0..50)).unwrap()).await;
+    assert_eq!((calls.len(), server.arrivals().len()), (2, 2));
+    let failed: Vec<_> = by_place(calls).into_values().filter_map(|record| record.outcome.err()).collect();
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0].error.to_string().ends_with("it has nothing for /repositories/2/archival_objects/37"));
+
+    server.clear();
+    let found = by_place(all(crawler.crawl(records(50..75)).unwrap()).await);
+    let failed: Vec<_> = found.iter().filter(|(_, record)| record.outcome.is_err()).map(|(place, _)| *place).collect();
+    assert_eq!(failed, [11]);
+    let failure = found[&11].outcome.as_ref().unwrap_err();
+    assert_eq!(
+        (failure.status, failure.response.as_deref()),
+        (Some(500), Some(r#"{"error":"subject of 61 is broken"}"#))
+    );
+    for (place, record) in found.iter().filter(|(place, _)| **place != 11) {
+        let page = &record.outcome.as_ref().unwrap()[0];
+        assert_eq!(page["title"], format!("Letter {}, \"quoted\"", place + 50));
+        assert!(page["subjects"][0]["_resolved"]["title"].is_string());
+    }
+    // 25, 12 | 13, then the half with it again and again, each three times.
+    assert!(server.arrivals().len() <= 3 * 6 + 6, "{}", server.arrivals().len());
+}
+
+#[tokio::test]
+async fn records_that_differ_elsewhere_are_no_batch() {
+    let server = Server::builder(|asked| {
+        let ids = asked.params("id[]").map(|id| json!({"id": id}));
+        Answer::json(ids.collect())
+    });
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/{kind}?id[]={id}");
+    crawler.batch = Some(Batch::by_id(4, "id", "$[*]", "$.id", "{id}").unwrap().repeat());
+    let kinds = ["a", "a", "b", "b", "b", "b", "b", "a"];
+    let input: Vec<Value> = kinds.iter().enumerate().map(|(id, kind)| json!({"id": id, "kind": kind})).collect();
+    let mut calls = all(crawler.crawl(stream::iter(input)).unwrap()).await;
+    calls.sort_by_key(|call| call.records[0].place);
+    let url = server.url();
+    let keys: Vec<&str> = calls.iter().map(|call| call.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            format!("GET {url}/a?id[]=0&id[]=1"),
+            format!("GET {url}/b?id[]=2&id[]=3&id[]=4&id[]=5"),
+            format!("GET {url}/b?id[]=6"),
+            format!("GET {url}/a?id[]=7"),
+        ]
+    );
+    assert!(calls.iter().flat_map(|call| &call.records).all(|record| record.outcome.is_ok()));
+}
+
+#[tokio::test]
+async fn pages_of_all_kinds_are_followed() {
+    let items: Vec<Value> = (0..23).map(|number| json!({"n": number})).collect();
+    let server = Server::builder(paged(items, 5)).start().unwrap();
+    let numbers = |pages: &[Value]| -> Vec<u64> {
+        pages
+            .iter()
+            .flat_map(|page| page["items"].as_array().unwrap())
+            .map(|item| item["n"].as_u64().unwrap())
+            .collect()
+    };
+    for (path, pagination) in [
+        ("/next", Pagination::link_header()),
+        ("/next", Pagination::next_link("$.next").unwrap()),
+        ("/cursor", Pagination::cursor("$.cursor", "cursor").unwrap()),
+        ("/number", Pagination::number("page", 1, "$.last_page").unwrap()),
+    ] {
+        server.clear();
+        let mut crawler = crawler(&server, path);
+        crawler.pagination = Some(pagination.clone());
+        let calls = all(crawler.clone().crawl(records([1])).unwrap()).await;
+        let pages = calls[0].records[0].outcome.as_ref().unwrap();
+        assert_eq!((pages.len(), calls[0].requests), (5, 5), "{path}");
+        assert!(numbers(pages).into_iter().eq(0..23), "{path}");
+        assert_eq!(server.arrivals().len(), 5, "{path}");
+
+        let pages: Vec<Value> = crawler.clone().pages(json!({})).unwrap().try_collect().await.unwrap();
+        assert!(numbers(&pages).into_iter().eq(0..23), "{path}");
+
+        crawler.options.max_pages = 4;
+        let calls = all(crawler.crawl(records([1])).unwrap()).await;
+        let failure = calls[0].records[0].outcome.as_ref().unwrap_err();
+        assert!(failure.error.to_string().ends_with("it has more than 4 pages"), "{}", failure.error);
+    }
+    let mut crawler = crawler(&server, "/number");
+    crawler.pagination = Some(Pagination::number_until_empty("page", 1, "$.items[*]").unwrap());
+    let pages: Vec<Value> = crawler.pages(json!({})).unwrap().try_collect().await.unwrap();
+    assert_eq!(pages.len(), 6);
+}
+
+#[tokio::test]
+async fn changes_and_deletions_since_the_last_run_are_asked_for() {
+    let space = ArchivesSpace::new("session-1");
+    (0..30).for_each(|id| space.put(id, "old", 1000));
+    let answers = space.clone();
+    let server = Server::builder(move |asked| answers.answer(asked)).start().unwrap();
+    let session = |mut crawler: Crawler| {
+        crawler.template = crawler.template.header("x-archivesspace-session", "session-1").unwrap();
+        crawler
+    };
+    let ids = async |since: i64| -> Vec<u64> {
+        let path = "/repositories/2/archival_objects?all_ids=true&modified_since={since}";
+        let pages = session(crawler(&server, path)).pages(json!({"since": since})).unwrap();
+        let pages: Vec<Value> = pages.try_collect().await.unwrap();
+        pages.iter().flat_map(|page| page.as_array().unwrap()).map(|id| id.as_u64().unwrap()).collect()
+    };
+    let since = Watermark::begin(None, Duration::ZERO);
+    assert_eq!(ids(since.since_seconds()).await.len(), 30);
+
+    [4, 7].into_iter().for_each(|id| space.put(id, "new", 2000));
+    (10..30).for_each(|id| space.delete(id, 2001));
+    assert_eq!(ids(1500).await, [4, 7]);
+    let mut feed = session(crawler(&server, "/delete-feed?modified_since={since}"));
+    feed.pagination = Some(Pagination::number("page", 1, "$.last_page").unwrap());
+    let pages: Vec<Value> = feed.pages(json!({"since": 1500})).unwrap().try_collect().await.unwrap();
+    let deleted: Vec<&str> =
+        pages.iter().flat_map(|page| page["results"].as_array().unwrap()).map(|uri| uri.as_str().unwrap()).collect();
+    assert_eq!((pages.len(), deleted.len(), deleted[0]), (2, 20, "/repositories/2/archival_objects/10"));
+
+    // A page that fails ends the list, so that nobody takes it for the whole.
+    let failed = crawler(&server, "/delete-feed").pages(json!({})).unwrap().collect::<Vec<_>>().await;
+    assert_eq!((failed.len(), failed[0].as_ref().unwrap_err().status), (1, Some(412)));
+}
+
+#[tokio::test]
+async fn calls_that_are_done_are_not_made_again() {
+    let server = Server::builder(echo).start().unwrap();
+    let url = server.url();
+    let mut crawler = crawler(&server, "/{id}");
+    let asked = Arc::new(std::sync::Mutex::new(0));
+    let times = asked.clone();
+    crawler.options.done = Some(Arc::new(move |keys: Vec<String>| {
+        *times.lock().unwrap() += 1;
+        let done = keys.iter().map(|key| key.ends_with(['0', '1'])).collect();
+        std::future::ready(done).boxed()
+    }));
+    let calls = all(crawler.crawl(records(0..1000)).unwrap()).await;
+    let mut keys: Vec<_> = calls.into_iter().map(|call| call.key).collect();
+    keys.sort_unstable();
+    let mut expected: Vec<_> = (0..1000).filter(|id| id % 10 > 1).map(|id| format!("GET {url}/{id}")).collect();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    assert_eq!((server.arrivals().len(), *asked.lock().unwrap()), (800, 4));
+}
+
+#[tokio::test]
+async fn a_crawl_that_is_dropped_or_stopped_asks_no_more() {
+    let server = Server::builder(echo).start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    crawler.limiter = limiter(&["3/h"]);
+    let limiter = crawler.limiter.clone();
+    let mut calls = crawler.clone().crawl(records(0..100)).unwrap();
+    for _ in 0..3 {
+        calls.next().await.unwrap();
+    }
+    while limiter.status().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(calls);
+    while limiter.status().waiting > 0 {
+        tokio::task::yield_now().await;
+    }
+    let stop = crawler.options.stop.clone();
+    let calls = tokio::spawn(all(crawler.crawl(records(0..100)).unwrap()));
+    while limiter.status().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    assert_eq!(calls.await.unwrap().len(), 0);
+    assert_eq!((limiter.status().waiting, server.arrivals().len()), (0, 3));
+}
+
+#[tokio::test]
+async fn no_more_is_fetched_than_memory_allows() {
+    let server = Server::builder(|_| Answer::json(json!("x".repeat(100_000)))).start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    (crawler.options.memory, crawler.options.concurrency) = (1_000_000, 4);
+    let limiter = crawler.limiter.clone();
+    let mut calls = crawler.crawl(records(0..100)).unwrap();
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        kept.push(calls.next().await.unwrap());
+    }
+    // 10 are kept: one more at a time, so that nobody waits for ever.
+    let more = calls.next().await.unwrap();
+    assert!(server.arrivals().len() <= 10 + 4, "{}", server.arrivals().len());
+    drop((more, kept));
+    assert_eq!(all(calls).await.len(), 89);
+    assert_eq!(limiter.status().granted, 100);
+}
+
+#[tokio::test]
+async fn a_body_has_the_values_of_the_record() {
+    let server = Server::builder(|asked| {
+        let body: Value = serde_json::from_slice(&asked.body).unwrap();
+        Answer::json(json!({"method": asked.method.as_str(), "body": body, "type": asked.header("content-type")}))
+    });
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/");
+    let template = RequestTemplate::new("POST", "{$base}/search").unwrap().value("base", &server.url());
+    let body = json!({"ids": ["{id}"], "text": "of {name} with {$key}", "deep": {"whole": "{tags}"}});
+    crawler.template = template.json(&body).unwrap().secret("key", "key-4711");
+    let record = json!({"id": 18446744073709551615u64, "name": "a\t\"b\"\\\u{1F600}", "tags": [1, null]});
+    let calls = all(crawler.crawl(stream::iter([record])).unwrap()).await;
+    let expected = json!({
+        "method": "POST",
+        "type": "application/json",
+        "body": {"ids": [18446744073709551615u64], "text": "of a\t\"b\"\\\u{1F600} with key-4711", "deep": {"whole": [1, null]}},
+    });
+    assert_eq!(calls[0].records[0].outcome.as_ref().unwrap(), &[expected]);
+    assert!(calls[0].key.starts_with("POST http://") && calls[0].key.contains("with {$key}"), "{}", calls[0].key);
+    assert!(!calls[0].key.contains("4711"));
+}
+
+#[tokio::test]
+async fn parts_that_do_not_go_together_are_refused() {
+    let server = Server::builder(echo).start().unwrap();
+    let mut no_place = crawler(&server, "/x");
+    no_place.batch = Some(Batch::in_order(5, "id", "$[*]").unwrap());
+    let mut with_pages = crawler(&server, "/{id}");
+    with_pages.batch = no_place.batch.clone();
+    with_pages.pagination = Some(Pagination::link_header());
+    let unset = crawler(&server, "/{$unset}");
+    for crawler in [no_place, with_pages, unset] {
+        assert!(crawler.crawl(records(0..3)).is_err());
+    }
+    assert_eq!(server.arrivals().len(), 0);
+}
+
+#[tokio::test]
+async fn an_api_that_is_not_there_is_quarantined_as_such() {
+    let gone = Server::builder(echo).start().unwrap();
+    let mut crawler = crawler(&gone, "/{id}");
+    crawler.batch = Some(Batch::in_order(5, "id", "$[*]").unwrap());
+    drop(gone);
+    let calls = all(crawler.crawl(records(0..5)).unwrap()).await;
+    // Not each half of the batch by itself.
+    assert_eq!(calls[0].requests, 3);
+    for record in &calls[0].records {
+        let failure = record.outcome.as_ref().unwrap_err();
+        assert!(matches!(&*failure.error, Error::Exhausted { attempts: 3, .. }), "{:?}", failure.error);
+        assert!(failure.error.is_remote() && failure.status.is_none());
+    }
+}
