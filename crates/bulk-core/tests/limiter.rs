@@ -88,13 +88,13 @@ struct Network {
 /// Sends the requests by so many workers; when each of them arrived.
 async fn arrivals(limiter: &Limiter, requests: &[Sent], workers: usize, network: Network) -> Vec<Instant> {
     let begun = Instant::now();
-    let queue = Rc::new(RefCell::new(requests.to_vec().into_iter()));
+    let queue = Rc::new(RefCell::new(std::collections::VecDeque::from(requests.to_vec())));
     let arrivals = Rc::new(RefCell::new(Vec::new()));
     let workers = (0..workers.max(1)).map(|_| {
         let (queue, arrivals, limiter) = (queue.clone(), arrivals.clone(), limiter.clone());
         tokio::task::spawn_local(async move {
             loop {
-                let Some(request) = queue.borrow_mut().next() else { return };
+                let Some(request) = queue.borrow_mut().pop_front() else { return };
                 sleep(millis(request.pause)).await;
                 let permit = match request.end {
                     End::Cancelled(after) => match tokio::time::timeout(millis(after), limiter.acquire(HOST)).await {
@@ -130,7 +130,7 @@ async fn arrivals(limiter: &Limiter, requests: &[Sent], workers: usize, network:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Whatever the network does.
     #[test]
@@ -175,6 +175,8 @@ proptest! {
         stall in prop::option::of((500u64..5000, 0u64..4000)),
         at_once in any::<bool>(),
     ) {
+        // A server that stands still is seen by the answers that are missing, if they come within a window.
+        let stall = stall.filter(|_| way + service + 2 < window);
         let mut requests = requests;
         for (number, request) in requests.iter_mut().enumerate() {
             // Requests arrive in the order of sending where the server stands still, and some answers are quick.
@@ -376,14 +378,16 @@ fn a_penalty_holds_back_everyone_and_each_attempt_takes_a_permit() {
             request('b', 1, vec![]),
             request('c', 9, vec![]),
         );
-        sent.borrow_mut().sort_by(|one, other| one.0.cmp(&other.0));
+        sent.borrow_mut().sort_by_key(|one| one.0);
         let expected = [('a', 0.0), ('a', 7.0), ('a', 7.0), ('b', 7.0), ('c', 9.0)];
         assert_eq!((sent.take().as_slice(), limiter.status().granted), (expected.as_slice(), 5));
         limiter.hold(Duration::from_secs(100_000));
         assert_eq!(limiter.status().held, Duration::from_secs(3600));
         limiter.hold_host("other", Duration::from_secs(7200));
+        let waited = limiter.status().waited;
         limiter.acquire("other").await.answered();
         assert_eq!(begun.elapsed().as_secs(), 9 + 3600);
+        assert_eq!((limiter.status().waited - waited).as_secs(), 3600);
     });
 }
 
