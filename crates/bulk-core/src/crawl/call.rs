@@ -26,8 +26,9 @@ const KEPT: usize = 2048;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Crawled {
-    /// Names the call in all runs: its method, URL and body, without secrets. At most 512 bytes; the end of a longer one is
-    /// replaced by its SHA-256.
+    /// Names the call in all runs: its method, URL and body, without secrets, and behind `#` a digest of its records, of which
+    /// each may have more to say than stands in the request. So the same records make the same key, and equal records that
+    /// come twice have one key. At most 512 bytes; the end of a longer request is left out, since the digest is of all.
     pub key: String,
     /// What was requested, as it may be shown: method, URL and body, without secrets and headers.
     pub request: String,
@@ -100,13 +101,20 @@ pub(super) struct Ask<'a> {
     pub(super) shown: &'a str,
 }
 
-pub(super) fn key(shown: &str) -> String {
-    if shown.len() <= LONGEST_KEY {
-        return shown.to_owned();
+pub(super) fn key(shown: &str, records: &[(u64, Value)]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(shown);
+    for (_, record) in records {
+        hasher.update("\n");
+        hasher.update(record.to_string());
     }
-    let digest: String = Sha256::digest(shown).iter().map(|byte| format!("{byte:02x}")).collect();
-    let end = (0..=LONGEST_KEY - 80).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or_default();
-    format!("{}…sha256:{digest}", &shown[..end])
+    let digest: String = hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let longest = LONGEST_KEY - (" …#".len() + digest.len());
+    let (end, cut) = match shown.len() <= longest {
+        true => (shown.len(), ""),
+        false => ((0..=longest).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or_default(), "…"),
+    };
+    format!("{}{cut} #{digest}", &shown[..end])
 }
 
 impl Shared {
@@ -125,10 +133,11 @@ impl Shared {
             Ok(prepared) => prepared.shown.clone(),
             Err(_) => inputs.first().map(|input| shortened(&input.to_string(), LONGEST_KEY)).unwrap_or_default(),
         };
+        let key = key(&shown, &records);
         let outcomes = self.outcomes(&inputs, prepared, &mut effort, &held, first_wait).await;
         let records = records.into_iter().zip(outcomes);
         let records = records.map(|((place, input), outcome)| CrawledRecord { place, input, outcome }).collect();
-        let (key, elapsed) = (key(&shown), begun.elapsed());
+        let elapsed = begun.elapsed();
         let Effort { requests, bytes } = effort;
         Crawled { key, request: shown, records, requests, elapsed, bytes, _held: held }
     }
@@ -376,11 +385,13 @@ mod tests {
 
     #[test]
     fn keys_are_short_and_differ() {
-        assert_eq!(key("GET http://host/1"), "GET http://host/1");
-        let long = |end: char| format!("GET http://host/{}{end}", "ä".repeat(400));
-        let (one, other) = (key(&long('1')), key(&long('2')));
-        assert!(one.len() <= LONGEST_KEY && one != other, "{one}");
-        assert_eq!(one[..400], other[..400]);
-        assert_eq!(one, key(&long('1')));
+        let records = |name: &str| vec![(0, serde_json::json!({"id": 1, "name": name}))];
+        let one = key("GET http://host/1", &records("a"));
+        assert_eq!((one.len(), one.split_once(" #").unwrap().0), (17 + 2 + 16, "GET http://host/1"));
+        assert_eq!(one, key("GET http://host/1", &[(7, records("a").remove(0).1)]));
+        assert_ne!(one, key("GET http://host/1", &records("b")));
+        let long = |end: char| key(&format!("GET http://host/{}{end}", "ä".repeat(400)), &records("a"));
+        assert!(long('1').len() <= LONGEST_KEY && long('1') != long('2'), "{}", long('1'));
+        assert_eq!((long('1'), &long('1')[..400]), (long('1'), &long('2')[..400]));
     }
 }

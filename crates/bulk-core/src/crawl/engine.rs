@@ -375,14 +375,17 @@ impl Inputs {
                     let next = self.prepare(records);
                     self.fresh.push(next);
                 }
-                let shown = self.fresh.iter().map(|next| next.prepared.as_ref().map_or("", |prepared| &prepared.shown));
-                self.asked = Some(done(shown.map(key).collect()));
+                let keys = self.fresh.iter().map(|next| {
+                    let shown = next.prepared.as_ref().map_or("", |prepared| &prepared.shown);
+                    key(shown, &next.records)
+                });
+                self.asked = Some(done(keys.collect()));
             }
             let Some(asked) = &mut self.asked else { continue };
             let done = asked.await;
             self.asked = None;
             let done = done.into_iter().chain(std::iter::repeat(false));
-            // What is no request is not done, whatever its empty key says.
+            // What is no request is not done, whatever its key says.
             let fresh = self.fresh.drain(..).zip(done).filter(|(next, done)| !done || next.prepared.is_err());
             self.ready.extend(fresh.map(|(next, _)| next));
         }

@@ -228,6 +228,10 @@ impl RequestTemplate {
             }
         }
         let url = Url::parse(&text).map_err(|error| format!("it makes no URL: {error}"))?;
+        // It would be shown.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("its URL has a user or a password, which belong into a header".to_owned());
+        }
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let value = self.text(value, records, false)?;
@@ -556,6 +560,11 @@ mod tests {
         ] {
             assert_eq!(fill(&template, record.clone()).unwrap_err(), what, "{record}");
         }
+        let template = RequestTemplate::get("{$base}/x").unwrap().value("base", "http://user:secret@host");
+        assert_eq!(
+            fill(&template, json!({})).unwrap_err(),
+            "its URL has a user or a password, which belong into a header"
+        );
         let template = RequestTemplate::get("http://host/").unwrap().header("x", "{a}").unwrap();
         let what = fill(&template, json!({"a": "b\r\nc: d"})).unwrap_err();
         assert_eq!(what, "the header x cannot have its value");
