@@ -130,6 +130,34 @@ async fn a_slow_limit_is_kept_under_penalties() {
     keeps("25/s over 10s", 250, 10 * SECOND, campaign(50), margin(), &THROTTLES).await;
 }
 
+/// The job of a seed of this project: 551 characters have 672,768 statistics.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_job_of_551_characters_is_kept_whole() {
+    let server = Server::builder(bungie("4711", |character| if character < 3 { 1220 } else { 1221 }));
+    let (limit, server) = match std::env::var_os("BULK_CRAWL_REQUESTS") {
+        Some(_) => {
+            let latency = Latency::heavy_tail(Duration::from_millis(200), Duration::from_millis(800));
+            ("25/s over 10s", server.latency(latency).limit(250, 10 * SECOND))
+        }
+        None => ("1000/s", server),
+    };
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/Platform/Destiny2/2/Account/1/Character/{id}/Stats/AggregateActivityStats/");
+    crawler.template = crawler.template.header("x-api-key", "4711").unwrap();
+    crawler.success.rules = vec!["$.ErrorCode == 1".parse().unwrap()];
+    crawler.limiter = limiter(&[limit]);
+    let begun = std::time::Instant::now();
+    let mut calls = crawler.crawl(records(0..551)).unwrap();
+    let mut rows = 0;
+    while let Some(call) = calls.next().await {
+        let pages = call.records[0].outcome.as_ref().unwrap();
+        let activities = pages[0]["Response"]["activities"].as_array().unwrap();
+        rows += activities.iter().map(|activity| activity["values"].as_object().unwrap().len()).sum::<usize>();
+    }
+    println!("{rows} rows of 551 calls under {limit} in {:.2} s", begun.elapsed().as_secs_f64());
+    assert_eq!((rows, server.arrivals().len(), server.refused()), (672_768, 551, 0));
+}
+
 #[tokio::test]
 async fn calls_come_in_the_order_of_the_input_or_of_the_answers() {
     // The first answer comes last.
