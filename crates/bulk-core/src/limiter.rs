@@ -1,5 +1,6 @@
 //! How many requests leave, over all workers: a promise, and not an average.
 
+mod connections;
 mod floor;
 mod rate_limit;
 mod saved;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::connections::{Connections, Opening};
 use self::floor::Floor;
 pub use self::rate_limit::{RateLimit, RateLimitError};
 use self::saved::Store;
@@ -73,14 +75,16 @@ pub enum Margin {
     /// requests in a window than are allowed. Costs the time that answers take: of the rate, the part *t* / (*t* + window),
     /// for answers that take *t* on the average.
     Exact,
-    /// A request has arrived when an answer has come to one that was sent later, and this much time has passed since it
-    /// was sent. And of the time that an answer takes, what the quickest answers of that host take is no time in which
-    /// the request may still have been under way.
+    /// A request has arrived when this much time has passed after the arrival of one that was sent later, as its answer
+    /// tells. And of the time that an answer takes, what the quickest answers of that host take is no time in which the
+    /// request may still have been under way, but for this much.
     ///
-    /// So it must be as long as one request may be overtaken by others on its way, such as by the opening of a connection.
+    /// So it must be as long as one request may be overtaken by others on open connections. One for which a connection may
+    /// have to be opened, since more requests are under way than were before, counts until its own answer comes, as under
+    /// [`Exact`](Self::Exact); a connection that is opened in place of one that the server closed is not seen.
     /// A delay of all of them, by a network or a server that stands still, is seen, unless even the quickest answers take
-    /// longer than the window: those cannot be waited for without slowing down. Costs of the rate at most the part
-    /// margin / (margin + window), and less where answers come quickly.
+    /// longer than the window: those cannot be waited for without slowing down. Costs of the rate about the part
+    /// margin / (margin + window), less where answers come quickly, and a little more where requests are far apart.
     Within(Duration),
     /// [`Within`](Self::Within) this part of each window, and no more than 1 s.
     Relative(f64),
@@ -191,6 +195,7 @@ struct Host {
     windows: Vec<Window>,
     not_before: Option<Instant>,
     floor: Floor,
+    connections: Connections,
 }
 
 struct Waiter {
@@ -226,6 +231,7 @@ pub struct Permit {
     number: u64,
     host: Arc<str>,
     taken: Instant,
+    opening: Option<Opening>,
     is_done: bool,
 }
 
@@ -467,7 +473,10 @@ impl Shared {
         if let Some((saved, at)) = saved {
             windows.iter_mut().for_each(|window| saved.restore(Some(&*name), window, at));
         }
-        state.hosts.insert(name.clone(), Host { windows, not_before: None, floor: Floor::default() });
+        state.hosts.insert(
+            name.clone(),
+            Host { windows, not_before: None, floor: Floor::default(), connections: Connections::default() },
+        );
         name
     }
 }
@@ -647,10 +656,12 @@ impl<'a> Place<'a> {
             }
         }
         let Some(number) = state.granted.remove(&self.number) else { return Turn::Until(next) };
-        let floor = state.hosts.get(&self.host).and_then(|host| host.floor.get());
-        state.windows_of(&self.host).for_each(|window| window.taken(now, number, floor));
+        let known = state.hosts.get_mut(&self.host).map(|host| (host.connections.sent(now), host.floor.get()));
+        let (opening, floor) = known.unwrap_or_default();
+        let opens = opening.is_some();
+        state.windows_of(&self.host).for_each(|window| window.taken(now, number, opens, floor));
         let (shared, host) = (self.shared.clone(), self.host.clone());
-        Turn::Granted(Permit { shared, number, host, taken: now, is_done: false })
+        Turn::Granted(Permit { shared, number, host, taken: now, opening, is_done: false })
     }
 }
 
@@ -673,8 +684,13 @@ impl Permit {
         self.is_done = true;
         let now = Instant::now();
         let mut state = self.shared.lock();
-        // Until the quickest answers are known, all of the time is taken to have gone by on the way.
+        // Until the quickest answers are known, all of the time is taken to have gone by on the way. So it is for what may
+        // have waited for a connection; how long that took says nothing about the others.
         let floor = state.hosts.get_mut(&self.host).and_then(|host| {
+            host.connections.answered(self.opening);
+            if self.opening.is_some() {
+                return None;
+            }
             host.floor.add(now, now.duration_since(self.taken));
             host.floor.get()
         });
@@ -690,6 +706,9 @@ impl Permit {
         self.is_done = true;
         let mut state = self.shared.lock();
         let number = self.number;
+        if let Some(host) = state.hosts.get_mut(&self.host) {
+            host.connections.unused();
+        }
         state.windows_of(&self.host).for_each(|window| window.unused(number));
         state.wake_first();
     }
@@ -701,6 +720,9 @@ impl Drop for Permit {
             let now = Instant::now();
             let mut state = self.shared.lock();
             let number = self.number;
+            if let Some(host) = state.hosts.get_mut(&self.host) {
+                host.connections.lost();
+            }
             state.windows_of(&self.host).for_each(|window| window.lost(now, number));
             state.wake_first();
         }

@@ -204,7 +204,7 @@ mod tests {
             let at = begun + Duration::from_millis(100) * number;
             assert_eq!(window.room(at, 1.0), Room::Now);
             window.grant(at, 1.0, number.into(), &host);
-            window.taken(at, number.into(), None);
+            window.taken(at, number.into(), false, None);
             window.answered(at, number.into(), at, &host, Duration::ZERO);
         }
         let now = begun + Duration::from_secs(6);
@@ -245,7 +245,7 @@ mod tests {
         for number in 0..400_000 {
             let at = now + Duration::from_millis(9) * number;
             window.grant(at, 1.0, number.into(), &host);
-            window.taken(at, number.into(), None);
+            window.taken(at, number.into(), false, None);
             window.answered(at, number.into(), at, &host, Duration::ZERO);
         }
         let now = now + Duration::from_secs(3600);

@@ -35,6 +35,8 @@ struct Pending {
     host: Arc<str>,
     /// When its owner had it in hand, and not before.
     taken: Option<Instant>,
+    /// Whether a connection may be opened for it: others overtake it by nobody knows how much.
+    opens: bool,
     /// When it ceases to count even if nothing is heard, because answers usually take longer than that.
     lapses: Option<Instant>,
 }
@@ -89,32 +91,38 @@ impl Window {
             let step = Duration::from_secs_f64(window.as_secs_f64() / self.capacity(part) as f64);
             self.even = Some(self.even.map_or(now, |even| even.max(begin)) + step);
         }
-        self.pending.push_back(Pending { number, host: host.clone(), taken: None, lapses: None });
+        self.pending.push_back(Pending { number, host: host.clone(), taken: None, opens: false, lapses: None });
     }
 
-    /// Its owner has it in hand and may send from `now` on. Where the quickest answer takes `floor`, if that is known.
-    pub(super) fn taken(&mut self, now: Instant, number: u64, floor: Option<Duration>) {
+    /// Its owner has it in hand and may send from `now` on, maybe on a connection that it `opens`. Where the quickest answer
+    /// takes `floor`, if that is known.
+    pub(super) fn taken(&mut self, now: Instant, number: u64, opens: bool, floor: Option<Duration>) {
         let window = self.limit.window();
         let lapses = self.margin.filter(|_| floor.is_some_and(|floor| floor >= window));
         if let Some(pending) = self.find(number).and_then(|at| self.pending.get_mut(at)) {
             pending.taken = Some(now);
-            pending.lapses = lapses.map(|margin| now + window + margin);
+            pending.opens = opens;
+            // What opens a connection waits for its own answer.
+            pending.lapses = lapses.filter(|_| !opens).map(|margin| now + window + margin);
         }
     }
 
-    /// An answer came at `now` to a request of which `taken` is known, from a server whose quickest answers take `floor`.
+    /// An answer came at `now` to a request of which `taken` is known, from a server whose quickest answers take `floor`: none
+    /// if that is not known, or says nothing about this one.
     pub(super) fn answered(&mut self, now: Instant, number: u64, taken: Instant, host: &Arc<str>, floor: Duration) {
         let Some(margin) = self.margin else {
             return self.arrived(number, now);
         };
         // What it took longer than the quickest may all have been on the way there.
         let arrived = now.checked_sub(floor).unwrap_or(now).max(taken);
-        self.arrived(number, arrived);
+        // The quickest so far may not have been quick, so that only the margin is left.
+        self.arrived(number, now.min(arrived.max(taken + margin)));
         let window = self.limit.window();
         let counted = &mut self.counted;
         self.pending.retain(|other| match other.taken {
-            Some(at) if at <= taken && other.host == *host => {
-                counted.push(Reverse(arrived.max(at + margin) + window));
+            // It was overtaken, and by no more than that.
+            Some(at) if at <= taken && !other.opens && other.host == *host => {
+                counted.push(Reverse(arrived + margin + window));
                 false
             }
             _ => true,
