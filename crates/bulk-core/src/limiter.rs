@@ -19,13 +19,15 @@ use self::floor::Floor;
 pub use self::rate_limit::{RateLimit, RateLimitError};
 use self::saved::Store;
 use self::window::{Room, Window};
-use crate::retry::retry_when;
+use crate::retry::retry_held;
 use crate::{Error, RetryPolicy};
 
 /// Hosts that are remembered although nothing counts for them.
 const HOSTS: usize = 1024;
 /// Windows up to this length are paced evenly by default.
 const EVEN_UP_TO: Duration = Duration::from_secs(60);
+/// How long a throttle that names no wait holds back all.
+const UNNAMED_HOLD: Duration = Duration::from_secs(1);
 /// The rate that throttling may lower it to.
 const LEAST_PART: f64 = 0.05;
 /// What a throttle leaves of the rate, and what a time without one adds.
@@ -45,7 +47,9 @@ pub struct LimiterOptions {
     /// How requests are spread over a window. Default [`Spread::Auto`].
     pub spread: Spread,
     /// Whether throttle answers lower the rate, to no less than a twentieth, and their absence raises it again, up to the
-    /// limits. For servers whose limits nobody knows. Default no: the limits are the server's.
+    /// limits. In windows of up to a minute fewer requests are allowed; in longer ones as many, at a lower pace. For servers
+    /// whose limits nobody knows: it needs one to begin with, and does nothing without. Default no: the limits are the
+    /// server's.
     pub adaptive: bool,
     /// No hold lasts longer: who is told to wait for more gives up, and others are to learn on their own whether that
     /// still holds. Default one hour.
@@ -259,12 +263,12 @@ impl Limiter {
     }
 
     /// A limiter that goes on where the last one stopped whose file this is, so that a rerun does not burst. Without the
-    /// file, or with one that is none of a limiter's, it is a [new](Self::new) one.
+    /// file it is a [new](Self::new) one.
     ///
     /// The file is replaced, whole, before the permits of about a second are granted: after a crash, those count as if they
     /// had all been used just before the file is read again. It holds times of the wall clock, and nothing else of what was
     /// requested, in at most some ten kilobytes for each limit and host. If the clock went backwards in between, no time
-    /// is taken to have passed. If the limits are others, what is known is counted under the new ones.
+    /// is taken to have passed; one that was put forward cannot be told from time that passed. If the limits are others, what is known is counted under the new ones.
     ///
     /// It is written when the last clone is dropped, too. These writes block for less than a millisecond where the disk is
     /// an ordinary one; they are not synced, since what a power failure takes is less than what it lasts. One that fails
@@ -272,11 +276,13 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be read, written, or locked: as another run that uses it has the lock.
+    /// [`Error::Io`] if the file cannot be read, is none of a limiter's, or cannot be written or locked: as another run that
+    /// uses it has the lock.
     pub fn open(options: LimiterOptions, file: impl Into<PathBuf>) -> Result<Self, Error> {
         let limiter = Self::new(options);
-        let now = Instant::now();
         let (store, saved) = Store::open(file.into())?;
+        // Only now: the time until the lock was there is none that has passed since the file was written.
+        let now = Instant::now();
         {
             let mut state = limiter.shared.lock();
             state.store = Some(store);
@@ -331,7 +337,8 @@ impl Limiter {
     /// Makes a request to `host` under `policy` as [`retry()`](crate::retry()) does, with a permit of its own for each
     /// attempt. Whatever the server says in it is heeded by all: a throttle ([`Error::is_throttle`]) holds back everyone for
     /// as long as it asks for, and where the limiter is [adaptive](LimiterOptions::adaptive) it lowers the rate. Waits for
-    /// permits do not count against the policy's timeout. Dropping the future stops everything.
+    /// permits do not count against the policy's timeout, and neither do the waits that a server asks of all, up to
+    /// [`LimiterOptions::longest_hold`]. Dropping the future stops everything.
     ///
     /// # Errors
     ///
@@ -365,7 +372,7 @@ impl Limiter {
                 (answer, false)
             }
         };
-        retry_when(policy, ready, on_retry, paced).await
+        retry_held(policy, self.shared.options.longest_hold, ready, on_retry, paced).await
     }
 
     /// Grants nothing to anybody for `delay` from now, at most [`LimiterOptions::longest_hold`]. A longer hold stays in force.
@@ -394,21 +401,36 @@ impl Limiter {
         state.wake_first();
     }
 
-    /// Learns from how a request ended: a throttle [holds](Self::hold) back all for as long as the server asks for.
+    /// Learns from how a request ended: a throttle [holds](Self::hold) back all for as long as the server asks for, or for a
+    /// second if it does not say and the limiter is not [adaptive](LimiterOptions::adaptive).
     /// [`retry`](Self::retry) does that for its requests.
     pub fn observe<T>(&self, result: &Result<T, Error>) {
         match result {
             Ok(_) => self.shared.lock().is_well = true,
             Err(error) if error.is_throttle() => {
-                if let Some(delay) = error.retry_after() {
-                    self.hold(delay);
+                match error.retry_after() {
+                    Some(delay) => self.hold(delay),
+                    None if self.is_adaptive() => {}
+                    None => self.hold(UNNAMED_HOLD),
                 }
-                if self.shared.options.adaptive {
+                if self.is_adaptive() {
                     self.shared.lock().lower(Instant::now());
                 }
             }
             Err(_) => {}
         }
+    }
+
+    /// Whether throttle answers lower the rate: as asked for, if there is one.
+    fn is_adaptive(&self) -> bool {
+        let options = &self.shared.options;
+        options.adaptive && !(options.limits.is_empty() && options.per_host.is_empty())
+    }
+
+    /// Whether it is to be [adaptive](LimiterOptions::adaptive), and has no limit to begin with.
+    #[cfg(feature = "crawl")]
+    pub(crate) fn adapts_nothing(&self) -> bool {
+        self.shared.options.adaptive && !self.is_adaptive()
     }
 
     /// The most requests a second that the limits of all allow in the long run; infinite where there is none.

@@ -393,7 +393,8 @@ fn a_penalty_holds_back_everyone_and_each_attempt_takes_a_permit() {
             request('c', 9, vec![]),
         );
         sent.borrow_mut().sort_by_key(|one| one.0);
-        let expected = [('a', 0.0), ('a', 7.0), ('a', 7.0), ('b', 7.0), ('c', 9.0)];
+        // The second one names no wait: a second.
+        let expected = [('a', 0.0), ('a', 7.0), ('a', 8.0), ('b', 7.0), ('c', 9.0)];
         assert_eq!((sent.take().as_slice(), limiter.status().granted), (expected.as_slice(), 5));
         limiter.hold(Duration::from_secs(100_000));
         assert_eq!(limiter.status().held, Duration::from_secs(3600));
@@ -455,6 +456,45 @@ fn an_adaptive_limiter_finds_the_rate_of_the_server() {
             sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(limiter.status().part, 1.0);
+    });
+}
+
+#[test]
+fn a_wait_that_is_asked_of_all_does_not_exhaust_a_request() {
+    in_virtual_time(async {
+        let limiter = limiter(&["10/s"], |_| {});
+        let mut policy = RetryPolicy::default();
+        policy.timeout = Duration::from_secs(10);
+        let begun = Instant::now();
+        let mut errors = vec![throttle(503, Some(60)), throttle(429, Some(3600))];
+        let attempt = |permit: bulk_core::Permit| {
+            permit.answered();
+            std::future::ready(errors.pop().map_or(Ok(()), Err))
+        };
+        limiter.retry(HOST, &policy, |_, _, _| {}, attempt).await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 3660);
+    });
+}
+
+#[test]
+fn throttles_lower_the_pace_of_a_quota_and_do_not_end_it() {
+    in_virtual_time(async {
+        let limiter = limiter(&["3600/h"], |options| options.adaptive = true);
+        for _ in 0..1000 {
+            limiter.acquire(HOST).await.answered();
+        }
+        for _ in 0..20 {
+            limiter.observe(&Err::<(), _>(throttle(429, None)));
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(limiter.status().part, 0.05);
+        // A twentieth of one a second, the first at once.
+        let begun = Instant::now();
+        for _ in 0..11 {
+            limiter.acquire(HOST).await.answered();
+        }
+        let seconds = begun.elapsed().as_secs();
+        assert!((190..=200).contains(&seconds), "{seconds}");
     });
 }
 

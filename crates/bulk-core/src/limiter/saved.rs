@@ -63,10 +63,15 @@ impl Store {
         let saved = match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::io("read", &path, error)),
-            Ok(metadata) if metadata.len() > MAX_FILE => None,
-            Ok(_) => {
-                let bytes = fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
-                Saved::read(&bytes, wall_clock())
+            Ok(metadata) => {
+                let bytes = match metadata.len() > MAX_FILE {
+                    true => Vec::new(),
+                    false => fs::read(&path).map_err(|error| Error::io("read", &path, error))?,
+                };
+                // To count nothing instead would break the promise, in a long window for long.
+                let what = "no limiter wrote it; remove it if no request of a window before now counts";
+                let none = || Error::io("read", &path, io::Error::new(io::ErrorKind::InvalidData, what));
+                Some(Saved::read(&bytes, wall_clock()).ok_or_else(none)?)
             }
         };
         Ok((Self { path, leave: 0, inherited: None, _lock: lock }, saved))
@@ -110,12 +115,10 @@ impl Saved {
             let length = window.limit().window();
             let step = (length.as_millis() / STRETCHES).max(1) as i64;
             let mut arrived: Vec<(i64, usize)> = Vec::new();
-            for at in window.arrivals(now) {
+            for remaining in window.remaining(now) {
                 let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-                let ago = match now.checked_duration_since(at) {
-                    Some(ago) => millis(ago),
-                    None => -millis(at.duration_since(now)) - 1,
-                };
+                // Rounded so that it counts for no shorter time.
+                let ago = millis(length).saturating_sub(millis(remaining)).saturating_sub(1);
                 // The end of its stretch, so that it counts for no shorter time.
                 let ago = ago.div_euclid(step) * step;
                 match arrived.last_mut() {
@@ -148,28 +151,42 @@ impl Saved {
     /// Counts in a window what was counted in one like it, if this was read at `now`.
     pub(super) fn restore(&self, host: Option<&str>, window: &mut Window, now: Instant) {
         let length = window.limit().window();
-        let millis = length.as_millis() as u64;
-        // The shortest that is long enough, else the longest.
-        let windows = self.windows.iter().filter(|saved| saved.host.as_deref() == host);
-        let best = windows.min_by_key(|saved| match saved.window.checked_sub(millis) {
-            Some(longer) => (0, longer),
-            None => (1, millis - saved.window),
-        });
-        if let Some(saved) = best {
+        let is_of = |host: Option<&str>| self.windows.iter().any(|saved| saved.host.as_deref() == host);
+        // Where limits of all have become those of each host, or the other way round, all of it may have been its own.
+        let sources: Vec<Option<&str>> = match host {
+            None if !is_of(None) => {
+                let mut hosts: Vec<_> = self.hosts().map(Some).collect();
+                hosts.sort_unstable();
+                hosts.dedup();
+                hosts
+            }
+            Some(_) if self.hosts().next().is_none() => vec![None],
+            host => vec![host],
+        };
+        for saved in sources.into_iter().filter_map(|host| self.best(host, length)) {
             for (ago, count) in &saved.arrived {
-                let arrived = match u64::try_from(*ago) {
-                    Ok(ago) => now.checked_sub(self.elapsed + Duration::from_millis(ago)),
-                    // None arrives later than in a window's time.
-                    Err(_) => (now + Duration::from_millis(ago.unsigned_abs()).min(length)).checked_sub(self.elapsed),
-                };
-                // An instant before the beginning of time is none that counts.
-                if let Some(arrived) = arrived.filter(|arrived| *arrived + length > now) {
-                    window.add(arrived, *count);
+                let since = self.elapsed.saturating_add(Duration::from_millis(u64::try_from(*ago).unwrap_or(0)));
+                // None arrives later than in a window's time.
+                let later = Duration::from_millis(if *ago < 0 { ago.unsigned_abs() } else { 0 }).min(length);
+                let remaining = (length + later).saturating_sub(since);
+                if !remaining.is_zero() {
+                    window.add(now + remaining, *count);
                 }
             }
-            window.add(now, saved.pending);
+            window.add(now + length, saved.pending);
         }
-        window.add(now, self.leave);
+        window.add(now + length, self.leave);
+    }
+
+    /// The window of that host, or of all, that tells the most about one of that length: the shortest that is long enough,
+    /// else the longest.
+    fn best(&self, host: Option<&str>, length: Duration) -> Option<&SavedWindow> {
+        let millis = length.as_millis() as u64;
+        let windows = self.windows.iter().filter(|saved| saved.host.as_deref() == host);
+        windows.min_by_key(|saved| match saved.window.checked_sub(millis) {
+            Some(longer) => (0, longer),
+            None => (1, millis - saved.window),
+        })
     }
 }
 
@@ -239,6 +256,42 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_is_kept_where_time_began_after_it() {
+        // The process's time began less than a window ago: on Linux with the machine.
+        let mut long = Window::new("5/d".parse().unwrap(), Some(Duration::ZERO), false);
+        long.add(Instant::now() + Duration::from_secs(3600), 3);
+        let now = Instant::now();
+        let bytes = serde_json::to_vec(&Saved::of([(None, &mut long)].into_iter(), 0, NOON, now)).unwrap();
+        let mut next = Window::new("5/d".parse().unwrap(), Some(Duration::ZERO), false);
+        Saved::read(&bytes, NOON + 60_000).unwrap().restore(None, &mut next, now);
+        let remaining = next.remaining(now);
+        assert_eq!(remaining.len(), 3);
+        // Counted in stretches of 168.75 s.
+        assert!(remaining.iter().all(|time| (3500..3720).contains(&time.as_secs())), "{remaining:?}");
+    }
+
+    #[test]
+    fn limits_of_hosts_that_become_those_of_all_count_on() {
+        let (now, window) = (Instant::now(), || Window::new("10/h".parse().unwrap(), Some(Duration::ZERO), false));
+        let remaining = |saved: &[(Option<&str>, usize)], host: Option<&str>| {
+            let mut windows: Vec<Window> = saved.iter().map(|_| window()).collect();
+            for (window, (_, count)) in windows.iter_mut().zip(saved) {
+                window.add(now + Duration::from_secs(60), *count);
+            }
+            let windows = saved.iter().map(|(host, _)| *host).zip(&mut windows);
+            let bytes = serde_json::to_vec(&Saved::of(windows, 0, NOON, now)).unwrap();
+            let mut next = window();
+            Saved::read(&bytes, NOON).unwrap().restore(host, &mut next, now);
+            next.remaining(now).len()
+        };
+        assert_eq!(remaining(&[(Some("a"), 2), (Some("b"), 3)], None), 5);
+        assert_eq!(remaining(&[(None, 4)], Some("a")), 4);
+        assert_eq!(remaining(&[(None, 4), (Some("a"), 2)], Some("a")), 2);
+        assert_eq!(remaining(&[(None, 4), (Some("a"), 2)], Some("b")), 0);
+        assert_eq!(remaining(&[(None, 4), (Some("a"), 2)], None), 4);
+    }
+
+    #[test]
     fn a_file_does_not_grow_with_the_number_of_requests() {
         let (mut window, host, now): (_, Arc<str>, _) =
             (Window::new("500000/h".parse().unwrap(), None, false), "x".into(), Instant::now());
@@ -258,6 +311,11 @@ mod tests {
     fn what_no_limiter_wrote_is_not_read() {
         for bytes in ["", "{", "[]", r#"{"version":2,"saved_at":0,"leave":0,"windows":[]}"#] {
             assert!(Saved::read(bytes.as_bytes(), NOON).is_none(), "{bytes}");
+            // It may have counted for a window of a month.
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("limits");
+            std::fs::write(&path, bytes).unwrap();
+            assert!(matches!(Store::open(path), Err(Error::Io { action: "read", .. })), "{bytes}");
         }
     }
 }

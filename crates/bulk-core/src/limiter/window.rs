@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::RateLimit;
+use super::{EVEN_UP_TO, RateLimit};
 
 /// What part of a window may be caught up on at once by one whose requests are evenly paced.
 const CATCH_UP: u32 = 20;
@@ -69,8 +69,8 @@ impl Window {
     /// Whether one more may be granted, if the limit is that part of itself.
     pub(super) fn room(&mut self, now: Instant, part: f64) -> Room {
         self.expire(now);
-        if let Some(even) = self.even.filter(|_| self.is_even) {
-            let earliest = even.checked_sub(self.limit.window() / CATCH_UP).unwrap_or(now);
+        if let Some(even) = self.even.filter(|_| self.is_paced(part)) {
+            let earliest = even.checked_sub(self.catch_up()).unwrap_or(now);
             if earliest > now {
                 return Room::At(earliest);
             }
@@ -85,10 +85,11 @@ impl Window {
 
     /// Counts one more, which [`room`](Self::room) allowed.
     pub(super) fn grant(&mut self, now: Instant, part: f64, number: u64, host: &Arc<str>) {
-        if self.is_even {
+        if self.is_paced(part) {
             let window = self.limit.window();
-            let begin = now.checked_sub(window / CATCH_UP).unwrap_or(now);
-            let step = Duration::from_secs_f64(window.as_secs_f64() / self.capacity(part) as f64);
+            let begin = now.checked_sub(self.catch_up()).unwrap_or(now);
+            let requests = (f64::from(self.limit.permits()) * part).max(1.0);
+            let step = Duration::from_secs_f64(window.as_secs_f64() / requests);
             self.even = Some(self.even.map_or(now, |even| even.max(begin)) + step);
         }
         self.pending.push_back(Pending { number, host: host.clone(), taken: None, opens: false, lapses: None });
@@ -141,22 +142,21 @@ impl Window {
         }
     }
 
-    /// Counts requests of another run, the last of which arrived at `arrived`.
-    pub(super) fn add(&mut self, arrived: Instant, count: usize) {
+    /// Counts requests of another run until `expires`.
+    pub(super) fn add(&mut self, expires: Instant, count: usize) {
         // More than that make no difference.
         let count = count.min(self.limit.permits() as usize);
-        self.counted.extend(std::iter::repeat_n(Reverse(arrived + self.limit.window()), count));
+        self.counted.extend(std::iter::repeat_n(Reverse(expires), count));
     }
 
-    /// Of those that count and have arrived, when each of them did at the latest, in that order.
-    pub(super) fn arrivals(&mut self, now: Instant) -> Vec<Instant> {
+    /// Of those that have arrived, how long each of them counts yet, in that order. When they arrived may be before the
+    /// beginning of this machine's time.
+    pub(super) fn remaining(&mut self, now: Instant) -> Vec<Duration> {
         self.expire(now);
-        let window = self.limit.window();
-        // An instant before the beginning of time is none that counts.
-        let arrivals = self.counted.iter().filter_map(|Reverse(expires)| expires.checked_sub(window));
-        let mut arrivals: Vec<_> = arrivals.collect();
-        arrivals.sort_unstable();
-        arrivals
+        let mut remaining: Vec<_> =
+            self.counted.iter().map(|Reverse(expires)| expires.saturating_duration_since(now)).collect();
+        remaining.sort_unstable();
+        remaining
     }
 
     /// How many may not have arrived.
@@ -164,7 +164,19 @@ impl Window {
         self.pending.len()
     }
 
+    /// A quota whose rate was lowered is used up at a pace.
+    fn is_paced(&self, part: f64) -> bool {
+        self.is_even || part < 1.0 && self.limit.window() > EVEN_UP_TO
+    }
+
+    fn catch_up(&self) -> Duration {
+        let part = self.limit.window() / CATCH_UP;
+        if self.is_even { part } else { part.min(Duration::from_secs(1)) }
+    }
+
+    /// Of a long window it stays what it is: most of it may be used up already, and then nothing would go for long.
     fn capacity(&self, part: f64) -> usize {
+        let part = if self.limit.window() > EVEN_UP_TO { 1.0 } else { part };
         ((f64::from(self.limit.permits()) * part) as usize).max(1)
     }
 
