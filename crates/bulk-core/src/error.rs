@@ -152,6 +152,14 @@ pub enum Error {
         /// Whether it would say so again.
         is_lasting: bool,
     },
+    /// A request that may have been carried out, and must not be twice. `source()` says what became of it.
+    #[error("{location}: it is not known whether the request was carried out, and it is not one to be repeated")]
+    Unrepeatable {
+        /// The object.
+        location: String,
+        /// Why nothing is known.
+        source: Box<Error>,
+    },
     /// A record of which no request can be made.
     #[error("no request can be made of the record: {what}")]
     Record {
@@ -212,7 +220,7 @@ impl Error {
     /// after all attempts.
     pub fn is_remote(&self) -> bool {
         match self {
-            Self::Exhausted { source, .. } => source.is_remote(),
+            Self::Exhausted { source, .. } | Self::Unrepeatable { source, .. } => source.is_remote(),
             other => other.is_transient(),
         }
     }

@@ -21,6 +21,9 @@ use crate::refusal::refusal_with_text;
 use crate::refusal::{element, error_text, refusal};
 use crate::{Body, Digest, ETag, Error, Get, HttpOptions, Proxy};
 
+/// What is said where nothing was sent.
+pub(crate) const CANNOT_CONNECT: &str = "cannot connect";
+
 /// Redirects that one request follows, as browsers do.
 const REDIRECTS: usize = 20;
 
@@ -317,7 +320,6 @@ impl HttpClient {
 
 /// The head of an answer, and the body behind it.
 #[cfg(feature = "crawl")]
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct HttpAnswer {
     /// The status.
@@ -363,15 +365,28 @@ impl HttpAnswer {
 
     /// What a status that is none of a success means, and the beginning of the body.
     pub async fn refusal(self) -> (Error, Bytes) {
+        self.refusal_hiding(&|text| text).await
+    }
+
+    /// The same, where the error does not repeat what `hide` hides.
+    pub(crate) async fn refusal_hiding(self, hide: &(dyn Fn(String) -> String + Sync)) -> (Error, Bytes) {
         let Self { status, url, sent, response, .. } = self;
         let code = response.status();
-        let (error, text) = refusal_with_text(&url, &sent, code, response).await;
+        let (error, text) = refusal_with_text(&url, &sent, code, response, hide).await;
         let error = match error {
             // Nobody asked for a version.
             Error::Changed { location, .. } => Error::Status { location, status, retry_after: None, reason: None },
             error => error,
         };
         (error, text.into())
+    }
+}
+
+/// Without the URL and the headers, in which secrets stand.
+#[cfg(feature = "crawl")]
+impl std::fmt::Debug for HttpAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpAnswer").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
@@ -452,7 +467,7 @@ async fn small_body(response: reqwest::Response, location: &str, limit: usize) -
 
 fn unanswered(location: &str, error: reqwest::Error) -> Error {
     let what = match () {
-        () if error.is_connect() => "cannot connect",
+        () if error.is_connect() => CANNOT_CONNECT,
         () if error.is_timeout() => "no answer in time",
         () => "the request failed",
     };

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-use super::rule::json_path;
+use super::rule::{Hide, json_path};
 use super::template::{Several, Text, at};
 use super::{Rule, SpecError};
 
@@ -81,21 +81,22 @@ impl Batch {
     }
 
     /// What is whose: for each record its elements, or why it has none.
-    pub(super) fn split(&self, records: &[&Value], answer: Value) -> Vec<Result<Vec<Value>, String>> {
-        let mut found = match &self.split {
+    ///
+    /// # Errors
+    ///
+    /// Why nobody can tell.
+    pub(super) fn split(&self, records: &[&Value], answer: &Value, hide: Hide<'_>) -> Result<Vec<Part>, String> {
+        let found: Vec<Result<Vec<Value>, String>> = match &self.split {
             Split::InOrder { elements } => {
-                let elements: Vec<Value> = elements.query(&answer).into_iter().cloned().collect();
-                match elements.len() == records.len() {
-                    true => elements.into_iter().map(|element| Ok(vec![element])).collect(),
-                    false => {
-                        let what = format!("it has {} elements for {} records", elements.len(), records.len());
-                        vec![Err(what); records.len()]
-                    }
+                let elements: Vec<Value> = elements.query(answer).into_iter().cloned().collect();
+                if elements.len() != records.len() {
+                    return Err(format!("it has {} elements for {} records", elements.len(), records.len()));
                 }
+                elements.into_iter().map(|element| Ok(vec![element])).collect()
             }
             Split::ById { elements, id, of_record } => {
                 let mut by_id: HashMap<String, Vec<Value>> = HashMap::new();
-                for element in elements.query(&answer) {
+                for element in elements.query(answer) {
                     if let Some(id) = id.query(element).first().and_then(text) {
                         by_id.entry(id).or_default().push(element.clone());
                     }
@@ -107,10 +108,10 @@ impl Batch {
                         // Two records may have the same one.
                         by_id.get(&id).cloned().ok_or_else(|| format!("it has nothing for {id}"))
                     })
-                    .collect::<Vec<_>>()
+                    .collect()
             }
             Split::ByKey { object, of_record } => {
-                let object = object.query(&answer).first().and_then(|object| object.as_object());
+                let object = object.query(answer).first().and_then(|object| object.as_object());
                 records
                     .iter()
                     .map(|record| {
@@ -121,18 +122,28 @@ impl Batch {
                     .collect()
             }
         };
-        for found in &mut found {
-            let broken = found.as_ref().ok().and_then(|elements| {
-                elements.iter().find_map(|element| {
-                    self.rules.iter().find(|rule| !rule.holds(element)).map(|rule| rule.broken_by(element))
-                })
+        let judged = found.into_iter().map(|found| {
+            let elements = match found {
+                Ok(elements) => elements,
+                Err(what) => return Part::Missing(hide(&what)),
+            };
+            let broken = elements.iter().find_map(|element| {
+                self.rules.iter().find(|rule| !rule.holds(element)).map(|rule| rule.broken_by(element, hide))
             });
-            if let Some(broken) = broken {
-                *found = Err(broken);
-            }
-        }
-        found
+            broken.map_or(Part::Found(elements), Part::Broken)
+        });
+        Ok(judged.collect())
     }
+}
+
+/// A record's part of the answer.
+#[derive(Debug, PartialEq)]
+pub(super) enum Part {
+    Found(Vec<Value>),
+    /// It has none, and why.
+    Missing(String),
+    /// It breaks a rule, and which.
+    Broken(String),
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -159,27 +170,27 @@ mod tests {
         let answer = json!({"results": [
             {"uri": "/x/3", "ok": true}, {"uri": "/x/1", "ok": false}, {"ok": true}, {"uri": "/x/3", "ok": true, "n": 2},
         ]});
-        let found = batch.split(&records, answer);
+        let found = batch.split(&records, &answer, &str::to_owned).unwrap();
         let third = vec![json!({"uri": "/x/3", "ok": true}), json!({"uri": "/x/3", "ok": true, "n": 2})];
         assert_eq!(
             found,
             [
-                Err("$.ok == true does not hold: there is false".to_owned()),
-                Err("it has nothing for /x/2".to_owned()),
-                Ok(third)
+                Part::Broken("$.ok == true does not hold: there is false".to_owned()),
+                Part::Missing("it has nothing for /x/2".to_owned()),
+                Part::Found(third)
             ]
         );
 
         let batch = Batch::by_key(3, "id", "$.items", "{id}").unwrap();
-        let found = batch.split(&records, json!({"items": {"1": "a", "3": null}}));
-        let missing = Err("it has nothing for 2".to_owned());
-        assert_eq!(found, [Ok(vec![json!("a")]), missing, Ok(vec![json!(null)])]);
-        assert!(batch.split(&records, json!([])).iter().all(Result::is_err));
+        let split = |batch: &Batch, answer: Value| batch.split(&records, &answer, &str::to_owned);
+        let one = |value: Value| Part::Found(vec![value]);
+        let found = split(&batch, json!({"items": {"1": "a", "3": null}})).unwrap();
+        let missing = Part::Missing("it has nothing for 2".to_owned());
+        assert_eq!(found, [one(json!("a")), missing, one(json!(null))]);
+        assert!(split(&batch, json!([])).unwrap().iter().all(|part| matches!(part, Part::Missing(_))));
 
         let batch = Batch::in_order(3, "id", "$[*]").unwrap();
-        let one = |value: Value| Ok(vec![value]);
-        assert_eq!(batch.split(&records, json!([1, 2, 3])), [one(json!(1)), one(json!(2)), one(json!(3))]);
-        let what = Err("it has 2 elements for 3 records".to_owned());
-        assert_eq!(batch.split(&records, json!([1, 2])), [what.clone(), what.clone(), what]);
+        assert_eq!(split(&batch, json!([1, 2, 3])), Ok(vec![one(json!(1)), one(json!(2)), one(json!(3))]));
+        assert_eq!(split(&batch, json!([1, 2])), Err("it has 2 elements for 3 records".to_owned()));
     }
 }

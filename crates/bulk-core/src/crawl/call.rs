@@ -1,5 +1,8 @@
 //! One call: a request, the pages behind it, and the halves of a batch that failed.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,9 +14,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use url::Url;
 
+use super::batch::Part;
 use super::engine::{Held, Shared};
 use super::rule::shortened;
 use super::template::{Prepared, Records};
+use crate::http_client::CANNOT_CONNECT;
 use crate::redaction::redacted;
 use crate::{Error, Event, Permit};
 
@@ -60,7 +65,7 @@ pub struct CrawledRecord {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quarantined {
-    /// What was requested, without secrets and headers.
+    /// What was requested, without secrets and headers; of a call with pages that which failed.
     pub request: String,
     /// The status of the last answer, if there was one.
     pub status: Option<u16>,
@@ -72,16 +77,25 @@ pub struct Quarantined {
 
 /// What was sent for a call.
 #[derive(Default)]
-struct Effort {
+pub(super) struct Effort {
     requests: u32,
     bytes: u64,
 }
 
 /// A page that has arrived.
 pub(super) struct Page {
+    pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) document: Value,
     pub(super) bytes: u64,
+}
+
+/// The pages of a call so far: how many, and where they were.
+#[derive(Default)]
+pub(super) struct Trail {
+    pages: u64,
+    /// Digests of their URLs.
+    seen: HashSet<u64>,
 }
 
 /// The last answer to a request that failed.
@@ -98,7 +112,7 @@ pub(super) struct Ask<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Option<Bytes>,
     /// As it may be shown.
-    pub(super) shown: &'a str,
+    pub(super) shown: Cow<'a, str>,
 }
 
 pub(super) fn key(shown: &str, records: &[(u64, Value)]) -> String {
@@ -117,6 +131,11 @@ pub(super) fn key(shown: &str, records: &[(u64, Value)]) -> String {
     format!("{}{cut} #{digest}", &shown[..end])
 }
 
+/// What is shown of a record that makes no request.
+pub(super) fn shown_record(record: &Value) -> String {
+    shortened(&record.to_string(), LONGEST_KEY)
+}
+
 impl Shared {
     /// Makes a call whose first request is prepared, if it can be.
     pub(super) async fn call(
@@ -131,7 +150,7 @@ impl Shared {
         let inputs: Vec<&Value> = records.iter().map(|(_, input)| input).collect();
         let shown = match &prepared {
             Ok(prepared) => prepared.shown.clone(),
-            Err(_) => inputs.first().map(|input| shortened(&input.to_string(), LONGEST_KEY)).unwrap_or_default(),
+            Err(_) => inputs.first().map(|input| shown_record(input)).unwrap_or_default(),
         };
         let key = key(&shown, &records);
         let outcomes = self.outcomes(&inputs, prepared, &mut effort, &held, first_wait).await;
@@ -159,40 +178,59 @@ impl Shared {
             let prepared = first.take().unwrap_or_else(|| self.prepare(part));
             let answered = match prepared {
                 Err(what) => {
-                    let shown = part.first().map(|input| shortened(&input.to_string(), LONGEST_KEY));
+                    let shown = part.first().map(|input| shown_record(input));
                     let error = Arc::new(Error::Record { what });
                     Err(Quarantined { request: shown.unwrap_or_default(), status: None, response: None, error })
                 }
-                Ok(prepared) => {
-                    self.pages(&prepared, effort, held, first_wait.take()).await.map(|pages| (prepared, pages))
-                }
+                Ok(prepared) => match self.pages(&prepared, effort, held, first_wait.take()).await {
+                    Ok((pages, status)) => Ok((prepared, pages, status)),
+                    Err(failure) => Err(failure),
+                },
             };
             match (answered, &self.batch) {
-                (Ok((_, pages)), None) => {
+                (Ok((_, pages, _)), None) => {
                     if let Some(outcome) = outcomes.get_mut(start) {
                         *outcome = Some(Ok(pages));
                     }
                 }
-                (Ok((prepared, pages)), Some(batch)) => {
+                (Ok((prepared, pages, status)), Some(batch)) => {
                     let answer = pages.into_iter().next().unwrap_or_default();
-                    for (outcome, found) in outcomes[start..end].iter_mut().zip(batch.split(part, answer)) {
-                        *outcome = Some(found.map_err(|what| Quarantined {
-                            request: prepared.shown.clone(),
-                            status: None,
-                            response: None,
-                            error: Arc::new(Error::Answer {
-                                location: redacted(&prepared.url),
-                                what,
-                                throttle: None,
-                                is_lasting: true,
-                            }),
-                        }));
+                    let hide = |text: &str| self.template.hide(&prepared.headers, text);
+                    let failed = |what| {
+                        let location = self.location(&prepared.headers, &prepared.url);
+                        let error = Error::Answer { location, what, throttle: None, is_lasting: true };
+                        let response = Some(shortened(&hide(&answer.to_string()), KEPT));
+                        let (request, status) = (prepared.shown.clone(), Some(status));
+                        Quarantined { request, status, response, error: Arc::new(error) }
+                    };
+                    match batch.split(part, &answer, &hide) {
+                        Ok(found) => {
+                            for (place, found) in (start..end).zip(found) {
+                                let outcome = match found {
+                                    Part::Found(elements) => Ok(elements),
+                                    // It may be another time.
+                                    Part::Broken(_) if part.len() > 1 => {
+                                        parts.push((place, place + 1));
+                                        continue;
+                                    }
+                                    Part::Broken(what) | Part::Missing(what) => Err(failed(what)),
+                                };
+                                if let Some(found) = outcomes.get_mut(place) {
+                                    *found = Some(outcome);
+                                }
+                            }
+                        }
+                        // One of them may be to blame.
+                        Err(_) if part.len() > 1 => parts.extend(halves(start, end)),
+                        Err(what) => {
+                            if let Some(outcome) = outcomes.get_mut(start) {
+                                *outcome = Some(Err(failed(what)));
+                            }
+                        }
                     }
                 }
-                // One of them may be to blame: each half by itself.
-                (Err(failure), Some(_)) if end - start > 1 && is_of_one(&failure.error) => {
-                    let middle = start + (end - start) / 2;
-                    parts.extend([(middle, end), (start, middle)]);
+                (Err(failure), Some(_)) if part.len() > 1 && is_of_one(&failure.error) => {
+                    parts.extend(halves(start, end));
                 }
                 (Err(failure), _) => {
                     outcomes[start..end].iter_mut().for_each(|outcome| *outcome = Some(Err(failure.clone())));
@@ -210,28 +248,56 @@ impl Shared {
         effort: &mut Effort,
         held: &Held,
         mut first_wait: Option<WaitsFirst>,
-    ) -> Result<Vec<Value>, Quarantined> {
-        let mut url = self.first_url(&prepared.url);
+    ) -> Result<(Vec<Value>, u16), Quarantined> {
+        let (mut url, mut trail) = (None, Trail::default());
         let mut pages = Vec::new();
         loop {
-            let ask = prepared.ask(url.clone());
-            let page = self.page(&ask, effort, first_wait.take()).await?;
+            let (page, next) = self.next_page(prepared, url, &mut trail, effort, first_wait.take()).await?;
             held.add(page.bytes);
-            let next = self.next_url(&url, &page, pages.len() as u64 + 1);
             pages.push(page.document);
             match next {
-                Ok(None) => return Ok(pages),
-                Ok(Some(next)) if pages.len() < self.options.max_pages => url = next,
-                other => {
-                    let what = match other {
-                        Err(what) => what,
-                        Ok(_) => format!("it has more than {} pages", self.options.max_pages),
-                    };
-                    let error = Arc::new(Error::Protocol { location: redacted(&url), what });
-                    let request = prepared.shown.clone();
-                    return Err(Quarantined { request, status: None, response: None, error });
-                }
+                None => return Ok((pages, page.status)),
+                next => url = next,
             }
+        }
+    }
+
+    /// The page at `url`, without one the first, and the URL of the next one.
+    pub(super) async fn next_page(
+        &self,
+        prepared: &Prepared,
+        url: Option<Url>,
+        trail: &mut Trail,
+        effort: &mut Effort,
+        first_wait: Option<WaitsFirst>,
+    ) -> Result<(Page, Option<Url>), Quarantined> {
+        let is_first = url.is_none();
+        let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
+        let mut ask = prepared.ask(url.clone());
+        if !is_first {
+            ask.shown = format!("{} {}", ask.method, self.template.hide(ask.headers, url.as_str())).into();
+        }
+        let failed = |page: Option<&Page>, what| {
+            let error = Error::Protocol { location: redacted(&url), what };
+            let response = page.map(|page| self.template.hide(ask.headers, &page.document.to_string()));
+            Quarantined {
+                request: ask.shown.to_string(),
+                status: page.map(|page| page.status),
+                response: response.map(|text| shortened(&text, KEPT)),
+                error: Arc::new(self.hidden(ask.headers, error)),
+            }
+        };
+        if trail.pages >= self.options.max_pages.max(1) as u64 {
+            return Err(failed(None, format!("it has more than {} pages", self.options.max_pages)));
+        }
+        if !trail.seen.insert(self.digests.hash_one(url.as_str())) {
+            return Err(failed(None, "its pages lead back to one that was read".to_owned()));
+        }
+        let page = self.page(&ask, effort, first_wait).await?;
+        trail.pages += 1;
+        match self.next_url(&url, &page, trail.pages) {
+            Ok(next) => Ok((page, next)),
+            Err(what) => Err(failed(Some(&page), what)),
         }
     }
 
@@ -247,7 +313,7 @@ impl Shared {
         let first_wait = std::sync::Mutex::new(first_wait);
         let (last, requests, bytes, first_wait) = (&last, &requests, &bytes, &first_wait);
         let on_retry = |attempt, delay, error: &Error| {
-            self.options.observer.event(&Event::Retry { name: ask.shown, attempt, delay, error });
+            self.options.observer.event(&Event::Retry { name: &ask.shown, attempt, delay, error });
         };
         let attempt = move |permit: Permit| {
             // Whoever may begin more calls is to know that this one waits no longer.
@@ -255,7 +321,8 @@ impl Shared {
             requests.fetch_add(1, Ordering::Relaxed);
             async move {
                 let mut answer = LastAnswer::default();
-                let result = self.attempt(ask, permit, &mut answer).await.map_err(|error| self.hidden(ask, error));
+                let result = self.attempt(ask, permit, &mut answer).await;
+                let result = result.map_err(|error| self.once(ask, self.hidden(ask.headers, error)));
                 bytes.fetch_add(answer.body.as_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
                 *lock(last) = answer;
                 result
@@ -267,44 +334,100 @@ impl Shared {
         effort.bytes += bytes.load(Ordering::Relaxed);
         result.map_err(|error| {
             let LastAnswer { status, body } = std::mem::take(&mut *lock(last));
-            let text = body.map(|body| String::from_utf8_lossy(&body[..body.len().min(2 * KEPT)]).into_owned());
-            let response = text.map(|text| shortened(&self.template.hide(ask.headers, &text), KEPT));
-            Quarantined { request: ask.shown.to_owned(), status, response, error: Arc::new(error) }
+            // Hidden first, and cut afterwards.
+            let text = body.map(|body| self.template.hide(ask.headers, &String::from_utf8_lossy(&body)));
+            let response = text.map(|text| shortened(&text, KEPT));
+            Quarantined { request: ask.shown.to_string(), status, response, error: Arc::new(error) }
         })
     }
 
     async fn attempt(&self, ask: &Ask<'_>, permit: Permit, last: &mut LastAnswer) -> Result<Page, Error> {
         let answer = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone()).await?;
         permit.answered();
-        last.status = Some(answer.status);
+        let status = answer.status;
+        last.status = Some(status);
         let headers = answer.headers.clone();
-        if !self.success.has_status(answer.status) {
-            let (error, body) = answer.refusal().await;
+        let hide = |text: &str| self.template.hide(ask.headers, text);
+        if !self.success.has_status(status) {
+            let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
+            // The body may ask everybody to wait, too.
+            let document = serde_json::from_slice(&body).ok();
+            let wait = document.and_then(|document: Value| self.success.wait(&document));
             last.body = Some(body);
-            return Err(error);
+            return Err(match (error, wait) {
+                (error, None) => error,
+                (error, Some(_)) if error.retry_after().is_some() || !error.is_transient() => error,
+                (Error::Status { location, status, retry_after: None, reason }, throttle) => {
+                    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                    let what = format!("the server answered {status}{reason}");
+                    Error::Answer { location, what, throttle, is_lasting: false }
+                }
+                (error, _) => error,
+            });
         }
         let location = answer.location().to_owned();
         let body = answer.read(self.options.answer_limit).await?;
         last.body = Some(body.clone());
-        let document = serde_json::from_slice(&body).map_err(|error| Error::Answer {
-            location: location.clone(),
-            what: format!("its body is no JSON: {error}"),
-            throttle: None,
-            is_lasting: false,
-        })?;
-        self.success.judge(&location, &document)?;
-        Ok(Page { headers, document, bytes: body.len() as u64 })
+        let document = match body.is_empty() && matches!(status, 204 | 205) {
+            // They have none (RFC 9110, sections 15.3.5 and 15.3.6).
+            true => Value::Null,
+            false => serde_json::from_slice(&body).map_err(|error| Error::Answer {
+                location: location.clone(),
+                what: format!("its body is no JSON: {error}"),
+                throttle: None,
+                is_lasting: false,
+            })?,
+        };
+        self.success.judge(&location, &document, &hide)?;
+        Ok(Page { status, headers, document, bytes: body.len() as u64 })
     }
 
-    /// The error without what was sent as a secret, where it repeats the answer.
-    fn hidden(&self, ask: &Ask<'_>, mut error: Error) -> Error {
-        let text = match &mut error {
-            Error::Answer { what, .. } | Error::Protocol { what, .. } => Some(what),
-            Error::Status { reason, .. } | Error::Denied { reason, .. } => reason.as_mut(),
-            _ => None,
+    /// The error of a request that must not be repeated where it may have been carried out.
+    fn once(&self, ask: &Ask<'_>, error: Error) -> Error {
+        let is_unknown = match &error {
+            Error::Transport { what, .. } => *what != CANNOT_CONNECT,
+            Error::Truncated { .. } => true,
+            _ => false,
         };
-        if let Some(text) = text {
-            *text = self.template.hide(ask.headers, text);
+        if !is_unknown || self.options.repeat || ask.method.is_idempotent() {
+            return error;
+        }
+        let location = self.location(ask.headers, &ask.url);
+        Error::Unrepeatable { location, source: Box::new(error) }
+    }
+
+    /// A URL as messages show it.
+    fn location(&self, headers: &HeaderMap, url: &Url) -> String {
+        self.template.hide(headers, &redacted(url))
+    }
+
+    /// The error without what was sent as a secret, in whatever it says.
+    fn hidden(&self, headers: &HeaderMap, mut error: Error) -> Error {
+        let texts: [Option<&mut String>; 2] = match &mut error {
+            Error::Answer { location, what, .. }
+            | Error::Protocol { location, what }
+            | Error::Changed { location, what }
+            | Error::Corrupt { location, what } => [Some(location), Some(what)],
+            Error::Status { location, reason, .. } | Error::Denied { location, reason } => {
+                [Some(location), reason.as_mut()]
+            }
+            Error::NotFound { location }
+            | Error::Truncated { location, .. }
+            | Error::TooLarge { location, .. }
+            | Error::Interrupted { location } => [Some(location), None],
+            Error::Transport { location, source, .. } => {
+                let text = source.to_string();
+                let hidden = self.template.hide(headers, &text);
+                if hidden != text {
+                    *source = hidden.into();
+                }
+                [Some(location), None]
+            }
+            // No other one comes of a request.
+            _ => [None, None],
+        };
+        for text in texts.into_iter().flatten() {
+            *text = self.template.hide(headers, text);
         }
         error
     }
@@ -323,29 +446,17 @@ impl Shared {
         let differing = self.batch.as_ref().map(|batch| (batch.field.as_str(), batch.several));
         self.template.fill(Records { records, differing })
     }
-
-    /// The pages for one record, one at a time: the page at `url`, and the URL of the next one.
-    pub(super) async fn listed(
-        &self,
-        prepared: &Prepared,
-        url: Option<Url>,
-        number: u64,
-    ) -> Result<(Value, Option<Url>), Quarantined> {
-        let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
-        let page = self.page(&prepared.ask(url.clone()), &mut Effort::default(), None).await?;
-        match self.next_url(&url, &page, number) {
-            Ok(next) => Ok((page.document, next)),
-            Err(what) => {
-                let error = Arc::new(Error::Protocol { location: redacted(&url), what });
-                Err(Quarantined { request: prepared.shown.clone(), status: None, response: None, error })
-            }
-        }
-    }
 }
 
 impl Prepared {
     fn ask(&self, url: Url) -> Ask<'_> {
-        Ask { method: &self.method, url, headers: &self.headers, body: self.body.clone(), shown: &self.shown }
+        Ask {
+            method: &self.method,
+            url,
+            headers: &self.headers,
+            body: self.body.clone(),
+            shown: Cow::Borrowed(&self.shown),
+        }
     }
 }
 
@@ -353,9 +464,17 @@ impl Prepared {
 fn is_of_one(error: &Error) -> bool {
     match error {
         Error::Exhausted { source, .. } => is_of_one(source),
-        Error::Transport { .. } | Error::Denied { .. } => false,
+        Error::Transport { .. } | Error::Unrepeatable { .. } | Error::Denied { .. } => false,
+        // Of a gateway: it is the server behind it that did not answer.
+        Error::Status { status: 502 | 504, .. } => false,
         error => !error.is_throttle(),
     }
+}
+
+/// The first half last.
+fn halves(start: usize, end: usize) -> [(usize, usize); 2] {
+    let middle = start + (end - start) / 2;
+    [(middle, end), (start, middle)]
 }
 
 /// Counts a call as one that waits for its first permit, until it is dropped.

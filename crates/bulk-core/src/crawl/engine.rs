@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::RandomState;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,15 +14,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::call::{Crawled, Quarantined, WaitsFirst, key};
-use super::template::Prepared;
+use super::call::{Crawled, Effort, Quarantined, Trail, WaitsFirst, key, shown_record};
+use super::template::{Prepared, Records};
 use super::{Batch, Pagination, RequestTemplate, SpecError, Success};
 use crate::{Error, HttpClient, Limiter, Observer, RetryPolicy};
 
 /// Calls that wait for the limiter at most, and how much of a second's they are.
 const MOST_AHEAD: f64 = 64.0;
 const AHEAD: f64 = 0.02;
-/// Calls that have come and wait for the reader.
+/// Calls that have come and wait for the reader at most, before no more begin, unless more may be under way at once.
 const UNREAD: usize = 16;
 /// Calls of which it is asked at once whether they are done.
 const ASKED: usize = 256;
@@ -42,13 +43,18 @@ pub struct CrawlOptions {
     /// Bytes of pages that were fetched and not dropped by the reader, beyond which no further call begins unless there is
     /// none. What is under way comes on top, and parsed JSON takes several times its bytes. Default 64 MiB.
     pub memory: u64,
-    /// Pages of a call, at most. Default 10,000.
+    /// Pages of a call, at most. Default 10,000; 0 counts as 1.
     pub max_pages: usize,
+    /// Whether a request is repeated that may have been carried out, since its connection broke before the answer was there,
+    /// although its method is not idempotent (RFC 9110, section 9.2.2), such as `POST`. Default no: it fails with
+    /// [`Error::Unrepeatable`]. Say yes where it only asks.
+    pub repeat: bool,
     /// When to try again.
     pub retry: RetryPolicy,
     /// Who is told of [retries](crate::Event::Retry). Default nobody.
     pub observer: Arc<dyn Observer>,
-    /// Cancel it to begin no more calls; those under way are given up, and do not come. Default a token of its own.
+    /// Cancel it to begin no more calls; those under way are given up, and do not come. What has come already
+    /// does. Default a token of its own.
     pub stop: CancellationToken,
     /// Tells of calls, by their [keys](Crawled::key), which of them an earlier run has done: they are left out. It is asked
     /// for some hundreds at once, as far as the input has them. What it does not tell of is not done. Default none is.
@@ -64,6 +70,7 @@ impl Default for CrawlOptions {
             answer_limit: 32 * 1024 * 1024,
             memory: 64 * 1024 * 1024,
             max_pages: 10_000,
+            repeat: false,
             retry: RetryPolicy::default(),
             observer: Arc::new(()),
             stop: CancellationToken::new(),
@@ -123,6 +130,8 @@ pub(super) struct Shared {
     held: AtomicU64,
     /// More calls may be able to begin.
     pub(super) news: Notify,
+    /// Of the URLs of pages.
+    pub(super) digests: RandomState,
 }
 
 /// The pages of a call, as they count against [`CrawlOptions::memory`].
@@ -171,7 +180,7 @@ impl Crawler {
     /// # Errors
     ///
     /// If the parts do not go together: a place of the template for which nothing stands, a batch whose field it has no
-    /// place for, or a batch with pages.
+    /// place for, a batch with pages, or a limiter that is to be [adaptive](crate::LimiterOptions::adaptive) without a limit.
     ///
     /// # Panics
     ///
@@ -181,9 +190,18 @@ impl Crawler {
         I: Stream<Item = Value> + Send + 'static,
     {
         let shared = self.shared()?;
-        let (send, items) = mpsc::channel(UNREAD);
+        // What waits for the reader waits in the driver, where it is counted.
+        let (send, items) = mpsc::channel(1);
         let driver = AbortOnDropHandle::new(tokio::spawn(drive(shared, input.boxed(), send)));
         Ok(Crawl { items, driver: Some(driver) })
+    }
+
+    /// The [key](Crawled::key) of the call for this record alone, as the crawl without a batch has it: for who keeps a record
+    /// of a batch that failed, to ask for it by itself later.
+    pub fn key(&self, record: &Value) -> String {
+        let prepared = self.template.fill(Records { records: &[record], differing: None });
+        let shown = prepared.map_or_else(|_| shown_record(record), |prepared| prepared.shown);
+        key(&shown, &[(0, record.clone())])
     }
 
     /// The pages of the answer for one record, one at a time as they are read: for lists that are too long to be one call, such
@@ -200,18 +218,18 @@ impl Crawler {
             response: None,
             error: Arc::new(Error::Record { what }),
         });
-        // The prepared request, the URL of the page, and how many came before it.
-        let begin = Some((prepared, None, 0u64));
+        // The prepared request, the URL of the page, and what came before it.
+        let begin = Some((prepared, None, Trail::default()));
         let pages = futures::stream::unfold((shared, begin), |(shared, state)| async move {
-            let (prepared, url, number) = state?;
+            let (prepared, url, mut trail) = state?;
             let prepared = match prepared {
                 Ok(prepared) => prepared,
                 Err(failure) => return Some((Err(failure), (shared, None))),
             };
-            match shared.listed(&prepared, url, number + 1).await {
+            match shared.next_page(&prepared, url, &mut trail, &mut Effort::default(), None).await {
                 Ok((page, next)) => {
-                    let state = next.map(|next| (Ok(prepared), Some(next), number + 1));
-                    Some((Ok(page), (shared, state)))
+                    let state = next.map(|next| (Ok(prepared), Some(next), trail));
+                    Some((Ok(page.document), (shared, state)))
                 }
                 Err(failure) => Some((Err(failure), (shared, None))),
             }
@@ -222,6 +240,9 @@ impl Crawler {
     fn shared(self) -> Result<Arc<Shared>, SpecError> {
         let Self { client, limiter, template, success, pagination, batch, options } = self;
         template.check()?;
+        if limiter.adapts_nothing() {
+            return Err(SpecError::new("adaptive", "there is no limit to lower"));
+        }
         if let Some(batch) = &batch {
             if !template.fields().contains(&batch.field.as_str()) {
                 return Err(SpecError::new(&batch.field, "the request has no place for the field of its batches"));
@@ -241,6 +262,7 @@ impl Crawler {
             waiting: AtomicUsize::new(0),
             held: AtomicU64::new(0),
             news: Notify::new(),
+            digests: RandomState::new(),
         }))
     }
 }
@@ -313,27 +335,47 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
     // Calls that were begun, and of those in order the next one to go.
     let (mut begun, mut next) = (0u64, 0u64);
     let mut early: BTreeMap<u64, Crawled> = BTreeMap::new();
+    // Those that wait for the reader, who has one besides.
+    let mut unread: VecDeque<Crawled> = VecDeque::new();
+    let most_unread = options.concurrency.max(UNREAD);
     let mut is_end = false;
-    while !(is_end && calls.is_empty()) {
-        let has_room = shared.held.load(Ordering::Relaxed) < options.memory || calls.is_empty() && early.is_empty();
+    while !(is_end && calls.is_empty() && unread.is_empty()) {
+        let is_within = shared.held.load(Ordering::Relaxed) < options.memory;
+        let is_idle = calls.is_empty() && early.is_empty() && unread.is_empty();
+        let has_room = is_within || is_idle && send.capacity() > 0;
+        let waits_for_reader = !unread.is_empty() || is_idle && !has_room && !is_end;
         let is_near = options.order == CrawlOrder::AsTheyCome || begun - next < options.window.max(1) as u64;
-        let is_free = calls.len() < options.concurrency.max(1) && shared.waiting.load(Ordering::Relaxed) < ahead;
+        let is_free = calls.len() < options.concurrency.max(1)
+            && unread.len() < most_unread
+            && shared.waiting.load(Ordering::Relaxed) < ahead;
         tokio::select! {
-            () = options.stop.cancelled() => return,
-            Some(call) = calls.join_next(), if !calls.is_empty() => {
-                let Some((number, crawled)) = crate::run::joined(call) else { return };
-                if options.order == CrawlOrder::AsTheyCome {
+            biased;
+            () = options.stop.cancelled() => {
+                calls.abort_all();
+                // What has come is not asked for again.
+                for crawled in unread {
                     if send.send(crawled).await.is_err() {
                         return;
                     }
+                }
+                return;
+            }
+            room = send.reserve(), if waits_for_reader => {
+                let Ok(room) = room else { return };
+                if let Some(crawled) = unread.pop_front() {
+                    room.send(crawled);
+                }
+            }
+            Some(call) = calls.join_next(), if !calls.is_empty() => {
+                let Some((number, crawled)) = crate::run::joined(call) else { return };
+                if options.order == CrawlOrder::AsTheyCome {
+                    unread.push_back(crawled);
                     continue;
                 }
                 early.insert(number, crawled);
                 while let Some(crawled) = early.remove(&next) {
                     next += 1;
-                    if send.send(crawled).await.is_err() {
-                        return;
-                    }
+                    unread.push_back(crawled);
                 }
             }
             next = input.next_call(), if !is_end && has_room && is_near && is_free => {

@@ -72,15 +72,18 @@ impl Rule {
         }
     }
 
-    /// What the document says instead, for a message: the rule and what is there.
-    pub(super) fn broken_by(&self, document: &Value) -> String {
+    /// What the document says instead, for a message: the rule and what is there, without what `hide` hides.
+    pub(super) fn broken_by(&self, document: &Value, hide: Hide<'_>) -> String {
         let found = self.path.query(document);
         match found.first() {
             None => format!("{self} does not hold: there is nothing"),
-            Some(value) => format!("{self} does not hold: there is {}", shortened(&value.to_string(), 100)),
+            Some(value) => format!("{self} does not hold: there is {}", shortened(&hide(&value.to_string()), 100)),
         }
     }
 }
+
+/// A text without secrets. It comes first, and the cut afterwards: half a secret is none that can be found.
+pub(super) type Hide<'a> = &'a (dyn Fn(&str) -> String + Sync);
 
 /// The beginning of a text.
 pub(super) fn shortened(text: &str, characters: usize) -> String {
@@ -206,7 +209,7 @@ mod tests {
         ] {
             assert_eq!(rule.parse::<Rule>().unwrap().holds(&document), holds, "{rule}");
         }
-        let broken = "$.ErrorCode == 2".parse::<Rule>().unwrap().broken_by(&document);
+        let broken = "$.ErrorCode == 2".parse::<Rule>().unwrap().broken_by(&document, &str::to_owned);
         assert_eq!(broken, "$.ErrorCode == 2 does not hold: there is 1");
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-use super::rule::{json_path, shortened};
+use super::rule::{Hide, json_path, shortened};
 use super::{Rule, SpecError};
 use crate::Error;
 
@@ -35,7 +35,8 @@ impl Default for Success {
 
 impl Success {
     /// Where a body says for how many seconds it asks everybody to wait, such as `$.ThrottleSeconds`. It counts if it is a
-    /// number above zero and a [rule](Self::rules) is broken; an hour at most.
+    /// number above zero and a [rule](Self::rules) is broken or the status is [none](Self::statuses) of a success; an hour at
+    /// most.
     ///
     /// # Errors
     ///
@@ -59,12 +60,19 @@ impl Success {
         self.statuses.iter().any(|range| range.contains(&status))
     }
 
+    /// For how long a body asks everybody to wait.
+    pub(super) fn wait(&self, document: &Value) -> Option<Duration> {
+        let wait = self.throttle.as_ref().and_then(|path| path.query(document).first()?.as_f64());
+        let wait = wait.filter(|seconds| *seconds > 0.0).map(|seconds| seconds.min(LONGEST_WAIT));
+        wait.map(Duration::from_secs_f64)
+    }
+
     /// Holds a body against the rules.
-    pub(super) fn judge(&self, location: &str, document: &Value) -> Result<(), Error> {
+    pub(super) fn judge(&self, location: &str, document: &Value, hide: Hide<'_>) -> Result<(), Error> {
         let is_lasting = self.lasting.iter().any(|rule| rule.holds(document));
         let broken = self.rules.iter().find(|rule| !rule.holds(document));
         let what = match broken {
-            Some(rule) => rule.broken_by(document),
+            Some(rule) => rule.broken_by(document, hide),
             None => match self.lasting.iter().find(|rule| rule.holds(document)) {
                 Some(rule) => format!("{rule}"),
                 None => return Ok(()),
@@ -72,14 +80,12 @@ impl Success {
         };
         let what = match self.message.as_ref().and_then(|path| path.query(document).first().cloned()) {
             Some(Value::String(text)) => {
-                let text = text.replace(char::is_control, " ");
+                let text = hide(&text).replace(char::is_control, " ");
                 format!("{what} ({})", shortened(text.trim(), MESSAGE))
             }
             _ => what,
         };
-        let wait = self.throttle.as_ref().and_then(|path| path.query(document).first()?.as_f64());
-        let wait = wait.filter(|seconds| *seconds > 0.0).map(|seconds| seconds.min(LONGEST_WAIT));
-        let throttle = wait.filter(|_| !is_lasting).map(Duration::from_secs_f64);
+        let throttle = self.wait(document).filter(|_| !is_lasting);
         Err(Error::Answer { location: location.to_owned(), what, throttle, is_lasting })
     }
 }
@@ -95,7 +101,7 @@ mod tests {
         let mut success = Success::default().throttle("$.ThrottleSeconds").unwrap().message("$.Message").unwrap();
         success.rules = vec!["$.ErrorCode == 1".parse().unwrap()];
         success.lasting = vec!["$.ErrorCode == 1601".parse().unwrap()];
-        let judge = |body: Value| match success.judge("x", &body) {
+        let judge = |body: Value| match success.judge("x", &body, &str::to_owned) {
             Ok(()) => "success".to_owned(),
             Err(error) => format!("{error}, {:?}, {}", error.retry_after(), error.is_transient()),
         };

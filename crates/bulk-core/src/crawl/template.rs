@@ -13,6 +13,8 @@ use super::SpecError;
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// What a secret is replaced by.
 const SHOWN: &str = "…";
+/// Shorter ones are no secrets unless they are named so.
+const SHORTEST: usize = 6;
 
 /// What is requested for a record: a URL, headers and a body with places for its fields.
 ///
@@ -198,18 +200,35 @@ impl RequestTemplate {
         Ok(())
     }
 
-    /// The text without secrets that it could have from a request.
+    /// The text without secrets that it could have from a request, whole or cut off at its end, however they are written.
     pub(super) fn hide(&self, headers: &HeaderMap, text: &str) -> String {
-        let mut secrets: Vec<String> = self.secrets.values().cloned().collect();
-        let encoded = self.secrets.values().map(|secret| utf8_percent_encode(secret, RESERVED).to_string());
-        secrets.extend(encoded);
-        // Of what is not named a secret, shorter ones are none, and stand in any text.
-        let values = headers.iter().filter(|(_, value)| value.is_sensitive() && value.len() >= 6);
-        secrets.extend(values.filter_map(|(_, value)| value.to_str().ok()).map(str::to_owned));
+        let mut plain: Vec<String> = self.secrets.values().cloned().collect();
+        for value in headers.values().filter(|value| value.is_sensitive()) {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            // Such as the token behind its scheme, and each value of a cookie. Of what is not named a secret, shorter ones are
+            // none, and stand in any text.
+            let parts = value.split([' ', ',', ';', '=', '"']).chain([&*value]);
+            plain.extend(parts.filter(|part| part.len() >= SHORTEST).map(str::to_owned));
+        }
+        let mut secrets: Vec<String> = plain.iter().flat_map(|secret| written(secret)).collect();
         secrets.retain(|secret| !secret.is_empty());
         // What holds another one goes first.
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, SHOWN))
+        secrets.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        secrets.dedup();
+        let mut text = secrets.iter().fold(text.to_owned(), |text, secret| match text.contains(secret) {
+            true => text.replace(secret, SHOWN),
+            false => text,
+        });
+        // The beginning of one, where the text was cut.
+        let cut = secrets.iter().filter_map(|secret| {
+            let ends = (SHORTEST..secret.len()).rev().filter_map(|end| secret.get(..end));
+            ends.into_iter().find(|part| text.ends_with(part)).map(str::len)
+        });
+        if let Some(cut) = cut.max() {
+            text.truncate(text.len() - cut);
+            text.push_str(SHOWN);
+        }
+        text
     }
 
     /// The request for these records.
@@ -288,8 +307,12 @@ impl RequestTemplate {
                     Some(pair) => pair.push(place.clone()),
                     None => {
                         let value = self.place(place, records, is_shown)?;
-                        // `/items/` is all of them.
-                        if value.is_empty() {
+                        // `/items/` is all of them. And of several, each has to say which one it is.
+                        let is_empty = |field: &str| {
+                            let values = self.values(field, records).unwrap_or_default();
+                            values.into_iter().any(|value| value.as_str() == Some(""))
+                        };
+                        if value.is_empty() || matches!(place, Part::Field(field) if is_empty(field)) {
                             return Err("a value in its path is empty".to_owned());
                         }
                         url.push_str(&value);
@@ -405,6 +428,40 @@ pub(super) fn at<'a>(record: &'a Value, field: &str) -> Option<&'a Value> {
         return Some(value);
     }
     field.split('.').try_fold(record, |value, name| value.get(name))
+}
+
+/// A secret in all the ways in which an answer may repeat it: as it is, in a URL, a form, and JSON.
+fn written(secret: &str) -> Vec<String> {
+    let url = utf8_percent_encode(secret, RESERVED).to_string();
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let lower = |encoded: &str| {
+        let mut parts = encoded.split('%');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| match part.split_at_checked(2) {
+            Some((digits, rest)) => format!("{text}%{}{rest}", digits.to_ascii_lowercase()),
+            None => format!("{text}%{part}"),
+        })
+    };
+    let json = Value::String(secret.to_owned()).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    let ascii: String = json
+        .chars()
+        .map(|char| match char.is_ascii() {
+            true => char.to_string(),
+            false => char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        })
+        .collect();
+    let slashes = [&json, &ascii].map(|json| json.replace('/', "\\/"));
+    let mut written = vec![secret.to_owned(), lower(&url), lower(&form), url, form, json, ascii];
+    written.extend(slashes);
+    // As links are normalised, which leaves more as it is.
+    if let Ok(mut link) = Url::parse("http://host/") {
+        link.set_path(secret);
+        written.push(link.path().trim_start_matches('/').to_owned());
+        link.set_query(Some(secret));
+        written.extend(link.query().map(str::to_owned));
+    }
+    written
 }
 
 /// A value as it stands in a text.
@@ -613,6 +670,18 @@ mod tests {
             made("http://host/{r}?x=1&id_set[]={id}&r={r}", Several::Repeated),
             "http://host/2?x=1&id_set[]=1&id_set[]=a%2Cb&id_set[]=3&r=2"
         );
+    }
+
+    #[test]
+    fn of_several_records_in_a_path_none_is_empty() {
+        let records = [json!({"id": "a"}), json!({"id": ""}), json!({"id": "c"})];
+        let records: Vec<&Value> = records.iter().collect();
+        let fill = |url: &str| {
+            let template = RequestTemplate::get(url).unwrap();
+            template.fill(Records { records: &records, differing: Some(("id", Several::Joined)) })
+        };
+        assert_eq!(fill("http://host/{id}").unwrap_err(), "a value in its path is empty");
+        assert_eq!(fill("http://host/?id={id}").unwrap().url.as_str(), "http://host/?id=a,,c");
     }
 
     proptest! {
