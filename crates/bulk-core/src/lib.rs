@@ -119,6 +119,8 @@
 //!   [`write_manifest`] keeps them, [`verify_folder`] compares a folder with them.
 //! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
 //! - *Slow down all requests of a kind together*: [`Pace`].
+//! - *Send no more requests than are allowed, in any window*: [`Limiter`].
+//! - *Ask an API for each record of an input*: the `crawl` module (feature `crawl`).
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -158,6 +160,8 @@
 mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "crawl")]
+pub mod crawl;
 mod crc64;
 mod digest;
 mod download;
@@ -173,6 +177,7 @@ mod http_client;
 mod http_options;
 mod http_source;
 mod leftovers;
+mod limiter;
 mod manifest;
 mod multipart;
 mod objects;
@@ -204,9 +209,12 @@ pub use event::{Event, Observer};
 pub use file_source::FileSource;
 pub use folder_lock::FolderLock;
 pub use hasher::Hasher;
+#[cfg(feature = "crawl")]
+pub use http_client::HttpAnswer;
 pub use http_client::HttpClient;
 pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;
+pub use limiter::{Limiter, LimiterOptions, LimiterStatus, Margin, Permit, RateLimit, RateLimitError, Spread};
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
 pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};

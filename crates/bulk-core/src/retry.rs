@@ -75,12 +75,30 @@ where
     Fut: Future<Output = (Result<T, Error>, bool)>,
     Ready: Future<Output = ()>,
 {
-    retry_drawing(policy, fastrand::f64, ready, on_retry, attempt).await
+    retry_drawing(policy, None, fastrand::f64, ready, on_retry, attempt).await
+}
+
+/// As [`retry_when`], where `ready` waits as long as a [throttle](Error::is_throttle) asks for, if that is no more than
+/// `longest`: that wait is all's, and not the attempt's own.
+pub(crate) async fn retry_held<T, F, Fut, Ready>(
+    policy: &RetryPolicy,
+    longest: Duration,
+    ready: impl FnMut() -> Ready,
+    on_retry: impl FnMut(u32, Duration, &Error),
+    attempt: F,
+) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = (Result<T, Error>, bool)>,
+    Ready: Future<Output = ()>,
+{
+    retry_drawing(policy, Some(longest), fastrand::f64, ready, on_retry, attempt).await
 }
 
 /// [`retry_when`] with its dice: each wait takes one number of at least 0 and below 1 from `random`.
 async fn retry_drawing<T, F, Fut, Ready>(
     policy: &RetryPolicy,
+    held_up_to: Option<Duration>,
     mut random: impl FnMut() -> f64,
     mut ready: impl FnMut() -> Ready,
     mut on_retry: impl FnMut(u32, Duration, &Error),
@@ -110,11 +128,15 @@ where
         }
         failures += 1;
         let delay = policy.delay(failures, &error, random());
-        if failures >= policy.attempts || last_progress.elapsed() + delay > policy.timeout {
+        // All wait for that, and so does `ready`.
+        let asked = error.retry_after().filter(|_| error.is_throttle());
+        let is_held = asked.is_some_and(|asked| held_up_to.is_some_and(|longest| asked <= longest));
+        let own = if is_held { Duration::ZERO } else { delay };
+        if failures >= policy.attempts || last_progress.elapsed() + own > policy.timeout {
             return Err(Error::Exhausted { attempts: failures, elapsed: started.elapsed(), source: Box::new(error) });
         }
         on_retry(failures, delay, &error);
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep(own).await;
     }
 }
 
@@ -170,6 +192,7 @@ mod tests {
         let (calls, waits) = (Cell::new(0), Cell::new(Vec::new()));
         let error = retry_drawing(
             &policy,
+            None,
             || drawn.next().unwrap(),
             || std::future::ready(()),
             |attempt, wait, _| {

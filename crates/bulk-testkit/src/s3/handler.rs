@@ -26,6 +26,8 @@ use jiff::Timestamp;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
+use crate::wire::CutSwitch;
+
 use super::{
     answer::{Answer, S3Error},
     body::Body,
@@ -41,7 +43,6 @@ use super::{
     store::{Found, Store},
     target::Target,
     upload::Upload,
-    wire::CutSwitch,
     xml::hex,
 };
 
