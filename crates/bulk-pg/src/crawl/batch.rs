@@ -1,0 +1,268 @@
+//! Rows of calls, as they wait to be committed.
+
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::ledger::{QuarantinedCall, digest, without_nul};
+use super::salvage::object;
+use super::writer::Message;
+use super::{CrawlLoad, is_too_deep};
+use crate::Error;
+
+/// A row that is left out.
+#[derive(Debug)]
+pub(super) struct CallReject {
+    /// The place of its call in the batch.
+    pub(super) call: usize,
+    /// The place of its table in the job.
+    pub(super) table: usize,
+    /// Its number among those of the call for the table, from 1.
+    pub(super) row: u64,
+    pub(super) column: Option<String>,
+    pub(super) sqlstate: String,
+    pub(super) message: String,
+    /// The row as an object.
+    pub(super) fields: Option<String>,
+}
+
+/// Where a row of a table ends, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowEnd {
+    pub(super) end: usize,
+    pub(super) call: usize,
+    pub(super) row: u64,
+}
+
+/// Lines of COPY for a table.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) bytes: Vec<u8>,
+    pub(super) rows: Vec<RowEnd>,
+}
+
+impl Lines {
+    /// The bytes of some of them.
+    pub(super) fn slice(&self, range: std::ops::Range<usize>) -> &[u8] {
+        let end = |place: usize| place.checked_sub(1).and_then(|last| self.rows.get(last)).map_or(0, |row| row.end);
+        &self.bytes[end(range.start)..end(range.end)]
+    }
+}
+
+/// A call of a batch.
+#[derive(Debug)]
+pub(super) struct CallMark {
+    pub(super) key: String,
+    pub(super) digest: Vec<u8>,
+    pub(super) rows: u64,
+    pub(super) rejected: u64,
+}
+
+/// The rows of one call.
+#[derive(Debug)]
+pub(super) struct CallBatch {
+    mark: CallMark,
+    lines: Vec<Lines>,
+    /// How many there were for each table, with those that are left out.
+    counts: Vec<u64>,
+    rejects: Vec<CallReject>,
+    pub(super) bytes: usize,
+}
+
+impl CallBatch {
+    pub(super) fn new(key: String, tables: usize) -> Self {
+        let digest = digest(&key);
+        Self {
+            mark: CallMark { key, digest, rows: 0, rejected: 0 },
+            lines: (0..tables).map(|_| Lines::default()).collect(),
+            counts: vec![0; tables],
+            rejects: Vec::new(),
+            bytes: 512,
+        }
+    }
+}
+
+/// Takes the rows of a call. Made by [`CrawlLoad::call`]; dropped, nothing of the call is kept.
+#[derive(Debug)]
+pub struct CallRows<'a> {
+    load: &'a mut CrawlLoad,
+    batch: CallBatch,
+}
+
+impl<'a> CallRows<'a> {
+    pub(super) fn new(load: &'a mut CrawlLoad, batch: CallBatch) -> Self {
+        Self { load, batch }
+    }
+
+    /// Takes a row for the table of this place in the [job](super::CrawlJob::tables): the values of its columns, in their order.
+    /// Whether it was taken: one that the table cannot hold is left out. (What only the server can find out, it finds when
+    /// the row is committed.)
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crawl`] if there is no such table, for another number of values, and for more than
+    /// [`call_bytes`](super::CrawlOptions::call_bytes) in one call.
+    pub fn row<'v>(
+        &mut self,
+        table: usize,
+        values: impl IntoIterator<Item = Option<&'v Value>, IntoIter: Clone>,
+    ) -> Result<bool, Error> {
+        let values = values.into_iter();
+        let Some(target) = self.load.targets.get(table) else { return Err(self.misuse(table, "is not one of them")) };
+        let lines = &mut self.batch.lines[table];
+        let start = lines.bytes.len();
+        let mut unfit = None;
+        let mut given = values.clone();
+        for (place, cell) in target.cells.iter().enumerate() {
+            let Some(value) = given.next() else { return Err(self.misuse(table, "is given too few values")) };
+            if place > 0 {
+                lines.bytes.push(b'\t');
+            }
+            if let Err(why) = cell.append(value, &mut lines.bytes) {
+                unfit = Some((cell.name.clone(), why));
+                break;
+            }
+        }
+        if unfit.is_none() && given.next().is_some() {
+            return Err(self.misuse(table, "is given too many values"));
+        }
+        if let Some((column, why)) = unfit {
+            lines.bytes.truncate(start);
+            self.reject(table, values, Some(&column), why.sqlstate, &why.message)?;
+            return Ok(false);
+        }
+        lines.bytes.push(b'\n');
+        self.batch.counts[table] += 1;
+        lines.rows.push(RowEnd { end: lines.bytes.len(), call: 0, row: self.batch.counts[table] });
+        self.batch.bytes += lines.bytes.len() - start + size_of::<RowEnd>();
+        self.batch.mark.rows += 1;
+        self.check_room()?;
+        Ok(true)
+    }
+
+    /// Leaves out a row for the table of this place: it is counted and noted with its call, for this reason, with what it
+    /// has of values.
+    ///
+    /// # Errors
+    ///
+    /// As [`row`](Self::row).
+    pub fn reject<'v>(
+        &mut self,
+        table: usize,
+        values: impl IntoIterator<Item = Option<&'v Value>>,
+        column: Option<&str>,
+        sqlstate: &str,
+        message: &str,
+    ) -> Result<(), Error> {
+        let Some(target) = self.load.targets.get(table) else { return Err(self.misuse(table, "is not one of them")) };
+        let known = |value: Option<&'v Value>| value.filter(|value| !is_too_deep(value)).unwrap_or(&Value::Null);
+        let fields = object(target, values.into_iter().map(known));
+        self.batch.counts[table] += 1;
+        let reject = CallReject {
+            call: 0,
+            table,
+            row: self.batch.counts[table],
+            column: column.map(ToOwned::to_owned),
+            sqlstate: sqlstate.to_owned(),
+            message: without_nul(message),
+            fields: Some(fields),
+        };
+        self.batch.bytes += reject.room();
+        self.batch.mark.rejected += 1;
+        self.batch.rejects.push(reject);
+        self.check_room()
+    }
+
+    /// How many rows were taken.
+    pub fn rows(&self) -> u64 {
+        self.batch.mark.rows
+    }
+
+    /// How many were left out so far.
+    pub fn rejected(&self) -> u64 {
+        self.batch.mark.rejected
+    }
+
+    /// That these are all rows of the call. They are committed sooner or later, in one transaction with the mark that the
+    /// call is done; this waits while more rows wait than [may](super::CrawlOptions::batch_bytes).
+    ///
+    /// # Errors
+    ///
+    /// Whatever ended the writing, be it of an earlier call: [`Error::CallRejects`], [`Error::Crawl`] for a call that is
+    /// committed already, [`Error::Database`]. Nothing is taken any more then.
+    pub async fn finish(self) -> Result<(), Error> {
+        let Self { load, batch } = self;
+        load.check_open()?;
+        let permit = load.room_for(batch.bytes).await?;
+        load.tell(Message::Call { call: Box::new(batch), permit }).await
+    }
+
+    fn check_room(&self) -> Result<(), Error> {
+        let most = self.load.options.call_bytes;
+        if self.batch.bytes <= most {
+            return Ok(());
+        }
+        let what =
+            format!("{} has more than {most} bytes of rows, which is what one call may have", self.batch.mark.key);
+        Err(Error::Crawl { job: self.load.job.name.clone(), what })
+    }
+
+    fn misuse(&self, table: usize, what: &str) -> Error {
+        let what = format!("table {table} of {} {what}", self.load.targets.len());
+        Error::Crawl { job: self.load.job.name.clone(), what }
+    }
+}
+
+impl CallReject {
+    /// Bytes that it takes, about.
+    fn room(&self) -> usize {
+        size_of::<Self>() + self.message.len() + self.fields.as_ref().map_or(0, String::len)
+    }
+}
+
+/// What is committed together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) calls: Vec<CallMark>,
+    pub(super) lines: Vec<Lines>,
+    pub(super) rejects: Vec<CallReject>,
+    pub(super) quarantined: Vec<QuarantinedCall>,
+    pub(super) bytes: usize,
+    permits: Option<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.quarantined.is_empty()
+    }
+
+    pub(super) fn add(&mut self, call: CallBatch, permit: OwnedSemaphorePermit) {
+        let place = self.calls.len();
+        self.lines.resize_with(call.lines.len(), Lines::default);
+        for (all, more) in self.lines.iter_mut().zip(call.lines) {
+            let start = all.bytes.len();
+            if start == 0 {
+                all.bytes = more.bytes;
+            } else {
+                all.bytes.extend_from_slice(&more.bytes);
+            }
+            all.rows.extend(more.rows.iter().map(|row| RowEnd { end: start + row.end, call: place, row: row.row }));
+        }
+        self.rejects.extend(call.rejects.into_iter().map(|reject| CallReject { call: place, ..reject }));
+        self.calls.push(call.mark);
+        self.bytes += call.bytes;
+        self.keep(permit);
+    }
+
+    pub(super) fn add_quarantined(&mut self, call: QuarantinedCall, permit: OwnedSemaphorePermit) {
+        self.bytes += call.room();
+        self.quarantined.push(call);
+        self.keep(permit);
+    }
+
+    fn keep(&mut self, permit: OwnedSemaphorePermit) {
+        match &mut self.permits {
+            Some(permits) => permits.merge(permit),
+            None => self.permits = Some(permit),
+        }
+    }
+}

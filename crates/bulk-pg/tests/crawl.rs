@@ -1,0 +1,659 @@
+//! What the calls of a crawl give is in the tables once, whatever happens on the way.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulk_pg::{
+    CrawlJob, CrawlLoad, CrawlMode, CrawlOptions, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
+};
+use serde_json::{Value, json};
+use support::{Bench, table};
+
+async fn session(bench: &Bench) -> Session {
+    Session::connect(bench.database.url()).await.unwrap()
+}
+
+fn job(name: &str, columns: &[&str], mode: CrawlMode) -> CrawlJob {
+    CrawlJob::new("stats", vec![CrawlTable::new(table(name), columns.iter().copied(), mode)])
+}
+
+fn options() -> CrawlOptions {
+    CrawlOptions::default()
+}
+
+fn lenient() -> CrawlOptions {
+    let mut options = options();
+    options.max_rejects = u64::MAX;
+    options
+}
+
+async fn begin(bench: &Bench, job: &CrawlJob, options: CrawlOptions) -> CrawlLoad {
+    CrawlLoad::begin(session(bench).await, job, options).await.unwrap()
+}
+
+async fn call<const N: usize>(load: &mut CrawlLoad, key: &str, rows: &[[Value; N]]) -> Result<(), Error> {
+    let mut call = load.call(key);
+    for row in rows {
+        call.row(0, row.iter().map(Some))?;
+    }
+    call.finish().await
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn values_arrive_exactly() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE DOMAIN small AS integer CHECK (VALUE < 100);
+         CREATE TABLE t (n integer, id bigint, amount numeric, ratio double precision, ok boolean, name text, doc jsonb,
+                         raw json, tags text[], docs jsonb[], numbers integer[], at timestamptz, day date, s small)",
+    );
+    let columns =
+        ["n", "id", "amount", "ratio", "ok", "name", "doc", "raw", "tags", "docs", "numbers", "at", "day", "s"];
+    let text = "tab\t nl\n crlf\r\n \\ \\N \\. \"q\" 'a' \u{1F600} \u{8}\u{b}\u{c}";
+    let rows = [
+        [
+            json!(1),
+            parse("9223372036854775807"),
+            parse("12345678901234567890.12345678901234567890"),
+            parse("0.1"),
+            json!(true),
+            json!(text),
+            parse(r#"{"a": [1.10, "\u00e9\t\\u0000"], "b": null, "c": 12345678901234567890123}"#),
+            parse(r#"{"x": 1.10, "nul": "\u0000"}"#),
+            json!(["a,b", "", "NULL", null, "\"\\{}", text]),
+            json!([{"a": "\t"}, null, "x", [1]]),
+            json!([[1, 2], [3, 4]]),
+            json!("2020-09-04T09:00:00+02:00"),
+            json!("2020-09-04"),
+            json!(99),
+        ],
+        [
+            parse("2.0"),
+            parse("1.5e1"),
+            parse("1e3"),
+            json!("NaN"),
+            json!("yes"),
+            json!(""),
+            json!(""),
+            json!(""),
+            json!([]),
+            json!("{\"1\"}"),
+            json!("{1,NULL}"),
+            json!("infinity"),
+            json!("-infinity"),
+            parse("7"),
+        ],
+        [
+            json!(3),
+            json!("4"),
+            json!("0.10"),
+            parse("1e-300"),
+            json!("f"),
+            json!({"a": "\u{0}", "b": [1]}),
+            json!(false),
+            json!(0),
+            json!([["x"]]),
+            json!([]),
+            json!([]),
+            json!(null),
+            json!(null),
+            json!(null),
+        ],
+    ];
+    let job = job("t", &columns, CrawlMode::Append);
+    let mut load = begin(&bench, &job, options()).await;
+    call(&mut load, "a", &rows).await.unwrap();
+    // NULL in all columns: what is missing, and what is null.
+    let mut missing = load.call("b");
+    assert!(missing.row(0, [None; 14]).unwrap());
+    assert!(missing.row(0, [Some(&Value::Null); 14]).unwrap());
+    missing.finish().await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.rejected, outcome.is_complete), (2, 5, 0, true));
+
+    let session = session(&bench).await;
+    let tags = ["a,b", "", "NULL"].map(|tag| Some(tag.to_owned())).into_iter();
+    let tags: Vec<Option<String>> = tags.chain([None, Some("\"\\{}".to_owned()), Some(text.to_owned())]).collect();
+    let text_of = |n: i32| {
+        let (tags, session) = (&tags, &session);
+        async move {
+            let sql = "SELECT r::text FROM (SELECT n, id, amount, ratio, ok, doc, raw, tags = $1, docs, numbers,
+                                            at AT TIME ZONE 'UTC', day, s, name = $2 FROM t WHERE n = $3) r";
+            session.client().query_one(sql, &[tags, &text, &n]).await.unwrap().get::<_, String>(0)
+        }
+    };
+    assert_eq!(
+        text_of(1).await,
+        r#"(1,9223372036854775807,12345678901234567890.12345678901234567890,0.1,t,"{""a"": [1.10, ""é\\t\\\\u0000""], ""b"": null, ""c"": 12345678901234567890123}","{""nul"":""\\u0000"",""x"":1.10}",t,"{""{\\""a\\"": \\""\\\\t\\""}"",NULL,""\\""x\\"""",[1]}","{{1,2},{3,4}}","2020-09-04 07:00:00",2020-09-04,99,t)"#
+    );
+    assert_eq!(text_of(2).await, r#"(2,15,1000,NaN,t,"""""","""""",f,{1},"{1,NULL}",infinity,-infinity,7,f)"#);
+    assert_eq!(
+        bench.psql(
+            "SELECT n, id, amount, ratio, ok, name, doc, raw, tags, docs, numbers, at IS NULL FROM t WHERE n = 3"
+        ),
+        r#"3|4|0.10|1e-300|f|{"a":"\u0000","b":[1]}|false|0|{{x}}|{}|{}|t"#
+    );
+    assert_eq!(bench.psql("SELECT count(*) FROM t WHERE num_nulls(n, id, amount, ratio, ok, name, doc, raw, tags, docs, numbers, at, day, s) = 14"), "2");
+}
+
+#[tokio::test]
+async fn a_bad_row_is_named_and_costs_nothing_else() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE parent (id integer PRIMARY KEY); INSERT INTO parent VALUES (1);
+         CREATE TABLE t (id integer PRIMARY KEY CHECK (id <> 13), name text NOT NULL, doc jsonb,
+                         parent integer REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+    );
+    for mode in [CrawlMode::Append, CrawlMode::Upsert] {
+        bench.psql("TRUNCATE t");
+        let job = job("t", &["id", "name", "doc", "parent"], mode);
+        let mut load = begin(&bench, &job, lenient()).await;
+        let good = |id: i64| [json!(id), json!(format!("n{id}")), json!({}), json!(1)];
+        for number in 0..10 {
+            let mut rows: Vec<_> = (0..100).map(|row| good(1000 + number * 100 + row)).collect();
+            match number {
+                2 => rows[50] = [json!(13), json!("check"), json!({}), json!(1)],
+                3 => rows[0] = [json!("x"), json!("no integer\t"), json!({}), json!(1)],
+                5 => rows[99] = [json!(1), json!(null), json!({}), json!(1)],
+                6 => {
+                    rows[10] = [json!(1), json!("a\0b"), json!({}), json!(1)];
+                    rows[11] = [json!(1), json!("x"), json!({"a": ["\0"]}), json!(1)];
+                }
+                7 => rows[40] = [json!(2), json!("orphan"), json!({}), json!(2)],
+                _ => {}
+            }
+            call(&mut load, &format!("GET /{number}"), &rows).await.unwrap();
+        }
+        let outcome = load.finish().await.unwrap();
+        assert_eq!((outcome.calls, outcome.rows, outcome.rejected), (10, 994, 6), "{mode:?}");
+        assert_eq!(bench.psql("SELECT count(*), count(*) FILTER (WHERE name = 'n' || id) FROM t"), "994|994");
+        let rejects = bench.psql(
+            "SELECT key, target_schema, target_table, row, \"column\", sqlstate, fields::text FROM bulk.call_reject
+             ORDER BY key, row",
+        );
+        // The server names no row of what it finds out behind all of them, and no column of a row that it has read.
+        assert_eq!(
+            rejects,
+            r#"GET /2|public|t|51||23514|{"id":"13","name":"check","doc":"{}","parent":"1"}
+GET /3|public|t|1|id|22P02|{"id":"x","name":"no integer\t","doc":"{}","parent":"1"}
+GET /5|public|t|100|name|23502|{"id":"1","name":null,"doc":"{}","parent":"1"}
+GET /6|public|t|11|name|22021|{"id":1,"name":"a\u0000b","doc":{},"parent":1}
+GET /6|public|t|12|doc|22P05|{"id":1,"name":"x","doc":{"a":["\u0000"]},"parent":1}
+GET /7|public|t|41||23503|{"id":"2","name":"orphan","doc":"{}","parent":"2"}"#
+        );
+        assert_eq!(bench.psql("SELECT sum(rows), sum(rejected) FROM bulk.call"), "994|6");
+    }
+}
+
+#[tokio::test]
+async fn too_many_bad_rows_end_it_and_the_next_run_goes_on() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let mut one = options();
+    (one.max_rejects, one.batch_bytes) = (1, 0);
+    let mut load = begin(&bench, &job, one.clone()).await;
+    call(&mut load, "a", &[[json!(1)], [json!("x")]]).await.unwrap();
+    let error = match call(&mut load, "b", &[[json!(2)], [json!(1)]]).await {
+        Err(error) => error,
+        Ok(()) => load.finish().await.unwrap_err(),
+    };
+    assert_eq!(
+        error.to_string(),
+        "the crawl stats: more than 1 rows are bad; the first one too many: row 2 for public.t of b: duplicate key value violates \
+         unique constraint \"t_pkey\" (Key (id)=(1) already exists.) [SQLSTATE 23505]"
+    );
+    assert_eq!(bench.psql("SELECT * FROM t; SELECT key, rows, rejected FROM bulk.call"), "1\na|1|1");
+    let mut load = begin(&bench, &job, one).await;
+    assert_eq!(load.done(&["a", "b"]).await.unwrap(), [true, false]);
+    call(&mut load, "b", &[[json!(2)]]).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.rejected), (2, 2, 1));
+}
+
+#[tokio::test]
+async fn an_upsert_writes_what_differs_and_the_last_row_counts() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE t (a text, b integer, name text, doc jsonb, mine text DEFAULT 'd', PRIMARY KEY (a, b));
+         INSERT INTO t VALUES ('x', 1, 'same', '{}', 'kept'), ('x', 2, 'old', NULL, 'kept');
+         CREATE TABLE n (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text)",
+    );
+    let unchanged = "SELECT xmin, ctid FROM t WHERE b = 1";
+    let before = bench.psql(unchanged);
+    let columns = ["b", "name", "a", "doc"];
+    let job = job("t", &columns, CrawlMode::Upsert);
+    let mut load = begin(&bench, &job, options()).await;
+    let row = |b: i64, name: &str, doc: Value| [json!(b), json!(name), json!("x"), doc];
+    call(&mut load, "a", &[row(1, "same", json!({})), row(2, "new", json!(1)), row(3, "first", json!(1))])
+        .await
+        .unwrap();
+    call(&mut load, "b", &[row(3, "second", json!(2)), row(4, "only", json!(null))]).await.unwrap();
+    load.finish().await.unwrap();
+    assert_eq!(
+        bench.psql("SELECT b, name, doc, mine FROM t ORDER BY b"),
+        "1|same|{}|kept\n2|new|1|kept\n3|second|2|d\n4|only||d"
+    );
+    assert_eq!(bench.psql(unchanged), before);
+
+    // Numbers are those of the crawl, and the table's own go on behind them.
+    let numbered = CrawlJob::new("numbers", vec![CrawlTable::new(table("n"), ["id", "name"], CrawlMode::Upsert)]);
+    let mut load = begin(&bench, &numbered, options()).await;
+    call(&mut load, "n", &[[json!(7), json!("seven")], [json!(7), json!("VII")]]).await.unwrap();
+    load.finish().await.unwrap();
+    assert_eq!(bench.psql("INSERT INTO n (name) VALUES ('own') RETURNING id; SELECT * FROM n"), "8\n7|VII\n8|own");
+
+    let mut both = CrawlJob::new(
+        "with deletions",
+        vec![
+            CrawlTable::new(table("t"), columns, CrawlMode::Upsert),
+            CrawlTable::new(table("t"), ["a", "b"], CrawlMode::Delete),
+        ],
+    );
+    both.after = vec!["CREATE TABLE after AS SELECT count(*) FROM t".to_owned()];
+    let mut load = begin(&bench, &both, options()).await;
+    call(&mut load, "c", &[row(5, "five", json!(5))]).await.unwrap();
+    let mut deletions = load.call("d");
+    for b in [1, 5, 99] {
+        assert!(deletions.row(1, [Some(&json!("x")), Some(&json!(b))]).unwrap());
+    }
+    deletions.finish().await.unwrap();
+    load.finish().await.unwrap();
+    assert_eq!(bench.psql("SELECT b FROM t ORDER BY b; SELECT * FROM after"), "2\n3\n4\n3");
+}
+
+#[tokio::test]
+async fn tables_that_do_not_fit_are_told_before_the_first_call() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE t (id integer NOT NULL, twice integer GENERATED ALWAYS AS (id * 2) STORED, name text);
+         CREATE TABLE d (id integer UNIQUE DEFERRABLE NOT NULL)",
+    );
+    let fails = |job: CrawlJob| {
+        let bench = &bench;
+        async move { CrawlLoad::begin(session(bench).await, &job, options()).await.unwrap_err().to_string() }
+    };
+    for (columns, mode, error) in [
+        (&["id", "x"][..], CrawlMode::Append, "table public.t has no column \"x\""),
+        (&["id", "twice"], CrawlMode::Append, "table public.t computes the column \"twice\" itself; leave it out"),
+        (&["id", "id"], CrawlMode::Append, "table public.t is to get the column \"id\" twice"),
+        (
+            &["name"],
+            CrawlMode::Replace,
+            "table public.t has a column \"id\" that may not be NULL and has no default; give its rows a value for it",
+        ),
+        (
+            &["id"],
+            CrawlMode::Upsert,
+            "table public.t has no key to tell rows by: that is its primary key, or a unique index over columns that may not be NULL, \
+             not deferrable, of which all columns are given",
+        ),
+        (&[], CrawlMode::Append, "the crawl stats: a table is to get no column"),
+    ] {
+        assert_eq!(fails(job("t", columns, mode)).await, error);
+    }
+    assert!(
+        fails(job("d", &["id"], CrawlMode::Upsert)).await.starts_with("table public.d has no key to tell rows by: ")
+    );
+    assert_eq!(
+        fails(job("none", &["id"], CrawlMode::Append)).await,
+        "table public.none does not exist in the database; create it, or give a schema file that does"
+    );
+    let mut mixed = job("t", &["id"], CrawlMode::Append);
+    mixed.tables.push(CrawlTable::new(table("t"), ["id"], CrawlMode::Replace));
+    assert_eq!(fails(mixed).await, "the crawl stats: either all of its tables are replaced or none");
+    assert_eq!(fails(CrawlJob::new("stats", vec![])).await, "the crawl stats: it has no table");
+}
+
+#[tokio::test]
+async fn a_round_is_gone_on_with_by_the_same_job_alone() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["a"]).await.unwrap(), [false]);
+    call(&mut load, "a", &[[json!(1)]]).await.unwrap();
+
+    let error = CrawlLoad::begin(session(&bench).await, &job, options()).await.unwrap_err();
+    assert_eq!(error.to_string(), "another run of the crawl stats is under way; wait for it, or stop it");
+    let mut other = job.clone();
+    other.name = "other".to_owned();
+    let mut beside = begin(&bench, &other, options()).await;
+    assert_eq!(beside.done(&["a"]).await.unwrap(), [false]);
+    beside.suspend().await.unwrap();
+
+    let outcome = load.suspend().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.calls), (false, 1));
+    let mut changed = job.clone();
+    changed.definition = "otherwise".to_owned();
+    let error = CrawlLoad::begin(session(&bench).await, &changed, options()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the crawl stats: a round of it is open that was begun by another definition of its calls, rows or tables; finish it as it was, or begin anew with --restart"
+    );
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["b", "a"]).await.unwrap(), [false, true]);
+    call(&mut load, "a", &[[json!(1)]]).await.unwrap();
+    let error = load.finish().await.unwrap_err();
+    assert_eq!(error.to_string(), "the crawl stats: a is committed already; its rows are not taken twice");
+    let load = begin(&bench, &job, options()).await;
+    assert_eq!(load.finish().await.unwrap().rows, 1);
+    assert_eq!(bench.psql("SELECT * FROM t"), "1");
+
+    // Once it is finished, all is to be done again, by whatever definition.
+    let mut load = begin(&bench, &changed, options()).await;
+    assert_eq!(load.done(&["a"]).await.unwrap(), [false]);
+    call(&mut load, "a", &[[json!(2)]]).await.unwrap();
+    load.suspend().await.unwrap();
+    let mut anew = options();
+    anew.restart = true;
+    let mut load = begin(&bench, &job, anew).await;
+    assert_eq!(load.done(&["a"]).await.unwrap(), [false]);
+    load.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_in_quarantine_keeps_the_round_open_and_the_watermark_where_it_is() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let with = |watermark: &str| {
+        let mut options = options();
+        options.next_watermark = Some(watermark.to_owned());
+        options
+    };
+    let mut load = begin(&bench, &job, with("monday")).await;
+    assert_eq!(load.watermark(), None);
+    call(&mut load, "a", &[[json!(1)]]).await.unwrap();
+    let mut failed = QuarantinedCall::new("b\0", "503 \0 of the server");
+    (failed.inputs, failed.request) = (vec![json!({"id": parse("1.10")})], json!({"url": "https://example.org/b"}));
+    (failed.response, failed.attempts) = (Some("oh\0".to_owned()), 5);
+    load.quarantine(failed.clone()).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.quarantined, outcome.watermark), (false, 1, None));
+
+    let mut load = begin(&bench, &job, with("tuesday")).await;
+    assert_eq!(load.done(&["a", "b\0"]).await.unwrap(), [true, false]);
+    load.quarantine(failed.clone()).await.unwrap();
+    let found = load.quarantined(None, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].key.as_str(), found[0].reason.as_str()), ("b\\0", "503 \\0 of the server"));
+    assert_eq!((found[0].response.as_deref(), found[0].attempts), (Some("oh\\0"), 10));
+    assert_eq!((&found[0].inputs, &found[0].request), (&failed.inputs, &failed.request));
+    assert_eq!(load.quarantined(Some("b\\0"), 10).await.unwrap(), []);
+    call(&mut load, "b\0", &[[json!(2)]]).await.unwrap();
+    assert_eq!(load.quarantined(None, 10).await.unwrap(), []);
+    // Of the moment before the round's first call.
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.quarantined, outcome.watermark.as_deref()), (true, 0, Some("monday")));
+    assert_eq!(bench.psql("SELECT id FROM t ORDER BY 1; SELECT count(*) FROM bulk.quarantine"), "1\n2\n0");
+
+    let mut some = with("wednesday");
+    some.max_quarantined = 1;
+    let mut load = begin(&bench, &job, some).await;
+    assert_eq!(load.watermark(), Some("monday"));
+    load.quarantine(QuarantinedCall::new("c", "gone")).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.quarantined, outcome.watermark.as_deref()), (true, 1, Some("monday")));
+    let mut load = begin(&bench, &job, with("thursday")).await;
+    assert_eq!(load.quarantined(None, 1).await.unwrap()[0].key, "c");
+}
+
+const OLD: &str = "
+    CREATE TABLE t (id integer PRIMARY KEY, name text DEFAULT 'd' NOT NULL);
+    CREATE INDEX by_name ON t (name); COMMENT ON TABLE t IS 'mine'; GRANT SELECT ON t TO PUBLIC;
+    INSERT INTO t VALUES (1, 'old'), (2, 'old')";
+
+#[tokio::test]
+async fn a_replaced_table_has_the_old_rows_until_it_has_the_new_ones() {
+    let bench = Bench::new("crawl", OLD);
+    let structure = "SELECT indexdef FROM pg_indexes WHERE tablename = 't' AND schemaname = 'public' ORDER BY 1;
+                     SELECT obj_description('t'::regclass), relacl FROM pg_class WHERE oid = 't'::regclass";
+    let before = bench.psql(structure);
+    let mut job = job("t", &["id", "name"], CrawlMode::Replace);
+    job.after = vec![
+        "ANALYZE t".to_owned(),
+        "CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT count(*) FROM bulk.call".to_owned(),
+    ];
+    let row = |id: i64| [json!(id), json!("new")];
+    let mut load = begin(&bench, &job, lenient()).await;
+    call(&mut load, "a", &[row(3), row(4)]).await.unwrap();
+    load.suspend().await.unwrap();
+    assert_eq!(bench.psql("SELECT * FROM t ORDER BY 1"), "1|old\n2|old");
+    // A row with the key of another one is left out when it comes.
+    let mut load = begin(&bench, &job, lenient()).await;
+    assert_eq!(load.done(&["a", "b"]).await.unwrap(), [true, false]);
+    call(&mut load, "b", &[row(4), row(5)]).await.unwrap();
+
+    let (counts, reader) = (Arc::new(Mutex::new(Vec::new())), session(&bench).await);
+    let seen = Arc::clone(&counts);
+    let reading = tokio::spawn(async move {
+        loop {
+            let rows = reader.client().query("SELECT id FROM t ORDER BY id", &[]).await.unwrap();
+            let ids: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+            seen.lock().unwrap().push(ids.clone());
+            if ids.contains(&3) {
+                return;
+            }
+        }
+    });
+    let outcome = load.finish().await.unwrap();
+    reading.await.unwrap();
+    let mut counts = std::mem::take(&mut *counts.lock().unwrap());
+    // One of the two at each moment.
+    counts.dedup();
+    assert_eq!(counts, [vec![1, 2], vec![3, 4, 5]]);
+    assert_eq!((outcome.is_complete, outcome.calls, outcome.rows, outcome.rejected), (true, 2, 3, 1));
+    assert_eq!(bench.psql("SELECT key, row, sqlstate FROM bulk.call_reject"), "b|1|23505");
+    assert_eq!(bench.psql(structure), before);
+    assert_eq!(bench.psql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bulk%' ORDER BY 1"), "bulk");
+    assert_eq!(bench.psql("SELECT * FROM v"), "2");
+
+    // The next round has nothing, which is not published.
+    bench.psql("DROP MATERIALIZED VIEW v");
+    let load = begin(&bench, &job, options()).await;
+    let error = load.finish().await.unwrap_err();
+    assert_eq!(error.to_string(), "the crawl stats: it gave no row for t, whose rows stay");
+    let mut empty = options();
+    empty.allow_empty = true;
+    assert!(begin(&bench, &job, empty).await.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT count(*) FROM t"), "0");
+}
+
+#[tokio::test]
+async fn new_tables_that_are_gone_are_filled_again() {
+    let bench = Bench::new("crawl", OLD);
+    let job = job("t", &["id"], CrawlMode::Replace);
+    let mut load = begin(&bench, &job, options()).await;
+    call(&mut load, "a", &[[json!(3)]]).await.unwrap();
+    load.suspend().await.unwrap();
+    let schema = bench.psql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bulk_next%'");
+    bench.psql(&format!("DROP SCHEMA {schema} CASCADE"));
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["a"]).await.unwrap(), [false]);
+    call(&mut load, "a", &[[json!(3)]]).await.unwrap();
+    let mut failed = QuarantinedCall::new("b", "gone");
+    failed.attempts = 1;
+    load.quarantine(failed).await.unwrap();
+    assert!(!load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT * FROM t ORDER BY 1"), "1|old\n2|old");
+    let mut load = begin(&bench, &job, options()).await;
+    call(&mut load, "b", &[[json!(4)]]).await.unwrap();
+    assert!(load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT * FROM t ORDER BY 1"), "3|d\n4|d");
+}
+
+#[tokio::test]
+async fn what_comes_after_is_made_up_for() {
+    let bench = Bench::new("crawl", OLD);
+    let mut job = job("t", &["id"], CrawlMode::Replace);
+    job.after = vec!["INSERT INTO done VALUES (1)".to_owned()];
+    let mut load = begin(&bench, &job, options()).await;
+    call(&mut load, "a", &[[json!(3)]]).await.unwrap();
+    let error = load.finish().await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot run the statement after the crawl stats: INSERT INTO done VALUES (1)");
+    assert_eq!(bench.psql("SELECT id FROM t"), "3");
+    bench.psql("CREATE TABLE done (id integer)");
+    let mut load = begin(&bench, &job, options()).await;
+    assert!(load.is_published());
+    assert_eq!(load.done(&["a", "b"]).await.unwrap(), [true, true]);
+    let error = call(&mut load, "b", &[[json!(4)]]).await.unwrap_err();
+    assert_eq!(error.to_string(), "the crawl stats: its tables have been replaced; all that is left is to finish it");
+    assert!(load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT id FROM t; SELECT id FROM done"), "3\n1");
+    assert!(!begin(&bench, &job, options()).await.is_published());
+}
+
+/// Makes all calls that are not done, of ten rows each: some of them bad, some failing the first time.
+async fn run(
+    bench: &Bench,
+    job: &CrawlJob,
+    options: CrawlOptions,
+    made: &Mutex<Vec<String>>,
+) -> Result<CrawlOutcome, Error> {
+    let mut load = CrawlLoad::begin(Session::connect(bench.database.url()).await?, job, options).await?;
+    let keys: Vec<String> = (0..20).map(|number| format!("GET /{number}")).collect();
+    let done = load.done(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let quarantined: Vec<String> = load.quarantined(None, 100).await?.into_iter().map(|call| call.key).collect();
+    for (number, key) in keys.iter().enumerate().filter(|(number, _)| !done[*number]) {
+        if number % 7 == 3 && !quarantined.contains(key) {
+            load.quarantine(QuarantinedCall::new(key.as_str(), "the first time")).await?;
+            continue;
+        }
+        made.lock().unwrap().push(key.clone());
+        let rows: Vec<_> =
+            (0..10).map(|row| if row == number { [json!("bad")] } else { [json!(number * 10 + row)] }).collect();
+        call(&mut load, key, &rows).await?;
+    }
+    load.finish().await
+}
+
+fn expected() -> String {
+    let ids = (0..20).flat_map(|number| (0..10).filter(move |row| *row != number).map(move |row| number * 10 + row));
+    ids.map(|id| id.to_string()).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_cut_anywhere_is_gone_on_with() {
+    for mode in [CrawlMode::Append, CrawlMode::Upsert, CrawlMode::Replace] {
+        let bench = Arc::new(Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t VALUES (-1)"));
+        if mode != CrawlMode::Replace {
+            bench.psql("TRUNCATE t");
+        }
+        let job = job("t", &["id"], mode);
+        let made = Mutex::new(Vec::new());
+        let mut cuts = 0;
+        // Cut behind the first commit of each run, until one has no more.
+        let outcome = loop {
+            let mut options = lenient();
+            (options.batch_bytes, options.batch_time) = (2000, Duration::from_secs(600));
+            let (observed, is_cut) = (Arc::clone(&bench), Arc::new(Mutex::new(false)));
+            let cut = Arc::clone(&is_cut);
+            options.observer = Arc::new(move |event: &Event<'_>| {
+                if let Event::Called { .. } = event
+                    && !std::mem::replace(&mut *cut.lock().unwrap(), true)
+                {
+                    observed.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
+                }
+            });
+            match run(&bench, &job, options, &made).await {
+                Ok(outcome) if outcome.is_complete => break outcome,
+                Ok(_) => {}
+                Err(_) => cuts += 1,
+            }
+            // What is committed is there, and nothing else of it is made again.
+            let committed = bench.psql("SELECT key FROM bulk.call");
+            made.lock().unwrap().retain(|key| committed.lines().any(|line| line == key));
+            let old = if mode == CrawlMode::Replace { "-1" } else { "" };
+            if !old.is_empty() {
+                assert_eq!(bench.psql("SELECT * FROM t"), old);
+            }
+        };
+        assert!(cuts > 5, "{cuts}");
+        assert_eq!((outcome.calls, outcome.rows, outcome.rejected, outcome.quarantined), (20, 190, 10, 0));
+        let mut made = made.into_inner().unwrap();
+        made.sort();
+        let count = made.len();
+        made.dedup();
+        assert_eq!((made.len(), count), (20, 20));
+        assert_eq!(bench.psql("SELECT id FROM t ORDER BY id"), expected());
+        assert_eq!(bench.psql("SELECT count(*) FROM bulk.call_reject"), "10");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_within_a_commit_leaves_nothing_of_it() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let mut small = lenient();
+    small.batch_bytes = 0;
+    let mut load = begin(&bench, &job, small.clone()).await;
+    call(&mut load, "first", &[[json!(0)]]).await.unwrap();
+    load.suspend().await.unwrap();
+    for place in ["t", "bulk.call_reject", "bulk.call", "bulk.quarantine"] {
+        let mut holder = session(&bench).await;
+        let hold = holder.client_mut().transaction().await.unwrap();
+        let mut load = begin(&bench, &job, small.clone()).await;
+        hold.batch_execute(&format!("LOCK TABLE {place} IN SHARE ROW EXCLUSIVE MODE")).await.unwrap();
+        call(&mut load, "next", &[[json!(1)], [json!("x")]]).await.unwrap();
+        let pid = loop {
+            let found = bench.psql(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            );
+            if !found.is_empty() {
+                break found;
+            }
+        };
+        bench.psql(&format!("SELECT pg_terminate_backend({pid})"));
+        let error = load.finish().await.unwrap_err();
+        assert!(error.is_remote(), "{error:?}");
+        hold.rollback().await.unwrap();
+        let state = "SELECT * FROM t; SELECT key FROM bulk.call; SELECT count(*) FROM bulk.call_reject";
+        assert_eq!(bench.psql(state), "0\nfirst\n0", "{place}");
+    }
+    // Dropped, the load keeps nothing of what was not committed either.
+    let mut load = begin(&bench, &job, lenient()).await;
+    call(&mut load, "next", &[[json!(1)]]).await.unwrap();
+    drop(load);
+    let mut load = begin(&bench, &job, lenient()).await;
+    assert_eq!(load.done(&["first", "next"]).await.unwrap(), [true, false]);
+    call(&mut load, "next", &[[json!(1)], [json!("x")]]).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.rejected), (2, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_do_not_wait_for_ever_and_a_call_has_its_limit() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer, name text)");
+    let job = job("t", &["id", "name"], CrawlMode::Append);
+    let (committed, mut commits) = tokio::sync::mpsc::unbounded_channel();
+    let mut options = options();
+    (options.batch_time, options.call_bytes) = (Duration::from_millis(20), 100_000);
+    options.observer = Arc::new(move |event: &Event<'_>| {
+        if let Event::Called { calls, rows, .. } = event {
+            committed.send((*calls, *rows)).unwrap();
+        }
+    });
+    let mut load = begin(&bench, &job, options).await;
+    call(&mut load, "a", &[[json!(1), json!("x")]]).await.unwrap();
+    assert_eq!(commits.recv().await, Some((1, 1)));
+    assert_eq!(bench.psql("SELECT * FROM t"), "1|x");
+    let mut large = load.call("b");
+    let (id, name) = (json!(2), json!("y".repeat(60_000)));
+    assert!(large.row(0, [Some(&id), Some(&name)]).unwrap());
+    let error = large.row(0, [Some(&id), Some(&name)]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the crawl stats: b has more than 100000 bytes of rows, which is what one call may have"
+    );
+    drop(large);
+    for (values, error) in [(vec![Some(&id)], "too few"), (vec![Some(&id); 3], "too many")] {
+        let error = load.call("c").row(0, values).map_err(|found| (found.to_string(), error)).unwrap_err();
+        assert_eq!(error.0, format!("the crawl stats: table 0 of 1 is given {} values", error.1));
+    }
+    assert_eq!(load.call("c").row(1, []).unwrap_err().to_string(), "the crawl stats: table 1 of 1 is not one of them");
+    assert_eq!(load.finish().await.unwrap().rows, 1);
+}
