@@ -4,6 +4,7 @@ mod batch;
 mod cell;
 mod ledger;
 mod publication;
+mod rejects;
 mod salvage;
 mod target;
 mod writer;
@@ -16,6 +17,7 @@ pub use batch::CallRows;
 pub use ledger::QuarantinedCall;
 use ledger::{Round, digest};
 use publication::Publication;
+pub use rejects::write_call_rejects;
 use serde_json::Value;
 use target::Target;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -133,6 +135,25 @@ impl CrawlJob {
         Self { name: name.into(), definition: String::new(), tables, after: Vec::new() }
     }
 
+    /// Whether its tables can take its rows, as [`CrawlLoad::begin`] finds it out, without beginning anything: tables,
+    /// columns, keys. Whether a table can be replaced is looked at by that alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTable`], [`Error::Target`], [`Error::Options`], [`Error::Database`].
+    pub async fn check_tables(&self, session: &Session) -> Result<(), Error> {
+        self.find_targets(session).await.map(drop)
+    }
+
+    async fn find_targets(&self, session: &Session) -> Result<Vec<Target>, Error> {
+        self.check()?;
+        let mut targets = Vec::new();
+        for table in &self.tables {
+            targets.push(Target::find(session, table).await?);
+        }
+        Ok(targets)
+    }
+
     fn is_replace(&self) -> bool {
         self.tables.first().is_some_and(|table| table.mode == CrawlMode::Replace)
     }
@@ -185,7 +206,7 @@ impl CrawlTable {
 /// # What is left out
 ///
 /// A row that the table cannot hold is left out by itself, named in `bulk.call_reject` with its call, number, column and
-/// reason, and counted; more than [`max_rejects`](CrawlOptions::max_rejects) of them are an error. What a table's
+/// reason ([`write_call_rejects`] lists them), and counted; more than [`max_rejects`](CrawlOptions::max_rejects) of them are an error. What a table's
 /// constraints refuse is found in the order of the job's tables.
 ///
 /// # Stops
@@ -263,13 +284,9 @@ impl CrawlLoad {
     /// for one without a key to tell rows by; [`Error::Occupied`] for one that cannot be replaced; [`Error::Options`];
     /// [`Error::Database`].
     pub async fn begin(mut session: Session, job: &CrawlJob, options: CrawlOptions) -> Result<Self, Error> {
-        job.check()?;
+        let mut targets = job.find_targets(&session).await?;
         prepare_ledger(&session).await?;
         ledger::prepare(&session).await?;
-        let mut checked = Vec::new();
-        for table in &job.tables {
-            checked.push(Target::find(&session, table).await?);
-        }
         let id = ledger::lock(&mut session, &job.name).await?;
         let mut round = Round::open(&mut session, id, job, &options).await?;
         let (mut publication, mut is_published) = (None, false);
@@ -279,12 +296,12 @@ impl CrawlLoad {
                 publication = Some(publication::prepare(&mut session, job, &mut round).await?);
             }
         }
-        for (place, target) in checked.iter_mut().enumerate() {
+        for (place, target) in targets.iter_mut().enumerate() {
             let twin = publication.as_ref().and_then(|publication| publication.twin(&target.table));
             target.set_up(&session, place, twin).await?;
         }
         let (messages, received) = mpsc::unbounded_channel();
-        let (job, targets): (Arc<CrawlJob>, Arc<[Target]>) = (Arc::new(job.clone()), checked.into());
+        let (job, targets): (Arc<CrawlJob>, Arc<[Target]>) = (Arc::new(job.clone()), targets.into());
         let writer = Writer {
             session,
             job: Arc::clone(&job),

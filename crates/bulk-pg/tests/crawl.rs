@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bulk_pg::{
     CrawlJob, CrawlLoad, CrawlMode, CrawlOptions, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
+    write_call_rejects,
 };
+use futures::FutureExt;
 use serde_json::{Value, json};
 use support::{Bench, table};
 
@@ -276,7 +278,13 @@ async fn tables_that_do_not_fit_are_told_before_the_first_call() {
     );
     let fails = |job: CrawlJob| {
         let bench = &bench;
-        async move { CrawlLoad::begin(session(bench).await, &job, options()).await.unwrap_err().to_string() }
+        async move {
+            let session = session(bench).await;
+            let checked = job.check_tables(&session).await.unwrap_err().to_string();
+            let begun = CrawlLoad::begin(session, &job, options()).await.unwrap_err().to_string();
+            assert_eq!(checked, begun);
+            begun
+        }
     };
     for (columns, mode, error) in [
         (&["id", "x"][..], CrawlMode::Append, "table public.t has no column \"x\""),
@@ -505,6 +513,143 @@ async fn what_comes_after_is_made_up_for() {
     assert!(load.finish().await.unwrap().is_complete);
     assert_eq!(bench.psql("SELECT id FROM t; SELECT id FROM done"), "3\n1");
     assert!(!begin(&bench, &job, options()).await.is_published());
+}
+
+#[tokio::test]
+async fn the_tables_of_a_call_are_committed_together() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE parent (id integer PRIMARY KEY CHECK (id > 0));
+         CREATE TABLE child (id integer, parent integer REFERENCES parent)",
+    );
+    let tables = vec![
+        CrawlTable::new(table("parent"), ["id"], CrawlMode::Append),
+        CrawlTable::new(table("child"), ["id", "parent"], CrawlMode::Append),
+    ];
+    let job = CrawlJob::new("families", tables);
+    let reader = session(&bench).await;
+    assert_eq!(write_call_rejects(&reader, "families", &mut Vec::new()).await.unwrap(), 0);
+    let mut load = begin(&bench, &job, lenient()).await;
+    for parent in -1..=2 {
+        let parent = json!(parent);
+        let mut call = load.call(format!("GET /{parent}"));
+        // The one before the other, whichever is told of first.
+        for child in [json!(1), json!("x")] {
+            assert!(call.row(1, [Some(&child), Some(&parent)]).unwrap());
+        }
+        assert!(call.row(0, [Some(&parent)]).unwrap());
+        call.reject(1, [Some(&json!("of the caller's")), None], Some("id"), "22000", "as it says").unwrap();
+        assert_eq!((call.rows(), call.rejected()), (3, 1));
+        call.finish().await.unwrap();
+    }
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.rejected), (4, 4, 12));
+    assert_eq!(bench.psql("SELECT * FROM parent; SELECT * FROM child"), "1\n2\n1|1\n1|2");
+    let mut lines = Vec::new();
+    assert_eq!(write_call_rejects(&reader, "families", &mut lines).await.unwrap(), 12);
+    let lines: Vec<Value> = str::from_utf8(&lines).unwrap().lines().map(parse).collect();
+    let short = |line: &Value| {
+        let text = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {} {}", text("call"), text("table"), line["row"], text("sqlstate"))
+    };
+    let expected = [
+        "GET /-1 public.child 1 23503",
+        "GET /-1 public.child 2 22P02",
+        "GET /-1 public.child 3 22000",
+        "GET /-1 public.parent 1 23514",
+        "GET /0 public.child 1 23503",
+        "GET /0 public.child 2 22P02",
+        "GET /0 public.child 3 22000",
+        "GET /0 public.parent 1 23514",
+        "GET /1 public.child 2 22P02",
+        "GET /1 public.child 3 22000",
+        "GET /2 public.child 2 22P02",
+        "GET /2 public.child 3 22000",
+    ];
+    assert_eq!(lines.iter().map(short).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        lines[2],
+        json!({"call": "GET /-1", "table": "public.child", "row": 3, "column": "id", "sqlstate": "22000",
+               "message": "as it says", "fields": {"id": "of the caller's", "parent": null}})
+    );
+    assert_eq!(write_call_rejects(&reader, "none", &mut Vec::new()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn whichever_rows_are_bad_the_others_are_there() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY CHECK (id % 10 <> 3), name text)");
+    let mut seed = fastrand::Rng::with_seed(7);
+    for round in 0..40 {
+        let mode = [CrawlMode::Append, CrawlMode::Upsert][round % 2];
+        bench.psql("TRUNCATE t");
+        let mut options = lenient();
+        options.batch_bytes = seed.usize(0..4000);
+        let mut load = begin(&bench, &job("t", &["id", "name"], mode), options).await;
+        let (mut good, mut bad) = (std::collections::BTreeMap::new(), Vec::new());
+        for number in 0..seed.usize(1..8) {
+            let key = format!("GET /{number}");
+            let mut rows = Vec::new();
+            for row in 1..=seed.usize(0..60) {
+                let name = format!("{number} {row}");
+                let id = seed.i64(0..2000);
+                let is_good = match seed.u8(0..12) {
+                    0 => {
+                        rows.push([json!("x"), json!(name)]);
+                        false
+                    }
+                    1 => {
+                        rows.push([json!(id), json!("\0")]);
+                        false
+                    }
+                    _ => {
+                        rows.push([json!(id), json!(name)]);
+                        id % 10 != 3 && (mode == CrawlMode::Upsert || !good.contains_key(&id))
+                    }
+                };
+                if is_good {
+                    good.insert(id, name);
+                } else {
+                    bad.push(format!("{key}|{row}"));
+                }
+            }
+            call(&mut load, &key, &rows).await.unwrap();
+        }
+        let outcome = load.finish().await.unwrap();
+        let lines = |lines: Vec<String>| lines.join("\n");
+        let good = good.into_iter().map(|(id, name)| format!("{id}|{name}"));
+        assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), lines(good.collect()), "{round}");
+        let rejects = "SELECT key, row FROM bulk.call_reject ORDER BY key COLLATE \"C\", row";
+        assert_eq!(bench.psql(rejects), lines(bad.clone()), "{round}");
+        assert_eq!(outcome.rejected, bad.len() as u64);
+    }
+}
+
+#[tokio::test]
+async fn no_more_rows_wait_than_there_is_room_for() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (name text)");
+    let mut options = options();
+    options.batch_bytes = 10_000;
+    let mut load = begin(&bench, &job("t", &["name"], CrawlMode::Append), options).await;
+    let mut holder = session(&bench).await;
+    let hold = holder.client_mut().transaction().await.unwrap();
+    hold.batch_execute("LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    let name = json!("y".repeat(2000));
+    let mut taken = 0;
+    loop {
+        let mut call = load.call(format!("{taken}"));
+        call.row(0, [Some(&name)]).unwrap();
+        // Dropped where it would wait, with the call.
+        match call.finish().now_or_never() {
+            Some(finished) => finished.unwrap(),
+            None => break,
+        }
+        taken += 1;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(taken, 20_000 / 2537);
+    hold.rollback().await.unwrap();
+    call(&mut load, "behind", &[[json!("z")]]).await.unwrap();
+    assert_eq!(load.finish().await.unwrap().rows, taken + 1);
 }
 
 /// Makes all calls that are not done, of ten rows each: some of them bad, some failing the first time.

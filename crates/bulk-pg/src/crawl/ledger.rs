@@ -62,15 +62,20 @@ const TABLES: &str = "
     );
     COMMENT ON TABLE bulk.call_reject IS 'A row of a call that was left out, written in the transaction of the rows around it; row is its number among those of the call for the table, from 1.';";
 
-/// Makes the tables where they are absent.
-pub(super) async fn prepare(session: &Session) -> Result<(), Error> {
+/// Whether the tables are there.
+pub(super) async fn is_prepared(session: &Session) -> Result<bool, Error> {
     let row = session
         .client()
         // The last one.
         .query_one("SELECT pg_catalog.to_regclass('bulk.call_reject') IS NOT NULL", &[])
         .await
         .map_err(Error::database("look for the ledger of crawls"))?;
-    if row.get(0) {
+    Ok(row.get(0))
+}
+
+/// Makes the tables where they are absent.
+pub(super) async fn prepare(session: &Session) -> Result<(), Error> {
+    if is_prepared(session).await? {
         return Ok(());
     }
     let made = session.client().batch_execute(&in_own_schema(TABLES)).await;

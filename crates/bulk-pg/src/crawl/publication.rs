@@ -1,6 +1,7 @@
 //! New tables for a crawl that replaces tables.
 
 use std::slice::from_mut;
+use std::sync::Arc;
 
 use tokio_postgres::types::Oid;
 
@@ -127,14 +128,17 @@ impl Publication {
         }
         let twins = self.swap.twins();
         let schema = self.swap.schema()?;
-        let mut post_data = PostDataOptions::default();
-        post_data.orphans_of = Some(twins.clone());
-        (post_data.observer, post_data.stop) = (options.observer.clone(), options.stop.clone());
+        let post_data = PostDataOptions {
+            orphans_of: Some(twins.clone()),
+            observer: Arc::clone(&options.observer),
+            stop: options.stop.clone(),
+            ..PostDataOptions::default()
+        };
         let done = apply_post_data(from_mut(session), &schema.plan(), &twins, &post_data).await?;
         check(job, &done, &twins)?;
         settle(session, &twins).await?;
-        let mut how = SwapOptions::default();
-        (how.observer, how.stop) = (options.observer.clone(), options.stop.clone());
+        let (observer, stop) = (Arc::clone(&options.observer), options.stop.clone());
+        let how = SwapOptions { observer, stop, ..SwapOptions::default() };
         swap(session, &self.swap, &how).await?;
         drop_old(session).await
     }
