@@ -80,7 +80,7 @@ pub enum CrawlMode {
 /// How [`CrawlLoad`] works.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct CrawlOptions {
+pub struct CrawlLoadOptions {
     /// Bytes of rows that are committed together, about. Default 8 MiB. Up to twice as many wait, and one call.
     pub batch_bytes: usize,
     /// How long a row waits for others to be committed with. Default 1 s.
@@ -105,7 +105,7 @@ pub struct CrawlOptions {
     pub stop: CancellationToken,
 }
 
-impl Default for CrawlOptions {
+impl Default for CrawlLoadOptions {
     fn default() -> Self {
         Self {
             batch_bytes: 8 << 20,
@@ -122,7 +122,7 @@ impl Default for CrawlOptions {
     }
 }
 
-impl CrawlOptions {
+impl CrawlLoadOptions {
     /// Bytes that one call may take of those that may wait, which are twice as many.
     fn room(&self) -> usize {
         self.batch_bytes.clamp(1 << 10, u32::MAX as usize / 4)
@@ -206,7 +206,7 @@ impl CrawlTable {
 /// # What is left out
 ///
 /// A row that the table cannot hold is left out by itself, named in `bulk.call_reject` with its call, number, column and
-/// reason ([`write_call_rejects`] lists them), and counted; more than [`max_rejects`](CrawlOptions::max_rejects) of them are an error. What a table's
+/// reason ([`write_call_rejects`] lists them), and counted; more than [`max_rejects`](CrawlLoadOptions::max_rejects) of them are an error. What a table's
 /// constraints refuse is found in the order of the job's tables.
 ///
 /// # Stops
@@ -215,7 +215,7 @@ impl CrawlTable {
 /// first.
 ///
 /// ```
-/// use bulk_pg::{CrawlJob, CrawlLoad, CrawlMode, CrawlOptions, CrawlTable, Session};
+/// use bulk_pg::{CrawlJob, CrawlLoad, CrawlMode, CrawlLoadOptions, CrawlTable, Session};
 /// use serde_json::json;
 ///
 /// # let server = bulk_testkit::postgres::shared().unwrap();
@@ -227,7 +227,7 @@ impl CrawlTable {
 ///
 /// let table = CrawlTable::new("stat".parse().unwrap(), ["id", "stat"], CrawlMode::Upsert);
 /// let job = CrawlJob::new("stats", vec![table]);
-/// let mut load = CrawlLoad::begin(session, &job, CrawlOptions::default()).await?;
+/// let mut load = CrawlLoad::begin(session, &job, CrawlLoadOptions::default()).await?;
 /// let key = "GET https://example.org/stats/1";
 /// if !load.done(&[key]).await?[0] {
 ///     let mut call = load.call(key);
@@ -243,7 +243,7 @@ impl CrawlTable {
 /// ```
 pub struct CrawlLoad {
     job: Arc<CrawlJob>,
-    options: CrawlOptions,
+    options: CrawlLoadOptions,
     targets: Arc<[Target]>,
     round: Round,
     is_published: bool,
@@ -259,7 +259,7 @@ pub struct CrawlLoad {
 #[non_exhaustive]
 pub struct CrawlOutcome {
     /// Whether the round is over. It is not, and nothing was published, while more calls are in quarantine than
-    /// [may be](CrawlOptions::max_quarantined), or behind [`suspend`](CrawlLoad::suspend).
+    /// [may be](CrawlLoadOptions::max_quarantined), or behind [`suspend`](CrawlLoad::suspend).
     pub is_complete: bool,
     /// Calls that are committed, in all runs of the round.
     pub calls: u64,
@@ -283,7 +283,7 @@ impl CrawlLoad {
     /// definition of it; [`Error::NoTable`]; [`Error::Target`] for columns that a table does not have or must have, and
     /// for one without a key to tell rows by; [`Error::Occupied`] for one that cannot be replaced; [`Error::Options`];
     /// [`Error::Database`].
-    pub async fn begin(mut session: Session, job: &CrawlJob, options: CrawlOptions) -> Result<Self, Error> {
+    pub async fn begin(mut session: Session, job: &CrawlJob, options: CrawlLoadOptions) -> Result<Self, Error> {
         let mut targets = job.find_targets(&session).await?;
         prepare_ledger(&session).await?;
         ledger::prepare(&session).await?;
@@ -342,18 +342,19 @@ impl CrawlLoad {
     ///
     /// [`Error::Database`], and whatever ended the writing.
     pub async fn done(&mut self, keys: &[&str]) -> Result<Vec<bool>, Error> {
-        if self.is_published {
-            return Ok(vec![true; keys.len()]);
-        }
-        if !self.round.has_calls {
-            return Ok(vec![false; keys.len()]);
-        }
-        let digests: Vec<Vec<u8>> = keys.iter().map(|key| digest(key)).collect();
-        let (answer, answered) = oneshot::channel();
-        self.tell(Message::Done { digests: digests.clone(), answer }).await?;
-        match answered.await {
-            Ok(done) => Ok(digests.iter().map(|digest| done.contains(digest)).collect()),
+        match self.marks().done(keys).await {
+            Ok(done) => Ok(done),
             Err(_) => Err(self.failure().await),
+        }
+    }
+
+    /// The same for who makes the calls, while this takes their rows. It may outlive this.
+    pub fn marks(&self) -> CrawlMarks {
+        CrawlMarks {
+            job: Arc::clone(&self.job),
+            messages: self.messages.as_ref().map(mpsc::UnboundedSender::downgrade),
+            has_calls: self.round.has_calls,
+            is_published: self.is_published,
         }
     }
 
@@ -497,6 +498,40 @@ impl CrawlLoad {
             // Its permits are given back as well when the writer fails, perhaps after this.
             () = messages.closed() => Err(self.failure().await),
         }
+    }
+}
+
+/// Tells which calls of a round are done. Made by [`CrawlLoad::marks`].
+#[derive(Clone, Debug)]
+pub struct CrawlMarks {
+    job: Arc<CrawlJob>,
+    /// Whoever asks is not to keep the writer from its end.
+    messages: Option<mpsc::WeakUnboundedSender<Message>>,
+    has_calls: bool,
+    is_published: bool,
+}
+
+impl CrawlMarks {
+    /// As [`CrawlLoad::done`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crawl`] if the load has ended; why, it says itself.
+    pub async fn done(&self, keys: &[&str]) -> Result<Vec<bool>, Error> {
+        if self.is_published || !self.has_calls {
+            return Ok(vec![self.is_published; keys.len()]);
+        }
+        let digests: Vec<Vec<u8>> = keys.iter().map(|key| digest(key)).collect();
+        let (answer, answered) = oneshot::channel();
+        let messages = self.messages.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
+        let message = Message::Done { digests: digests.clone(), answer };
+        messages.ok_or_else(|| self.ended())?.send(message).map_err(|_| self.ended())?;
+        let done = answered.await.map_err(|_| self.ended())?;
+        Ok(digests.iter().map(|digest| done.contains(digest)).collect())
+    }
+
+    fn ended(&self) -> Error {
+        Error::Crawl { job: self.job.name.clone(), what: "its load has ended".to_owned() }
     }
 }
 

@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::fs::File;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_pg::{
-    CrawlJob, CrawlLoad, CrawlMode, CrawlOptions, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
+    CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
     write_call_rejects,
 };
 use futures::FutureExt;
@@ -21,17 +24,17 @@ fn job(name: &str, columns: &[&str], mode: CrawlMode) -> CrawlJob {
     CrawlJob::new("stats", vec![CrawlTable::new(table(name), columns.iter().copied(), mode)])
 }
 
-fn options() -> CrawlOptions {
-    CrawlOptions::default()
+fn options() -> CrawlLoadOptions {
+    CrawlLoadOptions::default()
 }
 
-fn lenient() -> CrawlOptions {
+fn lenient() -> CrawlLoadOptions {
     let mut options = options();
     options.max_rejects = u64::MAX;
     options
 }
 
-async fn begin(bench: &Bench, job: &CrawlJob, options: CrawlOptions) -> CrawlLoad {
+async fn begin(bench: &Bench, job: &CrawlJob, options: CrawlLoadOptions) -> CrawlLoad {
     CrawlLoad::begin(session(bench).await, job, options).await.unwrap()
 }
 
@@ -410,6 +413,32 @@ async fn a_call_in_quarantine_keeps_the_round_open_and_the_watermark_where_it_is
     assert_eq!(load.quarantined(None, 1).await.unwrap()[0].key, "c");
 }
 
+#[tokio::test]
+async fn a_part_of_a_call_that_failed_is_made_by_itself() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let mut load = begin(&bench, &job, options()).await;
+    let mut batch = load.call("GET /?ids=1,2");
+    assert!(batch.row(0, [Some(&json!(1))]).unwrap());
+    let mut part = QuarantinedCall::new("GET /?ids=2", "not in the answer");
+    part.inputs = vec![json!({"id": 2})];
+    batch.quarantine(part).unwrap();
+    batch.finish().await.unwrap();
+    assert!(!load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT key FROM bulk.call; SELECT key FROM bulk.quarantine"), "GET /?ids=1,2\nGET /?ids=2");
+
+    let mut load = begin(&bench, &job, options()).await;
+    let marks = load.marks();
+    assert_eq!(marks.done(&["GET /?ids=1,2", "GET /?ids=2"]).await.unwrap(), [true, false]);
+    assert_eq!(load.quarantined(None, 10).await.unwrap()[0].inputs, [json!({"id": 2})]);
+    call(&mut load, "GET /?ids=2", &[[json!(2)]]).await.unwrap();
+    // It does not wait for those who could still ask.
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.calls, outcome.rows, outcome.quarantined), (true, 2, 2, 0));
+    assert_eq!(marks.done(&["GET /?ids=2"]).await.unwrap_err().to_string(), "the crawl stats: its load has ended");
+    assert_eq!(bench.psql("SELECT id FROM t ORDER BY id"), "1\n2");
+}
+
 const OLD: &str = "
     CREATE TABLE t (id integer PRIMARY KEY, name text DEFAULT 'd' NOT NULL);
     CREATE INDEX by_name ON t (name); COMMENT ON TABLE t IS 'mine'; GRANT SELECT ON t TO PUBLIC;
@@ -653,13 +682,8 @@ async fn no_more_rows_wait_than_there_is_room_for() {
 }
 
 /// Makes all calls that are not done, of ten rows each: some of them bad, some failing the first time.
-async fn run(
-    bench: &Bench,
-    job: &CrawlJob,
-    options: CrawlOptions,
-    made: &Mutex<Vec<String>>,
-) -> Result<CrawlOutcome, Error> {
-    let mut load = CrawlLoad::begin(Session::connect(bench.database.url()).await?, job, options).await?;
+async fn run(url: &str, job: &CrawlJob, options: CrawlLoadOptions, made: impl Fn(&str)) -> Result<CrawlOutcome, Error> {
+    let mut load = CrawlLoad::begin(Session::connect(url).await?, job, options).await?;
     let keys: Vec<String> = (0..20).map(|number| format!("GET /{number}")).collect();
     let done = load.done(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let quarantined: Vec<String> = load.quarantined(None, 100).await?.into_iter().map(|call| call.key).collect();
@@ -668,7 +692,7 @@ async fn run(
             load.quarantine(QuarantinedCall::new(key.as_str(), "the first time")).await?;
             continue;
         }
-        made.lock().unwrap().push(key.clone());
+        made(key);
         let rows: Vec<_> =
             (0..10).map(|row| if row == number { [json!("bad")] } else { [json!(number * 10 + row)] }).collect();
         call(&mut load, key, &rows).await?;
@@ -704,7 +728,8 @@ async fn a_run_that_is_cut_anywhere_is_gone_on_with() {
                     observed.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
                 }
             });
-            match run(&bench, &job, options, &made).await {
+            let note = |key: &str| made.lock().unwrap().push(key.to_owned());
+            match run(bench.database.url(), &job, options, note).await {
                 Ok(outcome) if outcome.is_complete => break outcome,
                 Ok(_) => {}
                 Err(_) => cuts += 1,
@@ -727,6 +752,75 @@ async fn a_run_that_is_cut_anywhere_is_gone_on_with() {
         assert_eq!(bench.psql("SELECT id FROM t ORDER BY id"), expected());
         assert_eq!(bench.psql("SELECT count(*) FROM bulk.call_reject"), "10");
     }
+}
+
+/// The database that a program is to crawl into, and the file of the calls that it makes.
+const URL: &str = "BULK_TEST_CRAWL_URL";
+const MADE: &str = "BULK_TEST_CRAWL_MADE";
+
+/// The program that is killed, and a crawl like others where nobody kills it.
+#[tokio::test]
+async fn a_program_crawls() {
+    let own = std::env::var(URL).is_err().then(|| Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY)"));
+    let url = own.as_ref().map_or_else(|| std::env::var(URL).unwrap(), |bench| bench.database.url().to_owned());
+    let made = std::env::var(MADE).ok().map(|path| File::options().create(true).append(true).open(path).unwrap());
+    let mut options = lenient();
+    options.batch_bytes = 0;
+    let note = |key: &str| made.iter().for_each(|mut made| writeln!(made, "{key}").unwrap());
+    let job = job("t", &["id"], CrawlMode::Append);
+    while !run(&url, &job, options.clone(), note).await.unwrap().is_complete {}
+    if let Some(bench) = own {
+        assert_eq!(bench.psql("SELECT id FROM t ORDER BY id"), expected());
+    }
+}
+
+#[test]
+fn a_program_that_is_killed_repeats_no_committed_call() {
+    let slow = "CREATE TABLE t (id integer PRIMARY KEY);
+                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END';
+                CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()";
+    let bench = Bench::new("crawl", slow);
+    let folder = tempfile::tempdir().unwrap();
+    let committed = || {
+        let has_begun = bench.psql("SELECT to_regclass('bulk.call') IS NOT NULL") == "t";
+        let keys = if has_begun { bench.psql("SELECT key FROM bulk.call") } else { String::new() };
+        keys.lines().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let mut kills = 0;
+    loop {
+        let before = committed();
+        let path = folder.path().join(kills.to_string());
+        let mut program = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_program_crawls"])
+            .envs([(URL, bench.database.url()), (MADE, path.to_str().unwrap())])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ended = loop {
+            if let Some(status) = program.try_wait().unwrap() {
+                assert!(status.success());
+                break true;
+            }
+            if committed().len() > before.len() + 2 {
+                program.kill().unwrap();
+                program.wait().unwrap();
+                break false;
+            }
+        };
+        let made = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(made.lines().find(|key| before.iter().any(|known| known == key)), None);
+        // What is there is what the marks say, at every moment.
+        let is_so = "SELECT (SELECT count(*) FROM t) = (SELECT sum(rows) FROM bulk.call)";
+        assert_eq!(bench.psql(is_so), "t");
+        if ended {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 1, "{kills}");
+    assert_eq!(bench.psql("SELECT id FROM t ORDER BY id"), expected());
+    let counts = "SELECT (SELECT count(*) FROM bulk.call_reject), (SELECT count(*) FROM bulk.quarantine)";
+    assert_eq!(bench.psql(counts), "10|0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,6 +65,7 @@ pub(super) struct CallBatch {
     /// How many there were for each table, with those that are left out.
     counts: Vec<u64>,
     rejects: Vec<CallReject>,
+    quarantined: Vec<QuarantinedCall>,
     pub(super) bytes: usize,
 }
 
@@ -76,6 +77,7 @@ impl CallBatch {
             lines: (0..tables).map(|_| Lines::default()).collect(),
             counts: vec![0; tables],
             rejects: Vec::new(),
+            quarantined: Vec::new(),
             bytes: 512,
         }
     }
@@ -100,7 +102,7 @@ impl<'a> CallRows<'a> {
     /// # Errors
     ///
     /// [`Error::Crawl`] if there is no such table, for another number of values, and for more than
-    /// [`call_bytes`](super::CrawlOptions::call_bytes) in one call.
+    /// [`call_bytes`](super::CrawlLoadOptions::call_bytes) in one call.
     pub fn row<'v>(
         &mut self,
         table: usize,
@@ -172,6 +174,18 @@ impl<'a> CallRows<'a> {
         self.check_room()
     }
 
+    /// Notes that a part of the call has failed, such as a record of a batch, which is to be made by itself, under a key of
+    /// its own, by the next run of the round: it goes into quarantine in the transaction of the call's rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crawl`] for more than [`call_bytes`](super::CrawlLoadOptions::call_bytes) in one call.
+    pub fn quarantine(&mut self, part: QuarantinedCall) -> Result<(), Error> {
+        self.batch.bytes += part.room();
+        self.batch.quarantined.push(part);
+        self.check_room()
+    }
+
     /// How many rows were taken.
     pub fn rows(&self) -> u64 {
         self.batch.mark.rows
@@ -183,7 +197,7 @@ impl<'a> CallRows<'a> {
     }
 
     /// That these are all rows of the call. They are committed sooner or later, in one transaction with the mark that the
-    /// call is done; this waits while more rows wait than [may](super::CrawlOptions::batch_bytes).
+    /// call is done; this waits while more rows wait than [may](super::CrawlLoadOptions::batch_bytes).
     ///
     /// # Errors
     ///
@@ -248,6 +262,7 @@ impl Batch {
             all.rows.extend(more.rows.iter().map(|row| RowEnd { end: start + row.end, call: place, row: row.row }));
         }
         self.rejects.extend(call.rejects.into_iter().map(|reject| CallReject { call: place, ..reject }));
+        self.quarantined.extend(call.quarantined);
         self.calls.push(call.mark);
         self.bytes += call.bytes;
         self.keep(permit);

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Oid, ToSql};
 use tokio_postgres::{Row, Transaction};
 
-use super::{CrawlJob, CrawlOptions};
+use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::unsigned;
 use crate::table_lock::{LOCK_TIMEOUT, begin};
 use crate::{Error, Session, in_own_schema};
@@ -134,7 +134,7 @@ impl Round {
         session: &mut Session,
         id: i64,
         job: &CrawlJob,
-        options: &CrawlOptions,
+        options: &CrawlLoadOptions,
     ) -> Result<Self, Error> {
         let definition = describe(job);
         let action = || Error::database(format!("begin the crawl {}", job.name));

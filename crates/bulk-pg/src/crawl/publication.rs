@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::types::Oid;
 
 use super::ledger::Round;
-use super::{CrawlJob, CrawlOptions};
+use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::{self, Load};
 use crate::verify::is_any_row;
 use crate::{
@@ -114,7 +114,7 @@ impl Publication {
         self,
         session: &mut Session,
         job: &CrawlJob,
-        options: &CrawlOptions,
+        options: &CrawlLoadOptions,
     ) -> Result<(), Error> {
         for (twin, load) in &self.loads {
             let count = session.client().query_one(&format!("SELECT pg_catalog.count(*) FROM {twin}"), &[]).await;

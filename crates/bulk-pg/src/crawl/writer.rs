@@ -12,7 +12,7 @@ use super::batch::{Batch, CallBatch, CallMark, CallReject};
 use super::ledger::{QuarantinedCall, without_nul};
 use super::salvage::Sender;
 use super::target::Target;
-use super::{CrawlJob, CrawlOptions};
+use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::unsigned;
 use crate::salvage::{KEEP, UNDO};
 use crate::{Error, Event, Session};
@@ -47,7 +47,7 @@ pub(super) struct Writer {
     pub(super) crawl: i64,
     /// In this round.
     pub(super) rejected: u64,
-    pub(super) options: CrawlOptions,
+    pub(super) options: CrawlLoadOptions,
 }
 
 impl Writer {
