@@ -21,7 +21,7 @@ use source::{Origin, Take};
 /// | `$1.a`, `$2.a` | the same in the element that the first, the second path of `each` has found |
 /// | `response.a`, `response` | the same in the response |
 /// | `input.a`, `input['a b']` | the same in the input record |
-/// | `key`, `key1` | the name under which the element, or that of the first path, stands in its object, as a text; in an array its place, from 0 |
+/// | `key`, `key1` | the name that the element, or that of the first path, has in its object; in an array its place, from 0 |
 /// | `[$.a[*].b]` | whatever a path finds, however much, as an array |
 ///
 /// # What is there and what is not
@@ -49,17 +49,17 @@ use source::{Origin, Take};
 ///         ("stat", "$"),
 ///     ],
 /// )?;
-/// let input = json!({"character_id": 2305843009264369700_u64});
+/// let input = json!({"character_id": 230584300_u64});
 /// let response = json!({"Response": {"activities": [
-///     {"activityHash": 3631476566_u32, "values": {"kills": {"value": 0}, "deaths": {"value": 2}}},
+///     {"activityHash": 3631_u32, "values": {"kills": {"value": 0}, "deaths": {"value": 2}}},
 ///     {"activityHash": 4_u32, "values": {}},
 /// ]}});
 /// let rows: Vec<_> = explode.rows(&input, &response)?.map(|row| row.to_json()).collect();
 /// assert_eq!(
 ///     rows,
 ///     [
-///         json!({"character_id": 2305843009264369700_u64, "activity_hash": 3631476566_u32, "stat_id": "deaths", "stat": {"value": 2}}),
-///         json!({"character_id": 2305843009264369700_u64, "activity_hash": 3631476566_u32, "stat_id": "kills", "stat": {"value": 0}}),
+///         json!({"character_id": 230584300_u64, "activity_hash": 3631_u32, "stat_id": "deaths", "stat": {"value": 2}}),
+///         json!({"character_id": 230584300_u64, "activity_hash": 3631_u32, "stat_id": "kills", "stat": {"value": 0}}),
 ///     ]
 /// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -192,22 +192,22 @@ impl CrawlTable {
 /// gone on with by those after it, however that has ended, and over with [`finish`](Self::finish).
 ///
 /// Rows go on while the next ones are fetched: a task of its own sends them, and [`CallRows::finish`] waits as long as it is
-/// behind. Within a transaction rows are in the order in which they came.
+/// behind. Rows of one table go in the order in which they came; of a batch, those of one table after the other.
 ///
 /// # Values
 ///
-/// Missing values and `null` are NULL. Texts are as they are, `""` and all; a text that goes to a column of another type is read as
-/// the server reads it. Numbers go as the text that `serde_json` has of them: with its feature `arbitrary_precision`, that
-/// of the document. Whole numbers that are written otherwise (`1e3`, `2.0`) are read for integer columns as well. A column
-/// of json or jsonb takes each value but `null` as a document. An array column takes arrays (and the literal as a text). A
-/// column of another type takes an array or an object as the text of the document. What has a NUL, in whatever depth, is left
-/// out, but where json (not jsonb) holds it.
+/// Missing values and `null` are NULL. Texts are as they are, `""` and all; a text that goes to a column of another type is
+/// read as the server reads it. Numbers go as the text that `serde_json` has of them: with its feature
+/// `arbitrary_precision`, that of the document. Whole numbers that are written otherwise (`1e3`, `2.0`) are read for integer
+/// columns as well. A column of json or jsonb takes each value but `null` as a document. An array column takes arrays (and
+/// the literal as a text). A column of another type takes an array or an object as the text of the document. What has a NUL,
+/// in whatever depth, is left out, but where json (not jsonb) holds it.
 ///
 /// # What is left out
 ///
 /// A row that the table cannot hold is left out by itself, named in `bulk.call_reject` with its call, number, column and
-/// reason ([`write_call_rejects`] lists them), and counted; more than [`max_rejects`](CrawlLoadOptions::max_rejects) of them are an error. What a table's
-/// constraints refuse is found in the order of the job's tables.
+/// reason ([`write_call_rejects`] lists them), and counted; more than [`max_rejects`](CrawlLoadOptions::max_rejects) of them
+/// are an error. What a table's constraints refuse is found in the order of the job's tables.
 ///
 /// # Stops
 ///
@@ -405,10 +405,9 @@ impl CrawlLoad {
     }
 
     /// Commits what waits, and ends the round: all of its calls have been made. Unless more are in quarantine than may be,
-    /// tables are replaced (of others, sequences are raised behind the largest
-    /// value that was written), then the statements [after](CrawlJob::after) are run, then the watermark is moved (if none is in
-    /// quarantine) and the round is over; the next run begins another one. A run that ends in between leaves the rest to the
-    /// next one, which finds all calls done.
+    /// tables are replaced (of others, sequences are raised to the largest value that is there), then the statements
+    /// [after](CrawlJob::after) are run, then the watermark is moved (if none is in quarantine) and the round is over; the
+    /// next run begins another one. A run that ends in between leaves the rest to the next one, which finds all calls done.
     ///
     /// Where it is said that it is complete, all of it is on the server's disk.
     ///

@@ -95,8 +95,8 @@ impl<'a> CallRows<'a> {
         Self { load, batch }
     }
 
-    /// Takes a row for the table of this place in the [job](super::CrawlJob::tables): the values of its columns, in their order.
-    /// Whether it was taken: one that the table cannot hold is left out. (What only the server can find out, it finds when
+    /// Takes a row for the table of this place in the [job](super::CrawlJob::tables): the values of its columns, in their
+    /// order. Whether it was taken: one that the table cannot hold is left out. (What only the server can find out, it finds when
     /// the row is committed.)
     ///
     /// # Errors
