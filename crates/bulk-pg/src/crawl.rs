@@ -19,13 +19,14 @@ use ledger::{Round, digest};
 use publication::Publication;
 pub use rejects::write_call_rejects;
 use serde_json::Value;
-use target::Target;
+use target::{Target, check_names};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
 use crate::sequences::raise_sequences;
+use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
 
 /// What a crawl loads, and where to.
@@ -280,15 +281,19 @@ impl CrawlLoad {
     /// # Errors
     ///
     /// [`Error::Crawling`] if another session runs the job; [`Error::Crawl`] for a round that was begun by another
-    /// definition of it; [`Error::NoTable`]; [`Error::Target`] for columns that a table does not have or must have, and
-    /// for one without a key to tell rows by; [`Error::Occupied`] for one that cannot be replaced; [`Error::Options`];
-    /// [`Error::Database`].
+    /// definition of it, and for one whose rows are gone: a table that has some of them by its marks is another one by now,
+    /// or is empty; [`Error::NoTable`]; [`Error::Target`] for columns that a table does not have or must have, and for one
+    /// without a key to tell rows by; [`Error::Occupied`] for one that another session of this program writes to (a table
+    /// has one writer at a time), or that cannot be replaced; [`Error::Options`]; [`Error::Database`].
     pub async fn begin(mut session: Session, job: &CrawlJob, options: CrawlLoadOptions) -> Result<Self, Error> {
         let mut targets = job.find_targets(&session).await?;
         prepare_ledger(&session).await?;
         ledger::prepare(&session).await?;
         let id = ledger::lock(&mut session, &job.name).await?;
-        let mut round = Round::open(&mut session, id, job, &options).await?;
+        let locked: Vec<_> = targets.iter().map(|target| target.written.clone()).collect();
+        lock_tables(&mut session, &locked).await?;
+        check_names(session.client(), job, &targets).await?;
+        let mut round = Round::open(&mut session, id, job, &targets, &options).await?;
         let (mut publication, mut is_published) = (None, false);
         if job.is_replace() {
             is_published = publication::is_published(&session, job, &round).await?;
@@ -308,6 +313,7 @@ impl CrawlLoad {
             targets: Arc::clone(&targets),
             crawl: round.id,
             rejected: round.rejected,
+            target_rows: round.target_rows.clone(),
             options: options.clone(),
         };
         Ok(Self {

@@ -323,7 +323,7 @@ async fn tables_that_do_not_fit_are_told_before_the_first_call() {
 
 #[tokio::test]
 async fn a_round_is_gone_on_with_by_the_same_job_alone() {
-    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer); CREATE TABLE u (id integer)");
     let job = job("t", &["id"], CrawlMode::Append);
     let mut load = begin(&bench, &job, options()).await;
     assert_eq!(load.done(&["a"]).await.unwrap(), [false]);
@@ -333,6 +333,7 @@ async fn a_round_is_gone_on_with_by_the_same_job_alone() {
     assert_eq!(error.to_string(), "another run of the crawl stats is under way; wait for it, or stop it");
     let mut other = job.clone();
     other.name = "other".to_owned();
+    other.tables[0].table = table("u");
     let mut beside = begin(&bench, &other, options()).await;
     assert_eq!(beside.done(&["a"]).await.unwrap(), [false]);
     beside.suspend().await.unwrap();
@@ -521,6 +522,135 @@ async fn new_tables_that_are_gone_are_filled_again() {
     call(&mut load, "b", &[[json!(4)]]).await.unwrap();
     assert!(load.finish().await.unwrap().is_complete);
     assert_eq!(bench.psql("SELECT * FROM t ORDER BY 1"), "3|d\n4|d");
+}
+
+/// Two tables of which each call has a row.
+fn two(mode: CrawlMode) -> CrawlJob {
+    CrawlJob::new("two", ["a", "b"].map(|name| CrawlTable::new(table(name), ["id"], mode)).to_vec())
+}
+
+async fn call_two(load: &mut CrawlLoad, key: &str, id: i64) {
+    let mut call = load.call(key);
+    for place in 0..2 {
+        assert!(call.row(place, [Some(&json!(id))]).unwrap());
+    }
+    call.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_new_table_made_again_takes_the_rows_of_the_others_with_it() {
+    let bench = Bench::new("crawl", "CREATE TABLE a (id integer); CREATE TABLE b (id integer)");
+    let job = two(CrawlMode::Replace);
+    let mut load = begin(&bench, &job, options()).await;
+    call_two(&mut load, "1", 1).await;
+    load.suspend().await.unwrap();
+    bench.psql("COMMENT ON TABLE a IS 'other'");
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["1"]).await.unwrap(), [false]);
+    call_two(&mut load, "1", 1).await;
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.calls, outcome.rows), (true, 1, 2));
+    assert_eq!(bench.psql("SELECT * FROM a; SELECT * FROM b"), "1\n1");
+}
+
+#[tokio::test]
+async fn a_new_table_that_never_had_a_row_has_not_lost_one() {
+    let bench = Bench::new("crawl", "CREATE UNLOGGED TABLE a (id integer); CREATE UNLOGGED TABLE b (id integer)");
+    let job = two(CrawlMode::Replace);
+    let mut load = begin(&bench, &job, options()).await;
+    call(&mut load, "1", &[[json!(1)]]).await.unwrap();
+    load.suspend().await.unwrap();
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["1"]).await.unwrap(), [true]);
+    call(&mut load, "2", &[[json!(2)]]).await.unwrap();
+    load.suspend().await.unwrap();
+
+    // As crash recovery does it.
+    let schema = bench.psql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bulk_next%'");
+    bench.psql(&format!("TRUNCATE {schema}.a"));
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["1", "2"]).await.unwrap(), [false, false]);
+    call_two(&mut load, "1", 3).await;
+    assert!(load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT * FROM a; SELECT * FROM b"), "3\n3");
+}
+
+#[tokio::test]
+async fn a_table_has_one_crawl_at_a_time() {
+    let bench = Bench::new("crawl", OLD);
+    for mode in [CrawlMode::Append, CrawlMode::Upsert, CrawlMode::Replace] {
+        let load = begin(&bench, &job("t", &["id"], CrawlMode::Replace), options()).await;
+        let mut other = job("t", &["id"], mode);
+        other.name = "other".to_owned();
+        let error = CrawlLoad::begin(session(&bench).await, &other, options()).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "table public.t is being loaded by another session; wait for it, or stop it",
+            "{mode:?}"
+        );
+        load.suspend().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rows_do_not_go_to_a_table_that_has_come_by_the_name() {
+    for mode in [CrawlMode::Append, CrawlMode::Upsert, CrawlMode::Replace] {
+        let bench = Bench::new("crawl", OLD);
+        let mut load = begin(&bench, &job("t", &["id"], mode), options()).await;
+        let schema = match mode {
+            CrawlMode::Replace => bench.psql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bulk_next%'"),
+            _ => "public".to_owned(),
+        };
+        let name = format!("{schema}.t");
+        bench.psql(&format!(
+            "ALTER TABLE {name} RENAME TO gone; CREATE TABLE {name} (LIKE {schema}.gone INCLUDING ALL)"
+        ));
+        call(&mut load, "a", &[[json!(3)]]).await.unwrap();
+        let error = load.finish().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the crawl stats: {name} is another table than when the run began; what is not committed is dropped"
+            )
+        );
+        assert_eq!(bench.psql(&format!("SELECT count(*) FROM {name}; SELECT count(*) FROM bulk.call")), "0\n0");
+    }
+}
+
+#[tokio::test]
+async fn marks_whose_rows_are_gone_do_not_count() {
+    for mode in [CrawlMode::Append, CrawlMode::Upsert] {
+        for (change, what) in [
+            ("DROP TABLE a; CREATE TABLE a (id integer PRIMARY KEY)", "is another table"),
+            ("TRUNCATE a", "has been emptied"),
+        ] {
+            let bench =
+                Bench::new("crawl", "CREATE TABLE a (id integer PRIMARY KEY); CREATE TABLE b (id integer PRIMARY KEY)");
+            let job = two(mode);
+            let mut load = begin(&bench, &job, options()).await;
+            // The other one gets no row, so that it may be whichever it is.
+            call(&mut load, "1", &[[json!(1)], [json!(2)]]).await.unwrap();
+            load.suspend().await.unwrap();
+            bench.psql("DROP TABLE b; CREATE TABLE b (id integer PRIMARY KEY)");
+            begin(&bench, &job, options()).await.suspend().await.unwrap();
+            bench.psql(change);
+            let error = CrawlLoad::begin(session(&bench).await, &job, options()).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "the crawl two: public.a {what} since 2 rows of the open round were written into it, whose calls \
+                     count as done; begin anew with --restart"
+                )
+            );
+            let mut anew = options();
+            anew.restart = true;
+            let mut load = begin(&bench, &job, anew).await;
+            assert_eq!(load.done(&["1"]).await.unwrap(), [false]);
+            call_two(&mut load, "1", 1).await;
+            assert!(load.finish().await.unwrap().is_complete);
+            assert_eq!(bench.psql("SELECT * FROM a; SELECT * FROM b"), "1\n1");
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Oid, ToSql};
 use tokio_postgres::{Row, Transaction};
 
-use super::{CrawlJob, CrawlLoadOptions};
+use super::target::Target;
+use super::{CrawlJob, CrawlLoadOptions, CrawlMode};
 use crate::ledger::unsigned;
 use crate::table_lock::{LOCK_TIMEOUT, begin};
-use crate::{Error, Session, in_own_schema};
+use crate::verify::is_any_row;
+use crate::{Error, Session, TableName, in_own_schema};
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS bulk.crawl (
@@ -17,13 +19,15 @@ const TABLES: &str = "
         job text NOT NULL UNIQUE,
         definition text NOT NULL DEFAULT '',
         round bigint NOT NULL DEFAULT 0,
+        targets oid[] NOT NULL DEFAULT '{}',
+        target_rows bigint[] NOT NULL DEFAULT '{}',
         twins oid[] NOT NULL DEFAULT '{}',
         watermark text,
         next_watermark text,
         started_at timestamptz,
         finished_at timestamptz
     );
-    COMMENT ON TABLE bulk.crawl IS 'A crawl by its name. A round is all of its calls from one beginning to the end: finished_at is not set while it is open. twins are the new tables of a round that replaces tables. watermark is that of the last round that was whole, next_watermark what it becomes with this one.';
+    COMMENT ON TABLE bulk.crawl IS 'A crawl by its name. A round is all of its calls from one beginning to the end: finished_at is not set while it is open. targets are the tables of the job, target_rows how many rows of the round are committed into each. twins are the new tables of a round that replaces tables. watermark is that of the last round that was whole, next_watermark what it becomes with this one.';
     CREATE TABLE IF NOT EXISTS bulk.call (
         crawl_id bigint NOT NULL REFERENCES bulk.crawl ON DELETE CASCADE,
         digest bytea NOT NULL,
@@ -118,7 +122,11 @@ pub(super) async fn lock(session: &mut Session, job: &str) -> Result<i64, Error>
 pub(super) struct Round {
     pub(super) id: i64,
     pub(super) number: i64,
-    /// The new tables, in the order of the job's.
+    /// The tables of the job, as they were when rows were first committed.
+    targets: Vec<Oid>,
+    /// How many rows are committed into each of them.
+    pub(super) target_rows: Vec<u64>,
+    /// The new tables, in the order of their names.
     pub(super) twins: Vec<Oid>,
     pub(super) watermark: Option<String>,
     pub(super) next_watermark: Option<String>,
@@ -134,19 +142,23 @@ impl Round {
         session: &mut Session,
         id: i64,
         job: &CrawlJob,
+        targets: &[Target],
         options: &CrawlLoadOptions,
     ) -> Result<Self, Error> {
         let definition = describe(job);
         let action = || Error::database(format!("begin the crawl {}", job.name));
         let transaction = session.client_mut().transaction().await.map_err(action())?;
         let found = Self::read(&transaction, id, &job.name).await?;
-        let round = if found.is_over || options.restart {
+        let mut round = if found.is_over || options.restart {
             clear(&transaction, id, options.restart).await.map_err(action())?;
             let sql = "UPDATE bulk.crawl SET round = round + 1, definition = $2, twins = '{}', next_watermark = $3,
                               started_at = now(), finished_at = NULL WHERE id = $1";
             transaction.execute(sql, &[&id, &definition, &options.next_watermark]).await.map_err(action())?;
             Self::read(&transaction, id, &job.name).await?.round
         } else if found.definition == definition {
+            if !job.is_replace() {
+                found.round.check_targets(&transaction, job, targets).await?;
+            }
             found.round
         } else if !found.round.has_calls && found.round.twins.is_empty() {
             let sql = "UPDATE bulk.crawl SET definition = $2 WHERE id = $1";
@@ -157,15 +169,50 @@ impl Round {
                         it as it was, or begin anew with --restart";
             return Err(Error::Crawl { job: job.name.clone(), what: what.to_owned() });
         };
+        if round.rows == 0 {
+            round.target_rows = vec![0; targets.len()];
+        }
+        // Those without rows may be others by now.
+        round.targets = targets.iter().map(|target| target.oid).collect();
+        let sql = "UPDATE bulk.crawl SET targets = $2, target_rows = $3 WHERE id = $1";
+        let rows = signed(&round.target_rows);
+        transaction.execute(sql, &[&id, &round.targets, &rows]).await.map_err(action())?;
         transaction.commit().await.map_err(action())?;
         Ok(round)
+    }
+
+    /// Fails if rows that have marks cannot be where they were written: the marks would keep them from coming again.
+    async fn check_targets(
+        &self,
+        transaction: &Transaction<'_>,
+        job: &CrawlJob,
+        targets: &[Target],
+    ) -> Result<(), Error> {
+        let written = || targets.iter().zip(&self.target_rows).filter(|(_, rows)| **rows > 0);
+        // What was deleted, and what went with it, is missing rightly.
+        let deletes = written().any(|(target, _)| target.mode == CrawlMode::Delete);
+        for ((target, rows), was) in targets.iter().zip(&self.target_rows).zip(&self.targets) {
+            let what = match rows {
+                0 => continue,
+                _ if target.oid != *was => "is another table",
+                _ if !deletes && !is_any_row(transaction, &target.table).await? => "has been emptied",
+                _ => continue,
+            };
+            let table = &target.table;
+            let what = format!(
+                "{table:#} {what} since {rows} rows of the open round were written into it, whose calls count as done; \
+                 begin anew with --restart"
+            );
+            return Err(Error::Crawl { job: job.name.clone(), what });
+        }
+        Ok(())
     }
 
     async fn read(transaction: &Transaction<'_>, id: i64, job: &str) -> Result<Found, Error> {
         let row = transaction
             .query_one(
                 "SELECT w.round, w.twins, w.watermark, w.next_watermark, w.definition,
-                        w.round = 0 OR w.finished_at IS NOT NULL, c.calls, c.rows, c.rejected
+                        w.round = 0 OR w.finished_at IS NOT NULL, c.calls, c.rows, c.rejected, w.targets, w.target_rows
                  FROM bulk.crawl w,
                       (SELECT pg_catalog.count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint
                        FROM bulk.call WHERE crawl_id = $1) c(calls, rows, rejected)
@@ -183,22 +230,31 @@ impl Round {
             has_calls: row.get::<_, i64>(6) > 0,
             rows: unsigned(row.get(7)),
             rejected: unsigned(row.get(8)),
+            targets: row.get(9),
+            target_rows: row.get::<_, Vec<i64>>(10).into_iter().map(unsigned).collect(),
         };
         Ok(Found { round, definition: row.get(4), is_over: row.get(5) })
     }
 
-    /// Notes the new tables. Where these are not those of before, what was committed into them is lost, and so are its
-    /// marks.
-    pub(super) async fn set_twins(&mut self, session: &mut Session, job: &str, twins: Vec<Oid>) -> Result<(), Error> {
+    /// Notes the new tables, one of which is not that of before, or has lost its rows. As calls have rows in several, all of
+    /// them are emptied with the marks.
+    pub(super) async fn set_twins(
+        &mut self,
+        session: &mut Session,
+        job: &str,
+        twins: &[TableName],
+        oids: Vec<Oid>,
+    ) -> Result<(), Error> {
         let action = || Error::database(format!("note the new tables of the crawl {job}"));
         let transaction = session.client_mut().transaction().await.map_err(action())?;
         clear(&transaction, self.id, false).await.map_err(action())?;
-        transaction
-            .execute("UPDATE bulk.crawl SET twins = $2 WHERE id = $1", &[&self.id, &twins])
-            .await
-            .map_err(action())?;
+        let list: Vec<String> = twins.iter().map(ToString::to_string).collect();
+        transaction.batch_execute(&format!("TRUNCATE {}", list.join(", "))).await.map_err(action())?;
+        self.target_rows.fill(0);
+        let sql = "UPDATE bulk.crawl SET twins = $2, target_rows = $3 WHERE id = $1";
+        transaction.execute(sql, &[&self.id, &oids, &signed(&self.target_rows)]).await.map_err(action())?;
         transaction.commit().await.map_err(action())?;
-        (self.twins, self.has_calls, self.rows, self.rejected) = (twins, false, 0, 0);
+        (self.twins, self.has_calls, self.rows, self.rejected) = (oids, false, 0, 0);
         Ok(())
     }
 
@@ -216,6 +272,11 @@ impl Round {
             .await
             .map_err(Error::database("note that the crawl is finished"))
     }
+}
+
+/// As the server has counts.
+pub(super) fn signed(counts: &[u64]) -> Vec<i64> {
+    counts.iter().map(|count| i64::try_from(*count).unwrap_or(i64::MAX)).collect()
 }
 
 struct Found {

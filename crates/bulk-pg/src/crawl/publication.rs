@@ -8,6 +8,7 @@ use tokio_postgres::types::Oid;
 use super::ledger::Round;
 use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::{self, Load};
+use crate::table_lock::lock_tables;
 use crate::verify::is_any_row;
 use crate::{
     Definition, DefinitionKind, Error, FileIdentity, LoadOptions, PostData, PostDataOptions, Session, Swap,
@@ -59,6 +60,18 @@ pub(super) async fn prepare(session: &mut Session, job: &CrawlJob, round: &mut R
         let lost = || Error::Occupied { table: table.clone(), what };
         twins.push(swap.twin(table).ok_or_else(lost)?.clone());
     }
+    let oids = oids(session, &twins).await?;
+    let locked: Vec<_> = twins.iter().cloned().zip(oids.iter().copied()).collect();
+    lock_tables(session, &locked).await?;
+    let mut is_lost = oids != round.twins;
+    for (table, (twin, oid)) in tables.iter().zip(&locked) {
+        let rows = job.tables.iter().zip(&round.target_rows).filter(|(target, _)| target.table == *table);
+        let has_rows = rows.map(|(_, rows)| *rows).any(|rows| rows > 0);
+        is_lost |= has_rows && is_emptied(session, twin, *oid).await?;
+    }
+    if is_lost {
+        round.set_twins(session, &job.name, &twins, oids.clone()).await?;
+    }
     // So that a row with the key of another one is left out when it comes, and not found when all have.
     let schema = swap.schema()?;
     let mut plan = schema.plan();
@@ -73,14 +86,6 @@ pub(super) async fn prepare(session: &mut Session, job: &CrawlJob, round: &mut R
     let done = apply_post_data(from_mut(session), &plan, &[], &PostDataOptions::default()).await?;
     check(job, &done, &twins)?;
 
-    let oids = oids(session, &twins).await?;
-    let mut is_lost = oids != round.twins;
-    for (twin, oid) in twins.iter().zip(&oids) {
-        is_lost |= round.rows > 0 && is_emptied(session, twin, *oid).await?;
-    }
-    if is_lost {
-        round.set_twins(session, &job.name, oids.clone()).await?;
-    }
     let mut loads = Vec::new();
     for (twin, oid) in twins.into_iter().zip(oids) {
         let known = ledger::loads(session.client(), &twin).await?;
@@ -105,8 +110,10 @@ async fn is_emptied(session: &Session, table: &TableName, oid: Oid) -> Result<bo
 
 impl Publication {
     /// The new table in place of `table`.
-    pub(super) fn twin(&self, table: &TableName) -> Option<&TableName> {
-        self.swap.twin(table)
+    pub(super) fn twin(&self, table: &TableName) -> Option<(&TableName, Oid)> {
+        let twin = self.swap.twin(table)?;
+        let (_, load) = self.loads.iter().find(|(other, _)| other == twin)?;
+        Some((twin, load.oid))
     }
 
     /// Has the new tables take the places of the old ones, with all that belongs to these.

@@ -1,7 +1,10 @@
 //! Where rows of a crawl go.
 
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Oid;
+
 use super::cell::Cell;
-use super::{CrawlMode, CrawlTable};
+use super::{CrawlJob, CrawlMode, CrawlTable};
 use crate::json_column::{JsonShape, json_shapes};
 use crate::key::Key;
 use crate::{Error, Ident, Session, TableName, column};
@@ -10,7 +13,10 @@ use crate::{Error, Ident, Session, TableName, column};
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) table: TableName,
-    mode: CrawlMode,
+    pub(super) oid: Oid,
+    pub(super) mode: CrawlMode,
+    /// Where its rows are in the end: the table itself, or the one that is to take its place.
+    pub(super) written: (TableName, Oid),
     pub(super) cells: Vec<Cell>,
     names: Vec<Ident>,
     key: Option<Key>,
@@ -61,7 +67,9 @@ impl Target {
             }
         };
         let (relation, copy) = (String::new(), String::new());
-        Ok(Self { table: table.clone(), mode: *mode, cells, names, key, relation, copy, apply: None })
+        let (table, oid, mode) = (table.clone(), found.oid, *mode);
+        let written = (table.clone(), oid);
+        Ok(Self { table, oid, mode, written, cells, names, key, relation, copy, apply: None })
     }
 
     /// Makes what the lines are copied into, if it is not the table itself or `twin`.
@@ -69,11 +77,14 @@ impl Target {
         &mut self,
         session: &Session,
         place: usize,
-        twin: Option<&TableName>,
+        twin: Option<(&TableName, Oid)>,
     ) -> Result<(), Error> {
         let columns = list(&self.names, "");
+        if let Some((twin, oid)) = twin {
+            self.written = (twin.clone(), oid);
+        }
         let Some(key) = &self.key else {
-            let table = twin.unwrap_or(&self.table);
+            let (table, _) = &self.written;
             self.relation = table.name.as_str().to_owned();
             self.copy = format!("COPY {table} ({columns}) FROM STDIN");
             return Ok(());
@@ -123,6 +134,28 @@ impl Target {
         self.apply = Some(format!("{apply}; TRUNCATE {staging}"));
         self.relation = relation;
         Ok(())
+    }
+}
+
+/// Fails if a name has come to be of another table since the beginning, such as by a swap: rows would go astray.
+pub(super) async fn check_names(client: &impl GenericClient, job: &CrawlJob, targets: &[Target]) -> Result<(), Error> {
+    let names: Vec<String> = targets.iter().map(|target| target.written.0.to_string()).collect();
+    let oids: Vec<Oid> = targets.iter().map(|target| target.written.1).collect();
+    let row = client
+        .query_opt(
+            "SELECT t.name FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::oid[])) t(name, oid)
+             WHERE pg_catalog.to_regclass(t.name)::oid IS DISTINCT FROM t.oid LIMIT 1",
+            &[&names, &oids],
+        )
+        .await
+        .map_err(Error::database(format!("find the tables of the crawl {}", job.name)))?;
+    match row {
+        None => Ok(()),
+        Some(row) => {
+            let name: &str = row.get(0);
+            let what = format!("{name} is another table than when the run began; what is not committed is dropped");
+            Err(Error::Crawl { job: job.name.clone(), what })
+        }
     }
 }
 

@@ -9,9 +9,9 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
 use super::batch::{Batch, CallBatch, CallMark, CallReject};
-use super::ledger::{QuarantinedCall, without_nul};
+use super::ledger::{QuarantinedCall, signed, without_nul};
 use super::salvage::Sender;
-use super::target::Target;
+use super::target::{Target, check_names};
 use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::unsigned;
 use crate::salvage::{KEEP, UNDO};
@@ -47,6 +47,8 @@ pub(super) struct Writer {
     pub(super) crawl: i64,
     /// In this round.
     pub(super) rejected: u64,
+    /// In this round, of each table.
+    pub(super) target_rows: Vec<u64>,
     pub(super) options: CrawlLoadOptions,
 }
 
@@ -102,7 +104,11 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        let Self { session, job, targets, crawl, rejected, options } = self;
+        let Self { session, job, targets, crawl, rejected, target_rows, options } = self;
+        let mut counts = target_rows.clone();
+        for (count, lines) in counts.iter_mut().zip(&batch.lines) {
+            *count += lines.rows.len() as u64;
+        }
         let action = || Error::database(format!("load calls of the crawl {}", job.name));
         let transaction = session.client_mut().transaction().await.map_err(action())?;
         let left = options.max_rejects.saturating_sub(*rejected);
@@ -117,6 +123,7 @@ impl Writer {
             for reject in sender.salvage(&batch.lines, left).await? {
                 let call = &mut batch.calls[reject.call];
                 (call.rows, call.rejected) = (call.rows - 1, call.rejected + 1);
+                counts[reject.table] -= 1;
                 batch.rejects.push(reject);
             }
         }
@@ -125,6 +132,12 @@ impl Writer {
         if let Some(reject) = first_too_many {
             return Err(too_many(job, targets, options.max_rejects, &calls[reject.call], reject));
         }
+        // Now that rows hold the tables, so that nobody can take their names away before this is committed.
+        check_names(&transaction, job, targets).await?;
+        if counts != *target_rows {
+            let sql = "UPDATE bulk.crawl SET target_rows = $2 WHERE id = $1";
+            transaction.execute(sql, &[&*crawl, &signed(&counts)]).await.map_err(action())?;
+        }
         insert_rejects(&transaction, *crawl, targets, calls, rejects).await.map_err(action())?;
         for call in quarantined {
             call.insert(&transaction, *crawl).await.map_err(action())?;
@@ -132,6 +145,7 @@ impl Writer {
         mark(&transaction, *crawl, job, calls).await?;
         transaction.commit().await.map_err(action())?;
         *rejected += rejects.len() as u64;
+        *target_rows = counts;
         let rows = calls.iter().map(|call| call.rows).sum();
         options.observer.event(&Event::Called {
             job: &job.name,
