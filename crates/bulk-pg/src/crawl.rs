@@ -82,7 +82,8 @@ pub enum CrawlMode {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct CrawlLoadOptions {
-    /// Bytes of rows that are committed together, about. Default 8 MiB. Up to twice as many wait, and one call.
+    /// Bytes of rows that are committed together, about. Default 8 MiB. Up to twice as many wait, and one call; one that is
+    /// larger than that waits alone.
     pub batch_bytes: usize,
     /// How long a row waits for others to be committed with. Default 1 s.
     pub batch_time: Duration,
@@ -124,7 +125,7 @@ impl Default for CrawlLoadOptions {
 }
 
 impl CrawlLoadOptions {
-    /// Bytes that one call may take of those that may wait, which are twice as many.
+    /// Half of the bytes that may wait.
     fn room(&self) -> usize {
         self.batch_bytes.clamp(1 << 10, u32::MAX as usize / 4)
     }
@@ -386,7 +387,7 @@ impl CrawlLoad {
     }
 
     /// Notes that a call has failed for good, or for this run. It is not committed, so the next run of the round makes it
-    /// again; when it is committed then, the note goes. [`attempts`](QuarantinedCall::attempts) are added to those of
+    /// again; when it is committed then, the note goes. (Of one that is committed in this round already there is none.) [`attempts`](QuarantinedCall::attempts) are added to those of
     /// earlier runs.
     ///
     /// # Errors
@@ -492,8 +493,12 @@ impl CrawlLoad {
 
     /// Waits for room for so many bytes, or for all of it.
     async fn room_for(&mut self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
-        let permits = u32::try_from(bytes.clamp(1, self.options.room())).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes.clamp(1, 2 * self.options.room())).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room);
+        if bytes > self.options.room() {
+            // There may be less than a batch before it, which would wait for its time.
+            self.tell(Message::Commit).await?;
+        }
         let Some(messages) = self.messages.clone() else { return Err(self.failure().await) };
         tokio::select! {
             permit = room.acquire_many_owned(permits) => match permit {
@@ -546,18 +551,23 @@ impl std::fmt::Debug for CrawlLoad {
     }
 }
 
-/// How deep the documents of a row may be nested: as deep as `serde_json` parses them by default.
-const MAX_DEPTH: usize = 128;
+/// How deep the documents of a row may be nested: as deep as `serde_json` parses them by default, whose limit of 128 is
+/// that which it refuses.
+const MAX_DEPTH: usize = 127;
 
 /// Whether arrays and objects are nested deeper than [`MAX_DEPTH`]. Without recursion, whatever they are.
 fn is_too_deep(value: &Value) -> bool {
+    is_deeper(value, MAX_DEPTH)
+}
+
+fn is_deeper(value: &Value, max: usize) -> bool {
     let is_nested = |value: &&Value| value.is_array() || value.is_object();
     if !is_nested(&value) {
         return false;
     }
     let mut open = vec![(value, 0)];
     while let Some((value, depth)) = open.pop() {
-        if is_nested(&value) && depth == MAX_DEPTH {
+        if is_nested(&value) && depth == max {
             return true;
         }
         match value {

@@ -166,7 +166,7 @@ pub use copy_reader::{CopiedRow, CopyReader};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
 pub use crawl::{
-    CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, QuarantinedCall,
+    CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable, QuarantinedCall,
     write_call_rejects,
 };
 pub use create_table::{SqlType, create_table, table_exists};

@@ -88,11 +88,13 @@ impl CallBatch {
 pub struct CallRows<'a> {
     load: &'a mut CrawlLoad,
     batch: CallBatch,
+    /// Whether something of it was not taken, so that the rest of it is not the call.
+    is_broken: bool,
 }
 
 impl<'a> CallRows<'a> {
     pub(super) fn new(load: &'a mut CrawlLoad, batch: CallBatch) -> Self {
-        Self { load, batch }
+        Self { load, batch, is_broken: false }
     }
 
     /// Takes a row for the table of this place in the [job](super::CrawlJob::tables): the values of its columns, in their
@@ -102,20 +104,34 @@ impl<'a> CallRows<'a> {
     /// # Errors
     ///
     /// [`Error::Crawl`] if there is no such table, for another number of values, and for more than
-    /// [`call_bytes`](super::CrawlLoadOptions::call_bytes) in one call.
+    /// [`call_bytes`](super::CrawlLoadOptions::call_bytes) in one call. Behind an error nothing more is taken, and the call
+    /// cannot be finished.
     pub fn row<'v>(
         &mut self,
         table: usize,
         values: impl IntoIterator<Item = Option<&'v Value>, IntoIter: Clone>,
     ) -> Result<bool, Error> {
-        let values = values.into_iter();
+        self.check_whole()?;
+        let taken = self.take(table, values.into_iter());
+        self.is_broken = taken.is_err();
+        taken
+    }
+
+    fn take<'v>(
+        &mut self,
+        table: usize,
+        values: impl Iterator<Item = Option<&'v Value>> + Clone,
+    ) -> Result<bool, Error> {
         let Some(target) = self.load.targets.get(table) else { return Err(self.misuse(table, "is not one of them")) };
         let lines = &mut self.batch.lines[table];
         let start = lines.bytes.len();
         let mut unfit = None;
         let mut given = values.clone();
         for (place, cell) in target.cells.iter().enumerate() {
-            let Some(value) = given.next() else { return Err(self.misuse(table, "is given too few values")) };
+            let Some(value) = given.next() else {
+                lines.bytes.truncate(start);
+                return Err(self.misuse(table, "is given too few values"));
+            };
             if place > 0 {
                 lines.bytes.push(b'\t');
             }
@@ -125,11 +141,12 @@ impl<'a> CallRows<'a> {
             }
         }
         if unfit.is_none() && given.next().is_some() {
+            lines.bytes.truncate(start);
             return Err(self.misuse(table, "is given too many values"));
         }
         if let Some((column, why)) = unfit {
             lines.bytes.truncate(start);
-            self.reject(table, values, Some(&column), why.sqlstate, &why.message)?;
+            self.leave_out(table, values, (Some(&column), why.sqlstate, &why.message))?;
             return Ok(false);
         }
         lines.bytes.push(b'\n');
@@ -155,6 +172,18 @@ impl<'a> CallRows<'a> {
         sqlstate: &str,
         message: &str,
     ) -> Result<(), Error> {
+        self.check_whole()?;
+        let left_out = self.leave_out(table, values, (column, sqlstate, message));
+        self.is_broken = left_out.is_err();
+        left_out
+    }
+
+    fn leave_out<'v>(
+        &mut self,
+        table: usize,
+        values: impl IntoIterator<Item = Option<&'v Value>>,
+        (column, sqlstate, message): (Option<&str>, &str, &str),
+    ) -> Result<(), Error> {
         let Some(target) = self.load.targets.get(table) else { return Err(self.misuse(table, "is not one of them")) };
         let known = |value: Option<&'v Value>| value.filter(|value| !is_too_deep(value)).unwrap_or(&Value::Null);
         let fields = object(target, values.into_iter().map(known));
@@ -176,14 +205,19 @@ impl<'a> CallRows<'a> {
 
     /// Notes that a part of the call has failed, such as a record of a batch, which is to be made by itself, under a key of
     /// its own, by the next run of the round: it goes into quarantine in the transaction of the call's rows.
+    /// (A part with the key of the call itself says that all of it failed: then no row of it is kept, and it has no mark, so
+    /// that the next run makes it again.)
     ///
     /// # Errors
     ///
     /// [`Error::Crawl`] for more than [`call_bytes`](super::CrawlLoadOptions::call_bytes) in one call.
     pub fn quarantine(&mut self, part: QuarantinedCall) -> Result<(), Error> {
+        self.check_whole()?;
         self.batch.bytes += part.room();
         self.batch.quarantined.push(part);
-        self.check_room()
+        let room = self.check_room();
+        self.is_broken = room.is_err();
+        room
     }
 
     /// How many rows were taken.
@@ -202,12 +236,26 @@ impl<'a> CallRows<'a> {
     /// # Errors
     ///
     /// Whatever ended the writing, be it of an earlier call: [`Error::CallRejects`], [`Error::Crawl`] for a call that is
-    /// committed already, [`Error::Database`]. Nothing is taken any more then.
+    /// committed already, [`Error::Database`]. Nothing is taken any more then. [`Error::Crawl`] for this call alone if
+    /// something of it was not taken.
     pub async fn finish(self) -> Result<(), Error> {
-        let Self { load, batch } = self;
+        self.check_whole()?;
+        let Self { load, mut batch, .. } = self;
         load.check_open()?;
+        let digest_of = |part: &QuarantinedCall| digest(&part.key);
+        if let Some(place) = batch.quarantined.iter().position(|part| digest_of(part) == batch.mark.digest) {
+            return load.quarantine(batch.quarantined.swap_remove(place)).await;
+        }
         let permit = load.room_for(batch.bytes).await?;
         load.tell(Message::Call { call: Box::new(batch), permit }).await
+    }
+
+    fn check_whole(&self) -> Result<(), Error> {
+        if !self.is_broken {
+            return Ok(());
+        }
+        let what = format!("something of {} was not taken, so that nothing of it is", self.batch.mark.key);
+        Err(Error::Crawl { job: self.load.job.name.clone(), what })
     }
 
     fn check_room(&self) -> Result<(), Error> {

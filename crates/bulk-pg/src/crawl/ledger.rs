@@ -86,9 +86,9 @@ pub(super) async fn prepare(session: &Session) -> Result<(), Error> {
     made.map_err(Error::database("create the ledger of crawls in the schema bulk"))
 }
 
-/// By which a call is known.
+/// By which a call is known: by its key as the ledger has it, since who reads it there gives it back so.
 pub(super) fn digest(key: &str) -> Vec<u8> {
-    Sha256::digest(key.as_bytes()).to_vec()
+    Sha256::digest(without_nul(key).as_bytes()).to_vec()
 }
 
 /// As no text of the server's holds a NUL.
@@ -315,7 +315,7 @@ fn describe(job: &CrawlJob) -> String {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct QuarantinedCall {
-    /// The call's key.
+    /// The call's key. A NUL in it is kept as `\0`.
     pub key: String,
     /// The input records that it is for.
     pub inputs: Vec<Value>,
@@ -351,7 +351,8 @@ impl QuarantinedCall {
 
     pub(super) async fn insert(&self, transaction: &Transaction<'_>, crawl: i64) -> Result<(), tokio_postgres::Error> {
         let json = |value: &Value| (!super::is_too_deep(value)).then(|| value.to_string());
-        let is_deep = self.inputs.iter().any(super::is_too_deep);
+        // With the list around them they are to be read again.
+        let is_deep = self.inputs.iter().any(|input| super::is_deeper(input, super::MAX_DEPTH - 1));
         let inputs = (!is_deep).then(|| Value::Array(self.inputs.clone()).to_string());
         let (key, reason) = (without_nul(&self.key), without_nul(&self.reason));
         let response = self.response.as_deref().map(without_nul);
@@ -361,7 +362,8 @@ impl QuarantinedCall {
         transaction
             .execute(
                 "INSERT INTO bulk.quarantine AS q (crawl_id, digest, key, inputs, request, response, reason, attempts)
-                 VALUES ($1, $2, $3, $4::text::json, $5::text::json, $6, $7, $8)
+                 SELECT $1, $2, $3, $4::text::json, $5::text::json, $6, $7, $8
+                 WHERE NOT EXISTS (SELECT FROM bulk.call WHERE crawl_id = $1 AND digest = $2)
                  ON CONFLICT (crawl_id, digest) DO UPDATE SET inputs = excluded.inputs, request = excluded.request,
                      response = excluded.response, reason = excluded.reason,
                      attempts = q.attempts + excluded.attempts, last_at = now()",

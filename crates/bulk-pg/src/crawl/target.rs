@@ -143,17 +143,18 @@ pub(super) async fn check_names(client: &impl GenericClient, job: &CrawlJob, tar
     let oids: Vec<Oid> = targets.iter().map(|target| target.written.1).collect();
     let row = client
         .query_opt(
-            "SELECT t.name FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::oid[])) t(name, oid)
-             WHERE pg_catalog.to_regclass(t.name)::oid IS DISTINCT FROM t.oid LIMIT 1",
+            "SELECT t.place FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::oid[]))
+                    WITH ORDINALITY t(name, oid, place)
+             WHERE pg_catalog.to_regclass(t.name)::oid IS DISTINCT FROM t.oid ORDER BY t.place LIMIT 1",
             &[&names, &oids],
         )
         .await
         .map_err(Error::database(format!("find the tables of the crawl {}", job.name)))?;
-    match row {
+    let place = row.and_then(|row| usize::try_from(row.get::<_, i64>(0)).ok()?.checked_sub(1));
+    match place.and_then(|place| targets.get(place)) {
         None => Ok(()),
-        Some(row) => {
-            let name: &str = row.get(0);
-            let what = format!("{name} is another table than when the run began; what is not committed is dropped");
+        Some(Target { written: (table, _), .. }) => {
+            let what = format!("{table:#} is another table than when the run began; what is not committed is dropped");
             Err(Error::Crawl { job: job.name.clone(), what })
         }
     }

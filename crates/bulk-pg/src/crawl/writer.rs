@@ -28,6 +28,8 @@ pub(super) enum Message {
         call: Box<QuarantinedCall>,
         permit: OwnedSemaphorePermit,
     },
+    /// That what waits is to be committed now.
+    Commit,
     /// Which of these are committed.
     Done {
         digests: Vec<Vec<u8>>,
@@ -56,16 +58,21 @@ impl Writer {
     /// Until nobody can tell it anything more.
     pub(super) async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<Self, Error> {
         let mut batch = Batch::default();
-        let mut deadline = Instant::now();
+        let mut deadline = None;
         loop {
             let message = if batch.is_empty() {
                 let message = messages.recv().await;
-                deadline = Instant::now() + self.options.batch_time;
+                // `None` is for ever.
+                deadline = Instant::now().checked_add(self.options.batch_time);
                 message
             } else {
-                match timeout_at(deadline, messages.recv()).await {
-                    Ok(message) => message,
-                    Err(_) => {
+                let next = match deadline {
+                    Some(deadline) => timeout_at(deadline, messages.recv()).await.ok(),
+                    None => Some(messages.recv().await),
+                };
+                match next {
+                    Some(message) => message,
+                    None => {
                         self.commit(std::mem::take(&mut batch)).await?;
                         continue;
                     }
@@ -76,6 +83,7 @@ impl Writer {
                 None => self.commit(std::mem::take(&mut batch)).await?,
                 Some(Message::Call { call, permit }) => batch.add(*call, permit),
                 Some(Message::Quarantine { call, permit }) => batch.add_quarantined(*call, permit),
+                Some(Message::Commit) => self.commit(std::mem::take(&mut batch)).await?,
                 // Whoever has asked may be gone.
                 Some(Message::Done { digests, answer }) => drop(answer.send(self.done(&digests).await?)),
                 Some(Message::Quarantined { after, limit, answer }) => {
