@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
-use crate::sequences::raise_sequences;
+use crate::sequences::raise_sequences_of;
 use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
 
@@ -74,7 +74,8 @@ pub enum CrawlMode {
     Delete,
     /// All of them together take the place of those that are there, in one moment at the end: see
     /// [`prepare_swap`](crate::prepare_swap) for what is taken over, and which tables cannot be replaced. Either all
-    /// tables of a job are replaced or none.
+    /// tables of a job are replaced or none. A row that refers to one of a table that is not replaced needs it when it
+    /// comes, and keeps it from being deleted; one that refers to a row of this job needs it at the end.
     Replace,
 }
 
@@ -209,7 +210,8 @@ impl CrawlTable {
 ///
 /// A row that the table cannot hold is left out by itself, named in `bulk.call_reject` with its call, number, column and
 /// reason ([`write_call_rejects`] lists them), and counted; more than [`max_rejects`](CrawlLoadOptions::max_rejects) of them
-/// are an error. What a table's constraints refuse is found in the order of the job's tables.
+/// are an error. What a table's constraints refuse is found in the order of the job's tables. Rows of replaced tables that
+/// refer to rows of these which have not come are found at the end, when nobody knows their calls any more.
 ///
 /// # Stops
 ///
@@ -299,7 +301,7 @@ impl CrawlLoad {
         if job.is_replace() {
             is_published = publication::is_published(&session, job, &round).await?;
             if !is_published {
-                publication = Some(publication::prepare(&mut session, job, &mut round).await?);
+                publication = Some(publication::prepare(&mut session, job, &options, &mut round).await?);
             }
         }
         for (place, target) in targets.iter_mut().enumerate() {
@@ -425,17 +427,18 @@ impl CrawlLoad {
     /// is named. The round stays open then.
     pub async fn finish(mut self) -> Result<CrawlOutcome, Error> {
         let Writer { mut session, .. } = self.end().await?;
-        let totals = Totals::read(&session, self.round.id).await?;
+        let mut totals = Totals::read(&session, self.round.id).await?;
         if totals.quarantined > self.options.max_quarantined {
             session.flush().await?;
             return Ok(self.outcome(&totals, false));
         }
         if let Some(publication) = self.publication.take() {
-            publication.publish(&mut session, &self.job, &self.options).await?;
+            publication.publish(&mut session, &self.job, &self.options, totals.rejected).await?;
+            totals = Totals::read(&session, self.round.id).await?;
         }
         if !self.job.is_replace() {
-            for table in &self.job.tables {
-                raise_sequences(session.client(), &table.table).await?;
+            for CrawlTable { table, columns, .. } in written(&self.job.tables) {
+                raise_sequences_of(session.client(), table, Some(columns)).await?;
             }
         }
         for statement in &self.job.after {
@@ -543,6 +546,11 @@ impl CrawlMarks {
     fn ended(&self) -> Error {
         Error::Crawl { job: self.job.name.clone(), what: "its load has ended".to_owned() }
     }
+}
+
+/// Those that get rows.
+fn written(tables: &[CrawlTable]) -> impl Iterator<Item = &CrawlTable> {
+    tables.iter().filter(|table| table.mode != CrawlMode::Delete)
 }
 
 impl std::fmt::Debug for CrawlLoad {

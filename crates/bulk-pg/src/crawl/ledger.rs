@@ -54,17 +54,17 @@ const TABLES: &str = "
     COMMENT ON TABLE bulk.quarantine IS 'A call that failed, with what it was for, without secrets. The row goes in the transaction of the call''s rows.';
     CREATE TABLE IF NOT EXISTS bulk.call_reject (
         crawl_id bigint NOT NULL REFERENCES bulk.crawl ON DELETE CASCADE,
-        key text NOT NULL,
+        key text,
         target_schema text NOT NULL,
         target_table text NOT NULL,
-        row bigint NOT NULL,
+        row bigint,
         \"column\" text,
         sqlstate text NOT NULL,
         message text NOT NULL,
         fields json,
         rejected_at timestamptz NOT NULL DEFAULT now()
     );
-    COMMENT ON TABLE bulk.call_reject IS 'A row of a call that was left out, written in the transaction of the rows around it; row is its number among those of the call for the table, from 1.';";
+    COMMENT ON TABLE bulk.call_reject IS 'A row of a call that was left out, written in the transaction of the rows around it; row is its number among those of the call for the table, from 1. key and row are not known of one that was found when all calls had been made.';";
 
 /// Whether the tables are there.
 pub(super) async fn is_prepared(session: &Session) -> Result<bool, Error> {
@@ -212,7 +212,8 @@ impl Round {
         let row = transaction
             .query_one(
                 "SELECT w.round, w.twins, w.watermark, w.next_watermark, w.definition,
-                        w.round = 0 OR w.finished_at IS NOT NULL, c.calls, c.rows, c.rejected, w.targets, w.target_rows
+                        w.round = 0 OR w.finished_at IS NOT NULL, c.calls, c.rows, c.rejected, w.targets, w.target_rows,
+                        (SELECT pg_catalog.count(*) FROM bulk.call_reject WHERE crawl_id = $1 AND key IS NULL)
                  FROM bulk.crawl w,
                       (SELECT pg_catalog.count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint
                        FROM bulk.call WHERE crawl_id = $1) c(calls, rows, rejected)
@@ -229,7 +230,7 @@ impl Round {
             next_watermark: row.get(3),
             has_calls: row.get::<_, i64>(6) > 0,
             rows: unsigned(row.get(7)),
-            rejected: unsigned(row.get(8)),
+            rejected: unsigned(row.get(8)) + unsigned(row.get(11)),
             targets: row.get(9),
             target_rows: row.get::<_, Vec<i64>>(10).into_iter().map(unsigned).collect(),
         };

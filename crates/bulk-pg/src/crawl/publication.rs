@@ -1,25 +1,29 @@
 //! New tables for a crawl that replaces tables.
 
-use std::slice::from_mut;
 use std::sync::Arc;
 
-use tokio_postgres::types::Oid;
+use tokio_postgres::types::{Oid, ToSql};
 
 use super::ledger::Round;
 use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::{self, Load};
+use crate::post_data::apply_post_data_of;
 use crate::table_lock::lock_tables;
 use crate::verify::is_any_row;
 use crate::{
-    Definition, DefinitionKind, Error, FileIdentity, LoadOptions, PostData, PostDataOptions, Session, Swap,
-    SwapOptions, TableName, apply_post_data, drop_swapped, prepare_swap, settle, swap,
+    Definition, DefinitionKind, Error, FileIdentity, ForeignKey, Ident, LoadOptions, PostData, PostDataOptions,
+    Session, Swap, SwapOptions, TableName, drop_swapped, prepare_swap, settle, swap,
 };
 
 /// The tables that are to take the places of others.
 pub(super) struct Publication {
     swap: Swap,
+    /// The old tables.
+    tables: Vec<TableName>,
     /// The marks by which the swap knows what they hold.
     loads: Vec<(TableName, Load)>,
+    /// Its number in the ledger.
+    crawl: i64,
 }
 
 fn tables(job: &CrawlJob) -> Vec<TableName> {
@@ -48,7 +52,12 @@ pub(super) async fn is_published(session: &Session, job: &CrawlJob, round: &Roun
 }
 
 /// Makes the new tables, or finds what an earlier run of the round has left.
-pub(super) async fn prepare(session: &mut Session, job: &CrawlJob, round: &mut Round) -> Result<Publication, Error> {
+pub(super) async fn prepare(
+    session: &mut Session,
+    job: &CrawlJob,
+    options: &CrawlLoadOptions,
+    round: &mut Round,
+) -> Result<Publication, Error> {
     drop_old(session).await?;
     let tables = tables(job);
     let file = FileIdentity::new(format!("crawl {}", job.name), Some(format!("{}/{}", round.id, round.number)), 0);
@@ -72,7 +81,8 @@ pub(super) async fn prepare(session: &mut Session, job: &CrawlJob, round: &mut R
     if is_lost {
         round.set_twins(session, &job.name, &twins, oids.clone()).await?;
     }
-    // So that a row with the key of another one is left out when it comes, and not found when all have.
+    // So that a row with the key of another one, or one that refers to nothing, is left out when it comes, and not found
+    // when all have.
     let schema = swap.schema()?;
     let mut plan = schema.plan();
     let is_unique = |definition: &&Definition| match &definition.kind {
@@ -80,10 +90,13 @@ pub(super) async fn prepare(session: &mut Session, job: &CrawlJob, round: &mut R
         kind => matches!(kind, DefinitionKind::Constraint(_)),
     };
     plan.indexes.retain(is_unique);
-    for later in [&mut plan.after_indexes, &mut plan.foreign_keys, &mut plan.triggers] {
-        later.clear();
-    }
-    let done = apply_post_data(from_mut(session), &plan, &[], &PostDataOptions::default()).await?;
+    // What a row of this job refers to may come behind it.
+    let leads_out = |key: &ForeignKey| key.checked && !twins.contains(&key.references);
+    plan.foreign_keys
+        .retain(|definition| matches!(&definition.kind, DefinitionKind::ForeignKey(key) if leads_out(key)));
+    plan.after_indexes.clear();
+    plan.triggers.clear();
+    let done = apply_post_data_of(session, &plan, &twins, &[], &post_data(options)).await?;
     check(job, &done, &twins)?;
 
     let mut loads = Vec::new();
@@ -95,7 +108,12 @@ pub(super) async fn prepare(session: &mut Session, job: &CrawlJob, round: &mut R
         };
         loads.push((twin, load));
     }
-    Ok(Publication { swap, loads })
+    Ok(Publication { swap, tables, loads, crawl: round.id })
+}
+
+fn post_data(options: &CrawlLoadOptions) -> PostDataOptions {
+    let (observer, stop) = (Arc::clone(&options.observer), options.stop.clone());
+    PostDataOptions { observer, stop, ..PostDataOptions::default() }
 }
 
 /// Whether crash recovery may have emptied a table: one that is not logged, and has no row.
@@ -122,7 +140,17 @@ impl Publication {
         session: &mut Session,
         job: &CrawlJob,
         options: &CrawlLoadOptions,
+        rejected: u64,
     ) -> Result<(), Error> {
+        let twins = self.swap.twins();
+        let schema = self.swap.schema()?;
+        let plan = schema.plan();
+        let keys = plan.foreign_keys.iter().filter_map(|definition| match &definition.kind {
+            DefinitionKind::ForeignKey(key) if key.checked && twins.contains(&key.references) => Some(key),
+            _ => None,
+        });
+        let keys: Vec<&ForeignKey> = keys.collect();
+        self.reject_orphans(session, job, &keys, options.max_rejects, rejected).await?;
         for (twin, load) in &self.loads {
             let count = session.client().query_one(&format!("SELECT pg_catalog.count(*) FROM {twin}"), &[]).await;
             let count = count.map_err(Error::database(format!("count the rows of {twin:#}")))?;
@@ -133,21 +161,70 @@ impl Publication {
             }
             ledger::finish(session, load, rows).await?;
         }
-        let twins = self.swap.twins();
-        let schema = self.swap.schema()?;
-        let post_data = PostDataOptions {
-            orphans_of: Some(twins.clone()),
-            observer: Arc::clone(&options.observer),
-            stop: options.stop.clone(),
-            ..PostDataOptions::default()
-        };
-        let done = apply_post_data(from_mut(session), &schema.plan(), &twins, &post_data).await?;
+        let done = apply_post_data_of(session, &plan, &twins, &twins, &post_data(options)).await?;
         check(job, &done, &twins)?;
         settle(session, &twins).await?;
         let (observer, stop) = (Arc::clone(&options.observer), options.stop.clone());
         let how = SwapOptions { observer, stop, ..SwapOptions::default() };
         swap(session, &self.swap, &how).await?;
         drop_old(session).await
+    }
+}
+
+impl Publication {
+    /// Leaves out the rows of the new tables that refer to rows of these which are not there, and the rows that refer to
+    /// them, and so on.
+    async fn reject_orphans(
+        &self,
+        session: &mut Session,
+        job: &CrawlJob,
+        keys: &[&ForeignKey],
+        max_rejects: u64,
+        rejected: u64,
+    ) -> Result<(), Error> {
+        let action = || Error::database(format!("look for rows of the crawl {} that refer to nothing", job.name));
+        let transaction = session.client_mut().transaction().await.map_err(action())?;
+        let mut found = 0;
+        loop {
+            let before = found;
+            for key in keys {
+                let Some(table) = self.old_name(&key.table) else { continue };
+                let message = format!("it violates the foreign key {} to {:#}", key.name.as_str(), key.references.name);
+                let pairs = key.columns.iter().zip(&key.ref_columns);
+                let is_same: Vec<_> = pairs.map(|(column, other)| format!("p.{other} = c.{column}")).collect();
+                let is_set: Vec<_> = key.columns.iter().map(|column| format!("c.{column} IS NOT NULL")).collect();
+                let sql = format!(
+                    "WITH gone AS (
+                         DELETE FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {}) RETURNING c.*)
+                     INSERT INTO bulk.call_reject (crawl_id, target_schema, target_table, \"column\", sqlstate, message, fields)
+                     SELECT $1, $2, $3, $4, '23503', $5, pg_catalog.row_to_json(gone) FROM gone",
+                    key.table,
+                    is_set.join(" AND "),
+                    key.references,
+                    is_same.join(" AND "),
+                );
+                let column = key.columns.iter().map(Ident::as_str).collect::<Vec<_>>().join(", ");
+                let parameters: [&(dyn ToSql + Sync); 5] =
+                    [&self.crawl, &table.schema.as_str(), &table.name.as_str(), &column, &message];
+                found += transaction.execute(&sql, &parameters).await.map_err(action())?;
+            }
+            if found == before {
+                break;
+            }
+        }
+        if found > 0 && rejected.saturating_add(found) > max_rejects {
+            let what = format!(
+                "{found} rows refer to rows that have not come, and {rejected} are left out already, which is more than \
+                 the {max_rejects} that may be; the old tables stay"
+            );
+            return Err(Error::Crawl { job: job.name.clone(), what });
+        }
+        transaction.commit().await.map_err(action())
+    }
+
+    /// The table whose place a new one takes.
+    fn old_name(&self, twin: &TableName) -> Option<&TableName> {
+        self.tables.iter().find(|table| self.swap.twin(table) == Some(twin))
     }
 }
 

@@ -14,9 +14,9 @@ use crate::{Error, Session, TableName};
 /// A line for a program to read.
 #[derive(Serialize)]
 struct Line<'a> {
-    call: &'a str,
+    call: Option<&'a str>,
     table: String,
-    row: i64,
+    row: Option<i64>,
     column: Option<&'a str>,
     sqlstate: &'a str,
     message: &'a str,
@@ -24,7 +24,8 @@ struct Line<'a> {
 }
 
 /// Writes the rows that were left out of the last round of a crawl, and tells how many they are. Each is a line of JSON:
-/// `call` (its key), `table`, `row` (its number, from 1, among those of the call for the table), `column` (or null),
+/// `call` (its key), `table`, `row` (its number, from 1, among those of the call for the table; it and the call are null
+/// of a row that was found when all had come), `column` (or null),
 /// `sqlstate`, `message` and `fields`, the row as an object; of a row that the server has refused, all values are texts.
 ///
 /// It writes in small pieces, as the server gives them, and does not flush. Nothing needs to be locked or under way for it;

@@ -266,13 +266,14 @@ impl Totals {
             .client()
             .query_one(
                 "SELECT pg_catalog.count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint,
-                        (SELECT pg_catalog.count(*) FROM bulk.quarantine WHERE crawl_id = $1)
+                        (SELECT pg_catalog.count(*) FROM bulk.quarantine WHERE crawl_id = $1),
+                        (SELECT pg_catalog.count(*) FROM bulk.call_reject WHERE crawl_id = $1 AND key IS NULL)
                  FROM bulk.call WHERE crawl_id = $1",
                 &[&crawl],
             )
             .await
             .map_err(Error::database("count the calls of the crawl"))?;
-        let [calls, rows, rejected, quarantined] = [0, 1, 2, 3].map(|place| unsigned(row.get(place)));
-        Ok(Self { calls, rows, rejected, quarantined })
+        let [calls, rows, rejected, quarantined, late] = [0, 1, 2, 3, 4].map(|place| unsigned(row.get(place)));
+        Ok(Self { calls, rows: rows.saturating_sub(late), rejected: rejected + late, quarantined })
     }
 }
