@@ -2,8 +2,9 @@
 
 mod source;
 
-use std::borrow::Cow;
 use std::fmt::{self, Display};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json_path::JsonPath;
@@ -123,7 +124,7 @@ pub struct TooDeep {
 
 impl Explode {
     /// How deep JSON may be nested: as deep as `serde_json` parses it by default.
-    pub const MAX_DEPTH: usize = 128;
+    pub const MAX_DEPTH: usize = 127;
 
     /// A specification out of the paths to the elements, from the outermost on, and the columns with their sources.
     ///
@@ -232,7 +233,31 @@ struct Element<'a> {
     key: Option<Value>,
 }
 
-type Taken<'a> = Result<Option<Cow<'a, Value>>, RowFaultKind>;
+/// A value of what is exploded, or one that was made of several, which all rows of its origin share.
+#[derive(Clone, Debug)]
+enum Part<'a> {
+    Found(&'a Value),
+    Made(Arc<Value>),
+}
+
+impl Deref for Part<'_> {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        match self {
+            Self::Found(value) => value,
+            Self::Made(value) => value,
+        }
+    }
+}
+
+impl Part<'_> {
+    fn made(value: Value) -> Self {
+        Self::Made(Arc::new(value))
+    }
+}
+
+type Taken<'a> = Result<Option<Part<'a>>, RowFaultKind>;
 
 /// The rows of a response. Made by [`Explode::rows`].
 #[derive(Debug)]
@@ -261,7 +286,7 @@ impl<'a> ExplodedRows<'a> {
                 Origin::Input => column.take(input),
                 Origin::Element(0) => column.take(response),
                 Origin::Element(level) => element(level).map_or(Ok(None), |element| column.take(element.value)),
-                Origin::Key(level) => Ok(element(level).and_then(|element| element.key.clone()).map(Cow::Owned)),
+                Origin::Key(level) => Ok(element(level).and_then(|element| element.key.clone()).map(Part::made)),
             };
         }
     }
@@ -307,15 +332,15 @@ impl Column {
     fn take<'a>(&self, value: &'a Value) -> Taken<'a> {
         let Some(path) = &self.path else {
             return Ok(Some(match self.take {
-                Take::One => Cow::Borrowed(value),
-                Take::All => Cow::Owned(Value::Array(vec![value.clone()])),
+                Take::One => Part::Found(value),
+                Take::All => Part::made(Value::Array(vec![value.clone()])),
             }));
         };
         let found = path.query(value);
         match self.take {
-            Take::All => Ok(Some(Cow::Owned(found.into_iter().cloned().collect()))),
+            Take::All => Ok(Some(Part::made(found.into_iter().cloned().collect()))),
             Take::One if found.len() > 1 => Err(RowFaultKind::Several(found.len())),
-            Take::One => Ok(found.first().map(Cow::Borrowed)),
+            Take::One => Ok(found.first().map(Part::Found)),
         }
     }
 }
@@ -354,7 +379,7 @@ impl<'a> Iterator for ExplodedRows<'a> {
 #[derive(Clone, Debug)]
 pub struct ExplodedRow<'a> {
     explode: &'a Explode,
-    values: Vec<Option<Cow<'a, Value>>>,
+    values: Vec<Option<Part<'a>>>,
     fault: Option<RowFault>,
 }
 

@@ -146,15 +146,17 @@ fn what_is_nested_too_deep_is_refused() {
     let explode = Explode::new(["$..a"], [("v", "$")]).unwrap();
     let (most, more, far_more) = (nested(Explode::MAX_DEPTH), nested(Explode::MAX_DEPTH + 1), nested(1_000_000));
     let depth = Explode::MAX_DEPTH / 2;
+    let is_parsed = |value: &Value| serde_json::from_str::<Value>(&value.to_string()).is_ok();
+    assert_eq!((is_parsed(&most), is_parsed(&more)), (true, false));
     assert_eq!(rows(&explode, &most, &most).len(), depth);
     let message = |error: TooDeep| error.to_string();
     assert_eq!(
         explode.rows(&Value::Null, &more).map_err(message).unwrap_err(),
-        "the response is nested deeper than 128"
+        "the response is nested deeper than 127"
     );
     assert_eq!(
         explode.rows(&far_more, &Value::Null).map_err(message).unwrap_err(),
-        "the input record is nested deeper than 128"
+        "the input record is nested deeper than 127"
     );
     take_apart(far_more);
 }
