@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
+use crate::entangled::outside_keys;
 use crate::sequences::raise_sequences_of;
 use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
@@ -68,7 +69,8 @@ pub enum CrawlMode {
     Append,
     /// Each takes the place of the row with its key, or is added. Of rows with one key the one that came last counts.
     /// The key is the primary key, or else a unique index over columns that may not be NULL, of which all columns are
-    /// written. Rows that are there just so are not touched.
+    /// written. Rows that are there just so are not touched. A row whose place another one takes in the same transaction is
+    /// not looked at, so that nobody is told if the table could not hold it.
     Upsert,
     /// The rows with their keys are deleted; all columns of a key must be given. None there is no error.
     Delete,
@@ -139,13 +141,20 @@ impl CrawlJob {
     }
 
     /// Whether its tables can take its rows, as [`CrawlLoad::begin`] finds it out, without beginning anything: tables,
-    /// columns, keys. Whether a table can be replaced is looked at by that alone.
+    /// columns, keys, and whether something depends on a table that is to be replaced.
     ///
     /// # Errors
     ///
-    /// [`Error::NoTable`], [`Error::Target`], [`Error::Options`], [`Error::Database`].
+    /// [`Error::NoTable`], [`Error::Target`], [`Error::Occupied`], [`Error::Options`], [`Error::Database`].
     pub async fn check_tables(&self, session: &Session) -> Result<(), Error> {
-        self.find_targets(session).await.map(drop)
+        let targets = self.find_targets(session).await?;
+        if self.is_replace() {
+            let mut tables: Vec<_> = targets.into_iter().map(|target| target.written).collect();
+            tables.sort();
+            tables.dedup();
+            outside_keys(session.client(), &tables).await?;
+        }
+        Ok(())
     }
 
     async fn find_targets(&self, session: &Session) -> Result<Vec<Target>, Error> {
@@ -195,14 +204,14 @@ impl CrawlTable {
 /// gone on with by those after it, however that has ended, and over with [`finish`](Self::finish).
 ///
 /// Rows go on while the next ones are fetched: a task of its own sends them, and [`CallRows::finish`] waits as long as it is
-/// behind. Rows of one table go in the order in which they came; of a batch, those of one table after the other.
+/// behind. Rows of one table go in the order in which they came; of a call, those of one table after the other.
 ///
 /// # Values
 ///
 /// Missing values and `null` are NULL. Texts are as they are, `""` and all; a text that goes to a column of another type is
 /// read as the server reads it. Numbers go as the text that `serde_json` has of them: with its feature
 /// `arbitrary_precision`, that of the document. Whole numbers that are written otherwise (`1e3`, `2.0`) are read for integer
-/// columns as well. A column of json or jsonb takes each value but `null` as a document. An array column takes arrays (and
+/// columns as well, and for arrays of integers. A column of json or jsonb takes each value but `null` as a document. An array column takes arrays (and
 /// the literal as a text). A column of another type takes an array or an object as the text of the document. What has a NUL,
 /// in whatever depth, is left out, but where json (not jsonb) holds it.
 ///

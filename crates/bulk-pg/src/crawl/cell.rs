@@ -38,14 +38,10 @@ impl Unfit {
 }
 
 impl Cell {
-    pub(super) fn new(column: &Column, shape: JsonShape) -> Self {
+    /// `is_integer` says whether it, or each element of it, is a whole number, whatever domain that is of.
+    pub(super) fn new(column: &Column, shape: JsonShape, is_integer: bool) -> Self {
         let oid = column.binary_type.map(crate::BinaryType::oid);
-        Self {
-            name: column.name.clone(),
-            shape,
-            is_jsonb: oid == Some(Type::JSONB.oid()),
-            is_integer: [Type::INT2, Type::INT4, Type::INT8].iter().any(|integer| oid == Some(integer.oid())),
-        }
+        Self { name: column.name.clone(), shape, is_jsonb: oid == Some(Type::JSONB.oid()), is_integer }
     }
 
     /// Appends a field without what separates it from others. On an error the end of `out` is undefined.
@@ -74,7 +70,8 @@ impl Cell {
             (_, Value::String(text)) => escape(text.as_bytes(), out),
             (JsonShape::Array { delimiter, is_json }, Value::Array(_)) => {
                 let mut literal = Vec::new();
-                let appended = append_array(value.to_string().as_bytes(), delimiter, is_json, &mut literal);
+                let array = if self.is_integer { whole_numbers(value) } else { value.to_string() };
+                let appended = append_array(array.as_bytes(), delimiter, is_json, &mut literal);
                 appended.map_err(|(_, why)| match why {
                     NoText::Nul => Unfit::nul(),
                     NoText::LoneSurrogate => Unfit::new("22P02", "half of a pair of surrogates, which is no character"),
@@ -106,6 +103,15 @@ fn whole(number: &Number) -> String {
         return text;
     }
     expand(&text).unwrap_or(text)
+}
+
+/// An array whose [`whole`] numbers are written so, in whatever depth.
+fn whole_numbers(value: &Value) -> String {
+    match value {
+        Value::Number(number) => whole(number),
+        Value::Array(items) => format!("[{}]", items.iter().map(whole_numbers).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
 }
 
 /// No integer has more digits, whatever zeros are before it.

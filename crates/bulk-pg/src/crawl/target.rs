@@ -1,5 +1,7 @@
 //! Where rows of a crawl go.
 
+use std::collections::HashSet;
+
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Oid;
 
@@ -35,6 +37,7 @@ impl Target {
         let misfit = |what: String| Error::Target { table: table.clone(), what };
         let found = column::Target::find(session, table).await?;
         let shapes = json_shapes(session, table, found.oid).await?;
+        let integers = integers(session, table, found.oid).await?;
         let (mut cells, mut names) = (Vec::new(), Vec::new());
         for name in columns {
             let Some(column) = found.columns.iter().find(|column| column.name == *name) else {
@@ -46,7 +49,8 @@ impl Target {
             if cells.iter().any(|cell: &Cell| cell.name == *name) {
                 return Err(misfit(format!("is to get the column {name:?} twice")));
             }
-            cells.push(Cell::new(column, shapes.get(name).copied().unwrap_or(JsonShape::Text)));
+            let shape = shapes.get(name).copied().unwrap_or(JsonShape::Text);
+            cells.push(Cell::new(column, shape, integers.contains(name)));
             names.push(Ident::new(name).map_err(|error| misfit(error.to_string()))?);
         }
         let lacking = found.columns.iter().find(|column| column.required && !columns.contains(&column.name));
@@ -135,6 +139,26 @@ impl Target {
         self.relation = relation;
         Ok(())
     }
+}
+
+/// The columns of whole numbers, and of arrays of them, also of domains.
+async fn integers(session: &Session, table: &TableName, oid: Oid) -> Result<HashSet<String>, Error> {
+    let rows = session
+        .client()
+        .query(
+            "WITH RECURSIVE c(name, type) AS (
+                 SELECT attname::text, atttypid FROM pg_catalog.pg_attribute
+                 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+                 UNION ALL
+                 SELECT c.name, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END
+                 FROM c JOIN pg_catalog.pg_type t ON t.oid = c.type
+                 WHERE t.typtype = 'd' OR t.typcategory = 'A' AND t.typelem <> 0)
+             SELECT name FROM c WHERE type IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)",
+            &[&oid],
+        )
+        .await
+        .map_err(Error::database(format!("read the columns of {table:#}")))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Fails if a name has come to be of another table since the beginning, such as by a swap: rows would go astray.
