@@ -5,12 +5,13 @@ mod support;
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_pg::{
     CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
-    write_call_rejects,
+    drop_indexes, write_call_rejects,
 };
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -73,7 +74,7 @@ async fn values_arrive_exactly() {
             parse(r#"{"x": 1.10, "nul": "\u0000"}"#),
             json!(["a,b", "", "NULL", null, "\"\\{}", text]),
             json!([{"a": "\t"}, null, "x", [1]]),
-            json!([[1, 2], [3, 4]]),
+            parse("[[1, 2.0], [3, 0.4e1]]"),
             json!("2020-09-04T09:00:00+02:00"),
             json!("2020-09-04"),
             json!(99),
@@ -92,7 +93,7 @@ async fn values_arrive_exactly() {
             json!("{1,NULL}"),
             json!("infinity"),
             json!("-infinity"),
-            parse("7"),
+            parse("7.0"),
         ],
         [
             json!(3),
@@ -319,6 +320,22 @@ async fn tables_that_do_not_fit_are_told_before_the_first_call() {
     mixed.tables.push(CrawlTable::new(table("t"), ["id"], CrawlMode::Replace));
     assert_eq!(fails(mixed).await, "the crawl stats: either all of its tables are replaced or none");
     assert_eq!(fails(CrawlJob::new("stats", vec![])).await, "the crawl stats: it has no table");
+}
+
+#[tokio::test]
+async fn a_table_that_a_view_needs_is_told_before_the_first_call() {
+    let bench = Bench::new("crawl", &format!("{OLD}; CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM t"));
+    let job = job("t", &["id"], CrawlMode::Replace);
+    let session = session(&bench).await;
+    let error = job.check_tables(&session).await.unwrap_err();
+    assert!(matches!(error, Error::Occupied { .. }));
+    assert_eq!(
+        error.to_string(),
+        "table public.t cannot be swapped, because of what would go with the old table or get lost: rule _RETURN on \
+         materialized view v; drop it, or use --refresh"
+    );
+    let begun = CrawlLoad::begin(session, &job, options()).await.unwrap_err().to_string();
+    assert_eq!(begun, error.to_string().replace("view v", "view public.v"));
 }
 
 #[tokio::test]
@@ -649,6 +666,326 @@ async fn marks_whose_rows_are_gone_do_not_count() {
             call_two(&mut load, "1", 1).await;
             assert!(load.finish().await.unwrap().is_complete);
             assert_eq!(bench.psql("SELECT * FROM a; SELECT * FROM b"), "1\n1");
+        }
+    }
+}
+
+#[tokio::test]
+async fn half_a_call_is_none() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer, name text)");
+    let mut load = begin(&bench, &job("t", &["id", "name"], CrawlMode::Append), options()).await;
+    let (id, name) = (json!(1), json!("x"));
+    for wrong in [vec![Some(&id)], vec![Some(&id), Some(&name), Some(&name)]] {
+        let mut broken = load.call("a");
+        assert!(broken.row(0, [Some(&id), Some(&name)]).unwrap());
+        broken.row(0, wrong).unwrap_err();
+        let row = broken.row(0, [Some(&id), Some(&name)]).unwrap_err();
+        let reject = broken.reject(0, [None], None, "22000", "").unwrap_err();
+        let part = broken.quarantine(QuarantinedCall::new("b", "")).unwrap_err();
+        for error in [row, reject, part, broken.finish().await.unwrap_err()] {
+            let expected = "the crawl stats: something of a was not taken, so that nothing of it is";
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+    call(&mut load, "a", &[[json!(2), json!("y")]]).await.unwrap();
+    assert_eq!(load.finish().await.unwrap().rows, 1);
+    assert_eq!(bench.psql("SELECT * FROM t"), "2|y");
+}
+
+#[tokio::test]
+async fn notes_go_with_their_calls_and_no_sooner() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let mut load = begin(&bench, &job, options()).await;
+    // A part that is all of its call.
+    let mut own = load.call("own");
+    assert!(own.row(0, [Some(&json!(1))]).unwrap());
+    own.quarantine(QuarantinedCall::new("own", "gone")).unwrap();
+    own.finish().await.unwrap();
+    load.quarantine(QuarantinedCall::new("nul\0", "gone")).await.unwrap();
+    // One that is done, in the same commit and behind it.
+    call(&mut load, "done", &[[json!(2)]]).await.unwrap();
+    load.quarantine(QuarantinedCall::new("done", "gone")).await.unwrap();
+    let keys = async |load: &mut CrawlLoad| -> Vec<String> {
+        load.quarantined(None, 10).await.unwrap().into_iter().map(|call| call.key).collect()
+    };
+    assert_eq!(keys(&mut load).await, ["nul\\0", "own"]);
+    load.quarantine(QuarantinedCall::new("done", "gone")).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.calls, outcome.rows, outcome.quarantined), (false, 1, 1, 2));
+
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["own", "done"]).await.unwrap(), [false, true]);
+    for key in keys(&mut load).await {
+        call(&mut load, &key, &[[json!(3)]]).await.unwrap();
+    }
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.calls, outcome.rows, outcome.quarantined), (true, 3, 3, 0));
+    assert_eq!(bench.psql("SELECT id FROM t ORDER BY id"), "2\n3\n3");
+}
+
+#[tokio::test]
+async fn a_large_call_waits_for_all_of_the_room() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (name text)");
+    let mut options = options();
+    // The time of a batch never comes.
+    (options.batch_bytes, options.batch_time) = (10_000, Duration::MAX);
+    let mut load = begin(&bench, &job("t", &["name"], CrawlMode::Append), options).await;
+    let large = json!("y".repeat(30_000));
+    call(&mut load, "small", &[[json!("z")]]).await.unwrap();
+    call(&mut load, "large", &[[large.clone()]]).await.unwrap();
+    call(&mut load, "small too", &[[json!("z")]]).await.unwrap();
+    let mut next = load.call("large too");
+    assert!(next.row(0, [Some(&large)]).unwrap());
+    assert!(next.finish().now_or_never().is_none());
+    assert_eq!(load.finish().await.unwrap().rows, 3);
+}
+
+#[tokio::test]
+async fn what_is_kept_can_be_read_again() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (doc json)");
+    let job = job("t", &["doc"], CrawlMode::Append);
+    let nested = |depth: usize| (1..depth).fold(json!([]), |value, _| json!([value]));
+    let mut load = begin(&bench, &job, lenient()).await;
+    let mut deep = load.call("a");
+    assert!(deep.row(0, [Some(&nested(127))]).unwrap());
+    assert!(!deep.row(0, [Some(&nested(128))]).unwrap());
+    deep.finish().await.unwrap();
+    for depth in [126, 127] {
+        let mut failed = QuarantinedCall::new(depth.to_string(), "gone");
+        (failed.inputs, failed.request) = (vec![nested(depth)], nested(depth));
+        load.quarantine(failed).await.unwrap();
+    }
+    let found = load.quarantined(None, 10).await.unwrap();
+    assert_eq!((&found[0].inputs[..], &found[0].request), (&[nested(126)][..], &nested(126)));
+    assert_eq!((&found[1].inputs[..], &found[1].request), (&[][..], &nested(127)));
+    load.suspend().await.unwrap();
+    let text = bench.psql("SELECT doc FROM t");
+    assert_eq!(parse(&text), nested(127));
+}
+
+#[tokio::test]
+async fn rows_that_refer_to_those_behind_them_are_taken() {
+    for mode in [CrawlMode::Append, CrawlMode::Upsert] {
+        let bench =
+            Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY, parent integer REFERENCES t, name text)");
+        let mut load = begin(&bench, &job("t", &["id", "parent", "name"], mode), lenient()).await;
+        let row = |id: Value, parent: Value, name: &str| [id, parent, json!(name)];
+        let mut rows = vec![
+            row(json!(3), json!(2), "child"),
+            row(json!(2), json!(1), "first"),
+            row(json!("x"), json!(null), "bad"),
+            row(json!(5), json!(6), "circle"),
+            row(json!(6), json!(5), "circle"),
+        ];
+        if mode == CrawlMode::Upsert {
+            rows.push(row(json!(2), json!(null), "second"));
+        }
+        rows.push(row(json!(1), json!(null), "root"));
+        call(&mut load, "a", &rows).await.unwrap();
+        let outcome = load.finish().await.unwrap();
+        assert_eq!(outcome.rejected, 1, "{mode:?}");
+        let second = if mode == CrawlMode::Upsert { "2||second" } else { "2|1|first" };
+        assert_eq!(
+            bench.psql("SELECT * FROM t ORDER BY id"),
+            format!("1||root\n{second}\n3|2|child\n5|6|circle\n6|5|circle")
+        );
+
+        // What refers to nothing is left out still, and those that it does not concern are not.
+        let mut load = begin(&bench, &job("t", &["id", "parent", "name"], mode), lenient()).await;
+        let rows = [(13, 12), (12, 11), (19, 99), (11, 10), (18, 19), (10, 1)];
+        let rows = rows.map(|(id, parent)| row(json!(id), json!(parent), "more"));
+        call(&mut load, "b", &rows).await.unwrap();
+        assert_eq!(load.finish().await.unwrap().rejected, 2);
+        assert_eq!(bench.psql("SELECT id FROM t WHERE name = 'more' ORDER BY id"), "10\n11\n12\n13");
+        let rejects = bench.psql("SELECT row, sqlstate FROM bulk.call_reject ORDER BY row");
+        assert_eq!(rejects, "3|23503\n5|23503");
+    }
+}
+
+#[tokio::test]
+async fn tables_that_refer_to_each_other_are_filled_beside_a_bad_row() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE a (id integer PRIMARY KEY, other integer);
+         CREATE TABLE b (id integer PRIMARY KEY, other integer REFERENCES a DEFERRABLE INITIALLY DEFERRED);
+         ALTER TABLE a ADD FOREIGN KEY (other) REFERENCES b DEFERRABLE INITIALLY DEFERRED",
+    );
+    let tables = ["a", "b"].map(|name| CrawlTable::new(table(name), ["id", "other"], CrawlMode::Append));
+    let mut load = begin(&bench, &CrawlJob::new("circle", tables.to_vec()), lenient()).await;
+    let mut call = load.call("a");
+    for (place, id) in [(0, json!(1)), (1, json!(1)), (0, json!("x"))] {
+        assert!(call.row(place, [Some(&id), Some(&json!(1))]).unwrap());
+    }
+    call.finish().await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.rows, outcome.rejected), (2, 1));
+    assert_eq!(bench.psql("SELECT * FROM a; SELECT * FROM b"), "1|1\n1|1");
+}
+
+#[tokio::test]
+async fn deletions_and_rows_go_in_the_order_of_their_calls() {
+    // Together or each by itself.
+    for batch_bytes in [0, 8 << 20] {
+        let bench = Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t VALUES (5), (6)");
+        for modes in [[CrawlMode::Upsert, CrawlMode::Delete], [CrawlMode::Delete, CrawlMode::Upsert]] {
+            let tables = modes.map(|mode| CrawlTable::new(table("t"), ["id"], mode));
+            let place = |mode| modes.iter().position(|other| *other == mode).unwrap();
+            let mut options = options();
+            options.batch_bytes = batch_bytes;
+            let mut load = begin(&bench, &CrawlJob::new("both", tables.to_vec()), options).await;
+            let calls =
+                [(CrawlMode::Delete, 5), (CrawlMode::Upsert, 5), (CrawlMode::Upsert, 6), (CrawlMode::Delete, 6)];
+            for (number, (mode, id)) in calls.into_iter().enumerate() {
+                let mut call = load.call(number.to_string());
+                assert!(call.row(place(mode), [Some(&json!(id))]).unwrap());
+                call.finish().await.unwrap();
+            }
+            load.finish().await.unwrap();
+            assert_eq!(bench.psql("SELECT * FROM t"), "5", "{modes:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_replaced_tables_that_refer_to_nothing_are_left_out() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE outside (id integer PRIMARY KEY); INSERT INTO outside VALUES (1);
+         CREATE TABLE parent (id integer PRIMARY KEY, up integer REFERENCES parent);
+         CREATE TABLE child (id integer PRIMARY KEY, parent integer REFERENCES parent, outside integer REFERENCES outside);
+         INSERT INTO parent VALUES (1, 1); INSERT INTO child VALUES (1, 1, 1)",
+    );
+    let keys = "SELECT conrelid::regclass, conname, confrelid::regclass, convalidated FROM pg_constraint
+                WHERE contype = 'f' AND connamespace = 'public'::regnamespace ORDER BY conname";
+    let before = bench.psql(keys);
+    let tables = vec![
+        CrawlTable::new(table("child"), ["id", "parent", "outside"], CrawlMode::Replace),
+        CrawlTable::new(table("parent"), ["id", "up"], CrawlMode::Replace),
+    ];
+    let job = CrawlJob::new("families", tables);
+    let mut some = options();
+    (some.max_rejects, some.batch_bytes) = (2, 0);
+    let mut load = begin(&bench, &job, some.clone()).await;
+    for (id, parent, outside) in [(1, 10, 1), (2, 11, 1), (3, 10, 2)] {
+        let mut call = load.call(format!("child {id}"));
+        assert!(call.row(0, [Some(&json!(id)), Some(&json!(parent)), Some(&json!(outside))]).unwrap());
+        call.finish().await.unwrap();
+    }
+    for (id, up) in [(10, json!(null)), (11, json!(99))] {
+        let mut call = load.call(format!("parent {id}"));
+        assert!(call.row(1, [Some(&json!(id)), Some(&up)]).unwrap());
+        call.finish().await.unwrap();
+    }
+    let error = load.finish().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the crawl families: 2 rows refer to rows that have not come, and 1 are left out already, which is more than the 2 \
+         that may be; the old tables stay"
+    );
+    assert_eq!(bench.psql("SELECT * FROM child; SELECT * FROM parent"), "1|1|1\n1|1");
+    some.max_rejects = 3;
+    let outcome = begin(&bench, &job, some).await.finish().await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.calls, outcome.rows, outcome.rejected), (true, 5, 2, 3));
+    assert_eq!(bench.psql("SELECT * FROM child; SELECT * FROM parent"), "1|10|1\n10|");
+    assert_eq!(bench.psql(keys), before);
+    assert_eq!(
+        bench.psql(
+            "SELECT key, target_table, row, \"column\", sqlstate, fields FROM bulk.call_reject ORDER BY key, target_table"
+        ),
+        r#"child 3|child|1||23503|{"id":"3","parent":"10","outside":"2"}
+|child||parent|23503|{"id":2,"parent":11,"outside":1}
+|parent||up|23503|{"id":11,"up":99}"#
+    );
+    let mut lines = Vec::new();
+    assert_eq!(write_call_rejects(&session(&bench).await, "families", &mut lines).await.unwrap(), 3);
+    let last = parse(str::from_utf8(&lines).unwrap().lines().last().unwrap());
+    assert_eq!((&last["call"], &last["row"], &last["table"]), (&json!(null), &json!(null), &json!("public.parent")));
+}
+
+#[tokio::test]
+async fn a_crawl_makes_nothing_that_was_dropped_of_other_tables() {
+    let bench =
+        Bench::new("crawl", &format!("{OLD}; CREATE TABLE other (id integer); CREATE INDEX theirs ON other (id)"));
+    let mut theirs = bench.session().await;
+    assert_eq!(drop_indexes(&mut theirs, &[table("other")]).await.unwrap(), 1);
+    let job = job("t", &["id"], CrawlMode::Replace);
+    let mut stopped = options();
+    stopped.stop.cancel();
+    let error = CrawlLoad::begin(session(&bench).await, &job, stopped).await.unwrap_err();
+    assert!(matches!(error, Error::Stopped { .. }), "{error:?}");
+    stopped = options();
+    let mut load = begin(&bench, &job, stopped).await;
+    call(&mut load, "a", &[[json!(3)]]).await.unwrap();
+    assert!(load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT to_regclass('theirs') IS NULL, (SELECT count(*) FROM bulk.dropped)"), "t|1");
+}
+
+#[tokio::test]
+async fn no_right_is_needed_to_sequences_that_are_not_written() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id serial, name text, own serial)");
+    let job = job("t", &["name"], CrawlMode::Append);
+    begin(&bench, &job, options()).await.finish().await.unwrap();
+    let role = format!("crawler_{}", std::process::id());
+    bench.psql(&format!(
+        "INSERT INTO t VALUES (100, 'old', 100); CREATE ROLE {role}; GRANT USAGE, CREATE ON SCHEMA bulk TO {role};
+         GRANT ALL ON ALL TABLES IN SCHEMA bulk TO {role}; GRANT SELECT, INSERT ON t TO {role};
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public, bulk TO {role}"
+    ));
+    let limited = session(&bench).await;
+    limited.client().batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).await.unwrap();
+    let mut load = CrawlLoad::begin(limited, &job, options()).await.unwrap();
+    call(&mut load, "a", &[[json!("new")]]).await.unwrap();
+    let outcome = load.finish().await;
+    bench.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    assert!(outcome.unwrap().is_complete);
+    assert_eq!(bench.psql("SELECT * FROM t"), "100|old|100\n1|new|1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_that_is_cut_anywhere_is_gone_on_with() {
+    let ddl = format!("{OLD}; CREATE TABLE u (id integer REFERENCES t); INSERT INTO u VALUES (1)");
+    let tables = ["t", "u"].map(|name| CrawlTable::new(table(name), ["id"], CrawlMode::Replace));
+    let mut job = CrawlJob::new("both", tables.to_vec());
+    job.after = vec!["CREATE TABLE IF NOT EXISTS after (id integer)".to_owned()];
+    for number in 0.. {
+        let bench = Arc::new(Bench::new("crawl", &ddl));
+        let mut load = begin(&bench, &job, options()).await;
+        let mut both = load.call("a");
+        for place in 0..2 {
+            assert!(both.row(place, [Some(&json!(3))]).unwrap());
+        }
+        both.finish().await.unwrap();
+        load.suspend().await.unwrap();
+
+        let (observed, steps) = (Arc::clone(&bench), Arc::new(AtomicUsize::new(0)));
+        let mut cut = options();
+        cut.observer = Arc::new(move |event: &Event<'_>| {
+            if let Event::Step { .. } = event {
+                let step = steps.fetch_add(1, Ordering::Relaxed);
+                if step == number {
+                    observed.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
+                }
+            }
+        });
+        let ended = match CrawlLoad::begin(session(&bench).await, &job, cut).await {
+            Ok(load) => load.finish().await,
+            Err(error) => Err(error),
+        };
+        let is_cut = ended.is_err();
+        let rows = bench.psql("SELECT id FROM t ORDER BY id; SELECT id FROM u");
+        assert!(rows == "1\n2\n1" || rows == "3\n3", "{rows}");
+        if is_cut {
+            let mut load = begin(&bench, &job, options()).await;
+            assert_eq!(load.done(&["a"]).await.unwrap(), [true]);
+            assert!(load.finish().await.unwrap().is_complete);
+        }
+        assert_eq!(bench.psql("SELECT id FROM t ORDER BY id; SELECT id FROM u; SELECT * FROM after"), "3\n3");
+        let left = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bulk%' ORDER BY 1";
+        assert_eq!(bench.psql(left), "bulk");
+        if !is_cut {
+            assert!(number > 3, "{number}");
+            return;
         }
     }
 }

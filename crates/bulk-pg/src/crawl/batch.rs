@@ -5,8 +5,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::ledger::{QuarantinedCall, digest, without_nul};
 use super::salvage::object;
+use super::target::Target;
 use super::writer::Message;
-use super::{CrawlLoad, is_too_deep};
+use super::{CrawlLoad, CrawlMode, is_too_deep};
 use crate::Error;
 
 /// A row that is left out.
@@ -320,6 +321,20 @@ impl Batch {
         self.bytes += call.room();
         self.quarantined.push(call);
         self.keep(permit);
+    }
+
+    /// Whether rows of a call, which come behind those that are here, would be written before them and may undo them, or be
+    /// undone by them: those of one table, and deletions, which foreign keys pass on.
+    pub(super) fn comes_before(&self, call: &CallBatch, targets: &[Target]) -> bool {
+        let filled = |lines: &[Lines]| -> Vec<usize> {
+            lines.iter().enumerate().filter(|(_, lines)| !lines.rows.is_empty()).map(|(place, _)| place).collect()
+        };
+        let (here, there) = (filled(&self.lines), filled(&call.lines));
+        let pairs = there.iter().flat_map(|there| here.iter().map(move |here| (*there, *here)));
+        let is_delete = |place: usize| targets[place].mode == CrawlMode::Delete;
+        pairs
+            .filter(|(there, here)| there < here)
+            .any(|(there, here)| targets[there].table == targets[here].table || is_delete(there) || is_delete(here))
     }
 
     fn keep(&mut self, permit: OwnedSemaphorePermit) {

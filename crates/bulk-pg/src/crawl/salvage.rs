@@ -1,5 +1,6 @@
 //! Lines on their way to the server, which may refuse some.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::pin::pin;
 
@@ -7,16 +8,16 @@ use bytes::Bytes;
 use futures::SinkExt;
 use serde_json::Value;
 use tokio_postgres::Transaction;
-use tokio_postgres::error::DbError;
+use tokio_postgres::error::{DbError, SqlState};
 
-use super::CrawlJob;
 use super::batch::{CallReject, Lines};
 use super::target::Target;
+use super::{CrawlJob, CrawlMode};
 use crate::Error;
 use crate::error::Cause;
 use crate::feed::PIECE;
 use crate::place::Place;
-use crate::salvage::{KEEP, UNDO};
+use crate::salvage::{KEEP, OPEN, UNDO};
 use crate::text_lines::unescape;
 
 /// Sends lines within a transaction that has a savepoint to go back to.
@@ -33,7 +34,7 @@ impl Sender<'_> {
     /// Sends all lines of all tables, which the rows that are to blame may prevent.
     pub(super) async fn send_all(&self, lines: &[Lines]) -> Result<Result<(), Cause>, Error> {
         for (target, lines) in self.targets.iter().zip(lines) {
-            if let Err(cause) = self.send(target, lines, 0..lines.rows.len()).await? {
+            if let Err(cause) = self.send(target, lines, std::slice::from_ref(&(0..lines.rows.len()))).await? {
                 return Ok(Err(cause));
             }
         }
@@ -44,19 +45,25 @@ impl Sender<'_> {
     /// is there yet. Ends early with more than `left`.
     ///
     /// Many lines are tried, and where that fails fewer: up to the one that the server names, or half of them where it
-    /// names none. After each success twice as many are tried.
-    pub(super) async fn salvage(&self, lines: &[Lines], left: u64) -> Result<Vec<CallReject>, Error> {
+    /// names none. After each success twice as many are tried. What was refused for a row that was not there yet is tried
+    /// again in the end.
+    pub(super) async fn salvage(&self, all: &[Lines], left: u64) -> Result<Vec<CallReject>, Error> {
         self.execute(&format!("RELEASE SAVEPOINT bulk_rows; {CHECK}; {KEEP}")).await?;
-        let mut found = Vec::new();
-        for (table, (target, lines)) in self.targets.iter().zip(lines).enumerate() {
+        let (mut found, mut closed) = (Vec::new(), 0);
+        for (table, (target, lines)) in self.targets.iter().zip(all).enumerate() {
             let end = lines.rows.len();
             let (mut at, mut width) = (0, end);
             let mut bad: Option<(usize, Refusal)> = None;
             while at < end {
                 if let Some((place, refusal)) = bad.take_if(|(place, _)| *place == at) {
-                    found.push(refusal.of(table, target, lines, place));
-                    if found.len() as u64 > left {
-                        return Ok(found);
+                    closed += u64::from(!refusal.is_open());
+                    found.push(Refused { table, place, refusal });
+                    if closed > left {
+                        found.retain(|refused: &Refused| !refused.refusal.is_open());
+                        return Ok(self.rejects(all, found));
+                    }
+                    if found.len() as u64 > left.saturating_add(OPEN) {
+                        return Ok(self.rejects(all, found));
                     }
                     at += 1;
                     continue;
@@ -77,7 +84,85 @@ impl Sender<'_> {
                 }
             }
         }
+        let found = self.send_again(all, found).await?;
+        Ok(self.rejects(all, found))
+    }
+
+    fn rejects(&self, lines: &[Lines], found: Vec<Refused>) -> Vec<CallReject> {
+        let reject =
+            |Refused { table, place, refusal }: Refused| refusal.of(table, &self.targets[table], &lines[table], place);
+        found.into_iter().map(reject).collect()
+    }
+
+    /// Sends once more what was refused for a row that was not there yet: all of it at once, or each by itself, those first
+    /// that stand last, until no more of it is taken. (So those that refer to each other in a circle are left out where
+    /// others are.) Gives what is still refused, in order.
+    async fn send_again(&self, lines: &[Lines], found: Vec<Refused>) -> Result<Vec<Refused>, Error> {
+        let (mut open, mut found): (Vec<_>, Vec<_>) = found.into_iter().partition(|refused| refused.refusal.is_open());
+        let mut first_taken = vec![None; lines.len()];
+        let mut take = |refused: &Refused| {
+            let first: &mut Option<usize> = &mut first_taken[refused.table];
+            *first = Some(first.map_or(refused.place, |first| first.min(refused.place)));
+        };
+        if open.len() > 1 && self.try_places(lines, &open).await? {
+            open.drain(..).for_each(|refused| take(&refused));
+        }
+        loop {
+            let before = open.len();
+            let mut still = Vec::new();
+            for refused in open.into_iter().rev() {
+                if self.try_places(lines, std::slice::from_ref(&refused)).await? {
+                    take(&refused);
+                } else {
+                    still.push(refused);
+                }
+            }
+            still.reverse();
+            open = still;
+            if open.len() == before {
+                break;
+            }
+        }
+        found.extend(open);
+        found.sort_by_key(|refused| (refused.table, refused.place));
+        // Of rows with one key the last one counts, also where one before it came late.
+        for (table, first) in first_taken.into_iter().enumerate() {
+            let Some(first) = first.filter(|_| self.targets[table].mode == CrawlMode::Upsert) else { continue };
+            let of_table = found.iter().filter(|refused| refused.table == table);
+            let refused: HashSet<usize> = of_table.map(|refused| refused.place).collect();
+            let places = (first..lines[table].rows.len()).filter(|place| !refused.contains(place));
+            let ranges: Vec<_> = places.map(|place| place..place + 1).collect();
+            let sent = self.send(&self.targets[table], &lines[table], &ranges).await?;
+            sent.map_err(|source| Error::Database { action: self.action(), source })?;
+        }
         Ok(found)
+    }
+
+    /// Sends lines of several tables, whichever of them need each other, or none. Whether they are taken.
+    async fn try_places(&self, lines: &[Lines], refused: &[Refused]) -> Result<bool, Error> {
+        self.execute("SET CONSTRAINTS ALL DEFERRED").await?;
+        for (table, (target, lines)) in self.targets.iter().zip(lines).enumerate() {
+            let places = refused.iter().filter(|refused| refused.table == table).map(|refused| refused.place);
+            let ranges: Vec<_> = places.map(|place| place..place + 1).collect();
+            if let Err(cause) = self.send(target, lines, &ranges).await? {
+                self.take_back(cause).await?;
+                return Ok(false);
+            }
+        }
+        if let Err(error) = self.transaction.batch_execute(CHECK).await {
+            self.take_back(Cause(error)).await?;
+            return Ok(false);
+        }
+        self.execute(&format!("RELEASE SAVEPOINT bulk_rows; {KEEP}")).await?;
+        Ok(true)
+    }
+
+    /// Takes back what was sent since the savepoint, if rows are to blame for it.
+    async fn take_back(&self, cause: Cause) -> Result<(), Error> {
+        if !cause.is_of_rows() {
+            return Err(Error::Database { action: self.action(), source: cause });
+        }
+        self.execute(UNDO).await
     }
 
     /// Sends lines, or takes them back and says why they are refused, and which one if that can be told.
@@ -87,7 +172,7 @@ impl Sender<'_> {
         lines: &Lines,
         range: Range<usize>,
     ) -> Result<Option<(Option<usize>, Refusal)>, Error> {
-        let sent = match self.send(target, lines, range.clone()).await? {
+        let sent = match self.send(target, lines, std::slice::from_ref(&range)).await? {
             Ok(()) => self.transaction.batch_execute(CHECK).await.map_err(Cause),
             refused => refused,
         };
@@ -104,8 +189,8 @@ impl Sender<'_> {
         Ok(Some((place.filter(|place| range.contains(place)), refusal)))
     }
 
-    async fn send(&self, target: &Target, lines: &Lines, range: Range<usize>) -> Result<Result<(), Cause>, Error> {
-        let count = range.len() as u64;
+    async fn send(&self, target: &Target, lines: &Lines, ranges: &[Range<usize>]) -> Result<Result<(), Cause>, Error> {
+        let count = ranges.iter().map(|range| range.len() as u64).sum();
         if count == 0 {
             return Ok(Ok(()));
         }
@@ -114,7 +199,7 @@ impl Sender<'_> {
             Err(error) => return Ok(Err(Cause(error))),
         };
         // The connection copies what it is given, so it goes in pieces.
-        for piece in lines.slice(range).chunks(PIECE) {
+        for piece in ranges.iter().flat_map(|range| lines.slice(range.clone()).chunks(PIECE)) {
             if let Err(error) = sink.send(Bytes::copy_from_slice(piece)).await {
                 return Ok(Err(Cause(error)));
             }
@@ -141,6 +226,13 @@ impl Sender<'_> {
     }
 }
 
+/// A line that is refused, of the table of this place.
+struct Refused {
+    table: usize,
+    place: usize,
+    refusal: Refusal,
+}
+
 /// Why lines are refused.
 struct Refusal {
     column: Option<String>,
@@ -149,6 +241,11 @@ struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it may be taken once another row is there.
+    fn is_open(&self) -> bool {
+        self.sqlstate == SqlState::FOREIGN_KEY_VIOLATION.code()
+    }
+
     /// What the server says, and of which line of COPY, from 1, if it names one.
     fn read(answer: &DbError, relation: &str) -> (Option<u64>, Self) {
         let place = answer.where_().and_then(|context| Place::find(context, relation));

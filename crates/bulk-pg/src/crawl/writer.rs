@@ -81,7 +81,12 @@ impl Writer {
             match message {
                 None if batch.is_empty() => return Ok(self),
                 None => self.commit(std::mem::take(&mut batch)).await?,
-                Some(Message::Call { call, permit }) => batch.add(*call, permit),
+                Some(Message::Call { call, permit }) => {
+                    if batch.comes_before(&call, &self.targets) {
+                        self.commit(std::mem::take(&mut batch)).await?;
+                    }
+                    batch.add(*call, permit);
+                }
                 Some(Message::Quarantine { call, permit }) => batch.add_quarantined(*call, permit),
                 Some(Message::Commit) => self.commit(std::mem::take(&mut batch)).await?,
                 // Whoever has asked may be gone.
