@@ -118,6 +118,7 @@
 //! - *Check what arrived*: [`Digest`]s are compared where the source states them; [`Sums`] reads lists of them,
 //!   [`write_manifest`] keeps them, [`verify_folder`] compares a folder with them.
 //! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
+//! - *Read rows out of JSON*: `Explode` (feature `crawl`).
 //! - *Slow down all requests of a kind together*: [`Pace`].
 //! - *Send no more requests than are allowed, in any window*: [`Limiter`].
 //! - *Ask an API for each record of an input*: the `crawl` module (feature `crawl`).
@@ -168,6 +169,8 @@ mod download;
 mod error;
 mod etag;
 mod event;
+#[cfg(feature = "crawl")]
+mod explode;
 mod file_source;
 mod finish;
 mod folder;
@@ -206,6 +209,8 @@ pub use download::{Bodies, Delivery, Download, DownloadOptions, Keep, StagedFile
 pub use error::Error;
 pub use etag::ETag;
 pub use event::{Event, Observer};
+#[cfg(feature = "crawl")]
+pub use explode::{Explode, ExplodedRow, ExplodedRows, InvalidExplode, RowFault, RowFaultKind, TooDeep};
 pub use file_source::FileSource;
 pub use folder_lock::FolderLock;
 pub use hasher::Hasher;

@@ -67,6 +67,21 @@ pub enum Event<'a> {
         /// What became of its rows.
         merged: &'a Merged,
     },
+    /// Calls of a [crawl](crate::CrawlLoad) are committed, or noted in quarantine.
+    Called {
+        /// The job's name.
+        job: &'a str,
+        /// Calls that are committed.
+        calls: u64,
+        /// Their rows that are in the tables.
+        rows: u64,
+        /// Those that were left out.
+        rejected: u64,
+        /// Calls in quarantine.
+        quarantined: u64,
+        /// Bytes of rows, about.
+        bytes: u64,
+    },
     /// A step after the data begins: an index, a constraint, a trigger.
     Step {
         /// What it makes.
