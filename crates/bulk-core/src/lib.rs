@@ -119,6 +119,8 @@
 //!   [`write_manifest`] keeps them, [`verify_folder`] compares a folder with them.
 //! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
 //! - *Slow down all requests of a kind together*: [`Pace`].
+//! - *Know what throttles a pipeline*: [`Meters`] count what each stage's workers do with their time, a [`RunVerdict`] names
+//!   what binds and what would if that were faster, a [`RunReport`] keeps both, as JSON, text or (feature `html`) a page.
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -174,6 +176,7 @@ mod http_options;
 mod http_source;
 mod leftovers;
 mod manifest;
+mod meter;
 mod multipart;
 mod objects;
 mod ordered_body;
@@ -188,9 +191,11 @@ mod redaction;
 mod refusal;
 mod retry;
 mod run;
+mod run_report;
 mod shortage;
 mod source;
 mod sums;
+mod verdict;
 mod verification;
 mod worker;
 
@@ -208,6 +213,10 @@ pub use http_client::HttpClient;
 pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
+pub use meter::{
+    MeterReading, MeteredRead, Meters, Resource, Sample, Sampling, StageCounts, StageMeter, StageReading, StageSample,
+    Timeline, Wait, WorkerMeter,
+};
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
 pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};
 pub use ordered_body::{BlockingBody, OrderedBody};
@@ -215,7 +224,12 @@ pub use pace::Pace;
 pub use part::remove_staged;
 pub use records::{StagedRecords, staged_records};
 pub use retry::{RetryPolicy, retry};
+pub use run_report::{FileReport, RejectReport, RunComparison, RunReport, StageComparison, StageCost};
 pub use shortage::Shortage;
 pub use source::{Body, Get, Request, Source};
 pub use sums::{BadLine, Sums};
+pub use verdict::{
+    Bottleneck, Evidence, Goal, GoalProgress, Limit, LimitUse, Outlook, Projection, Remedy, RunPhase, RunVerdict,
+    WhatIf,
+};
 pub use verification::{Expected, Verdict, Verification, Verified, VerifyOptions, verify_files, verify_folder};

@@ -1,0 +1,301 @@
+//! What can bind a run, and how far each of that is used in a stretch of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{LEAST, TIE, rounded};
+use crate::meter::{MeterReading, Resource, Sample, StageCounts, StageReading, fraction};
+
+/// A neighbour that is idle for less than this of its time says nothing of who keeps it waiting.
+const IDLE: f64 = 0.05;
+
+/// If the processors are used that much by this process, whoever stands in line for one waits for itself.
+const FULL: f64 = 0.9;
+
+/// Something that can bind a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "limit", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Limit {
+    /// The workers of a stage, which do no more than they do.
+    Stage {
+        /// Its name.
+        stage: String,
+    },
+    /// All processors together.
+    Cores,
+    /// The limit of how often a stage may do what it does.
+    RateLimit {
+        /// The stage that waits for it.
+        stage: String,
+    },
+    /// The limit of how much of what a stage makes may be there at once.
+    Budget {
+        /// The stage that waits for it.
+        stage: String,
+    },
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage { stage } => f.write_str(stage),
+            Self::Cores => f.write_str("the processors"),
+            Self::RateLimit { stage } => write!(f, "the rate limit of {stage}"),
+            Self::Budget { stage } => write!(f, "the budget of {stage}"),
+        }
+    }
+}
+
+/// How far a limit was used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LimitUse {
+    /// Which.
+    #[serde(flatten)]
+    pub limit: Limit,
+    /// What it is a limit of, by what its time was spent on most.
+    pub resource: Resource,
+    /// Part of the time that it was used, from 0 to 1.
+    pub utilisation: f64,
+    /// The same without the time that workers stood in line for a CPU.
+    pub least: f64,
+    /// Of a stage: its workers. Of the cores: how many there are. Else 1.
+    pub workers: f64,
+}
+
+/// Whether neighbours bear a bottleneck out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Evidence {
+    /// All do.
+    Confirmed,
+    /// At least one does not: it waits for something else, or the stage does something that is not metered.
+    Contradicted,
+    /// It has none.
+    Alone,
+}
+
+/// A limit by its place in the reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Stage(usize),
+    Cores,
+    RateLimit(usize),
+    Budget(usize),
+}
+
+impl Key {
+    pub(super) fn stage(self) -> Option<usize> {
+        match self {
+            Self::Stage(stage) | Self::RateLimit(stage) | Self::Budget(stage) => Some(stage),
+            Self::Cores => None,
+        }
+    }
+}
+
+/// How far a limit is used in a stretch.
+#[derive(Clone, Debug)]
+pub(super) struct Use {
+    pub(super) key: Key,
+    pub(super) resource: Resource,
+    /// With time on the run queue.
+    pub(super) most: f64,
+    /// Without.
+    pub(super) least: f64,
+    workers: f64,
+    /// Of a stage: the part of all processors that it takes.
+    pub(super) cpu: f64,
+    /// What limits are compared by.
+    own: f64,
+}
+
+impl Use {
+    pub(super) fn limit(&self, reading: &MeterReading) -> Limit {
+        let name = |stage: usize| reading.stages[stage].name.clone();
+        match self.key {
+            Key::Stage(stage) => Limit::Stage { stage: name(stage) },
+            Key::Cores => Limit::Cores,
+            Key::RateLimit(stage) => Limit::RateLimit { stage: name(stage) },
+            Key::Budget(stage) => Limit::Budget { stage: name(stage) },
+        }
+    }
+
+    pub(super) fn describe(&self, reading: &MeterReading) -> LimitUse {
+        LimitUse {
+            limit: self.limit(reading),
+            resource: self.resource,
+            utilisation: rounded(self.most),
+            least: rounded(self.least),
+            workers: self.workers,
+        }
+    }
+
+    /// What limits are compared by from sample to sample: what is the cause of another one's use goes before it.
+    pub(super) fn score(&self) -> f64 {
+        match self.key {
+            Key::RateLimit(_) => self.own + TIE,
+            Key::Stage(_) => self.own,
+            Key::Cores | Key::Budget(_) => self.own - TIE,
+        }
+    }
+}
+
+/// Stretches of a run taken together.
+#[derive(Debug)]
+pub(super) struct Window<'a> {
+    reading: &'a MeterReading,
+    sum: Sample,
+    pub(super) uses: Vec<Use>,
+}
+
+impl<'a> Window<'a> {
+    /// Of the samples at these places.
+    pub(super) fn of(reading: &'a MeterReading, places: impl IntoIterator<Item = usize>) -> Self {
+        let mut sum = Sample::default();
+        let mut time = Duration::ZERO;
+        for place in places {
+            let sample = &reading.timeline.samples()[place];
+            time += sample.duration();
+            sum.append(sample);
+        }
+        (sum.start, sum.end) = (Duration::ZERO, time);
+        let uses = uses(reading, &sum);
+        Self { reading, sum, uses }
+    }
+
+    /// Of the samples that lie between these times.
+    pub(super) fn between(reading: &'a MeterReading, start: Duration, end: Duration) -> Self {
+        let samples = reading.timeline.samples().iter().enumerate();
+        let places = samples.filter(|(_, sample)| sample.start >= start && sample.end <= end).map(|(place, _)| place);
+        Self::of(reading, places)
+    }
+
+    pub(super) fn duration(&self) -> Duration {
+        self.sum.duration()
+    }
+
+    pub(super) fn counts(&self, stage: usize) -> StageCounts {
+        self.sum.stage(stage).counts
+    }
+
+    /// How much of all working time workers stood in line for a CPU.
+    pub(super) fn run_queue_share(&self) -> f64 {
+        let sum = |of: fn(&StageCounts) -> Duration| self.sum.stages.iter().map(|stage| of(&stage.counts)).sum();
+        fraction(sum(|counts| counts.run_queue), sum(StageCounts::working))
+    }
+
+    /// What binds in it, by the rules of [`RunVerdict`](super::RunVerdict).
+    pub(super) fn bottleneck(&self) -> Option<Use> {
+        let highest = self.uses.iter().map(|used| used.own).max_by(f64::total_cmp)?;
+        if highest < LEAST {
+            return None;
+        }
+        let tied = |used: &&Use| used.own >= highest - TIE;
+        let rank = |used: &Use| match used.key {
+            Key::RateLimit(_) => (3, 0.0),
+            Key::Stage(_) => (2, self.evidence(used.key).1),
+            Key::Cores => (1, 0.0),
+            Key::Budget(_) => (0, 0.0),
+        };
+        let best = |a: &&Use, b: &&Use| {
+            let ((a_rank, a_evidence), (b_rank, b_evidence)) = (rank(a), rank(b));
+            a_rank.cmp(&b_rank).then(a_evidence.total_cmp(&b_evidence)).then(a.own.total_cmp(&b.own))
+        };
+        let bound = self.uses.iter().filter(tied).max_by(best)?;
+        // Who takes most of the processors is whom it helps to make faster.
+        let greedy = self.uses.iter().find(|used| bound.key == Key::Cores && used.cpu > bound.most / 2.0);
+        Some(greedy.unwrap_or(bound).clone())
+    }
+
+    /// Whether the neighbours bear a limit out, and how much: the mean part of their time that they wait for it.
+    pub(super) fn evidence(&self, key: Key) -> (Evidence, f64) {
+        let Some(stage) = key.stage() else { return (Evidence::Alone, 0.0) };
+        let (mut waits, mut neighbours, mut contradicted) = (0.0, 0, false);
+        for (other, reading) in self.reading.stages.iter().enumerate() {
+            let counts = self.counts(other);
+            let time = counts.time();
+            // A budget is full when those behind are slow.
+            let (starved, blocked) = (counts.starved, counts.blocked + counts.budget);
+            let (for_it, else_for) = if is_after(&self.reading.stages[stage], reading) {
+                (blocked, starved)
+            } else if is_after(reading, &self.reading.stages[stage]) {
+                (starved, blocked)
+            } else {
+                continue;
+            };
+            if time.is_zero() {
+                continue;
+            }
+            neighbours += 1;
+            waits += fraction(for_it, time);
+            contradicted |= else_for > for_it && fraction(starved + blocked, time) >= IDLE;
+        }
+        match neighbours {
+            0 => (Evidence::Alone, 0.0),
+            _ if contradicted => (Evidence::Contradicted, waits / f64::from(neighbours)),
+            _ => (Evidence::Confirmed, waits / f64::from(neighbours)),
+        }
+    }
+}
+
+/// Whether a stage gets its input from another one.
+fn is_after(stage: &StageReading, before: &StageReading) -> bool {
+    stage.after.contains(&before.name)
+}
+
+fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
+    let time = sum.duration();
+    if time.is_zero() {
+        return Vec::new();
+    }
+    let cores = reading.cores.filter(|cores| *cores > 0.0);
+    let mut uses = Vec::new();
+    let mut on_cpu = Duration::ZERO;
+    for (index, stage) in reading.stages.iter().enumerate() {
+        let in_window = sum.stage(index);
+        let counts = in_window.counts;
+        on_cpu += counts.on_cpu;
+        let simple = |key, resource, most: f64| {
+            let most = most.min(1.0);
+            Use { key, resource, most, least: most, workers: 1.0, cpu: 0.0, own: most }
+        };
+        let mut rate = fraction(counts.rate_limit_held, time);
+        if let Some(capacity) = stage.capacity.filter(|capacity| *capacity > 0.0) {
+            rate = rate.max(counts.items as f64 / (capacity * time.as_secs_f64()));
+        }
+        if rate > 0.0 {
+            uses.push(simple(Key::RateLimit(index), Resource::RateLimit, rate));
+        }
+        if !counts.budget_held.is_zero() {
+            uses.push(simple(Key::Budget(index), Resource::Budget, fraction(counts.budget_held, time)));
+        }
+        let workers = f64::from(stage.max_workers.unwrap_or(in_window.workers).max(1));
+        let busy = counts.busy();
+        if busy.is_zero() || stage.capacity.is_some() {
+            continue;
+        }
+        let part = |busy| (fraction(busy, time) / workers).min(1.0);
+        uses.push(Use {
+            key: Key::Stage(index),
+            resource: counts.resource(&stage.resources),
+            most: part(busy),
+            least: part(busy.saturating_sub(counts.run_queue)),
+            workers,
+            cpu: cores.map_or(0.0, |cores| fraction(counts.on_cpu, time) / cores),
+            own: part(busy),
+        });
+    }
+    if let Some(cores) = cores {
+        let most = (fraction(on_cpu.max(sum.process_cpu), time) / cores).min(1.0);
+        if most >= FULL {
+            uses.iter_mut().for_each(|used| used.own = used.least);
+        }
+        let key = Key::Cores;
+        uses.push(Use { key, resource: Resource::Cpu, most, least: most, workers: cores, cpu: 0.0, own: most });
+    }
+    uses
+}
