@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 
 use crate::finish::Finisher;
 use crate::leftovers::Leftover;
+use crate::meter::{StageMeter, Wait, WorkerMeter};
 use crate::part::{Found, Lost, PartFile, Paths};
 use crate::queue::{
     Accepted, Ask, Claimed, DISK_POLL, Discard, EVICTED, Ended, FileState, Next, Prepare, Save, Segment,
@@ -27,9 +28,19 @@ const WINDOW_POLL: Duration = Duration::from_millis(50);
 
 /// Works until nothing is left to do, or until it is told to stop.
 pub(crate) async fn work(run: Arc<Run>, finisher: Finisher) {
-    let worker = Worker { run: &run, finisher };
+    let meter = run.options.meter.as_ref().map(StageMeter::worker);
+    match meter.clone() {
+        // Between its polls it waits for the network, where nothing else is said.
+        Some(worker) => worker.run(work_metered(&run, finisher, meter)).await,
+        None => work_metered(&run, finisher, None).await,
+    }
+}
+
+async fn work_metered(run: &Arc<Run>, finisher: Finisher, meter: Option<WorkerMeter>) {
+    let worker = Worker { run, finisher, meter };
     loop {
-        let permit = run.pace.permit().await;
+        // There are fewer of them while the server asks for that.
+        let permit = worker.waiting(Wait::Server, run.pace.permit()).await;
         // From here on no news is missed.
         let news = run.news.notified();
         let changed = run.budget.changed();
@@ -59,12 +70,16 @@ pub(crate) async fn work(run: Arc<Run>, finisher: Finisher) {
             Next::Paused(shortage) => run.event(&Event::Paused { shortage: &shortage }),
             Next::Wait(time) => {
                 drop(permit);
-                tokio::select! {
-                    () = news => {}
-                    () = changed => {}
-                    () = run.options.stop.cancelled() => {}
-                    () = tokio::time::sleep(time) => {}
-                }
+                let wait = if worker.meter.is_some() { run.queue().idles_for() } else { Wait::Input };
+                let change = async {
+                    tokio::select! {
+                        () = news => {}
+                        () = changed => {}
+                        () = run.options.stop.cancelled() => {}
+                        () = tokio::time::sleep(time) => {}
+                    }
+                };
+                worker.waiting(wait, change).await;
             }
             Next::End => break,
         }
@@ -78,9 +93,18 @@ type Looked = (Paths, Found, Option<Lost>);
 struct Worker<'a> {
     run: &'a Arc<Run>,
     finisher: Finisher,
+    meter: Option<WorkerMeter>,
 }
 
 impl Worker<'_> {
+    /// What it waits for until that is there, if it is metered.
+    async fn waiting<T>(&self, wait: Wait, future: impl Future<Output = T>) -> T {
+        match &self.meter {
+            Some(meter) => meter.waiting(wait, future).await,
+            None => future.await,
+        }
+    }
+
     /// Looks what is there of a file, or removes what is in the way.
     async fn look_or_clear(&self, next: Next) {
         match next {
@@ -216,7 +240,7 @@ impl Worker<'_> {
         let busy = tokio::sync::Mutex::new(());
         let attempts = retry_when(
             &options.retry,
-            || self.run.pace.ready(),
+            || self.waiting(Wait::Server, self.run.pace.ready()),
             on_retry,
             || async {
                 let _busy = busy.lock().await;
@@ -419,17 +443,22 @@ impl Worker<'_> {
                 match claim {
                     Ok(Claimed::There(claim)) => break claim,
                     Ok(Claimed::Over) => return Ok(false),
-                    Ok(Claimed::Ahead) => self.wait_for_window(segment).await?,
+                    Ok(Claimed::Ahead) => self.waiting(Wait::Output, self.wait_for_window(segment)).await?,
                     Ok(Claimed::Yield) => {
                         let reason = "the files before it need its connection";
                         return self.again(segment, reason, &segment.request.name).map(|()| false);
                     }
-                    Err(shortage) => self.wait_for_disk(segment, shortage, changed).await?,
+                    Err(shortage) => {
+                        self.waiting(Wait::Budget, self.wait_for_disk(segment, shortage, changed)).await?;
+                    }
                 }
             };
             let is_all = claim.len == gathered.len as u64;
             let chunks = gathered.take(claim.len as usize);
-            let range = self.write(segment, claim.offset, claim.part, chunks).await?;
+            let range = self.waiting(Wait::Disk, self.write(segment, claim.offset, claim.part, chunks)).await?;
+            if let Some(meter) = &self.meter {
+                meter.add(1, range.len());
+            }
             if !run.queue().wrote(segment, range) {
                 return Ok(false);
             }
