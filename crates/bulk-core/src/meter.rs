@@ -92,6 +92,7 @@ struct Stage {
 #[derive(Debug, Default)]
 struct Settings {
     workers: Option<usize>,
+    workers_of: Option<String>,
     capacity: Option<f64>,
     server_events: BTreeMap<String, u64>,
 }
@@ -216,6 +217,12 @@ impl StageMeter {
         lock(&self.stage.settings).workers = Some(workers);
     }
 
+    /// Says that its workers are those of another stage: when the one works, the other does not. So it is with a decoder
+    /// that works in the thread of the one who reads from it. Default: it has its own.
+    pub fn set_workers_of(&self, stage: &str) {
+        lock(&self.stage.settings).workers_of = Some(stage.to_owned());
+    }
+
     /// How many items a second the stage may pass, where something states that: the rate of a limit. The stage then counts
     /// as used by how much of it is taken, whatever its workers do, and as bound by [`Resource::RateLimit`].
     pub fn set_capacity(&self, items_per_second: f64) {
@@ -260,6 +267,7 @@ impl Stage {
         (reading.total.rate_limit_held, reading.total.budget_held) = lock(&self.held).read(now);
         let settings = lock(&self.settings);
         reading.max_workers = settings.workers.map(|workers| u32::try_from(workers).unwrap_or(u32::MAX));
+        reading.workers_of.clone_from(&settings.workers_of);
         reading.capacity = settings.capacity;
         reading.server_events.clone_from(&settings.server_events);
         reading

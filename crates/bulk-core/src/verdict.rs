@@ -35,14 +35,15 @@ const CONTENDED: f64 = 0.05;
 ///    the stage itself depends on (network, disk, server), of the time that all of them could have: the stated number of
 ///    workers, else the most that there were at once, times the length of the stretch. Waiting for neighbours, for a rate
 ///    limit or a budget is no use of a stage. A rate limit's or budget's is the time at which it held anybody up; where the
-///    limiter's rate is stated, the part of it that was taken, if that is more. The cores' is the process's CPU time of all
-///    that the cores have.
+///    limiter's rate is stated, the part of it that was taken, if that is more. Where stages share workers, these have the
+///    sum of the stages' uses. The cores' is the process's CPU time of all that they have.
 /// 2. **Bottleneck.** The limit of the highest utilisation. Time in line for a CPU is a stage's use, but not where this
-///    process keeps the cores busy for 90% of the time: then it is theirs. Of those limits within five points of it the first is: a rate limit;
-///    then the stage whose neighbours bear it out best, which means that those before it were blocked and those behind it
-///    starved; then the cores; then a budget, as a full one is what a slow stage behind it looks like. If it is the
-///    cores, and one stage takes more than half of what is used of them, it is that stage. If none is used half
-///    of the time, nothing is named: time goes by between the stages, or in what is not metered.
+///    process keeps the cores busy for 90% of the time: then it is theirs. Of the limits within five points of the highest
+///    it is the first of: a rate limit; the stage whose neighbours bear it out best, which means that those before it were
+///    blocked and those behind it starved; shared workers and the cores; a budget, as a full one is what a slow stage behind
+///    it looks like. Of shared workers it is the stage that takes most of them, and of the cores the stage that takes more
+///    than half of them, if there is one. If nothing is used half of the time, nothing is named: time goes by between the
+///    stages, or in what is not metered.
 /// 3. **Evidence.** It is [confirmed](Evidence::Confirmed) if each neighbour is busy itself (idle for less than 5% of its
 ///    time) or leans the right way: before the bottleneck, blocked (or out of budget) for longer than starved, behind it the
 ///    other way round.

@@ -108,12 +108,14 @@ fn a_stage_is_known_by_its_name() {
     again.worker().add(1, 10);
     again.set_workers(4);
     again.set_capacity(0.5);
+    again.set_workers_of("encode");
     ["CPU", "ClientRead", "CPU"].into_iter().for_each(|event| again.saw_server(event));
     (0..1000).for_each(|event| again.saw_server(&event.to_string()));
     let reading = meters.reading();
     let [copy] = &reading.stages[..] else { panic!("{reading:?}") };
     assert_eq!((&copy.resources[..], &copy.after[..]), (&[Resource::Server][..], &["encode".to_owned()][..]));
     assert_eq!((copy.max_workers, copy.capacity, copy.total.items, copy.total.bytes), (Some(4), Some(0.5), 2, 20));
+    assert_eq!(copy.workers_of.as_deref(), Some("encode"));
     assert_eq!((copy.server_events.len(), copy.server_events["CPU"], copy.server_events["ClientRead"]), (64, 2, 1));
 }
 

@@ -32,6 +32,9 @@ pub struct StageReading {
     /// How many workers there may be, if that is [stated](super::StageMeter::set_workers).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_workers: Option<u32>,
+    /// The stage whose workers are its own, too, if that is [stated](super::StageMeter::set_workers_of).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers_of: Option<String>,
     /// Items a second that it may pass, if that is [stated](super::StageMeter::set_capacity).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<f64>,

@@ -24,6 +24,11 @@ pub enum Limit {
         /// Its name.
         stage: String,
     },
+    /// The workers of several stages, which are the same ones.
+    Workers {
+        /// Their names.
+        stages: Vec<String>,
+    },
     /// All processors together.
     Cores,
     /// The limit of how often a stage may do what it does.
@@ -42,6 +47,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stage { stage } => f.write_str(stage),
+            Self::Workers { stages } => write!(f, "the workers of {}", stages.join(" and ")),
             Self::Cores => f.write_str("the processors"),
             Self::RateLimit { stage } => write!(f, "the rate limit of {stage}"),
             Self::Budget { stage } => write!(f, "the budget of {stage}"),
@@ -62,7 +68,7 @@ pub struct LimitUse {
     pub utilisation: f64,
     /// The same without the time that workers stood in line for a CPU.
     pub least: f64,
-    /// Of a stage: its workers. Of the cores: how many there are. Else 1.
+    /// Of one stage or several: the workers. Of the cores: how many there are. Else 1.
     pub workers: f64,
 }
 
@@ -83,6 +89,8 @@ pub enum Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Stage(usize),
+    /// Of the stage whose workers others share.
+    Workers(usize),
     Cores,
     RateLimit(usize),
     Budget(usize),
@@ -92,7 +100,7 @@ impl Key {
     pub(super) fn stage(self) -> Option<usize> {
         match self {
             Self::Stage(stage) | Self::RateLimit(stage) | Self::Budget(stage) => Some(stage),
-            Self::Cores => None,
+            Self::Workers(_) | Self::Cores => None,
         }
     }
 }
@@ -111,6 +119,8 @@ pub(super) struct Use {
     pub(super) cpu: f64,
     /// What limits are compared by.
     own: f64,
+    /// Of workers that stages share: which stages, and how far each uses them, with time on the run queue and without.
+    pub(super) members: Vec<(usize, f64, f64)>,
 }
 
 impl Use {
@@ -118,6 +128,7 @@ impl Use {
         let name = |stage: usize| reading.stages[stage].name.clone();
         match self.key {
             Key::Stage(stage) => Limit::Stage { stage: name(stage) },
+            Key::Workers(_) => Limit::Workers { stages: self.members.iter().map(|(stage, ..)| name(*stage)).collect() },
             Key::Cores => Limit::Cores,
             Key::RateLimit(stage) => Limit::RateLimit { stage: name(stage) },
             Key::Budget(stage) => Limit::Budget { stage: name(stage) },
@@ -138,7 +149,7 @@ impl Use {
     pub(super) fn score(&self) -> f64 {
         match self.key {
             Key::RateLimit(_) => self.own + TIE,
-            Key::Stage(_) => self.own,
+            Key::Stage(_) | Key::Workers(_) => self.own,
             Key::Cores | Key::Budget(_) => self.own - TIE,
         }
     }
@@ -198,7 +209,7 @@ impl<'a> Window<'a> {
         let rank = |used: &Use| match used.key {
             Key::RateLimit(_) => (3, 0.0),
             Key::Stage(_) => (2, self.evidence(used.key).1),
-            Key::Cores => (1, 0.0),
+            Key::Workers(_) | Key::Cores => (1, 0.0),
             Key::Budget(_) => (0, 0.0),
         };
         let best = |a: &&Use, b: &&Use| {
@@ -206,8 +217,15 @@ impl<'a> Window<'a> {
             a_rank.cmp(&b_rank).then(a_evidence.total_cmp(&b_evidence)).then(a.own.total_cmp(&b.own))
         };
         let bound = self.uses.iter().filter(tied).max_by(best)?;
-        // Who takes most of the processors is whom it helps to make faster.
-        let greedy = self.uses.iter().find(|used| bound.key == Key::Cores && used.cpu > bound.most / 2.0);
+        // Who takes most of what is shared is whom it helps to make faster.
+        let greedy = match bound.key {
+            Key::Cores => self.uses.iter().find(|used| used.cpu > bound.most / 2.0),
+            Key::Workers(_) => {
+                let most = bound.members.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+                most.and_then(|(stage, ..)| self.uses.iter().find(|used| used.key == Key::Stage(*stage)))
+            }
+            _ => None,
+        };
         Some(greedy.unwrap_or(bound).clone())
     }
 
@@ -261,7 +279,7 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
         on_cpu += counts.on_cpu;
         let simple = |key, resource, most: f64| {
             let most = most.min(1.0);
-            Use { key, resource, most, least: most, workers: 1.0, cpu: 0.0, own: most }
+            Use { key, resource, most, least: most, workers: 1.0, cpu: 0.0, own: most, members: Vec::new() }
         };
         let mut rate = fraction(counts.rate_limit_held, time);
         if let Some(capacity) = stage.capacity.filter(|capacity| *capacity > 0.0) {
@@ -287,15 +305,42 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
             workers,
             cpu: cores.map_or(0.0, |cores| fraction(counts.on_cpu, time) / cores),
             own: part(busy),
+            members: Vec::new(),
         });
     }
+    uses.extend(shared(reading, &uses));
     if let Some(cores) = cores {
         let most = (fraction(on_cpu.max(sum.process_cpu), time) / cores).min(1.0);
         if most >= FULL {
             uses.iter_mut().for_each(|used| used.own = used.least);
         }
         let key = Key::Cores;
-        uses.push(Use { key, resource: Resource::Cpu, most, least: most, workers: cores, cpu: 0.0, own: most });
+        let members = Vec::new();
+        let resource = Resource::Cpu;
+        uses.push(Use { key, resource, most, least: most, workers: cores, cpu: 0.0, own: most, members });
     }
     uses
+}
+
+/// The workers that several stages share: by the stages' uses of them.
+fn shared(reading: &MeterReading, uses: &[Use]) -> Vec<Use> {
+    let stage = |index: usize| uses.iter().find(|used| used.key == Key::Stage(index));
+    let names = reading.stages.iter().enumerate();
+    let owners = names.filter_map(|(index, owner)| Some((index, &owner.name, stage(index)?)));
+    let shared = owners.filter_map(|(index, name, owner)| {
+        let guests = reading.stages.iter().enumerate().filter(|(_, stage)| stage.workers_of.as_ref() == Some(name));
+        let guests: Vec<(usize, &Use)> = guests.filter_map(|(guest, _)| Some((guest, stage(guest)?))).collect();
+        let first = guests.first()?;
+        // Parts of all the time of the owner's workers.
+        let part = |(index, used): (usize, &Use)| {
+            (index, used.most * used.workers / owner.workers, used.least * used.workers / owner.workers)
+        };
+        let members: Vec<_> = guests.iter().copied().chain([(index, owner)]).map(part).collect();
+        let most = members.iter().map(|(_, most, _)| most).sum::<f64>().min(1.0);
+        let least = members.iter().map(|(.., least)| least).sum::<f64>().min(1.0);
+        let resource = if first.1.most > owner.most { first.1.resource } else { owner.resource };
+        let (key, workers) = (Key::Workers(index), owner.workers);
+        Some(Use { key, resource, most, least, workers, cpu: 0.0, own: most, members })
+    });
+    shared.collect()
 }

@@ -98,6 +98,7 @@ impl LimitUse {
                 format!("{}{}-bound in {stage}", resource[..1].to_uppercase(), &resource[1..])
             }
             (Limit::Cores, _) => "CPU-bound in all stages together".to_owned(),
+            (limit @ Limit::Workers { .. }, _) => format!("Bound by {limit}"),
             (limit @ (Limit::RateLimit { .. } | Limit::Budget { .. }), _) => format!("Bound by {limit}"),
         }
     }
@@ -106,8 +107,8 @@ impl LimitUse {
         let used = percent(self.utilisation);
         let workers = self.workers;
         match self.limit {
-            Limit::Stage { .. } if workers == 1.0 => format!("busy {used} of its time"),
-            Limit::Stage { .. } => format!("busy {used} of {workers} workers"),
+            Limit::Stage { .. } | Limit::Workers { .. } if workers == 1.0 => format!("busy {used} of its time"),
+            Limit::Stage { .. } | Limit::Workers { .. } => format!("busy {used} of {workers} workers"),
             Limit::Cores => format!("{used} of {workers} processors"),
             Limit::RateLimit { .. } => format!("taken or waited for {used} of the time"),
             Limit::Budget { .. } => format!("waited for {used} of the time"),
@@ -181,7 +182,7 @@ impl Limit {
 }
 
 fn binds(limit: &Limit) -> &'static str {
-    if *limit == Limit::Cores { "bind" } else { "binds" }
+    if matches!(limit, Limit::Cores | Limit::Workers { .. }) { "bind" } else { "binds" }
 }
 
 /// A part of the time, as people read it.

@@ -88,6 +88,12 @@ fn change(uses: &[Use], key: Key, speed: f64) -> Vec<Use> {
             } else if used.key == Key::Cores {
                 let saved = cpu * (1.0 - 1.0 / speed);
                 (changed.most, changed.least) = ((used.most - saved).max(0.0), (used.least - saved).max(0.0));
+            } else if let Key::Stage(stage) = key {
+                for (_, most, least) in used.members.iter().filter(|(member, ..)| *member == stage) {
+                    let saved = 1.0 - 1.0 / speed;
+                    changed.most = (changed.most - most * saved).max(0.0);
+                    changed.least = (changed.least - least * saved).max(0.0);
+                }
             }
             changed
         })

@@ -226,6 +226,55 @@ fn the_processors_together() {
     bound(&shared([500, 4000, 1000, 500]).run(), &of("decode"), Cpu);
 }
 
+/// A thread that decodes what it encodes: two stages, which take their parts of its time in turn.
+fn one_thread(decode: u64, encode: u64) -> MeterReading {
+    let stages = vec![
+        stage("fetch", 1, wait(Network, 200)).on(Network),
+        stage("decode", 1, cpu(decode + encode)),
+        stage("copy", 1, wait(Server, 500)).on(Server),
+    ];
+    let mut reading = pipeline(1000, stages).run();
+    let mut timeline = Timeline::new(100);
+    for sample in reading.timeline.samples() {
+        let mut sample = sample.clone();
+        let thread = sample.stages[1].counts;
+        let (mut first, mut second) = (sample.stages[1], sample.stages[1]);
+        first.counts.on_cpu = thread.on_cpu.mul_f64(decode as f64 / (decode + encode) as f64);
+        second.counts.on_cpu = thread.on_cpu - first.counts.on_cpu;
+        first.counts.blocked += second.counts.on_cpu;
+        second.counts.starved += first.counts.on_cpu;
+        (sample.stages[1], sample.stages[2]) = (first, second);
+        let copy = reading.timeline.samples()[timeline.samples().len()].stages[2];
+        sample.stages.push(copy);
+        timeline.push(sample);
+    }
+    reading.timeline = timeline;
+    let mut encode = StageReading::new("encode");
+    (encode.resources, encode.after) = (vec![Cpu], vec!["decode".to_owned()]);
+    reading.stages[2].after = vec!["encode".to_owned()];
+    reading.stages.insert(2, encode);
+    reading.stages[1].workers_of = Some("encode".to_owned());
+    reading
+}
+
+#[test]
+fn stages_that_share_a_thread() {
+    let reading = one_thread(600, 400);
+    let verdict = confirmed(&reading, &of("decode"), Cpu);
+    let bottleneck = verdict.bottleneck.as_ref().unwrap();
+    assert!((0.59..0.61).contains(&bottleneck.used.utilisation), "{verdict}");
+    assert_eq!(bottleneck.others[0].limit.to_string(), "the workers of decode and encode");
+    assert!(bottleneck.others[0].utilisation > 0.99, "{verdict}");
+    // What the one saves, the thread saves.
+    for (speed, faster) in [(2.0, 300), (4.0, 150)] {
+        let predicted = verdict.what_if(&reading, &of("decode"), speed).unwrap();
+        let measured = one_thread(faster, 400).timeline.end().as_secs_f64() / reading.timeline.end().as_secs_f64();
+        assert!((predicted.least - 0.01..=predicted.most + 0.01).contains(&measured), "{measured} {predicted:?}");
+    }
+    // Where the thread has time to spare, it is none.
+    confirmed(&one_thread(100, 200), &of("copy"), Server);
+}
+
 #[test]
 fn a_queue_for_processors_that_others_use() {
     // The stage has one worker of a machine of eight, and others keep it waiting.
