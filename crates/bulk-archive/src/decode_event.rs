@@ -38,7 +38,7 @@ pub enum DecodeEvent {
 }
 
 /// Who is told of [`DecodeEvent`]s, in the threads that they are of.
-pub(crate) type Observer = Option<Arc<dyn Fn(&DecodeEvent) + Send + Sync>>;
+pub(crate) type Observer = Arc<dyn Fn(&DecodeEvent) + Send + Sync>;
 
 /// The one who tells of a worker, which ends when this is dropped.
 pub(crate) struct Watch {
@@ -48,7 +48,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(observer: &Observer, worker: usize) -> Watch {
-        Watch { observer: observer.clone(), worker }
+        Watch { observer: Arc::clone(observer), worker }
     }
 
     pub(crate) fn works(&self) {
@@ -81,9 +81,7 @@ impl Watch {
     }
 
     fn says(&self, event: DecodeEvent) {
-        if let Some(observer) = &self.observer {
-            observer(&event);
-        }
+        (self.observer)(&event);
     }
 }
 

@@ -28,7 +28,7 @@ pub struct DecodeOptions {
     pub threads: usize,
     /// Is told what each thread that decodes does, a few times for each 256 KiB of bzip2 and for each read of the other
     /// codecs, in that thread; so it should be quick. Default none.
-    pub observer: Option<Arc<dyn Fn(&DecodeEvent) + Send + Sync>>,
+    pub observer: Arc<dyn Fn(&DecodeEvent) + Send + Sync>,
 }
 
 impl fmt::Debug for DecodeOptions {
@@ -39,7 +39,7 @@ impl fmt::Debug for DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> DecodeOptions {
-        DecodeOptions { threads: thread::available_parallelism().map_or(1, |n| n.get()), observer: None }
+        DecodeOptions { threads: thread::available_parallelism().map_or(1, |n| n.get()), observer: Arc::new(|_| {}) }
     }
 }
 
@@ -103,10 +103,7 @@ impl Decoder {
     /// [`Error::CodecDisabled`]; [`Error::Io`] where the input fails or a thread cannot be started.
     pub fn new(input: impl Read + Send + 'static, name: &str, options: &DecodeOptions) -> Result<Decoder, Error> {
         let watch = Arc::new(OnceLock::new());
-        let input: Box<dyn Read + Send> = match options.observer {
-            Some(_) => Box::new(Watched { input, watch: Arc::clone(&watch) }),
-            None => Box::new(input),
-        };
+        let input: Box<dyn Read + Send> = Box::new(Watched { input, watch: Arc::clone(&watch) });
         let mut input = Input::new(input, name.into());
         let progress = input.progress();
         let head = input.head().map_err(|error| Error::from_codec(error, name, Codec::Plain, 0))?;
@@ -120,7 +117,7 @@ impl Decoder {
             });
         }
         let source = Source::new(codec, input, options)?;
-        if options.observer.is_some() && !matches!(codec, Codec::Plain | Codec::Bzip2) {
+        if !matches!(codec, Codec::Plain | Codec::Bzip2) {
             let decodes = watch.get_or_init(|| Watch::new(&options.observer, 0));
             decodes.gives(0);
         }

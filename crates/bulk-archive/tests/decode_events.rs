@@ -16,7 +16,7 @@ fn decode(name: &str, file: Vec<u8>) -> (Vec<u8>, BTreeMap<usize, Vec<DecodeEven
     let mut options = options(2);
     let (send, receive) = mpsc::channel();
     let send = Mutex::new(send);
-    options.observer = Some(Arc::new(move |event: &DecodeEvent| send.lock().unwrap().send(*event).unwrap()));
+    options.observer = Arc::new(move |event: &DecodeEvent| send.lock().unwrap().send(*event).unwrap());
     let mut decoder = Decoder::new(Cursor::new(file), name, &options).unwrap();
     drop(options);
     let mut plain = Vec::new();
