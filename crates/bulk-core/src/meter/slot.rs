@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::clock::{self, ThreadTimes};
 use super::{Resource, StageCounts, Wait};
 
-/// A stretch of work is compared with the thread's clocks if the last one that was began so long ago. Reading them costs one
-/// or two microseconds, twice a stretch: 0.4% of this at most.
-const PROBE_EVERY: Duration = Duration::from_millis(1);
+/// A stretch of work is compared with the thread's clocks if the last one that was began so long ago. Reading them costs two
+/// microseconds, twice a stretch: 0.1% of this.
+const PROBE_EVERY: Duration = Duration::from_millis(4);
 
 /// Who goes on working longer than this is compared with the clocks in between.
 const LONG: Duration = Duration::from_millis(20);

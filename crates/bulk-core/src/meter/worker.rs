@@ -13,9 +13,9 @@ use super::{Stage, Wait, lock};
 /// All clones are the same worker, for the parts of one line of work: the loop that counts and the reader that waits. A
 /// worker does one thing at a time, and the last that was said of it holds; for work side by side make one for each.
 ///
-/// Each change between working and waiting reads the clock once and takes a lock that nobody else wants. At most once a
-/// millisecond it also reads the thread's clock of CPU time and, on Linux, `/proc/thread-self/schedstat`, at both ends of a
-/// stretch of work; how other stretches split is estimated from these. So wait and count by chunks, not by records.
+/// Each change between working and waiting reads the clock once and takes a lock that nobody else wants: 0.05 us. At most
+/// every 4 ms it also reads the thread's clock of CPU time and, on Linux, `/proc/thread-self/schedstat`, at both ends of a
+/// stretch of work, for 4 us; how other stretches split is estimated from these. So wait and count by chunks, not by records.
 #[derive(Clone, Debug)]
 pub struct WorkerMeter {
     worker: Arc<Worker>,
