@@ -468,7 +468,8 @@ fn measured(stages: impl Fn() -> Vec<Stage>, cores: Option<usize>, name: &str, s
 
 #[test]
 fn what_would_be_is_what_is_then() {
-    let cases: [(fn() -> Vec<Stage>, Option<usize>, &str); 5] = [
+    type Case = (fn() -> Vec<Stage>, Option<usize>, &'static str);
+    let cases: [Case; 5] = [
         (|| mirror(1000, 3000, 500, 1000), None, "decode"),
         (|| mirror(8000, 1000, 500, 3000), None, "fetch"),
         (|| mirror(1000, 1000, 500, 4000), None, "copy"),
