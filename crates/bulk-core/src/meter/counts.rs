@@ -80,8 +80,8 @@ impl StageCounts {
         }
     }
 
-    /// What came since `before`. The split of working time is an estimate that later figures correct; the sum of a stage's
-    /// working time is kept.
+    /// What came since `before`. The split of the last stretch of working time is an estimate that later figures correct; the
+    /// sum of a stage's working time is kept.
     pub(super) fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         since.items -= before.items.min(since.items);

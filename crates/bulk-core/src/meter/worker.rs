@@ -15,7 +15,7 @@ use super::{Stage, Wait, lock};
 ///
 /// Each change between working and waiting reads the clock once and takes a lock that nobody else wants: 0.05 us. At most
 /// every 4 ms it also reads the thread's clock of CPU time and, on Linux, `/proc/thread-self/schedstat`, at both ends of a
-/// stretch of work, for 4 us; how other stretches split is estimated from these. So wait and count by chunks, not by records.
+/// stretch of work, for 4 us; the stretches before it, since the last such one, are taken to split as it does. So wait and count by chunks, not by records.
 #[derive(Clone, Debug)]
 pub struct WorkerMeter {
     worker: Arc<Worker>,
