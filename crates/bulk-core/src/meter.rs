@@ -101,6 +101,8 @@ struct Settings {
 #[derive(Debug, Default)]
 struct Slots {
     all: Vec<Arc<Mutex<Slot>>>,
+    /// How long each had been busy at the last sample.
+    busy: Vec<Duration>,
     free: Vec<usize>,
     /// The most that were taken at once since the last sample.
     peak: usize,
@@ -166,11 +168,12 @@ impl Meters {
         };
         history.process_cpu = process_cpu;
         for (i, stage) in lock(&self.shared.stages).iter().enumerate() {
-            let (counts, workers) = stage.read(now);
+            let (counts, workers, busiest) = stage.read(now);
             if history.seen.len() == i {
                 history.seen.push(StageCounts::default());
             }
             let mut since = StageSample::new(workers);
+            since.busiest = busiest;
             since.counts = counts.since(&history.seen[i]);
             sample.stages.push(since);
             history.seen[i] = counts;
@@ -242,18 +245,23 @@ impl StageMeter {
 }
 
 impl Stage {
-    /// All counts up to now, and the most workers since the last call.
-    fn read(&self, now: Instant) -> (StageCounts, u32) {
+    /// All counts up to now, and since the last call the most workers, and how long the busiest one was busy.
+    fn read(&self, now: Instant) -> (StageCounts, u32, Duration) {
         let mut slots = lock(&self.slots);
-        let mut total = StageCounts::default();
-        for slot in &slots.all {
-            total.add(&lock(slot).read(now, &self.resources));
+        let Slots { all, busy, .. } = &mut *slots;
+        busy.resize(all.len(), Duration::ZERO);
+        let (mut total, mut busiest) = (StageCounts::default(), Duration::ZERO);
+        for (slot, before) in all.iter().zip(busy) {
+            let counts = lock(slot).read(now, &self.resources);
+            busiest = busiest.max(counts.busy().saturating_sub(*before));
+            *before = counts.busy();
+            total.add(&counts);
         }
         let peak = slots.peak;
         slots.peak = slots.all.len() - slots.free.len();
         drop(slots);
         (total.rate_limit_held, total.budget_held) = lock(&self.held).read(now);
-        (total, u32::try_from(peak).unwrap_or(u32::MAX))
+        (total, u32::try_from(peak).unwrap_or(u32::MAX), busiest)
     }
 
     fn reading(&self, now: Instant) -> StageReading {

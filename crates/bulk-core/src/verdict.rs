@@ -34,12 +34,16 @@ const CONTENDED: f64 = 0.05;
 /// 1. **Utilisation.** Each [`Limit`] of the run has one. A stage's is the time that its workers worked or waited for what
 ///    the stage itself depends on (network, disk, server), of the time that all of them could have: the stated number of
 ///    workers, else the most that there were at once, times the length of the stretch. Waiting for neighbours, for a rate
-///    limit or a budget is no use of a stage. A rate limit's or budget's is the time at which it held anybody up; where the
-///    limiter's rate is stated, the part of it that was taken, if that is more. Where stages share workers, these have the
-///    sum of the stages' uses. The cores' is the process's CPU time of all that they have.
+///    limit or a budget is no use of a stage. Workers for whom there is nothing to do do not count where a stage has none
+///    before it, or where those wait to hand on what they have, but the use is then no more than that of the worker that was
+///    busy for the longest: so a straggler, or an object that comes over one connection of many, is seen. A rate limit's or
+///    budget's is the time at which it held anybody up, but where it held less than a third of the stage's workers that had
+///    something to do, it is compared by that part; where the limiter's rate is stated, the part of it that was taken, if that
+///    is more. Where stages share workers, these have the sum of the stages' uses. The cores' is the process's CPU time of all
+///    that they have.
 /// 2. **Bottleneck.** The limit of the highest utilisation. Time in line for a CPU is a stage's use, but not where this
 ///    process keeps the cores busy for 90% of the time: then it is theirs. Of the limits within five points of the highest
-///    it is the first of: a rate limit; the stage whose neighbours bear it out best, which means that those before it were
+///    it is the first of: a rate limit that its neighbours do not speak against; the stage whose neighbours bear it out best, which means that those before it were
 ///    blocked and those behind it starved; shared workers and the cores; a budget, as a full one is what a slow stage behind
 ///    it looks like. Of shared workers it is the stage that takes most of them, and of the cores the stage that takes more
 ///    than half of them, if there is one. If nothing is used half of the time, nothing is named: time goes by between the

@@ -101,6 +101,26 @@ fn places_are_those_of_workers_at_once() {
 }
 
 #[test]
+fn a_sample_tells_how_long_the_busiest_worker_was_busy() {
+    let meters = Meters::new();
+    let fetch = meters.stage("fetch", &[Resource::Network], &[]);
+    let (long, short) = (fetch.worker(), fetch.worker());
+    short.wait_begins(Wait::Input);
+    long.wait(Wait::Network, || thread::sleep(2 * A_WHILE));
+    long.wait_begins(Wait::Input);
+    meters.sample();
+    short.wait(Wait::Disk, || thread::sleep(A_WHILE));
+    short.wait_begins(Wait::Input);
+    let reading = meters.reading();
+    let samples: Vec<_> = reading.timeline.samples().iter().map(|sample| sample.stage(0)).collect();
+    assert!(samples[0].busiest >= 2 * A_WHILE && samples[0].busiest <= samples[0].counts.busy(), "{samples:?}");
+    assert!(samples[1].busiest >= A_WHILE && samples[1].busiest <= samples[1].counts.busy(), "{samples:?}");
+    // Of all of the run it was the other one.
+    let busiest = samples[0].busiest + samples[1].busiest;
+    assert!(reading.stages[0].workers.iter().all(|worker| worker.busy() < busiest), "{reading:?}");
+}
+
+#[test]
 fn a_stage_is_known_by_its_name() {
     let meters = Meters::new();
     meters.stage("copy", &[Resource::Server], &["encode"]).worker().add(1, 10);

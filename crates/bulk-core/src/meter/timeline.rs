@@ -49,6 +49,9 @@ pub struct StageSample {
     /// The most workers that it had at once.
     #[serde(default, skip_serializing_if = "is_none")]
     pub workers: u32,
+    /// For how long the one worker was busy that was so for the longest. Over several samples it is their sum.
+    #[serde(default, with = "seconds", skip_serializing_if = "Duration::is_zero")]
+    pub busiest: Duration,
     /// What they did.
     #[serde(flatten)]
     pub counts: StageCounts,
@@ -61,7 +64,7 @@ fn is_none(number: &u32) -> bool {
 impl StageSample {
     /// Of a stage with so many workers, that did nothing.
     pub fn new(workers: u32) -> Self {
-        Self { workers, counts: StageCounts::default() }
+        Self { workers, ..Self::default() }
     }
 }
 
@@ -90,6 +93,7 @@ impl Sample {
         }
         for (to, from) in self.stages.iter_mut().zip(&next.stages) {
             to.workers = to.workers.max(from.workers);
+            to.busiest = to.busiest.saturating_add(from.busiest);
             to.counts.add(&from.counts);
         }
     }

@@ -6,10 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{LEAST, TIE, rounded};
-use crate::meter::{MeterReading, Resource, Sample, StageCounts, StageReading, fraction};
+use crate::meter::{MeterReading, Resource, Sample, StageCounts, StageReading, StageSample, fraction};
 
 /// A neighbour that is idle for less than this of its time says nothing of who keeps it waiting.
 const IDLE: f64 = 0.05;
+
+/// A limit is no cause of its own if it holds less than this part of those of a stage's workers that have something to do.
+const HELD: f64 = 1.0 / 3.0;
 
 /// If the processors are used that much by this process, whoever stands in line for one waits for itself.
 const FULL: f64 = 0.9;
@@ -66,9 +69,11 @@ pub struct LimitUse {
     pub resource: Resource,
     /// Part of the time that it was used, from 0 to 1.
     pub utilisation: f64,
-    /// The same without the time that workers stood in line for a CPU.
+    /// The same without the time that workers stood in line for a CPU. Of a limit that holds few of its stage's workers, their
+    /// part.
     pub least: f64,
-    /// Of one stage or several: the workers. Of the cores: how many there are. Else 1.
+    /// Of one stage or several: the workers, without those for whom there was nothing to do where the others had all their
+    /// time to work. Of the cores: how many there are. Else 1.
     pub workers: f64,
 }
 
@@ -110,9 +115,9 @@ impl Key {
 pub(super) struct Use {
     pub(super) key: Key,
     pub(super) resource: Resource,
-    /// With time on the run queue.
+    /// With time on the run queue, or at which a limit held anybody up.
     pub(super) most: f64,
-    /// Without.
+    /// Without, or by the part of the workers that it holds where they are few.
     pub(super) least: f64,
     workers: f64,
     /// Of a stage: the part of all processors that it takes.
@@ -207,6 +212,8 @@ impl<'a> Window<'a> {
         }
         let tied = |used: &&Use| used.own >= highest - TIE;
         let rank = |used: &Use| match used.key {
+            // One whose neighbours are slow is waited for by those who would wait for them.
+            Key::RateLimit(_) if self.evidence(used.key).0 == Evidence::Contradicted => (0, 0.0),
             Key::RateLimit(_) => (3, 0.0),
             Key::Stage(_) => (2, self.evidence(used.key).1),
             Key::Workers(_) | Key::Cores => (1, 0.0),
@@ -277,34 +284,42 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
         let in_window = sum.stage(index);
         let counts = in_window.counts;
         on_cpu += counts.on_cpu;
-        let simple = |key, resource, most: f64| {
-            let most = most.min(1.0);
-            Use { key, resource, most, least: most, workers: 1.0, cpu: 0.0, own: most, members: Vec::new() }
+        let simple = |key, resource, most: f64, least: f64| {
+            let (most, least) = (most.min(1.0), least.min(1.0));
+            Use { key, resource, most, least, workers: 1.0, cpu: 0.0, own: least, members: Vec::new() }
         };
-        let mut rate = fraction(counts.rate_limit_held, time);
+        let busy = counts.busy();
+        // Whoever waits for a limit shows that it is used up. But where most others work, it is not what they wait for, such
+        // as the limit of one host of many, and without it the stage could do no more than that much more.
+        let weighed = |held: Duration, waited: Duration| {
+            let (most, part) = (fraction(held, time), fraction(waited, waited + busy));
+            (most, if part >= HELD { most } else { most.min(part) })
+        };
+        let (mut most, mut least) = weighed(counts.rate_limit_held, counts.rate_limit);
         if let Some(capacity) = stage.capacity.filter(|capacity| *capacity > 0.0) {
-            rate = rate.max(counts.items as f64 / (capacity * time.as_secs_f64()));
+            let taken = counts.items as f64 / (capacity * time.as_secs_f64());
+            (most, least) = (most.max(taken), least.max(taken));
         }
-        if rate > 0.0 {
-            uses.push(simple(Key::RateLimit(index), Resource::RateLimit, rate));
+        if most > 0.0 {
+            uses.push(simple(Key::RateLimit(index), Resource::RateLimit, most, least));
         }
         if !counts.budget_held.is_zero() {
-            uses.push(simple(Key::Budget(index), Resource::Budget, fraction(counts.budget_held, time)));
+            let (most, least) = weighed(counts.budget_held, counts.budget);
+            uses.push(simple(Key::Budget(index), Resource::Budget, most, least));
         }
-        let workers = f64::from(stage.max_workers.unwrap_or(in_window.workers).max(1));
-        let busy = counts.busy();
         if busy.is_zero() || stage.capacity.is_some() {
             continue;
         }
-        let part = |busy| (fraction(busy, time) / workers).min(1.0);
+        let (most, workers) = use_of(reading, sum, index);
+        let least = most * fraction(busy.saturating_sub(counts.run_queue), busy);
         uses.push(Use {
             key: Key::Stage(index),
             resource: counts.resource(&stage.resources),
-            most: part(busy),
-            least: part(busy.saturating_sub(counts.run_queue)),
+            most,
+            least,
             workers,
             cpu: cores.map_or(0.0, |cores| fraction(counts.on_cpu, time) / cores),
-            own: part(busy),
+            own: most,
             members: Vec::new(),
         });
     }
@@ -320,6 +335,29 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
         uses.push(Use { key, resource, most, least: most, workers: cores, cpu: 0.0, own: most, members });
     }
     uses
+}
+
+/// How far a stage's workers are used, and how many they are.
+fn use_of(reading: &MeterReading, sum: &Sample, index: usize) -> (f64, f64) {
+    let (stage, StageSample { workers, busiest, counts, .. }) = (&reading.stages[index], sum.stage(index));
+    let (time, busy) = (sum.duration(), counts.busy());
+    let workers = f64::from(stage.max_workers.unwrap_or(workers).max(1));
+    let used = (fraction(busy, time) / workers).min(1.0);
+    let is_shared = |other: &StageReading| other.workers_of.as_ref() == Some(&stage.name);
+    if stage.workers_of.is_some() || reading.stages.iter().any(is_shared) {
+        return (used, workers);
+    }
+    // There may be nothing that all of them could do at once, such as at the end of a plan, or where a large object comes over
+    // one connection. Then those who have nothing to do are no room for more, though nobody before them is to blame: there is
+    // nobody, or they wait to hand on what they have.
+    let before = reading.stages.iter().enumerate().filter(|(_, other)| is_after(stage, other));
+    let before: Vec<StageCounts> = before.map(|(other, _)| sum.stage(other).counts).collect();
+    let blocked: Duration = before.iter().map(|counts| counts.blocked + counts.budget).sum();
+    let idle = if stage.after.is_empty() { 1.0 } else { fraction(blocked, before.iter().map(StageCounts::time).sum()) };
+    let could = workers - fraction(counts.starved, time) * idle;
+    // One of them has to have all of the time to work, else it is what cannot be seen here that hands them too little.
+    let alone = (fraction(busy, time) / could.max(f64::MIN_POSITIVE)).min(fraction(busiest, time)).min(1.0);
+    if alone > used { (alone, fraction(busy, time) / alone) } else { (used, workers) }
 }
 
 /// The workers that several stages share: by the stages' uses of them.

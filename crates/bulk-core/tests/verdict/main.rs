@@ -161,6 +161,96 @@ fn more_workers_than_it_needs() {
     confirmed(&reading, &of("load"), Server);
 }
 
+/// Eight connections, over one of which a large object comes after `small` small ones.
+fn straggler(small: u64, then: u64) -> Pipeline {
+    let fetch = stage("fetch", 8, |item| vec![Wait(Network, if item == 0 { 800_000 } else { 1000 })]);
+    pipeline(1 + small, vec![fetch.on(Network).lingering(), stage("load", 1, wait(Server, then)).on(Server)])
+}
+
+#[test]
+fn one_connection_of_many_that_has_something_to_do() {
+    // A straggler, and a plan of one object.
+    for small in [80, 0] {
+        let verdict = confirmed(&straggler(small, 100).run(), &of("fetch"), Network);
+        let used = verdict.bottleneck.as_ref().unwrap().used.clone();
+        assert!(used.utilisation > 0.98 && (1.0..1.2).contains(&used.workers), "{verdict}");
+        // Twice as fast is half of the time.
+        let twice = &verdict.bottleneck.as_ref().unwrap().twice;
+        assert!((0.49..0.52).contains(&twice.most), "{verdict}");
+    }
+    // What all wait for is it all the same.
+    confirmed(&straggler(80, 12_000).run(), &of("load"), Server);
+}
+
+/// Four samples of a second: what four fetch, of which `workers` decode one does all of the work and the others are starved.
+fn single_stream(is_fetch_blocked: bool, workers: u32, busiest: u64) -> MeterReading {
+    let mut stages = vec![StageReading::new("fetch"), StageReading::new("decode")];
+    (stages[0].resources, stages[1].resources) = (vec![Network], vec![Cpu]);
+    stages[1].after = vec!["fetch".to_owned()];
+    let mut timeline = Timeline::new(10);
+    for second in 0..4 {
+        let mut sample = Sample::new(Duration::from_secs(second), Duration::from_secs(second + 1));
+        let (mut fetch, mut decode) = (StageSample::new(4), StageSample::new(workers));
+        (fetch.counts.network, fetch.busiest) = (Duration::from_millis(200), Duration::from_millis(200));
+        let idle = if is_fetch_blocked { &mut fetch.counts.blocked } else { &mut fetch.counts.starved };
+        *idle = Duration::from_millis(3800);
+        (decode.counts.on_cpu, decode.busiest) = (Duration::from_secs(1), Duration::from_millis(busiest));
+        decode.counts.starved = Duration::from_secs(u64::from(workers) - 1);
+        sample.stages = vec![fetch, decode];
+        timeline.push(sample);
+    }
+    MeterReading::new(stages, timeline)
+}
+
+#[test]
+fn a_single_stream_that_those_before_it_wait_for() {
+    let verdict = confirmed(&single_stream(true, 4, 1000), &of("decode"), Cpu);
+    let used = verdict.bottleneck.unwrap().used;
+    // Of the others' time, a twentieth may be for want of what is fetched.
+    assert_eq!((used.utilisation, (used.workers * 100.0).round()), (rounded(1.0 / (4.0 - 3.0 * 0.95)), 115.0));
+    // Those before it have nothing either, or none of them has all of its time: it is not known what it is.
+    for reading in [single_stream(false, 4, 1000), single_stream(true, 4, 250)] {
+        assert_eq!(RunVerdict::of(&reading).bottleneck, None);
+    }
+    // One worker has no others.
+    let one = confirmed(&single_stream(true, 1, 1000), &of("decode"), Cpu).bottleneck.unwrap().used;
+    assert_eq!((one.utilisation, one.workers), (1.0, 1.0));
+}
+
+#[test]
+fn workers_to_whom_something_unmetered_hands_too_little() {
+    let stages = vec![
+        stage("hidden", 1, cpu(1000)).unmetered(),
+        stage("split", 8, cpu(400)),
+        stage("copy", 1, wait(Server, 100)).on(Server),
+    ];
+    assert_eq!(RunVerdict::of(&pipeline(1000, stages).run()).bottleneck, None);
+}
+
+#[test]
+fn a_limit_that_holds_one_of_many() {
+    // Every twentieth item is of a host that is asked seldom, so that one of eight waits at any time, and seven work.
+    for held in [RateLimit, Budget] {
+        let ask = stage("ask", 8, move |item| {
+            let first = (item % 20 == 0).then_some(Wait(held, 20_000));
+            first.into_iter().chain([Wait(Network, 7000)]).collect()
+        });
+        let stages = vec![ask.on(Network), stage("load", 1, wait(Server, 300)).on(Server)];
+        let reading = pipeline(2000, stages).run();
+        let verdict = confirmed(&reading, &of("ask"), Network);
+        let bottleneck = verdict.bottleneck.as_ref().unwrap();
+        assert!((0.85..0.9).contains(&bottleneck.used.utilisation), "{verdict}");
+        let limit = bottleneck.others.iter().find(|used| used.resource == held).unwrap();
+        assert!(limit.utilisation > 0.9 && (0.1..0.15).contains(&limit.least), "{limit:?}");
+        // The limit may or may not be of all of them.
+        assert!(bottleneck.twice.least < 0.6 && bottleneck.twice.most > 0.95, "{verdict}");
+    }
+    // One of two is half of them.
+    let two = vec![stage("ask", 2, |_| vec![Wait(RateLimit, 1000), Wait(Network, 900)]).on(Network)];
+    let limit = serde_json::from_str(r#"{"limit": "rate_limit", "stage": "ask"}"#).unwrap();
+    bound(&pipeline(1000, two).run(), &limit, RateLimit);
+}
+
 fn limited(permits: u64, micros: u64, load: u64) -> Vec<Stage> {
     vec![
         stage("ask", 30, |item| vec![Permit, Wait(Network, 100_000 + item * 7919 % 100_000)])

@@ -31,11 +31,22 @@ pub(crate) struct Stage {
     /// Permits at once, and microseconds until the next such lot.
     pub(crate) rate: Option<(u64, u64)>,
     pub(crate) is_metered: bool,
+    /// Whether workers of the first stage stay until the last of them has done its work.
+    pub(crate) lingers: bool,
 }
 
 pub(crate) fn stage(name: &'static str, workers: usize, work: impl Fn(u64) -> Vec<Step> + 'static) -> Stage {
     let work = Box::new(work);
-    Stage { name, resources: vec![Resource::Cpu], workers, queue: 4, work, rate: None, is_metered: true }
+    Stage {
+        name,
+        resources: vec![Resource::Cpu],
+        workers,
+        queue: 4,
+        work,
+        rate: None,
+        is_metered: true,
+        lingers: false,
+    }
 }
 
 impl Stage {
@@ -46,6 +57,11 @@ impl Stage {
 
     pub(crate) fn rate(mut self, permits: u64, micros: u64) -> Self {
         self.rate = Some((permits, micros));
+        self
+    }
+
+    pub(crate) fn lingering(mut self) -> Self {
+        self.lingers = true;
         self
     }
 
@@ -100,6 +116,9 @@ struct Worker {
     since: u64,
     item: u64,
     steps: VecDeque<Step>,
+    /// How long it was busy, and how much of that has been sampled.
+    busy: u64,
+    sampled: u64,
 }
 
 struct Run<'a> {
@@ -150,7 +169,15 @@ impl Pipeline {
         for (index, stage) in self.stages.iter().enumerate() {
             for _ in 0..stage.workers {
                 let steps = VecDeque::new();
-                run.workers.push(Worker { stage: index, state: State::Starved, since: 0, item: 0, steps });
+                run.workers.push(Worker {
+                    stage: index,
+                    state: State::Starved,
+                    since: 0,
+                    item: 0,
+                    steps,
+                    busy: 0,
+                    sampled: 0,
+                });
             }
         }
         for worker in 0..run.workers.len() {
@@ -213,9 +240,13 @@ impl Run<'_> {
 
     /// Counts what a worker did up to then.
     fn flush(&mut self, worker: usize, now: u64) {
-        let Worker { stage, state, since, .. } = &mut self.workers[worker];
+        let Worker { stage, state, since, busy, .. } = &mut self.workers[worker];
         let counts = &mut self.counts[*stage];
         let spent = Duration::from_micros(now - *since);
+        let is_held = matches!(state, State::Waiting(Resource::RateLimit | Resource::Budget));
+        if !is_held && !matches!(state, State::Absent | State::Starved | State::Blocked) {
+            *busy += now - *since;
+        }
         *since = now;
         match state {
             State::Absent => {}
@@ -248,8 +279,11 @@ impl Run<'_> {
         for (index, stage) in self.pipeline.stages.iter().enumerate().filter(|(_, stage)| stage.is_metered) {
             let mut since = StageSample::new(stage.workers as u32);
             since.counts = difference(&self.counts[index], &sampled[index]);
+            let of_stage = self.workers.iter().filter(|worker| worker.stage == index);
+            since.busiest = Duration::from_micros(of_stage.map(|worker| worker.busy - worker.sampled).max().unwrap());
             sample.stages.push(since);
         }
+        self.workers.iter_mut().for_each(|worker| worker.sampled = worker.busy);
         sampled.copy_from_slice(&self.counts);
         timeline.push(sample);
     }
@@ -359,8 +393,9 @@ impl Run<'_> {
             self.queues[stage].pop_front()
         };
         let Some(item) = item else {
-            let is_over = stage == 0
-                || self.workers.iter().all(|worker| worker.stage != stage - 1 || worker.state == State::Absent);
+            let is_over = stage == 0 && !self.pipeline.stages[0].lingers
+                || stage > 0
+                    && self.workers.iter().all(|worker| worker.stage != stage - 1 || worker.state == State::Absent);
             self.set(worker, if is_over { State::Absent } else { State::Starved });
             let is_last = is_over && !self.workers.iter().any(|w| w.stage == stage && w.state != State::Absent);
             while let Some(next) = self.starving(stage + 1).filter(|_| is_last && self.queues[stage + 1].is_empty()) {
