@@ -23,6 +23,9 @@ const MAX_FILES: usize = 10_000;
 /// So many rejects are kept, the first ones; others are counted.
 const MAX_REJECTS: usize = 1_000;
 
+/// So many bytes of a reason are kept.
+const MAX_REASON: usize = 1_000;
+
 /// A run, as `run.json` has it.
 ///
 /// It is one JSON object, with the names of these fields as keys; times are seconds, but for `started`, which is RFC 3339.
@@ -174,21 +177,22 @@ impl RunReport {
         Ok(report)
     }
 
-    /// Notes a file, or counts it where 10,000 are noted.
+    /// Notes a file, or counts it where 10,000 are noted. Why it failed is cut behind 1,000 bytes.
     pub fn add_file(&mut self, file: FileReport) {
         if self.files.len() < MAX_FILES {
-            self.files.push(file);
+            let error = file.error.map(bounded);
+            self.files.push(FileReport { error, ..file });
         } else {
-            self.files_left_out += 1;
+            self.files_left_out = self.files_left_out.saturating_add(1);
         }
     }
 
-    /// Notes a record that was left out, or counts it where 1,000 are noted.
+    /// Notes a record that was left out, or counts it where 1,000 are noted. Why is cut behind 1,000 bytes.
     pub fn add_reject(&mut self, reject: RejectReport) {
         if self.rejects.len() < MAX_REJECTS {
-            self.rejects.push(reject);
+            self.rejects.push(RejectReport { reason: bounded(reject.reason), ..reject });
         } else {
-            self.rejects_left_out += 1;
+            self.rejects_left_out = self.rejects_left_out.saturating_add(1);
         }
     }
 
@@ -202,6 +206,17 @@ impl RunReport {
     pub fn to_html(&self) -> String {
         html::page(self)
     }
+}
+
+/// A reason may quote a value of a record, whose length nobody knows.
+fn bounded(mut reason: String) -> String {
+    if reason.len() > MAX_REASON {
+        let end = (0..=MAX_REASON).rev().find(|&end| reason.is_char_boundary(end)).unwrap_or_default();
+        reason.truncate(end);
+        reason.shrink_to_fit();
+        reason.push('\u{2026}');
+    }
+    reason
 }
 
 fn nothing() -> MeterReading {

@@ -10,6 +10,9 @@ use crate::verdict::{bytes, percent, span};
 /// So many files and rejects are shown.
 const SHOWN: usize = 20;
 
+/// A cell has so many characters at most.
+const WIDEST: usize = 120;
+
 /// How wide a stage's use over time is drawn.
 const COLUMNS: usize = 60;
 
@@ -106,29 +109,30 @@ fn rejects(rejects: &[RejectReport]) -> Vec<Vec<String>> {
 }
 
 fn more(f: &mut fmt::Formatter<'_>, kept: usize, left_out: u64, what: &str) -> fmt::Result {
-    match kept.saturating_sub(SHOWN) as u64 + left_out {
+    match (kept.saturating_sub(SHOWN) as u64).saturating_add(left_out) {
         0 => Ok(()),
         more => write!(f, "\nand {more} more {what}"),
     }
 }
 
-/// Rows under a heading: the first column and what is no number to the left, numbers to the right.
+/// Rows under a heading: the first column and what is no number to the left, numbers to the right. What is longer than 120
+/// characters is cut there.
 pub(super) struct Table<'a>(pub(super) &'a [Vec<String>]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.0.first().map_or(0, Vec::len);
-        let width = |column: usize| self.0.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let rows: Vec<Vec<String>> = self.0.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect();
         let is_number = |text: &String| text.starts_with(|first: char| first.is_ascii_digit()) || text == "-";
-        let rights: Vec<bool> =
-            (0..columns).map(|column| column > 0 && self.0.iter().skip(1).all(|row| is_number(&row[column]))).collect();
-        for (line, row) in self.0.iter().enumerate() {
+        let shape = |column: usize| {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+            (width, column > 0 && self.0.iter().skip(1).all(|row| is_number(&row[column])))
+        };
+        let shapes: Vec<(usize, bool)> = (0..columns).map(shape).collect();
+        for (line, row) in rows.iter().enumerate() {
             let mut text = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                // No line break of a name, or escape sequence, gets to a terminal.
-                let cell: String = cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-                let width = width(column);
-                match rights[column] {
+            for (cell, (width, is_right)) in row.iter().zip(&shapes) {
+                match is_right {
                     true => text.push_str(&format!("{cell:>width$}")),
                     false => text.push_str(&format!("{cell:<width$}")),
                 }
@@ -138,4 +142,14 @@ impl fmt::Display for Table<'_> {
         }
         Ok(())
     }
+}
+
+/// A text as a table has it: no line break of a name, or escape sequence, gets to a terminal, and its length is bounded.
+fn cell(text: &str) -> String {
+    let mut cell: String = text.chars().take(WIDEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(WIDEST).is_some() {
+        cell.pop();
+        cell.push('\u{2026}');
+    }
+    cell
 }

@@ -173,6 +173,31 @@ fn lists_are_bounded() {
 }
 
 #[test]
+fn reasons_and_names_are_bounded() {
+    let mut report = report();
+    let long = "\u{e9}".repeat(70_000);
+    report.files_left_out = u64::MAX;
+    report.rejects_left_out = u64::MAX;
+    let mut file = FileReport::default();
+    (file.name, file.error) = (long.clone(), Some(long.clone()));
+    let mut reject = RejectReport::default();
+    (reject.column, reject.reason) = (Some(long.clone()), format!("x{long}"));
+    (0..10_000).for_each(|_| report.add_file(file.clone()));
+    (0..1_000).for_each(|_| report.add_reject(reject.clone()));
+    assert_eq!((report.files_left_out, report.rejects_left_out), (u64::MAX, u64::MAX));
+    assert_eq!(report.files[2].error, Some(format!("{}\u{2026}", "\u{e9}".repeat(500))));
+    // Not within a character.
+    assert_eq!(report.rejects[1].reason, format!("x{}\u{2026}", "\u{e9}".repeat(499)));
+    // What is read from elsewhere need not have come that way.
+    report.rejects[1].reason.clone_from(&long);
+    report.meters.stages[0].name.clone_from(&long);
+    let text = report.to_string();
+    let cut = format!("{}\u{2026}", "\u{e9}".repeat(119));
+    assert!(text.contains(&format!("\n{cut}  ")) && text.lines().all(|line| line.chars().count() < 500), "{text}");
+    assert!(text.ends_with(&format!("\nand {} more rejects", u64::MAX)), "{text}");
+}
+
+#[test]
 fn two_runs_beside_each_other() {
     let (before, reading) = (report(), reading(2));
     let mut after = RunReport::new("mirror", &reading);
