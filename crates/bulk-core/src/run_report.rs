@@ -8,7 +8,8 @@ mod text;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use comparison::{RunComparison, StageComparison, StageCost};
@@ -30,7 +31,8 @@ const MAX_REASON: usize = 1_000;
 ///
 /// It is one JSON object, with the names of these fields as keys; times are seconds, but for `started`, which is RFC 3339.
 /// What is empty or not known may be missing, and a reader ignores keys that it does not know. [`schema`](Self::schema) is
-/// 1: it grows when a key changes its meaning or goes, and not when one is added. A file without it is of an earlier
+/// 1: it grows when a key changes its meaning or goes, and not when one is added, nor a word that one may have: such a word is
+/// read as one for what is not known, and a verdict or projection that makes no sense here as none. A file without it is of an earlier
 /// version of the program, which wrote no meters: its other keys mean the same.
 ///
 /// ```
@@ -62,10 +64,10 @@ pub struct RunReport {
     /// Its exit status.
     pub exit: u8,
     /// What bound it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub verdict: Option<RunVerdict>,
     /// How it did compared with a goal, if it had one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub projection: Option<Projection>,
     /// What its stages did, and when.
     #[serde(default = "nothing", skip_serializing_if = "is_nothing")]
@@ -168,13 +170,19 @@ impl RunReport {
     ///
     /// [`Error::Report`], if it is none, or one of a later schema.
     pub fn parse(json: &[u8]) -> Result<Self, Error> {
-        let report: Self = serde_json::from_slice(json).map_err(|error| Error::Report { what: error.to_string() })?;
-        if report.schema > Self::SCHEMA {
-            let what =
-                format!("its schema is {}, and {} is the latest that is known here", report.schema, Self::SCHEMA);
+        #[derive(Deserialize)]
+        struct Version {
+            #[serde(default)]
+            schema: u32,
+        }
+        let bad = |error: serde_json::Error| Error::Report { what: error.to_string() };
+        // First, since a later schema may have anything in its other keys.
+        let Version { schema } = serde_json::from_slice(json).map_err(bad)?;
+        if schema > Self::SCHEMA {
+            let what = format!("its schema is {schema}, and {} is the latest that is known here", Self::SCHEMA);
             return Err(Error::Report { what });
         }
-        Ok(report)
+        serde_json::from_slice(json).map_err(bad)
     }
 
     /// Notes a file, or counts it where 10,000 are noted. Why it failed is cut behind 1,000 bytes.
@@ -217,6 +225,12 @@ fn bounded(mut reason: String) -> String {
         reason.push('\u{2026}');
     }
     reason
+}
+
+/// `None` if it is nothing that this version knows.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 fn nothing() -> MeterReading {

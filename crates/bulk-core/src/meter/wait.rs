@@ -40,7 +40,9 @@ pub enum Resource {
     RateLimit,
     /// A limit of how much may be kept at once.
     Budget,
-    /// It did not wait for anything that it named, nor was it on a CPU: locks, page faults, sleep.
+    /// It did not wait for anything that it named, nor was it on a CPU: locks, page faults, sleep. In a report, also what a
+    /// later version of the program names.
+    #[serde(other)]
     Unknown,
 }
 

@@ -43,7 +43,9 @@ pub enum Outlook {
     WillMakeIt,
     /// Not even at the faster one.
     WillMissIt,
-    /// It is too close, or too early, to say, or it is not known how much there is to do.
+    /// It is too close, or too early, to say, or it is not known how much there is to do. In a report, also what a later
+    /// version of the program says.
+    #[serde(other)]
     Open,
 }
 

@@ -44,6 +44,9 @@ pub enum Limit {
         /// The stage that waits for it.
         stage: String,
     },
+    /// One that a later version of the program named in a report.
+    #[serde(other)]
+    Other,
 }
 
 impl fmt::Display for Limit {
@@ -54,6 +57,7 @@ impl fmt::Display for Limit {
             Self::Cores => f.write_str("the processors"),
             Self::RateLimit { stage } => write!(f, "the rate limit of {stage}"),
             Self::Budget { stage } => write!(f, "the budget of {stage}"),
+            Self::Other => f.write_str("another limit"),
         }
     }
 }
@@ -86,7 +90,8 @@ pub enum Evidence {
     Confirmed,
     /// At least one does not: it waits for something else, or the stage does something that is not metered.
     Contradicted,
-    /// It has none.
+    /// It has none. In a report, also what a later version of the program says.
+    #[serde(other)]
     Alone,
 }
 

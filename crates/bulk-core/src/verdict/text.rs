@@ -99,7 +99,7 @@ impl LimitUse {
             }
             (Limit::Cores, _) => "CPU-bound in all stages together".to_owned(),
             (limit @ Limit::Workers { .. }, _) => format!("Bound by {limit}"),
-            (limit @ (Limit::RateLimit { .. } | Limit::Budget { .. }), _) => format!("Bound by {limit}"),
+            (limit @ (Limit::RateLimit { .. } | Limit::Budget { .. } | Limit::Other), _) => format!("Bound by {limit}"),
         }
     }
 
@@ -110,6 +110,7 @@ impl LimitUse {
             Limit::Stage { .. } | Limit::Workers { .. } if workers == 1.0 => format!("busy {used} of its time"),
             Limit::Stage { .. } | Limit::Workers { .. } => format!("busy {used} of {workers} workers"),
             Limit::Cores => format!("{used} of {workers} processors"),
+            Limit::Other => format!("used {used}"),
             Limit::RateLimit { .. } => format!("taken or waited for {used} of the time"),
             Limit::Budget { .. } => format!("waited for {used} of the time"),
         }

@@ -5,8 +5,8 @@ mod browser;
 use std::time::Duration;
 
 use bulk_core::{
-    Error, FileReport, Goal, GoalProgress, MeterReading, RejectReport, Resource, RunReport, RunVerdict, Sample,
-    StageCounts, StageReading, StageSample, Timeline,
+    Error, Evidence, FileReport, Goal, GoalProgress, Limit, MeterReading, Outlook, RejectReport, Resource, RunReport,
+    RunVerdict, Sample, StageCounts, StageReading, StageSample, Timeline,
 };
 use serde_json::{Value, json};
 
@@ -116,8 +116,9 @@ fn earlier_reports_are_read_and_later_ones_refused() {
     assert_eq!(report.to_string(), "bulk fetch (0.0.9), begun 2026-01-01T00:00:00Z, took 1.5 s, exit status 3");
     assert!(report.to_html().contains("Nothing was metered."));
 
+    // Whatever else it has.
     let mut later = early.clone();
-    later["schema"] = json!(2);
+    (later["schema"], later["started"], later["meters"]) = (json!(2), json!(0), json!("elsewhere"));
     let error = RunReport::parse(later.to_string().as_bytes()).unwrap_err();
     assert!(matches!(error, Error::Report { .. }));
     let said = "it is not a run's report: its schema is 2, and 1 is the latest that is known here";
@@ -130,6 +131,27 @@ fn earlier_reports_are_read_and_later_ones_refused() {
         bad["seconds"] = seconds;
         assert!(RunReport::parse(bad.to_string().as_bytes()).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn words_of_a_later_version_are_read() {
+    let mut later: Value = serde_json::to_value(report()).unwrap();
+    let bottleneck = &mut later["verdict"]["bottleneck"];
+    (bottleneck["limit"], bottleneck["memory"]) = (json!("memory"), json!("4 GiB"));
+    (bottleneck["resource"], bottleneck["evidence"]) = (json!("memory"), json!("hinted"));
+    later["projection"]["outlook"] = json!("perhaps");
+    later["meters"]["stages"][0]["resources"] = json!(["quantum", "network"]);
+    let report = RunReport::parse(later.to_string().as_bytes()).unwrap();
+    let bottleneck = report.verdict.as_ref().unwrap().bottleneck.as_ref().unwrap();
+    assert_eq!((&bottleneck.used.limit, bottleneck.used.resource), (&Limit::Other, Resource::Unknown));
+    assert_eq!((bottleneck.evidence, bottleneck.share), (Evidence::Alone, 0.75));
+    assert_eq!(report.projection.as_ref().unwrap().outlook, Outlook::Open);
+    assert_eq!(report.meters.stages[0].resources, [Resource::Unknown, Resource::Network]);
+    assert!(report.to_string().contains("Bound by another limit: used 100% in 75% of the run"), "{report}");
+    // The rest of a report is of use without what it makes of it.
+    (later["verdict"]["bottleneck"], later["projection"]["goal"]) = (json!(3), json!({"cost": 7}));
+    let report = RunReport::parse(later.to_string().as_bytes()).unwrap();
+    assert_eq!((report.verdict, report.projection, report.meters.stages.len()), (None, None, 3));
 }
 
 #[test]
