@@ -91,7 +91,8 @@ pub struct Bottleneck {
     pub server_events: Vec<(String, f64)>,
     /// If it were twice as fast.
     pub twice: WhatIf,
-    /// If it were so fast that another one binds; `None` if there is no other. More is of no use.
+    /// If it were so fast that another one binds; `None` if there is no other, or only a thousand times the speed would do.
+    /// More is of no use, but where what binds then is what it shares with others.
     pub next: Option<WhatIf>,
 }
 

@@ -151,15 +151,16 @@ fn help(reading: &MeterReading, window: &Window<'_>, speed: f64) -> Vec<Remedy> 
     if speed <= 1.0 {
         return Vec::new();
     }
-    let bound = window.bottleneck();
+    // Where it is shared, all of it: more workers help all stages that have them.
+    let bound = window.bound();
     // The bottleneck waits for others now and then, and would then, too.
-    let part = |used: &Use| match &bound {
+    let part = |used: &Use| match bound {
         Some(bound) if bound.key == used.key => 1.0,
         Some(bound) => used.most / bound.most,
         None => used.most,
     };
     let is_cause =
-        |used: &&Use| !matches!(used.key, Key::Budget(_)) || bound.as_ref().is_some_and(|b| b.key == used.key);
+        |used: &&Use| !matches!(used.key, Key::Budget(_)) || bound.is_some_and(|bound| bound.key == used.key);
     let uses = window.uses.iter().filter(is_cause).map(|used| (used, part(used) * speed));
     let mut help: Vec<Remedy> = uses
         .filter(|(_, speed)| *speed > 1.0)

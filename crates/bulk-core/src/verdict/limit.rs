@@ -155,6 +155,19 @@ impl Use {
         }
     }
 
+    /// Of what is shared, the stage that takes most of the workers, or more than half of the processors; else itself.
+    pub(super) fn greedy(&self, uses: &[Use]) -> Key {
+        let stage = match self.key {
+            Key::Cores => uses.iter().find(|used| used.cpu > self.most / 2.0).map(|used| used.key),
+            Key::Workers(_) => {
+                let most = self.members.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+                most.map(|(stage, ..)| Key::Stage(*stage))
+            }
+            _ => None,
+        };
+        stage.unwrap_or(self.key)
+    }
+
     /// What limits are compared by from sample to sample: what is the cause of another one's use goes before it.
     pub(super) fn score(&self) -> f64 {
         match self.key {
@@ -211,6 +224,14 @@ impl<'a> Window<'a> {
 
     /// What binds in it, by the rules of [`RunVerdict`](super::RunVerdict).
     pub(super) fn bottleneck(&self) -> Option<Use> {
+        let bound = self.bound()?;
+        // Who takes most of what is shared is whom it helps to make faster.
+        let key = bound.greedy(&self.uses);
+        self.uses.iter().find(|used| used.key == key).cloned()
+    }
+
+    /// The same, where that is shared as it is.
+    pub(super) fn bound(&self) -> Option<&Use> {
         let highest = self.uses.iter().map(|used| used.own).max_by(f64::total_cmp)?;
         if highest < LEAST {
             return None;
@@ -228,17 +249,7 @@ impl<'a> Window<'a> {
             let ((a_rank, a_evidence), (b_rank, b_evidence)) = (rank(a), rank(b));
             a_rank.cmp(&b_rank).then(a_evidence.total_cmp(&b_evidence)).then(a.own.total_cmp(&b.own))
         };
-        let bound = self.uses.iter().filter(tied).max_by(best)?;
-        // Who takes most of what is shared is whom it helps to make faster.
-        let greedy = match bound.key {
-            Key::Cores => self.uses.iter().find(|used| used.cpu > bound.most / 2.0),
-            Key::Workers(_) => {
-                let most = bound.members.iter().max_by(|a, b| a.1.total_cmp(&b.1));
-                most.and_then(|(stage, ..)| self.uses.iter().find(|used| used.key == Key::Stage(*stage)))
-            }
-            _ => None,
-        };
-        Some(greedy.unwrap_or(bound).clone())
+        self.uses.iter().filter(tied).max_by(best)
     }
 
     /// Whether the neighbours bear a limit out, and how much: the mean part of their time that they wait for it.

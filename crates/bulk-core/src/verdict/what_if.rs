@@ -6,8 +6,11 @@ use super::limit::{Key, Use, Window};
 use super::{LEAST, Limit, rounded};
 use crate::meter::MeterReading;
 
-/// Faster than this is as good as gone.
-const GONE: f64 = 1e9;
+/// Nobody can have more than this.
+const MOST: f64 = 1000.0;
+
+/// Until the speed is known to a millionth.
+const HALVINGS: u32 = 40;
 
 /// What part of its time a run would take if one of its limits were faster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +46,7 @@ pub(super) fn predict(reading: &MeterReading, windows: &[Window<'_>], key: Key, 
         all += time;
         least += time * at_least;
         most += time * at_most;
-        if let Some((then, _)) = after.filter(|_| before >= LEAST) {
+        if let Some(then) = binder(&changed).filter(|_| before >= LEAST) {
             match bound.iter_mut().find(|(key, _)| *key == then) {
                 Some((_, sum)) => *sum += time * at_most,
                 None => bound.push((then, time * at_most)),
@@ -65,16 +68,28 @@ pub(super) fn predict(reading: &MeterReading, windows: &[Window<'_>], key: Key, 
 pub(super) fn next(reading: &MeterReading, windows: &[Window<'_>], key: Key) -> Option<WhatIf> {
     let mut enough: Option<f64> = None;
     for window in windows {
-        let Some(own) = window.uses.iter().find(|used| used.key == key) else { continue };
-        let Some((_, other)) = highest(&change(&window.uses, key, GONE), |used| used.most) else { continue };
+        let binds = |speed: f64| binder(&change(&window.uses, key, speed)) == Some(key);
         // What is hardly used binds at speeds that nobody can have.
-        if other > own.most / 1000.0 && other < own.most {
-            enough = Some(enough.map_or(own.most / other, |enough| enough.max(own.most / other)));
+        if !binds(1.0) || binds(MOST) {
+            continue;
         }
+        // What it shares with others is used less by the part that it has of it, so there is no ratio that tells.
+        let (mut below, mut above) = (1.0, MOST);
+        for _ in 0..HALVINGS {
+            let middle = (below + above) / 2.0;
+            *(if binds(middle) { &mut below } else { &mut above }) = middle;
+        }
+        enough = Some(enough.map_or(above, |enough| enough.max(above)));
     }
-    let mut next = predict(reading, windows, key, GONE);
-    next.speed = rounded(enough?);
+    let mut next = predict(reading, windows, key, enough?);
+    next.speed = rounded(next.speed);
     Some(next)
+}
+
+/// What binds: what is used most, or who takes most of that.
+fn binder(uses: &[Use]) -> Option<Key> {
+    let (key, _) = highest(uses, |used| used.most)?;
+    uses.iter().find(|used| used.key == key).map(|used| used.greedy(uses))
 }
 
 /// What is used how far if one is faster.
@@ -85,14 +100,16 @@ fn change(uses: &[Use], key: Key, speed: f64) -> Vec<Use> {
             let mut changed = used.clone();
             if used.key == key {
                 (changed.most, changed.least) = (used.most / speed, used.least / speed);
+                changed.cpu = used.cpu / speed;
             } else if used.key == Key::Cores {
                 let saved = cpu * (1.0 - 1.0 / speed);
                 (changed.most, changed.least) = ((used.most - saved).max(0.0), (used.least - saved).max(0.0));
             } else if let Key::Stage(stage) = key {
-                for (_, most, least) in used.members.iter().filter(|(member, ..)| *member == stage) {
+                for (_, most, least) in changed.members.iter_mut().filter(|(member, ..)| *member == stage) {
                     let saved = 1.0 - 1.0 / speed;
-                    changed.most = (changed.most - most * saved).max(0.0);
-                    changed.least = (changed.least - least * saved).max(0.0);
+                    changed.most = (changed.most - *most * saved).max(0.0);
+                    changed.least = (changed.least - *least * saved).max(0.0);
+                    (*most, *least) = (*most / speed, *least / speed);
                 }
             }
             changed

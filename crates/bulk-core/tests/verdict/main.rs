@@ -361,6 +361,22 @@ fn stages_that_share_a_thread() {
         let measured = one_thread(faster, 400).timeline.end().as_secs_f64() / reading.timeline.end().as_secs_f64();
         assert!((predicted.least - 0.01..=predicted.most + 0.01).contains(&measured), "{measured} {predicted:?}");
     }
+    // COPY takes half of the time, and the thread does when decoding takes 100 of its 600 us. Before that encoding is more
+    // of it: from 400 us on.
+    let next = bottleneck.next.as_ref().unwrap();
+    assert_eq!(next.then, Some(of("encode")));
+    assert!((next.speed - 1.5).abs() < 0.01 && (0.79..0.81).contains(&next.most), "{next:?}");
+    let quick = one_thread(800, 200);
+    let next = RunVerdict::of(&quick).bottleneck.unwrap().next.unwrap();
+    // With 300 us of it, and then it takes less than that.
+    assert_eq!(next.then, Some(of("copy")));
+    assert!((next.speed - 2.67).abs() < 0.02 && (0.49..0.51).contains(&next.most), "{next:?}");
+    // A run that is to be 1.5 times as fast needs so much more of the thread, and of nothing else.
+    let progress = GoalProgress::items("copy", None);
+    let needed = 1.5 * 1000.0 / reading.timeline.end().as_secs_f64();
+    let help = verdict.project(&reading, Goal::Rate(needed), &progress).unwrap().help;
+    let help: Vec<_> = help.iter().map(|help| (help.used.limit.to_string(), (help.speed * 10.0).round())).collect();
+    assert_eq!(help, [("the workers of decode and encode".to_owned(), 15.0)]);
     // Where the thread has time to spare, it is none.
     confirmed(&one_thread(100, 200), &of("copy"), Server);
 }
