@@ -48,10 +48,14 @@ pub struct DownloadOptions {
     /// Who is told of what happens. Default nobody.
     pub observer: Arc<dyn Observer>,
     /// The meter of the stage that fetches, whose workers are the connections and whose items are what they write at once:
-    /// they work, wait for the network (also for an answer's first byte, and before another attempt), for the disk, for
-    /// the server (where it asks for fewer requests, or for a pause), for room in the [`budget`](Self::budget), for the
+    /// they work, wait for the network (the bytes of an answer), for the disk, for the server (an answer's head, with the way
+    /// there and back, and where it asks for fewer requests or a pause, and before another attempt), for those who check and
+    /// rename files that are whole (blocked), for room in the [`budget`](Self::budget), for the
     /// reader (where the [`window`](Self::window) is full: blocked), or have nothing to do (starved). Default none.
     pub meter: Option<StageMeter>,
+    /// The meter of the stage behind that, which checks files that are whole, syncs and renames them; its items are such files.
+    /// It works with the disk, and as many batches of files as are finished at once are its workers. Default none.
+    pub finish_meter: Option<StageMeter>,
     /// Cancel it to stop with nothing lost: no file is begun any more, what arrived of those under way is synced, so
     /// that the next run resumes at the very byte, and each of them is delivered as [`Error::Interrupted`], or staged if
     /// it was whole by then. Then the stream ends. Default a token of its own.
@@ -71,6 +75,7 @@ impl Default for DownloadOptions {
             retry: RetryPolicy::default(),
             observer: Arc::new(()),
             meter: None,
+            finish_meter: None,
             stop: CancellationToken::new(),
         }
     }

@@ -59,14 +59,16 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = (Result<T, Error>, bool)>,
 {
-    retry_when(policy, || std::future::ready(()), on_retry, attempt).await
+    retry_when(policy, || std::future::ready(()), tokio::time::sleep, on_retry, attempt).await
 }
 
 /// As [`retry()`], and waits for `ready` before each attempt. That wait is for another's sake (the server asked all for
-/// less), so it does not count against [`RetryPolicy::timeout`].
-pub(crate) async fn retry_when<T, F, Fut, Ready>(
+/// less), so it does not count against [`RetryPolicy::timeout`]. `pause` sleeps between two attempts, for the caller to say
+/// what that is.
+pub(crate) async fn retry_when<T, F, Fut, Ready, Pause>(
     policy: &RetryPolicy,
     ready: impl FnMut() -> Ready,
+    pause: impl FnMut(Duration) -> Pause,
     on_retry: impl FnMut(u32, Duration, &Error),
     attempt: F,
 ) -> Result<T, Error>
@@ -74,15 +76,17 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = (Result<T, Error>, bool)>,
     Ready: Future<Output = ()>,
+    Pause: Future<Output = ()>,
 {
-    retry_drawing(policy, fastrand::f64, ready, on_retry, attempt).await
+    retry_drawing(policy, fastrand::f64, ready, pause, on_retry, attempt).await
 }
 
 /// [`retry_when`] with its dice: each wait takes one number of at least 0 and below 1 from `random`.
-async fn retry_drawing<T, F, Fut, Ready>(
+async fn retry_drawing<T, F, Fut, Ready, Pause>(
     policy: &RetryPolicy,
     mut random: impl FnMut() -> f64,
     mut ready: impl FnMut() -> Ready,
+    mut pause: impl FnMut(Duration) -> Pause,
     mut on_retry: impl FnMut(u32, Duration, &Error),
     mut attempt: F,
 ) -> Result<T, Error>
@@ -90,6 +94,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = (Result<T, Error>, bool)>,
     Ready: Future<Output = ()>,
+    Pause: Future<Output = ()>,
 {
     let started = Instant::now();
     let mut last_progress = started;
@@ -114,7 +119,7 @@ where
             return Err(Error::Exhausted { attempts: failures, elapsed: started.elapsed(), source: Box::new(error) });
         }
         on_retry(failures, delay, &error);
-        tokio::time::sleep(delay).await;
+        pause(delay).await;
     }
 }
 
@@ -172,6 +177,7 @@ mod tests {
             &policy,
             || drawn.next().unwrap(),
             || std::future::ready(()),
+            tokio::time::sleep,
             |attempt, wait, _| {
                 let mut all = waits.take();
                 all.push((attempt, wait.as_millis()));
@@ -197,6 +203,7 @@ mod tests {
         let error = retry_when(
             &policy,
             || tokio::time::sleep(Duration::from_secs(100)),
+            tokio::time::sleep,
             |_, _, _| {},
             || {
                 calls.set(calls.get() + 1);

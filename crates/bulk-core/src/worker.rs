@@ -105,12 +105,21 @@ impl Worker<'_> {
         }
     }
 
+    /// Runs what [`blocking`] does, and waits for the disk meanwhile.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.waiting(Wait::Disk, blocking(self.run, name, work)).await
+    }
+
     /// Looks what is there of a file, or removes what is in the way.
     async fn look_or_clear(&self, next: Next) {
         match next {
             Next::Prepare(prepare) => self.prepare(prepare).await,
             Next::Clear(Leftover { name, paths, space, .. }, reason) => {
-                let cleared = blocking(self.run, &name, move || paths.clear()).await;
+                let cleared = self.on_disk(&name, move || paths.clear()).await;
                 self.run.queue().cleared(&name);
                 match cleared {
                     Ok(()) => self.run.event(&Event::Removed { name: &name, reason, bytes: space.bytes() }),
@@ -138,7 +147,7 @@ impl Worker<'_> {
         let found = if is_new {
             Paths::new(&folder, &wanted.name).map(|paths| (paths, Found::Nothing, None))
         } else {
-            blocking(self.run, &request.name, move || {
+            self.on_disk(&request.name, move || {
                 let paths = Paths::new(&folder, &wanted.name)?;
                 turn.take(|| match &discard {
                     Some(Discard { is_staged: true, .. }) => remove_staged(&folder, &wanted.name),
@@ -208,10 +217,11 @@ impl Worker<'_> {
         let on_retry = |attempt, delay, error: &Error| run.event(&Event::Retry { name, attempt, delay, error });
         let asking = retry_when(
             &run.options.retry,
-            || run.pace.ready(),
+            || self.waiting(Wait::Server, run.pace.ready()),
+            |delay| self.waiting(Wait::Server, tokio::time::sleep(delay)),
             on_retry,
             || async {
-                let answer = run.source.get(&get).await;
+                let answer = self.waiting(Wait::Server, run.source.get(&get)).await;
                 run.pace.observe(&answer);
                 (answer, false)
             },
@@ -227,7 +237,7 @@ impl Worker<'_> {
         }
         drop(found);
         let size = version.size.unwrap_or_default();
-        blocking(run, name, move || {
+        self.on_disk(name, move || {
             paths.clear().map(|()| (paths, Found::Nothing, Some(("it changed at its source", size))))
         })
         .await
@@ -241,6 +251,7 @@ impl Worker<'_> {
         let attempts = retry_when(
             &options.retry,
             || self.waiting(Wait::Server, self.run.pace.ready()),
+            |delay| self.waiting(Wait::Server, tokio::time::sleep(delay)),
             on_retry,
             || async {
                 let _busy = busy.lock().await;
@@ -286,14 +297,15 @@ impl Worker<'_> {
         let is_void = matches!(error, Error::Changed { .. });
         let name = record.key.clone();
         // If it fails, the record before it stays, or what there is counts as nothing.
-        let _ = blocking(self.run, &name, move || match is_void {
-            true => turn.take(|| paths.clear()),
-            false => {
-                part.sync()?;
-                turn.take(|| paths.write_record(&record, true))
-            }
-        })
-        .await;
+        let _ = self
+            .on_disk(&name, move || match is_void {
+                true => turn.take(|| paths.clear()),
+                false => {
+                    part.sync()?;
+                    turn.take(|| paths.write_record(&record, true))
+                }
+            })
+            .await;
     }
 
     /// Completes when the segment is to end while no attempt is under way: such a one sees it for itself, and has bytes to
@@ -322,14 +334,14 @@ impl Worker<'_> {
             biased;
             () = segment.cancel.cancelled() => return Ok(()),
             () = run.options.stop.cancelled() => return Err(self.interrupted(segment)),
-            body = run.source.get(&get) => body?,
+            body = self.waiting(Wait::Server, run.source.get(&get)) => body?,
         };
         let accepted = run.queue().accept(segment, &body, &location)?;
         let skip = match accepted {
             Accepted::Take { skip, cut: None } => skip,
             Accepted::Take { skip, cut: Some(part) } => {
                 // Those who wrote behind it are told to end, and what they write yet is written anew.
-                blocking(run, &segment.request.name, move || part.set_len(skip)).await?;
+                self.on_disk(&segment.request.name, move || part.set_len(skip)).await?;
                 skip
             }
             Accepted::Gone => return Ok(()),
@@ -571,7 +583,7 @@ impl Worker<'_> {
                     // Others fill it, too, or it has no room where the budget thought so.
                     let shortage = run.shortage(len as u64);
                     let changed = run.budget.changed();
-                    self.wait_for_disk(segment, shortage, changed).await?;
+                    self.waiting(Wait::Budget, self.wait_for_disk(segment, shortage, changed)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -597,7 +609,7 @@ impl Worker<'_> {
             }
         };
         match at_once {
-            true => saving.await,
+            true => self.waiting(Wait::Disk, saving).await,
             false => drop(tokio::spawn(saving)),
         }
     }
@@ -606,7 +618,7 @@ impl Worker<'_> {
     async fn complete(&self, place: u64) {
         let finish = self.run.queue().complete(place);
         if let Some(finish) = finish {
-            self.finisher.finish(finish).await;
+            self.waiting(Wait::Output, self.finisher.finish(finish)).await;
         }
     }
 

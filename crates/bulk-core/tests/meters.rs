@@ -2,6 +2,7 @@
 //! takes, and no more than what a clock around it shows.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -411,6 +412,53 @@ async fn a_download_waits_for_the_network() {
     assert!(fetch.total.network >= Duration::from_millis(10 * 16 * 4), "{fetch:?}");
     let verdict = RunVerdict::of(&reading);
     assert_eq!(verdict.bottleneck.as_ref().map(|found| found.used.resource), Some(Resource::Network), "{verdict}");
+}
+
+/// Answers after a while, if it does not ask for a pause of a second first.
+struct Busy(AtomicBool);
+
+#[async_trait::async_trait]
+impl Source for Busy {
+    fn location(&self, key: &str) -> String {
+        format!("busy:{key}")
+    }
+
+    async fn get(&self, get: &Get) -> Result<Body, Error> {
+        tokio::time::sleep(A_WHILE).await;
+        if self.0.swap(false, Ordering::Relaxed) {
+            let retry_after = Some(5 * A_WHILE);
+            return Err(Error::Status { location: self.location(&get.key), status: 503, retry_after, reason: None });
+        }
+        Trickle(Duration::ZERO).get(get).await
+    }
+}
+
+#[tokio::test]
+async fn what_a_download_waits_for_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    // The second one finds the files there, and asks once whether they are still the ones.
+    for asks_for_a_pause in [true, false] {
+        let meters = Meters::new();
+        let plan = (0..3).map(|i| Request::new(i.to_string()));
+        let mut options = download_options(&meters);
+        options.concurrency = 1;
+        options.finish_meter = Some(meters.stage("finish", &[Resource::Disk], &["fetch"]));
+        let source = Arc::new(Busy(AtomicBool::new(asks_for_a_pause)));
+        let files = download(source, plan, folder.path(), options).collect::<Vec<_>>().await;
+        assert!(files.iter().all(|file| file.outcome.is_ok()), "{files:?}");
+        let reading = meters.reading();
+        let (fetch, finish) = (stage(&reading, "fetch").total, stage(&reading, "finish").total);
+        let pause = if asks_for_a_pause { 6 * A_WHILE } else { Duration::ZERO };
+        // The way to an answer's head, and what it asks for.
+        assert!(fetch.server >= 3 * A_WHILE + pause, "{fetch:?}");
+        // Bytes are there at once, so whatever else it waits for has another name.
+        assert!(fetch.network.is_zero() && !fetch.disk.is_zero(), "{fetch:?}");
+        assert_eq!(fetch.bytes, if asks_for_a_pause { 3 * SIZE } else { 0 });
+        if asks_for_a_pause {
+            assert_eq!((finish.items, finish.bytes), (3, 3 * SIZE));
+            assert!(!finish.busy().is_zero());
+        }
+    }
 }
 
 #[tokio::test]
