@@ -238,6 +238,46 @@ async fn a_task_that_is_not_run_says_when_it_waits() {
     assert!(total.working() >= before.working() + A_WHILE);
 }
 
+#[tokio::test]
+async fn waits_of_a_task_may_end_in_any_order() {
+    let meters = Meters::new();
+    let worker = meters.stage("fetch", &[Resource::Network], &[]).worker();
+    let task = async {
+        let (short, long) = (tokio::time::sleep(A_WHILE), tokio::time::sleep(3 * A_WHILE));
+        futures::join!(worker.waiting(Wait::Output, short), worker.waiting(Wait::Budget, long));
+        tokio::time::sleep(4 * A_WHILE).await;
+    };
+    worker.run(task).await;
+    drop(worker);
+    let total = stage(&meters.reading(), "fetch").total;
+    // All waited for the one that began last, and for the network once neither went on.
+    assert!(total.budget >= 3 * A_WHILE - Duration::from_millis(2), "{total:?}");
+    assert!(total.network >= 4 * A_WHILE - Duration::from_millis(2), "{total:?}");
+    assert!(total.blocked.is_zero(), "{total:?}");
+}
+
+#[tokio::test]
+async fn what_a_thread_does_for_others_is_no_work_of_a_task() {
+    let meters = Meters::new();
+    let worker = meters.stage("copy", &[Resource::Server], &[]).worker();
+    let copy = async {
+        worker.waiting(Wait::Server, tokio::time::sleep(A_WHILE)).await;
+        // It waits without saying so, and the thread turns to the other one.
+        tokio::time::sleep(A_WHILE).await;
+        worker.waiting(Wait::Server, tokio::time::sleep(A_WHILE)).await;
+    };
+    let other = async {
+        for _ in 0..3 {
+            tokio::time::sleep(A_WHILE).await;
+            spin(A_WHILE);
+        }
+    };
+    futures::join!(copy, other);
+    drop(worker);
+    let total = stage(&meters.reading(), "copy").total;
+    assert!(total.on_cpu.is_zero() && total.run_queue.is_zero() && !total.off_cpu.is_zero(), "{total:?}");
+}
+
 /// Each read gives a byte, and takes a while off the CPU.
 struct Slow(u8);
 

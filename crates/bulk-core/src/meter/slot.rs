@@ -23,6 +23,7 @@ pub(super) struct Slot {
     working: Split,
     activity: Activity,
     since: Instant,
+    is_synchronous: bool,
     probe: Option<Probe>,
     last_probe: Option<Instant>,
 }
@@ -67,6 +68,7 @@ impl Default for Slot {
             working: Split::default(),
             activity: Activity::Absent,
             since: Instant::now(),
+            is_synchronous: true,
             probe: None,
             last_probe: None,
         }
@@ -84,14 +86,20 @@ impl Slot {
         self.counts.bytes = self.counts.bytes.saturating_add(bytes);
         if self.activity == Activity::Working && self.since.elapsed() >= LONG {
             let last_probe = self.last_probe;
-            self.switch(Activity::Working);
+            let is_synchronous = self.is_synchronous;
+            self.switch(Activity::Working, is_synchronous);
             // What begins here may end here, and is no reason not to look at the next long stretch.
             self.last_probe = last_probe;
         }
     }
 
-    /// Ends what the worker did up to now.
-    pub(super) fn switch(&mut self, next: Activity) {
+    /// Ends what the worker did up to now. The thread's clocks tell of it only if it is synchronous: all that the thread did
+    /// since the last call was of this worker.
+    pub(super) fn switch(&mut self, next: Activity, is_synchronous: bool) {
+        self.is_synchronous = is_synchronous;
+        if !is_synchronous {
+            self.probe = None;
+        }
         let now = Instant::now();
         let spent = now.saturating_duration_since(self.since);
         match self.activity {
@@ -102,6 +110,7 @@ impl Slot {
         self.activity = next;
         self.since = now;
         if next == Activity::Working
+            && is_synchronous
             && self.last_probe.is_none_or(|last| now.saturating_duration_since(last) >= PROBE_EVERY)
         {
             self.probe = clock::of_thread().map(|times| Probe { thread: thread::current().id(), times });

@@ -28,16 +28,27 @@ struct Worker {
     slot: Arc<Mutex<Slot>>,
     /// Whether [`WorkerMeter::run`] tells work from waiting, by its polls.
     is_run: AtomicBool,
-    /// What it waits for when a poll returns.
-    parked: Mutex<Wait>,
+    /// Whether it is a task whose polls are not seen: what a thread does between two of its calls may be another task's.
+    is_task: AtomicBool,
+    parked: Mutex<Waits>,
+}
+
+/// What it waits for when a poll returns: the last that began of those that go on, which may end in any order.
+#[derive(Debug)]
+struct Waits {
+    unnamed: Wait,
+    begun: u64,
+    open: Vec<(u64, Wait)>,
 }
 
 impl WorkerMeter {
     pub(super) fn begin(stage: Arc<Stage>) -> Self {
         let (index, slot) = stage.take_slot();
-        lock(&slot).switch(Activity::Working);
-        let parked = stage.resources.first().map_or(Wait::Input, |resource| resource.wait());
-        let worker = Worker { stage, index, slot, is_run: AtomicBool::new(false), parked: Mutex::new(parked) };
+        lock(&slot).switch(Activity::Working, true);
+        let unnamed = stage.resources.first().map_or(Wait::Input, |resource| resource.wait());
+        let parked = Mutex::new(Waits { unnamed, begun: 0, open: Vec::new() });
+        let (is_run, is_task) = (AtomicBool::new(false), AtomicBool::new(false));
+        let worker = Worker { stage, index, slot, is_run, is_task, parked };
         Self { worker: Arc::new(worker) }
     }
 
@@ -67,6 +78,9 @@ impl WorkerMeter {
 
     /// Waits in a task: the time until `future` is ready, but for what polling it takes within [`run`](Self::run), counts
     /// as waiting. If the future is dropped before that, the worker works again.
+    ///
+    /// Outside of [`run`](Self::run) nobody tells the task's work from what its thread does for others meanwhile, so the
+    /// thread's clocks are read no more for this worker, and its working time counts as the stage says that it works.
     pub async fn waiting<F: Future>(&self, wait: Wait, future: F) -> F::Output {
         let mut future = pin!(future);
         if self.worker.is_run.load(Ordering::Relaxed) {
@@ -78,7 +92,10 @@ impl WorkerMeter {
             let polled = future.as_mut().poll(context);
             match &polled {
                 // Who need not wait is not said to.
-                Poll::Pending if waiting.is_none() => waiting = Some(self.leave_for(wait)),
+                Poll::Pending if waiting.is_none() => {
+                    self.worker.is_task.store(true, Ordering::Relaxed);
+                    waiting = Some(self.leave_for(wait));
+                }
                 Poll::Pending => {}
                 Poll::Ready(_) => waiting = None,
             }
@@ -97,7 +114,7 @@ impl WorkerMeter {
             self.worker.switch(Activity::Working);
             let polled = future.as_mut().poll(context);
             if polled.is_pending() {
-                let parked = *lock(&self.worker.parked);
+                let parked = lock(&self.worker.parked).last();
                 self.worker.switch(Activity::Waiting(parked));
             }
             polled
@@ -113,9 +130,10 @@ impl WorkerMeter {
 
 impl Worker {
     fn switch(&self, to: Activity) {
+        let is_synchronous = self.is_run.load(Ordering::Relaxed) || !self.is_task.load(Ordering::Relaxed);
         let mut slot = lock(&self.slot);
         let from = slot.activity();
-        slot.switch(to);
+        slot.switch(to, is_synchronous);
         if from != to && (Held::concerns(from) || Held::concerns(to)) {
             // With the slot held, so that nobody comes between.
             lock(&self.stage.held).switch(from, to);
@@ -142,19 +160,28 @@ impl Drop for Working<'_> {
 /// What the worker waits for between polls, until this is dropped.
 struct Parked<'a> {
     worker: &'a Worker,
-    before: Wait,
+    number: u64,
 }
 
 impl<'a> Parked<'a> {
     fn new(worker: &'a Worker, wait: Wait) -> Self {
-        let before = std::mem::replace(&mut *lock(&worker.parked), wait);
-        Self { worker, before }
+        let mut waits = lock(&worker.parked);
+        let number = waits.begun;
+        waits.begun += 1;
+        waits.open.push((number, wait));
+        Self { worker, number }
     }
 }
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        *lock(&self.worker.parked) = self.before;
+        lock(&self.worker.parked).open.retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Waits {
+    fn last(&self) -> Wait {
+        self.open.last().map_or(self.unnamed, |(_, wait)| *wait)
     }
 }
 
@@ -170,7 +197,7 @@ impl<'a> Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        self.0.is_run.store(false, Ordering::Relaxed);
         self.0.switch(Activity::Working);
+        self.0.is_run.store(false, Ordering::Relaxed);
     }
 }

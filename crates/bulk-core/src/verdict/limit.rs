@@ -341,7 +341,9 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
     }
     uses.extend(shared(reading, &uses));
     if let Some(cores) = cores {
-        let most = (fraction(on_cpu.max(sum.process_cpu), time) / cores).min(1.0);
+        // The stages' sum is an estimate, and without what is not metered.
+        let used = if sum.process_cpu.is_zero() { on_cpu } else { sum.process_cpu };
+        let most = (fraction(used, time) / cores).min(1.0);
         if most >= FULL {
             uses.iter_mut().for_each(|used| used.own = used.least);
         }

@@ -316,6 +316,26 @@ fn the_processors_together() {
     bound(&shared([500, 4000, 1000, 500]).run(), &of("decode"), Cpu);
 }
 
+#[test]
+fn the_process_knows_how_much_of_the_processors_it_has() {
+    // What the stages' working time is taken to be is more than the process had.
+    let mut reading = shared([1000; 4]).run();
+    let mut timeline = Timeline::new(100);
+    for sample in reading.timeline.samples() {
+        let process_cpu = sample.duration() / 2;
+        timeline.push({
+            let mut sample = sample.clone();
+            sample.process_cpu = process_cpu;
+            sample
+        });
+    }
+    reading.timeline = timeline;
+    let verdict = RunVerdict::of(&reading);
+    let bottleneck = verdict.bottleneck.unwrap();
+    let cores = bottleneck.others.iter().find(|used| used.limit == Limit::Cores).unwrap();
+    assert_eq!(cores.utilisation, 0.25);
+}
+
 /// A thread that decodes what it encodes: two stages, which take their parts of its time in turn.
 fn one_thread(decode: u64, encode: u64) -> MeterReading {
     let stages = vec![
