@@ -52,7 +52,8 @@ const CONTENDED: f64 = 0.05;
 ///    time) or leans the right way: before the bottleneck, blocked (or out of budget) for longer than starved, behind it the
 ///    other way round.
 /// 4. **Resource.** What the stage's busy time was spent on most. Time on a CPU and in line for one is the CPU's, waiting that
-///    it named is that resource's, and the rest is of the first resource that the stage states, the CPU aside.
+///    it named is that resource's, and the rest is of the first resource that the stage states, the CPU aside. A server that
+///    was seen more often than not to wait for the stage itself (PostgreSQL's `ClientRead`) leaves its time to the network.
 /// 5. **Phases.** Where the bottleneck moves, the run is cut so that over all samples the sum of (highest utilisation less
 ///    that of the named limit) x time is least, where each cut costs 1% of the run. So a phase is named if it is clearer than
 ///    noise: a stretch of 4% of the run where another limit is used half as much again, or a longer one with a smaller

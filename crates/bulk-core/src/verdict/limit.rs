@@ -330,7 +330,10 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
         let least = most * fraction(busy.saturating_sub(counts.run_queue), busy);
         uses.push(Use {
             key: Key::Stage(index),
-            resource: counts.resource(&stage.resources),
+            resource: match counts.resource(&stage.resources) {
+                Resource::Server if waits_for_us(stage) => Resource::Network,
+                resource => resource,
+            },
             most,
             least,
             workers,
@@ -353,6 +356,17 @@ fn uses(reading: &MeterReading, sum: &Sample) -> Vec<Use> {
         uses.push(Use { key, resource, most, least: most, workers: cores, cpu: 0.0, own: most, members });
     }
     uses
+}
+
+/// Whether the server, while a stage waits for it, mostly waits for more from there: then it is the way to it.
+fn waits_for_us(stage: &StageReading) -> bool {
+    let is_read = |event: &str| event == "ClientRead" || event.ends_with("/ClientRead");
+    let (mut reads, mut others) = (0_u64, 0_u64);
+    for (event, times) in &stage.server_events {
+        let sum = if is_read(event) { &mut reads } else { &mut others };
+        *sum = sum.saturating_add(*times);
+    }
+    reads > others
 }
 
 /// How far a stage's workers are used, and how many they are.

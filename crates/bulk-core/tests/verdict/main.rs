@@ -642,6 +642,13 @@ fn what_the_server_says_stands_beside_its_stage() {
     let verdict = confirmed(&reading, &of("copy"), Server);
     let said = "The server's side: CPU 75%, IO/DataFileExtend 25%.";
     assert!(verdict.to_string().contains(said), "{verdict}");
+    // One that waits for more of it is not what it waits for.
+    for read in ["ClientRead", "Client/ClientRead"] {
+        reading.stages[3].server_events = [("CPU".to_owned(), 3), (read.to_owned(), 4)].into();
+        confirmed(&reading, &of("copy"), Network);
+        reading.stages[3].server_events = [("CPU".to_owned(), 4), (read.to_owned(), 4)].into();
+        confirmed(&reading, &of("copy"), Server);
+    }
 }
 
 #[test]
