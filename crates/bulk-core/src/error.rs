@@ -166,6 +166,12 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// What should be a [run's report](crate::RunReport) is none that is known here.
+    #[error("it is not a run's report: {what}")]
+    Report {
+        /// Why.
+        what: String,
+    },
     /// All attempts failed. `source()` is the last failure.
     #[error("gave up after {attempts} attempts in {:.1} s", elapsed.as_secs_f64())]
     Exhausted {

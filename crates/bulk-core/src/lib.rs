@@ -122,6 +122,8 @@
 //! - *Slow down all requests of a kind together*: [`Pace`].
 //! - *Send no more requests than are allowed, in any window*: [`Limiter`].
 //! - *Ask an API for each record of an input*: the `crawl` module (feature `crawl`).
+//! - *Know what throttles a pipeline*: [`Meters`] count what each stage's workers do with their time, a [`RunVerdict`] names
+//!   what binds and what would if that were faster, a [`RunReport`] keeps both, as JSON, text or (feature `html`) a page.
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -182,6 +184,7 @@ mod http_source;
 mod leftovers;
 mod limiter;
 mod manifest;
+mod meter;
 mod multipart;
 mod objects;
 mod ordered_body;
@@ -196,9 +199,11 @@ mod redaction;
 mod refusal;
 mod retry;
 mod run;
+mod run_report;
 mod shortage;
 mod source;
 mod sums;
+mod verdict;
 mod verification;
 mod worker;
 
@@ -221,6 +226,10 @@ pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;
 pub use limiter::{Limiter, LimiterOptions, LimiterStatus, Margin, Permit, RateLimit, RateLimitError, Spread};
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
+pub use meter::{
+    MeterReading, MeteredRead, Meters, Resource, Sample, Sampling, StageCounts, StageMeter, StageReading, StageSample,
+    Timeline, Wait, WorkerMeter,
+};
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
 pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};
 pub use ordered_body::{BlockingBody, OrderedBody};
@@ -228,7 +237,12 @@ pub use pace::Pace;
 pub use part::remove_staged;
 pub use records::{StagedRecords, staged_records};
 pub use retry::{RetryPolicy, retry};
+pub use run_report::{FileReport, RejectReport, RunComparison, RunReport, StageComparison, StageCost};
 pub use shortage::Shortage;
 pub use source::{Body, Get, Request, Source};
 pub use sums::{BadLine, Sums};
+pub use verdict::{
+    Bottleneck, Evidence, Goal, GoalProgress, Limit, LimitUse, Outlook, Projection, Remedy, RunPhase, RunVerdict,
+    WhatIf,
+};
 pub use verification::{Expected, Verdict, Verification, Verified, VerifyOptions, verify_files, verify_folder};

@@ -142,6 +142,7 @@ mod scan;
 mod schema;
 mod sequences;
 mod session;
+mod stage;
 mod staging;
 mod statement;
 mod swap;
@@ -211,6 +212,7 @@ pub use schema::{
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
 pub use session::Session;
+pub use stage::{LoadStage, WorkerState};
 pub use staging::is_staged;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
 pub use swap::{Swap, SwapOptions, drop_swapped, prepare_swap, swap};
