@@ -1,3 +1,4 @@
+mod crawl;
 mod export;
 mod listing;
 mod sync;
@@ -12,6 +13,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::crawl::CrawlArguments;
 pub(crate) use self::export::ExportArguments;
 pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     Known(Known),
     /// Export rows as JSON into a tar.gz for each group of them, at the price of what has changed.
     Export(ExportArguments),
+    /// Ask a rate-limited API for each record of an input, at exactly the permitted rate, and load what it answers.
+    Crawl(CrawlArguments),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
@@ -119,6 +123,7 @@ impl Command {
             Self::Sync(_) => "sync",
             Self::Known(_) => "known",
             Self::Export(_) => "export",
+            Self::Crawl(_) => "crawl",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
@@ -130,6 +135,7 @@ impl Command {
             Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_) => {
                 Some("what is in hand is finished and kept")
             }
+            Self::Crawl(_) => Some("what has been answered is kept"),
             Self::Export(_) => Some("nothing is published, unless it is already"),
             Self::Known(_) | Self::Demo(_) | Self::Doctor(_) => None,
         }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod config;
+mod crawl;
 mod dataset;
 mod demo;
 mod diff;
@@ -94,6 +95,7 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Sync(sync) => sync::run(sync, &arguments.common, report).await,
         Command::Known(known) => known::run(known, &arguments.common, report).await,
         Command::Export(export) => export::run(export, &arguments.common, report).await,
+        Command::Crawl(crawl) => crawl::run(crawl, &arguments.common, report).await,
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
     }

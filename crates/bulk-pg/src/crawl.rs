@@ -2,6 +2,7 @@
 
 mod batch;
 mod cell;
+mod input;
 mod ledger;
 mod publication;
 mod rejects;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use batch::CallBatch;
 pub use batch::CallRows;
+pub use input::query_records;
 pub use ledger::QuarantinedCall;
 use ledger::{Round, digest};
 use publication::Publication;

@@ -153,6 +153,7 @@ mod tuples;
 mod turns;
 mod twin;
 mod typed;
+mod user_query;
 mod value;
 mod verifier;
 mod verify;
@@ -166,6 +167,7 @@ pub use copy_format::CopyFormat;
 pub use copy_reader::{CopiedRow, CopyReader};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
+pub use crawl::query_records;
 pub use crawl::{
     CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable, QuarantinedCall,
     write_call_rejects,
