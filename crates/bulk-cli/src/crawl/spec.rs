@@ -660,13 +660,13 @@ columns = { uri = "$" }
     #[test]
     fn what_makes_no_sense_is_named_with_its_line() {
         for (was, is, said) in [
-            ("table = \"object\"\nmode", "tabel = \"object\"\nmode", "line 29: unknown field `tabel`"),
-            ("size = 25\n", "", "line 20: missing field `size`"),
-            ("$.uri\"\nof", "$.[\"\nof", "line 20, [batch]: \"$.[\": it is no JSONPath"),
-            ("\"304\"", "\"99\"", "line 16, [success]: \"99\" is neither \"404\" nor \"200-299\""),
+            ("table = \"object\"\nmode", "tabel = \"object\"\nmode", "line 28: unknown field `tabel`"),
+            ("size = 25\n", "", "line 19: missing field `size`"),
+            ("$.uri\"\nof", "$.[\"\nof", "line 19, [batch]: \"$.[\": it is no JSONPath"),
+            ("\"304\"", "\"99\"", "line 15, [success]: \"99\" is neither \"404\" nor \"200-299\""),
             ("values = { session = \"4711\" }", "secrets = { session = \"4711\" }", "a secret is \"env:VARIABLE\""),
             ("[since]\nslack = \"5s\"\n", "", "{$since}"),
-            ("rate = [\"25/s over 10s\", \"5000/h\"]", "rate = []", "line 12, [limits]: it says no rate"),
+            ("rate = [\"25/s over 10s\", \"5000/h\"]", "rate = []", "line 11, [limits]: it says no rate"),
             (
                 "url = \"https://api.test/objects?all",
                 "query = \"SELECT 1\"\nurl = \"https://api.test/objects?all",
