@@ -44,7 +44,7 @@ pub(crate) enum Input {
     File(PathBuf),
     /// Those that `each` finds in the API's own list; what is no object becomes one with it as `name`.
     List {
-        list: List,
+        list: Box<List>,
         each: String,
         name: String,
     },
@@ -351,7 +351,7 @@ impl InputTable {
             (Some(query), None, None) if !is_list => Ok(Input::Query(query)),
             (None, Some(file), None) if !is_list => Ok(Input::File(file)),
             (None, None, Some(url)) => Ok(Input::List {
-                list: request.list(&url, headers.as_ref(), pages)?,
+                list: Box::new(request.list(&url, headers.as_ref(), pages)?),
                 each: each.unwrap_or_else(|| "$[*]".to_owned()),
                 name: name.unwrap_or_else(|| "id".to_owned()),
             }),
