@@ -7,9 +7,13 @@ mod known;
 mod run;
 mod spec;
 
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
 use bulk_core::crawl::Watermark;
 use bulk_core::{Algorithm, Digest};
-use bulk_pg::{CrawlJob, CrawlLoad, CrawlLoadOptions};
+use bulk_pg::{CrawlJob, CrawlLoad, CrawlLoadOptions, write_call_rejects};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -27,13 +31,16 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
     let session = arguments.database.connect().await?;
     if arguments.check || common.dry_run {
         job.check_tables(&session).await?;
-        let watermark = job.watermark(&session).await?;
+        let watermark = if arguments.restart { None } else { job.watermark(&session).await? };
         let api = Api::open(arguments, &spec, since(&spec, watermark.as_deref())?, common, report)?;
         api.check()?;
         if common.dry_run {
             return dry_run::show(arguments, &spec, &api, common, report).await;
         }
-        drop(Records::open(&spec.input, &api, &arguments.database, common, report).await?);
+        // What is piped in may come later.
+        if !spec.input.is_stdin() {
+            drop(Records::open(&spec.input, &api, &arguments.database, common, report).await?);
+        }
         report.event("checked", "the spec fits the database", json!({"job": spec.name}));
         return Ok(Exit::Done);
     }
@@ -51,7 +58,7 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
     if let Some(since) = &since {
         report.note(format!("what has changed since {since} is asked for"));
     }
-    let mut run = Run::new(&spec, report);
+    let mut run = Run::new(&spec, arguments, report);
     let ended = match load.is_published() {
         true => Ok(End::Whole),
         false => {
@@ -59,6 +66,15 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
             run.crawl(arguments, &api, common, &mut load).await
         }
     };
+    let ended = end(ended, load, &run).await;
+    if let Some(file) = &arguments.rejects {
+        write_rejects(arguments, &spec, file, report).await?;
+    }
+    ended
+}
+
+/// Ends the round, or this run of it.
+async fn end(ended: Result<End, Failure>, load: CrawlLoad, run: &Run<'_>) -> Result<Exit, Failure> {
     match ended {
         Ok(End::Whole) => {
             let outcome = load.finish().await?;
@@ -77,6 +93,22 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
             Err(failure)
         }
     }
+}
+
+/// Writes the rows that were left out, a line of JSON each.
+async fn write_rejects(arguments: &CrawlArguments, spec: &Spec, path: &Path, report: &Report) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        let exit = if error.kind() == io::ErrorKind::StorageFull { Exit::Disk } else { Exit::Failed };
+        Failure::new(exit, anyhow::anyhow!("cannot write {}: {error}", path.display()))
+    };
+    let session = arguments.database.connect().await?;
+    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+    let count = write_call_rejects(&session, &spec.name, &mut file).await?;
+    file.flush().map_err(failed)?;
+    if count > 0 {
+        report.warn(format!("{count} rows that were left out are in {}", path.display()));
+    }
+    Ok(())
 }
 
 /// What the loader is told of the spec.

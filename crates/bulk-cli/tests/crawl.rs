@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Server, bungie};
 use bulk_testkit::postgres::Database;
@@ -141,10 +140,12 @@ fn a_table_is_replaced_by_what_an_api_answers() {
 #[test]
 fn killed_and_run_again_it_makes_no_call_twice_that_is_committed() {
     let bench = Bench::new(MEMBERS);
+    bench.sql("INSERT INTO member SELECT 3, 5 + n, 9 + n FROM generate_series(1, 260) n");
     let api = Server::builder(bungie(SECRET, |_| 22)).start().unwrap();
-    bench.spec(&statistics(&api.url(), "[limits]\nrate = ['10/s']\nspread = 'even'"));
+    let at = |rate: &str| bench.spec(&statistics(&api.url(), &format!("[limits]\nrate = ['{rate}']\nspread = 'even'")));
     let character = |target: &str| target.split('/').nth(7).unwrap().to_owned();
-    let mut committed = Vec::new();
+    at("20/s");
+    let mut committed: Vec<String> = Vec::new();
     for _ in 0..2 {
         let before = committed.len();
         let done = || {
@@ -153,19 +154,23 @@ fn killed_and_run_again_it_makes_no_call_twice_that_is_committed() {
             bench.sql(rows).parse::<usize>().unwrap()
         };
         kill_when(bench.command(&[]), || done() > before);
+        // The server may be about to commit what it was sent.
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        while bench.sql(others) != "0" {}
         let keys = bench.sql("SELECT key FROM bulk.call ORDER BY key");
         committed =
             keys.lines().map(|key| character(key.split(' ').nth(1).unwrap().trim_start_matches("http:/"))).collect();
     }
-    assert!(committed.len() >= 2 && committed.len() < 40, "{committed:?}");
-    let asked_before: Vec<String> = api.arrivals().iter().map(|arrival| character(&arrival.target)).collect();
+    assert!(committed.len() >= 2 && committed.len() < 300, "{committed:?}");
     api.clear();
-    bench.run(&[]).assert(0, &["40 calls with 880 rows", "complete"]);
+    // Limits are no part of what the round is.
+    at("1000/s");
+    bench.run(&[]).assert(0, &["300 calls with 6600 rows", "complete"]);
     let asked: Vec<String> = api.arrivals().iter().map(|arrival| character(&arrival.target)).collect();
-    assert_eq!(asked.len(), 40 - committed.len(), "{asked:?}\n{asked_before:?}");
+    assert_eq!(asked.len(), 300 - committed.len(), "{asked:?}");
     assert!(asked.iter().all(|one| !committed.contains(one)), "{asked:?}\n{committed:?}");
     let rows = "SELECT count(*), count(DISTINCT character), count(DISTINCT (character, activity, stat)) FROM stat WHERE character > 1";
-    assert_eq!(bench.sql(rows), "880|40|880");
+    assert_eq!(bench.sql(rows), "6600|300|6600");
 }
 
 #[test]
@@ -293,7 +298,7 @@ fn only_what_changed_is_asked_for_in_batches_and_what_is_gone_is_deleted() {
     *hidden.lock().unwrap() = Some("/repositories/2/archival_objects/30".to_owned());
     bench
         .run(&[])
-        .assert(3, &["6 calls with 109 rows", "1 requests in quarantine", "it has nothing for /repositories/2"]);
+        .assert(3, &["110 calls with 109 rows", "1 requests in quarantine", "it has nothing for /repositories/2"]);
     assert_eq!((count("all_ids"), count("id_set="), count("delete-feed")), (1, 5, 1), "110 in batches of 25");
     assert_eq!(bench.sql("SELECT count(*), max(subject) FROM object"), "109|Subject 6");
     assert_eq!(bench.sql("SELECT watermark IS NULL, finished_at IS NULL FROM bulk.crawl"), "t|t");
@@ -301,7 +306,7 @@ fn only_what_changed_is_asked_for_in_batches_and_what_is_gone_is_deleted() {
     // Its own request, and the list of those that there are: the batches are done.
     *hidden.lock().unwrap() = None;
     api.clear();
-    bench.run(&[]).assert(0, &["7 calls with 110 rows", "complete"]);
+    bench.run(&[]).assert(0, &["111 calls with 110 rows", "complete"]);
     assert_eq!((count("all_ids"), count("id_set="), count("delete-feed")), (1, 1, 0), "{:?}", targets(&api));
     assert_eq!(bench.sql("SELECT watermark IS NOT NULL, finished_at IS NOT NULL FROM bulk.crawl"), "t|t");
 
@@ -355,7 +360,7 @@ fn a_list_that_fails_ends_the_run_and_nothing_is_passed_over() {
     );
     is_broken.store(false, Ordering::SeqCst);
     api.clear();
-    bench.run(&[]).assert(0, &["2 calls with 10 rows", "complete"]);
+    bench.run(&[]).assert(0, &["11 calls with 10 rows", "complete"]);
     assert_eq!(api.arrivals().len(), 2, "{:?}", targets(&api));
 }
 
@@ -446,9 +451,7 @@ fn what_cannot_be_run_says_why_before_any_request() {
     ran.assert(2, &["nowhere.toml"]);
     // The server is gone in the middle of nothing: each request fails, and is kept.
     bench.spec(&good.replace(&api.url(), &format!("http://{NOWHERE}")));
-    let started = std::time::Instant::now();
     bench.run(&["--limit", "2", "--restart"]).assert(3, &["2 requests in quarantine"]);
-    assert!(started.elapsed() < Duration::from_secs(170));
 }
 
 #[cfg(unix)]
@@ -456,17 +459,108 @@ fn what_cannot_be_run_says_why_before_any_request() {
 fn stopped_by_a_signal_it_keeps_what_was_answered() {
     use rustix::process::Signal;
     let bench = Bench::new(MEMBERS);
+    bench.sql("INSERT INTO member SELECT 3, 5 + n, 9 + n FROM generate_series(1, 260) n");
     let api = Server::builder(bungie(SECRET, |_| 11)).start().unwrap();
-    bench.spec(&statistics(&api.url(), "[limits]\nrate = ['20/s']\nspread = 'even'"));
+    let at = |rate: &str| bench.spec(&statistics(&api.url(), &format!("[limits]\nrate = ['{rate}']\nspread = 'even'")));
+    at("20/s");
     let mut running = support::Running::start(bench.command(&[]));
-    running.wait_until("five requests", |_| api.arrivals().len() >= 5);
+    running.wait_until("ten requests", |_| api.arrivals().len() >= 10);
     running.signal(Signal::INT);
     let (status, said) = running.end();
     assert_eq!(status, Some(130), "{said}");
     assert!(said.contains("what has been answered is kept") && said.contains("the same command goes on"), "{said}");
     let kept: usize = bench.sql("SELECT count(*) FROM bulk.call").parse().unwrap();
-    assert!((4..40).contains(&kept), "{kept}");
+    assert!((1..300).contains(&kept), "{kept}");
     api.clear();
-    bench.run(&[]).assert(0, &["40 calls with 440 rows", "complete"]);
-    assert_eq!(api.arrivals().len(), 40 - kept);
+    at("1000/s");
+    bench.run(&[]).assert(0, &["300 calls with 3300 rows", "complete"]);
+    assert_eq!(api.arrivals().len(), 300 - kept);
+}
+
+/// Records in batches, into a table that keeps whatever comes, twice if it comes twice.
+fn batches(url: &str, size: usize) -> String {
+    format!(
+        r#"
+        [input]
+        file = "ids.ndjson"
+        [request]
+        url = "{url}/items?ids={{id}}"
+        [limits]
+        rate = ["1000/s"]
+        [batch]
+        size = {size}
+        field = "id"
+        elements = "$[*]"
+        id = "$.id"
+        of-record = "{{id}}"
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id", note = "input.note" }}
+        "#
+    )
+}
+
+#[test]
+fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
+    let bench = Bench::new("CREATE TABLE item (id int, note text)");
+    let refused: Arc<Mutex<Option<u64>>> = Arc::new(Mutex::new(Some(13)));
+    let refuses = refused.clone();
+    let api = Server::builder(move |asked: &Asked| {
+        let ids: Vec<u64> = asked.param("ids").unwrap().split(',').map(|id| id.parse().unwrap()).collect();
+        match *refuses.lock().unwrap() {
+            Some(0) => Answer::error(401, "no session"),
+            Some(bad) if ids.contains(&bad) => Answer::error(422, "no such item"),
+            _ => Answer::json(ids.iter().map(|id| json!({"id": id})).collect()),
+        }
+    })
+    .start()
+    .unwrap();
+    let ids = |ids: &[u64]| {
+        let lines: String = ids.iter().map(|id| format!("{{\"id\": {id}}}\n")).collect();
+        std::fs::write(bench.folder.path().join("ids.ndjson"), lines).unwrap();
+    };
+    let all: Vec<u64> = (1..=60).collect();
+    ids(&all);
+    // A run that is cut short in the middle of a batch, and one with other batches, over records in another order.
+    bench.spec(&batches(&api.url(), 10));
+    bench.run(&["--limit", "27"]).assert(3, &["26 calls with 26 rows", "without --limit it goes on"]);
+    let reversed: Vec<u64> = all.iter().rev().copied().chain([5, 60]).collect();
+    ids(&reversed);
+    bench.spec(&batches(&api.url(), 7));
+    api.clear();
+    bench.run(&[]).assert(3, &["59 calls with 59 rows", "1 requests in quarantine"]);
+    assert_eq!(api.arrivals().len(), 1 + 33_usize.div_ceil(7), "13 again, and 28 to 60");
+    assert_eq!(bench.sql("SELECT count(*), count(DISTINCT id) FROM item"), "59|59");
+
+    // The round ends without it; the next one asks for it with the others.
+    bench.run(&["--max-quarantined", "1"]).assert(3, &["59 calls with 59 rows", "complete"]);
+    *refused.lock().unwrap() = None;
+    bench.sql("TRUNCATE item");
+    api.clear();
+    bench.run(&[]).assert(0, &["60 calls with 60 rows", "complete"]);
+    assert_eq!(api.arrivals().len(), 62_usize.div_ceil(7), "as many as there are batches");
+    assert_eq!(bench.sql("SELECT count(*), count(DISTINCT id) FROM item"), "60|60");
+
+    // Where everything is refused it gives up, and goes on where it was.
+    *refused.lock().unwrap() = Some(0);
+    bench.spec(&batches(&api.url(), 7).replace("[limits]", "[limits]\n        concurrency = 1"));
+    bench.sql("TRUNCATE item");
+    api.clear();
+    bench.run(&["--give-up-after", "14"]).assert(6, &["14 records in a row failed", "no session"]);
+    assert!(api.arrivals().len() < 9, "{:?}", targets(&api));
+    *refused.lock().unwrap() = None;
+    bench.run(&[]).assert(0, &["60 calls with 60 rows", "0 requests in quarantine: complete"]);
+    assert_eq!(bench.sql("SELECT count(*), count(DISTINCT id) FROM item"), "60|60");
+
+    // Rows of another kind are wanted of all, and what cannot be loaded is listed.
+    let spec = batches(&api.url(), 20)
+        .replace("input.note", "$.id")
+        .replace("\"item\"", "\"item\"\n        require = [\"missing\"]");
+    bench.spec(&spec.replace("note = ", "missing = \"$.nothing\", note = "));
+    bench.sql("ALTER TABLE item ADD missing text");
+    bench
+        .run(&["--max-rejects", "100", "--rejects", "left-out.ndjson"])
+        .assert(3, &["60 rows left out", "left-out.ndjson"]);
+    let listed = std::fs::read_to_string(bench.folder.path().join("left-out.ndjson")).unwrap();
+    assert_eq!(listed.lines().filter(|line| line.contains("\"column\":\"missing\"")).count(), 60, "{listed}");
 }

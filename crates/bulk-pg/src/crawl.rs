@@ -97,7 +97,8 @@ pub struct CrawlLoadOptions {
     /// How many rows may be left out of a round. Each is noted in `bulk.call_reject` with its call. Default 0.
     pub max_rejects: u64,
     /// With how many quarantined calls a round may be finished. Default 0: as long as there is one, the round stays open,
-    /// so that the next run makes that call again, and nothing else; tables are not replaced.
+    /// so that the next run makes that call again, and nothing else; tables are not replaced. The next round forgets them: its
+    /// input has them, or has them no longer.
     pub max_quarantined: u64,
     /// Whether a table may be replaced by one without rows. Default no.
     pub allow_empty: bool,
@@ -354,7 +355,7 @@ impl CrawlLoad {
     }
 
     /// The watermark of the last round that was finished without a call in quarantine: what has changed since is to be
-    /// asked for.
+    /// asked for. None behind a round of another [definition](CrawlJob::definition), whose rows may lack what this one has.
     pub fn watermark(&self) -> Option<&str> {
         self.round.watermark.as_deref()
     }
@@ -388,7 +389,7 @@ impl CrawlLoad {
         }
     }
 
-    /// Calls that are in quarantine, in the order of their keys' bytes, behind this one, and so many at most: those that
+    /// Calls of the round that are in quarantine, in the order of their keys' bytes, behind this one, and so many at most: those that
     /// are to be made again, whatever the input says.
     ///
     /// # Errors
@@ -449,7 +450,7 @@ impl CrawlLoad {
     pub async fn finish(mut self) -> Result<CrawlOutcome, Error> {
         let Writer { mut session, .. } = self.end().await?;
         let mut totals = Totals::read(&session, self.round.id).await?;
-        if totals.quarantined > self.options.max_quarantined {
+        if totals.quarantined > self.options.max_quarantined && !self.is_published {
             session.flush().await?;
             return Ok(self.outcome(&totals, false));
         }

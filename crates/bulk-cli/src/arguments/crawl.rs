@@ -93,6 +93,12 @@ pub(crate) struct CrawlArguments {
     /// stay.
     #[arg(long, help_heading = PROGRESS)]
     pub(crate) restart: bool,
+    /// Write the rows that were left out to this file, a line of JSON each, with their calls and reasons.
+    #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
+    pub(crate) rejects: Option<PathBuf>,
+    /// End the run once so many records in a row failed, such as when a session has ended; 0: never.
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = PROGRESS)]
+    pub(crate) give_up_after: u64,
     /// How many rows may be left out because their table cannot hold them.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = PROGRESS)]
     pub(crate) max_rejects: u64,

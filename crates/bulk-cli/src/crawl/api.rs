@@ -42,6 +42,10 @@ impl<'a> Api<'a> {
         if let Some(concurrency) = spec.concurrency {
             crawler.options.concurrency = concurrency;
         }
+        crawler.options.repeat = spec.repeat;
+        if let Some(max_pages) = spec.max_pages {
+            crawler.options.max_pages = max_pages;
+        }
         crawler.options.stop = common.stop.clone();
         let observer = report.clone();
         crawler.options.observer = Arc::new(move |event: &Event<'_>| {
@@ -60,15 +64,6 @@ impl<'a> Api<'a> {
         crawler.template = self.dated(crawler.template);
         crawler.pagination.clone_from(&self.spec.pagination);
         crawler.batch.clone_from(&self.spec.batch);
-        crawler
-    }
-
-    /// The same, each record by itself.
-    pub(super) fn of_single_records(&self) -> Crawler {
-        let mut crawler = self.of_records();
-        if let Some(batch) = &mut crawler.batch {
-            batch.size = 1;
-        }
         crawler
     }
 

@@ -44,6 +44,9 @@ pub(super) async fn show(
             }
         }
     }
+    if common.stop.is_cancelled() {
+        return Ok(Exit::Interrupted);
+    }
     trouble.take().map_or(Ok(exit), Err)
 }
 

@@ -71,15 +71,12 @@ impl Records {
                 let record = match reader.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
                     Ok(0) => return,
                     Ok(_) if line.trim_ascii().is_empty() => continue,
-                    Ok(_) => record(&line).map_err(|what| format!("{name}, line {number}: {what}")),
-                    Err(error) => Err(format!("cannot read {name}: {error}")),
+                    Ok(_) => record(&line)
+                        .map_err(|what| Failure::new(Exit::Failed, anyhow::anyhow!("{name}, line {number}: {what}"))),
+                    Err(error) => Err(Failure::of_read(&name, error)),
                 };
                 let is_last = record.is_err();
-                if sender
-                    .blocking_send(record.map_err(|what| Failure::new(Exit::Failed, anyhow::anyhow!(what))))
-                    .is_err()
-                    || is_last
-                {
+                if sender.blocking_send(record).is_err() || is_last {
                     return;
                 }
             }

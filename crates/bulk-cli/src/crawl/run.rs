@@ -1,5 +1,7 @@
+use std::num::NonZeroU64;
 use std::time::Instant;
 
+use bulk_core::Limiter;
 use bulk_core::crawl::{Crawl, Crawled, CrawledRecord, Crawler, Quarantined};
 use bulk_pg::{CrawlLoad, CrawlOutcome, QuarantinedCall};
 use futures::StreamExt;
@@ -11,7 +13,7 @@ use super::known::Known;
 use super::spec::{Rows, Spec};
 use crate::arguments::{Common, CrawlArguments};
 use crate::exit::{Exit, Failure};
-use crate::report::{Chain, NowAndThen, Report};
+use crate::report::{Chain, NowAndThen, Report, SAY_EVERY};
 
 /// Requests in quarantine that a run makes again, at most; the others wait for the next one.
 const AGAIN: usize = 100_000;
@@ -42,20 +44,27 @@ pub(super) struct Run<'a> {
     requests: u64,
     rows: u64,
     failed: u64,
+    /// How many records failed since the last one that did not, and how many of them are too many.
+    in_a_row: u64,
+    give_up_after: Option<NonZeroU64>,
+    is_limited: bool,
 }
 
 /// What the rows of a call are, by the places of their tables.
 struct Kind<'a> {
     rows: Vec<(usize, &'a Rows)>,
+    /// Who asks.
     crawler: Crawler,
     /// Whether nothing goes on without it.
     is_needed: bool,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(spec: &'a Spec, report: &'a Report) -> Self {
+    pub(super) fn new(spec: &'a Spec, arguments: &CrawlArguments, report: &'a Report) -> Self {
         let (started, said) = (Instant::now(), NowAndThen::new());
-        Self { spec, report, started, said, calls: 0, requests: 0, rows: 0, failed: 0 }
+        let (give_up_after, is_limited) = (NonZeroU64::new(arguments.give_up_after), arguments.limit.is_some());
+        let (calls, requests, rows, failed, in_a_row) = (0, 0, 0, 0, 0);
+        Self { spec, report, started, said, calls, requests, rows, failed, in_a_row, give_up_after, is_limited }
     }
 
     /// Makes all calls that are not done: those in quarantine, those of the input, and the lists of what is to be deleted.
@@ -73,8 +82,8 @@ impl<'a> Run<'a> {
         let again = quarantined(load).await?;
         if !again.is_empty() {
             self.report.note(format!("{} requests that failed in an earlier run are made again", again.len()));
-            let crawler = api.of_single_records();
-            // They are in the input, too, if they were asked for alone.
+            let crawler = api.of_records();
+            // They are in the input, too.
             again.iter().for_each(|record| known.take(&crawler.key(record)));
             let calls = crawler.clone().crawl(futures::stream::iter(again)).map_err(wrong)?;
             self.take(calls, &Kind { rows: rows.clone(), crawler, is_needed: false }, load).await?;
@@ -113,55 +122,91 @@ impl<'a> Run<'a> {
 
     /// Loads what comes of calls.
     async fn take(&mut self, mut calls: Crawl, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<(), Failure> {
-        while let Some(call) = calls.next().await {
+        loop {
+            // Also when nothing comes for long, such as when all are asked to wait.
+            let Ok(next) = tokio::time::timeout(SAY_EVERY, calls.next()).await else {
+                self.say_progress(&kind.crawler.limiter);
+                continue;
+            };
+            let Some(call) = next else { return Ok(()) };
             self.calls += 1;
             self.requests += u64::from(call.requests);
             self.load(call, kind, load).await?;
             if self.said.is_time() {
-                self.say("progress");
+                self.say_progress(&kind.crawler.limiter);
+            }
+        }
+    }
+
+    /// Each record counts by itself, so that it does not matter which others it was asked for with.
+    async fn load(&mut self, call: Crawled, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<(), Failure> {
+        let requests = u64::from(call.requests.max(1));
+        for CrawledRecord { input, outcome, .. } in &call.records {
+            let key = kind.crawler.key(input);
+            let pages = match outcome {
+                Ok(pages) => pages,
+                Err(failure) if kind.is_needed => return Err(failed(failure)),
+                Err(failure) => {
+                    let mut noted = QuarantinedCall::new(key, Chain(&*failure.error).to_string());
+                    noted.request = json!(failure.request);
+                    noted.response.clone_from(&failure.response);
+                    (noted.inputs, noted.attempts) = (vec![input.clone()], requests);
+                    load.quarantine(noted).await?;
+                    self.fail(&failure.request, &Chain(&*failure.error).to_string(), failure.status);
+                    self.in_a_row += 1;
+                    if self.give_up_after.is_some_and(|most| self.in_a_row >= most.get()) {
+                        return Err(self.gives_up(failure));
+                    }
+                    continue;
+                }
+            };
+            self.in_a_row = 0;
+            let mut rows = load.call(key.as_str());
+            match explode_all(&mut rows, kind, input, pages) {
+                Ok(()) => {
+                    self.rows += rows.rows();
+                    rows.finish().await?;
+                }
+                Err(what) if kind.is_needed => return Err(Failure::new(Exit::Failed, anyhow::anyhow!(what))),
+                // Nothing of it is kept, and the others go on.
+                Err(what) => {
+                    drop(rows);
+                    let mut noted = QuarantinedCall::new(key, what.as_str());
+                    (noted.inputs, noted.request, noted.attempts) =
+                        (vec![input.clone()], json!(call.request), requests);
+                    load.quarantine(noted).await?;
+                    self.fail(&call.request, &what, None);
+                }
             }
         }
         Ok(())
     }
 
-    async fn load(&mut self, call: Crawled, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<(), Failure> {
-        if let [CrawledRecord { input, outcome: Err(failure), .. }] = call.records.as_slice() {
-            if kind.is_needed {
-                return Err(failed(failure));
-            }
-            self.fail(failure);
-            let noted = note(call.key.clone(), input, failure, call.requests);
-            return Ok(load.quarantine(noted).await?);
-        }
-        let mut rows = load.call(&call.key);
-        for CrawledRecord { input, outcome, .. } in &call.records {
-            match outcome {
-                Ok(pages) => {
-                    for (table, spec) in &kind.rows {
-                        for page in pages {
-                            explode(&mut rows, *table, spec, input, page)?;
-                        }
-                    }
-                }
-                // Of a batch the others count.
-                Err(failure) => {
-                    self.fail(failure);
-                    rows.quarantine(note(kind.crawler.key(input), input, failure, call.requests))?;
-                }
-            }
-        }
-        self.rows += rows.rows();
-        Ok(rows.finish().await?)
-    }
-
-    fn fail(&mut self, failure: &Quarantined) {
+    fn fail(&mut self, request: &str, what: &str, status: Option<u16>) {
         self.failed += 1;
-        let text = format!("{}: {}", failure.request, Chain(&*failure.error));
-        let fields = json!({"request": failure.request, "status": failure.status});
+        let text = format!("{request}: {what}");
+        let fields = json!({"request": request, "status": status});
         match self.failed <= TOLD {
             true => self.report.alert("quarantined", &text, fields),
             false => self.report.minor_event("quarantined", &text, fields),
         }
+    }
+
+    /// Whatever is asked for fails, such as when a session has ended.
+    fn gives_up(&self, failure: &Quarantined) -> Failure {
+        let mut failed = failed(failure);
+        let count = self.in_a_row;
+        failed.error = failed.error.context(format!("{count} records in a row failed, the last of them"));
+        failed
+    }
+
+    fn say_progress(&self, limiter: &Limiter) {
+        let held = limiter.status().held;
+        if !held.is_zero() {
+            let seconds = held.as_secs_f64();
+            self.report.note(format!("the API asks everybody to wait for {seconds:.0} s more"));
+        }
+        self.say("progress");
     }
 
     fn say(&self, event: &str) {
@@ -173,11 +218,15 @@ impl<'a> Run<'a> {
         self.report.event(event, &text, fields);
     }
 
-    /// Says what the round came to.
+    /// Says what the round came to, in all of its runs.
     pub(super) fn say_end(&self, outcome: &CrawlOutcome) -> Exit {
         let CrawlOutcome { is_complete, calls, rows, rejected, quarantined, watermark, .. } = outcome;
         self.say("crawled");
-        let state = if *is_complete { "complete" } else { "not complete; the same command goes on" };
+        let state = match (*is_complete, self.is_limited) {
+            (true, _) => "complete",
+            (false, true) => "not complete; without --limit it goes on",
+            (false, false) => "not complete; the same command goes on",
+        };
         let text = format!(
             "{}: {calls} calls with {rows} rows are loaded, {rejected} rows left out, {quarantined} requests in quarantine: {state}",
             self.spec.name
@@ -190,6 +239,9 @@ impl<'a> Run<'a> {
         if self.failed > TOLD {
             let more = self.failed - TOLD;
             self.report.warn(format!("{more} failed requests more are in bulk.quarantine, with what was answered"));
+        }
+        if *rejected > 0 {
+            self.report.warn("what was left out is in bulk.call_reject; --rejects FILE writes it to a file");
         }
         match *rejected == 0 && *quarantined == 0 {
             true => Exit::Done,
@@ -210,30 +262,26 @@ async fn quarantined(load: &mut CrawlLoad) -> Result<Vec<Value>, Failure> {
     Ok(records)
 }
 
-fn explode(
+/// The rows of a record's pages.
+fn explode_all(
     rows: &mut bulk_pg::CallRows<'_>,
-    table: usize,
-    spec: &Rows,
+    kind: &Kind<'_>,
     input: &Value,
-    page: &Value,
-) -> Result<(), Failure> {
-    let exploded = spec.explode.rows(input, page).map_err(|error| Failure::new(Exit::Failed, error))?;
-    for row in exploded {
-        match row.fault() {
-            None => _ = rows.row(table, row.values())?,
-            Some(fault) => {
-                rows.reject(table, row.values(), Some(&fault.column), DATA_EXCEPTION, &fault.to_string())?;
+    pages: &[Value],
+) -> Result<(), String> {
+    for (table, spec) in &kind.rows {
+        for page in pages {
+            let exploded = spec.explode.rows(input, page).map_err(|error| error.to_string())?;
+            for row in exploded {
+                let taken = match row.fault() {
+                    None => rows.row(*table, row.values()).map(|_| ()),
+                    Some(fault) => {
+                        rows.reject(*table, row.values(), Some(&fault.column), DATA_EXCEPTION, &fault.to_string())
+                    }
+                };
+                taken.map_err(|error| Chain(&error).to_string())?;
             }
         }
     }
     Ok(())
-}
-
-fn note(key: String, input: &Value, failure: &Quarantined, requests: u32) -> QuarantinedCall {
-    let mut noted = QuarantinedCall::new(key, Chain(&*failure.error).to_string());
-    noted.inputs = vec![input.clone()];
-    noted.request = json!(failure.request);
-    noted.response.clone_from(&failure.response);
-    noted.attempts = u64::from(requests.max(1));
-    noted
 }

@@ -26,6 +26,10 @@ pub(crate) struct Spec {
     pub(crate) concurrency: Option<usize>,
     pub(crate) success: Success,
     pub(crate) pagination: Option<Pagination>,
+    /// Pages of an answer, at most.
+    pub(crate) max_pages: Option<usize>,
+    /// Whether requests may be repeated that are perhaps carried out already.
+    pub(crate) repeat: bool,
     pub(crate) batch: Option<Batch>,
     /// What becomes of the answers for records.
     pub(crate) rows: Vec<Rows>,
@@ -48,6 +52,12 @@ pub(crate) enum Input {
         each: String,
         name: String,
     },
+}
+
+impl Input {
+    pub(crate) fn is_stdin(&self) -> bool {
+        matches!(self, Self::File(path) if path.as_os_str() == "-")
+    }
 }
 
 /// A list that the API has, in one page or several.
@@ -144,6 +154,8 @@ struct RequestTable {
     values: BTreeMap<String, String>,
     #[serde(default)]
     secrets: BTreeMap<String, String>,
+    #[serde(default)]
+    repeat: bool,
 }
 
 #[derive(Deserialize)]
@@ -194,6 +206,7 @@ struct PagesTable {
     first: Option<u64>,
     last: Option<String>,
     until_empty: Option<String>,
+    max: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -300,7 +313,8 @@ impl Spec {
             return Err("it has no [[rows]]".to_owned());
         }
         let since = file.since.map(|table| read(table, "since", line, SinceTable::read)).transpose()?;
-        if since.is_some() != text.contains("{$since}") {
+        let definition = definition(text)?;
+        if since.is_some() != definition.contains("{$since}") {
             return Err("[since] says how {$since} is written, which a url has: it has one of them alone".to_owned());
         }
         let request = file.request.get_ref();
@@ -311,7 +325,9 @@ impl Spec {
             input: read(file.input, "input", line, |table| table.read(request))?,
             deletes,
             since,
-            definition: definition(text)?,
+            definition,
+            repeat: request.repeat,
+            max_pages: file.pages.as_ref().and_then(|pages| pages.get_ref().max),
             template: read(file.request, "request", line, RequestTable::read)?,
             limits: limits.0,
             concurrency: limits.1,
@@ -326,15 +342,19 @@ impl Spec {
     }
 }
 
-/// The spec without what changes no call and no row, such as comments: a round that is open can be gone on with by another
-/// one of the same definition.
+/// The spec without what changes no request and no row, such as comments, limits, and when an answer is a success: a round
+/// that is open can be gone on with by another one of the same definition.
 fn definition(text: &str) -> Result<String, String> {
     let mut table: toml::Table = toml::from_str(text).map_err(said)?;
-    for name in ["name", "limits", "load"] {
+    for name in ["name", "limits", "load", "success"] {
         table.remove(name);
     }
-    if let Some(toml::Value::Table(request)) = table.get_mut("request") {
-        request.remove("secrets");
+    for (name, entries) in
+        [("request", &["secrets", "repeat"][..]), ("batch", &["size", "may-miss"]), ("since", &["slack"])]
+    {
+        if let Some(toml::Value::Table(table)) = table.get_mut(name) {
+            entries.iter().for_each(|entry| _ = table.remove(*entry));
+        }
     }
     toml::to_string(&table).map_err(said)
 }
@@ -364,6 +384,9 @@ impl RequestTable {
     fn read(self) -> Result<RequestTemplate, String> {
         let mut template = self.template(&self.method, &self.url, &self.headers)?;
         if let Some(body) = self.body {
+            if has_time(&body) {
+                return Err("body: a time is written as a text here".to_owned());
+            }
             let body: Value = serde_json::to_value(body).map_err(said)?;
             template = template.json(&body).map_err(said)?;
         }
@@ -411,6 +434,16 @@ impl SinceTable {
         let slack = self.slack.as_deref().map(arguments::time).transpose();
         let slack = slack.map_err(|error| format!("slack: {error}"))?.unwrap_or(Duration::from_secs(60));
         Ok(Since { format: self.format, first: self.first, slack })
+    }
+}
+
+/// JSON has none.
+fn has_time(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::Datetime(_) => true,
+        toml::Value::Array(values) => values.iter().any(has_time),
+        toml::Value::Table(table) => table.values().any(has_time),
+        _ => false,
     }
 }
 
@@ -493,7 +526,7 @@ fn status(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 impl PagesTable {
     fn read(self) -> Result<Pagination, String> {
-        let Self { link_header, next, cursor, parameter, first, last, until_empty } = self;
+        let Self { link_header, next, cursor, parameter, first, last, until_empty, max: _ } = self;
         let first_page = first.unwrap_or(1);
         match (link_header, next, cursor, parameter, last, until_empty) {
             (true, None, None, None, None, None) => Ok(Pagination::link_header()),
@@ -645,13 +678,14 @@ columns = { uri = "$" }
             SPEC.replace("# A comment.", ""),
             SPEC.replace("5000/h", "100/h"),
             SPEC.replace("[since]", "[load]\nafter = [\"ANALYZE\"]\n[since]"),
+            SPEC.replace("\"404\"", "\"410\"").replace("size = 25", "size = 50").replace("\"5s\"", "\"6s\""),
             format!("name = \"x\"\n{SPEC}"),
         ];
         for same in others {
             assert_eq!(definition(&same), was, "{same}");
         }
         for other in
-            [SPEC.replace("id_set", "ids"), SPEC.replace("$.title", "$.name"), SPEC.replace("\"5s\"", "\"6s\"")]
+            [SPEC.replace("id_set", "ids"), SPEC.replace("$.title", "$.name"), SPEC.replace("deleted?", "gone?")]
         {
             assert_ne!(definition(&other), was, "{other}");
         }

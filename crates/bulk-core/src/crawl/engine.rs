@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FusedStream, Peekable};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ const MOST_AHEAD: f64 = 64.0;
 const AHEAD: f64 = 0.02;
 /// Calls that have come and wait for the reader at most, before no more begin, unless more may be under way at once.
 const UNREAD: usize = 16;
-/// Calls of which it is asked at once whether they are done.
+/// Records of which it is asked at once whether they are done.
 const ASKED: usize = 256;
 
 /// How a crawl goes about it.
@@ -57,8 +57,9 @@ pub struct CrawlOptions {
     /// Cancel it to begin no more calls; those under way are given up, and do not come. What has come already
     /// does. Default a token of its own.
     pub stop: CancellationToken,
-    /// Tells of calls, by their [keys](Crawled::key), which of them an earlier run has done: they are left out. It is asked
-    /// for some hundreds at once, as far as the input has them. What it does not tell of is not done. Default none is.
+    /// Tells of records, by the [keys](Crawler::key) of their calls, which of them an earlier run has done: they are left out,
+    /// before batches are made. It is asked for some hundreds at once, as far as the input has them. What it does not tell of
+    /// is not done. Default none is.
     pub done: Option<Done>,
 }
 
@@ -80,7 +81,7 @@ impl Default for CrawlOptions {
     }
 }
 
-/// Which of the calls with these keys are done, in their order.
+/// Which of the records with these [keys](Crawler::key) are done, in their order.
 pub type Done = Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, Vec<bool>> + Send + Sync>;
 
 /// In which order the calls of a crawl come.
@@ -197,13 +198,10 @@ impl Crawler {
         Ok(Crawl { items, driver: Some(driver) })
     }
 
-    /// The [key](Crawled::key) of the call for this record alone, as it is in a batch of one: for who keeps a record of a batch
-    /// that failed, to ask for it by itself later.
+    /// The [key](Crawled::key) of the call for this record alone, as it is in a batch of one: by which it is
+    /// [known](CrawlOptions::done) whether it is done, whatever batch it was in.
     pub fn key(&self, record: &Value) -> String {
-        let differing = self.batch.as_ref().map(|batch| (batch.field.as_str(), batch.several));
-        let prepared = self.template.fill(Records { records: &[record], differing });
-        let shown = prepared.map_or_else(|_| shown_record(record), |prepared| prepared.shown);
-        key(&shown, &[(0, record.clone())])
+        key_of(&self.template, self.batch.as_ref(), record)
     }
 
     /// The pages of the answer for one record, one at a time as they are read: for lists that are too long to be one call, such
@@ -330,11 +328,6 @@ struct Inputs {
     records: Peekable<BoxStream<'static, (u64, Value)>>,
     /// Those of the next call that have come.
     next: Vec<(u64, Value)>,
-    /// Calls that are not known to be done or not, and the question.
-    fresh: Vec<Next>,
-    asked: Option<BoxFuture<'static, Vec<bool>>>,
-    /// Calls that are not done.
-    ready: VecDeque<Next>,
 }
 
 /// A call that has not begun.
@@ -346,15 +339,16 @@ struct Next {
 /// Begins calls, and hands on what comes of them.
 async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc::Sender<Crawled>) {
     let options = &shared.options;
-    let places = futures::stream::iter(0..);
+    let records = futures::stream::iter(0..).zip(input).boxed();
+    let records = match &options.done {
+        Some(done) => not_done(&shared, done.clone(), records),
+        None => records,
+    };
     let mut input = Inputs {
         shared: shared.clone(),
         fields: shared.template.fields().into_iter().map(str::to_owned).collect(),
-        records: places.zip(input).boxed().peekable(),
+        records: records.peekable(),
         next: Vec::new(),
-        fresh: Vec::new(),
-        asked: None,
-        ready: VecDeque::new(),
     };
     let ahead = (shared.limiter.per_second() * AHEAD).clamp(2.0, MOST_AHEAD) as usize;
     let mut calls: JoinSet<(u64, Crawled)> = JoinSet::new();
@@ -420,43 +414,44 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
     }
 }
 
-impl Inputs {
-    /// The next call that is not done. Dropping the future loses nothing.
-    async fn next_call(&mut self) -> Option<Next> {
-        loop {
-            if let Some(next) = self.ready.pop_front() {
-                return Some(next);
-            }
-            let Some(done) = self.shared.options.done.clone() else {
-                let records = self.next_records().await?;
-                return Some(self.prepare(records));
-            };
-            if self.asked.is_none() {
-                if self.fresh.is_empty() {
-                    let records = self.next_records().await?;
-                    let next = self.prepare(records);
-                    self.fresh.push(next);
-                }
-                while self.fresh.len() < ASKED
-                    && let Some(Some(records)) = self.next_records().now_or_never()
-                {
-                    let next = self.prepare(records);
-                    self.fresh.push(next);
-                }
-                let keys = self.fresh.iter().map(|next| {
-                    let shown = next.prepared.as_ref().map_or("", |prepared| &prepared.shown);
-                    key(shown, &next.records)
-                });
-                self.asked = Some(done(keys.collect()));
-            }
-            let Some(asked) = &mut self.asked else { continue };
-            let done = asked.await;
-            self.asked = None;
-            let done = done.into_iter().chain(std::iter::repeat(false));
-            // What is no request is not done, whatever its key says.
-            let fresh = self.fresh.drain(..).zip(done).filter(|(next, done)| !done || next.prepared.is_err());
-            self.ready.extend(fresh.map(|(next, _)| next));
+/// The records that are not done, in their order.
+fn not_done(
+    shared: &Arc<Shared>,
+    done: Done,
+    records: BoxStream<'static, (u64, Value)>,
+) -> BoxStream<'static, (u64, Value)> {
+    let shared = shared.clone();
+    let asked = records.ready_chunks(ASKED).then(move |records| {
+        let answer = done(records.iter().map(|(_, record)| shared.key(record)).collect());
+        async move {
+            // What it does not tell of is not done.
+            let done = answer.await.into_iter().chain(std::iter::repeat(false));
+            let left = records.into_iter().zip(done).filter(|(_, is_done)| !is_done);
+            futures::stream::iter(left.map(|(record, _)| record))
         }
+    });
+    asked.flatten().boxed()
+}
+
+impl Shared {
+    /// The key of the call for this record alone.
+    fn key(&self, record: &Value) -> String {
+        key_of(&self.template, self.batch.as_ref(), record)
+    }
+}
+
+fn key_of(template: &RequestTemplate, batch: Option<&Batch>, record: &Value) -> String {
+    let differing = batch.map(|batch| (batch.field.as_str(), batch.several));
+    let prepared = template.fill(Records { records: &[record], differing });
+    let shown = prepared.map_or_else(|_| shown_record(record), |prepared| prepared.shown);
+    key(&shown, &[(0, record.clone())])
+}
+
+impl Inputs {
+    /// The next call. Dropping the future loses nothing.
+    async fn next_call(&mut self) -> Option<Next> {
+        let records = self.next_records().await?;
+        Some(self.prepare(records))
     }
 
     fn prepare(&self, records: Vec<(u64, Value)>) -> Next {

@@ -160,12 +160,12 @@ impl Round {
         let transaction = session.client_mut().transaction().await.map_err(action())?;
         let found = Self::read(&transaction, id, &job.name).await?;
         let mut round = if found.is_over || options.restart {
-            // Calls of another definition have other keys: notes of them would stay for ever.
-            clear(&transaction, id, options.restart || found.definition != definition).await.map_err(action())?;
+            clear(&transaction, id, true).await.map_err(action())?;
+            let forgets = options.restart || found.is_other(&definition);
             let sql = "UPDATE bulk.crawl SET round = round + 1, definition = $2, twins = '{}', next_watermark = $3,
                               watermark = CASE WHEN $4 THEN NULL ELSE watermark END,
                               started_at = now(), finished_at = NULL WHERE id = $1";
-            let parameters: [&(dyn ToSql + Sync); 4] = [&id, &definition, &options.next_watermark, &options.restart];
+            let parameters: [&(dyn ToSql + Sync); 4] = [&id, &definition, &options.next_watermark, &forgets];
             transaction.execute(sql, &parameters).await.map_err(action())?;
             Self::read(&transaction, id, &job.name).await?.round
         } else if found.definition == definition {
@@ -175,9 +175,9 @@ impl Round {
             found.round
         } else if !found.round.has_calls && found.round.twins.is_empty() {
             clear(&transaction, id, true).await.map_err(action())?;
-            let sql = "UPDATE bulk.crawl SET definition = $2 WHERE id = $1";
+            let sql = "UPDATE bulk.crawl SET definition = $2, watermark = NULL WHERE id = $1";
             transaction.execute(sql, &[&id, &definition]).await.map_err(action())?;
-            found.round
+            Self::read(&transaction, id, &job.name).await?.round
         } else {
             let what = "a round of it is open that was begun by another definition of its calls, rows or tables; finish \
                         it as it was, or begin anew with --restart";
@@ -298,6 +298,13 @@ struct Found {
     round: Round,
     definition: String,
     is_over: bool,
+}
+
+impl Found {
+    /// Whether its calls or rows were not those of this definition: rows of before lack what it asks for.
+    fn is_other(&self, definition: &str) -> bool {
+        !self.definition.is_empty() && self.definition != definition
+    }
 }
 
 async fn clear(transaction: &Transaction<'_>, id: i64, all: bool) -> Result<(), tokio_postgres::Error> {
