@@ -35,6 +35,18 @@ fn buildhub_backfill() {
 }
 
 #[test]
+fn bungie_stats() {
+    let expected = [
+        "checked, with 0 requests",
+        "60 requests, 0 refused: 1980 rows of 60 characters",
+        "member 1: 99 statistics",
+        "60 requests, 0 refused: 1980 rows of 60 characters",
+        "member 1: 66 statistics",
+    ];
+    assert_eq!(run("bungie_stats"), expected);
+}
+
+#[test]
 fn choose_snapshot() {
     let expected = [
         "4 objects",
