@@ -101,7 +101,8 @@ pub struct CrawlLoadOptions {
     pub max_quarantined: u64,
     /// Whether a table may be replaced by one without rows. Default no.
     pub allow_empty: bool,
-    /// Begins a new round, whatever was committed of the last one. Rows that it has appended stay. Default no.
+    /// Begins a new round, whatever was committed of the last one, and without its [watermark](CrawlLoad::watermark). Rows that
+    /// it has appended stay. Default no.
     pub restart: bool,
     /// What the [watermark](CrawlLoad::watermark) will be when this round is finished: of the moment before its first call.
     /// A run that goes on with a round leaves it as the first run of the round gave it. Default `None`: as it was.
@@ -157,6 +158,15 @@ impl CrawlJob {
             outside_keys(session.client(), &tables).await?;
         }
         Ok(())
+    }
+
+    /// The [watermark](CrawlLoad::watermark) that a run would find, without beginning one. None if no round of the job was whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub async fn watermark(&self, session: &Session) -> Result<Option<String>, Error> {
+        ledger::watermark(session, &self.name).await
     }
 
     async fn find_targets(&self, session: &Session) -> Result<Vec<Target>, Error> {

@@ -53,7 +53,29 @@ The spec is a TOML file:
 
 Paths are JSONPath (RFC 9535). Pages are followed by [pages]: next = \"$.next\", link-header = true, cursor = \"$.cursor\"
 with parameter = \"page\", or parameter = \"page\" with last = \"$.last_page\" or until-empty = \"$.results[*]\". Several records
-are asked for at once by [batch]: size = 25, field = \"id\", elements = \"$[*]\", id = \"$.uri\", of-record = \"/items/{id}\"."
+are asked for at once by [batch]: size = 25, field = \"id\", elements = \"$[*]\", id = \"$.uri\", of-record = \"/items/{id}\".
+What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch].
+
+What has changed alone is asked for where a url has {$since}:
+
+  [since]
+  format = \"unix\"                                  # or unix-ms, rfc3339
+  slack = \"60s\"                                    # how far the server's clock may be behind
+
+  [input]                                          # the ids of what changed; each becomes {\"id\": …}
+  url = \"https://api.example.org/items?ids=true&modified_since={$since}\"
+  each = \"$[*]\"
+  as = \"id\"
+
+  [[deletes]]                                      # what is deleted, behind all rows
+  url = \"https://api.example.org/deleted?since={$since}\"
+  pages = { parameter = \"page\", last = \"$.last_page\" }
+  each = [\"$.results[*]\"]
+  table = \"item\"
+  columns = { uri = \"$\" }
+
+{$since} is the beginning of the last run but for the slack whose requests all succeeded; at first it is 0, or what
+[since] first = \"…\" says."
 )]
 pub(crate) struct CrawlArguments {
     /// The spec: a TOML file. `bulk crawl --help` shows one.
@@ -67,7 +89,8 @@ pub(crate) struct CrawlArguments {
     /// Make only the calls of the first N records of the input. The round stays open.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
-    /// Begin anew, whatever an earlier run has left. Rows that it appended stay.
+    /// Begin anew, whatever an earlier run has left, and ask for everything where there is a watermark. Rows that it appended
+    /// stay.
     #[arg(long, help_heading = PROGRESS)]
     pub(crate) restart: bool,
     /// How many rows may be left out because their table cannot hold them.
@@ -76,6 +99,9 @@ pub(crate) struct CrawlArguments {
     /// With how many requests in quarantine the crawl may be called complete, so that tables are replaced.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = PROGRESS)]
     pub(crate) max_quarantined: u64,
+    /// Replace a table even by one without rows.
+    #[arg(long, help_heading = PROGRESS)]
+    pub(crate) allow_empty: bool,
     /// Where it is noted how many requests were made lately, so that the next run keeps the limits, too. Default: SPEC.limits.
     #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
     pub(crate) limits_file: Option<PathBuf>,

@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::api::Api;
 use super::spec::Input;
 use crate::arguments::{Common, DatabaseArguments};
 use crate::exit::{Exit, Failure};
@@ -27,11 +28,19 @@ const LONGEST: u64 = 64 << 20;
 pub(super) struct Records(BoxStream<'static, Result<Value, Failure>>);
 
 /// Why an input ended before its end.
-pub(super) type Trouble = Arc<Mutex<Option<Failure>>>;
+#[derive(Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<Failure>>>);
+
+impl Trouble {
+    pub(super) fn take(&self) -> Option<Failure> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl Records {
     pub(super) async fn open(
         input: &Input,
+        api: &Api<'_>,
         database: &DatabaseArguments,
         common: &Common,
         report: &Report,
@@ -47,6 +56,7 @@ impl Records {
                 Self::of_lines(decoder, "standard input".to_owned())
             }
             Input::File(path) => Self::of_lines(open(path).await?, path.display().to_string()),
+            Input::List { list, each, name } => Ok(Self(api.records(list, each, name)?)),
         }
     }
 
@@ -90,7 +100,7 @@ impl Records {
         let kept = trouble.clone();
         let records = self.0.take(limit.unwrap_or(usize::MAX)).scan((), move |(), record| {
             let record = record.map_err(|failure| {
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             });
             std::future::ready(record.ok())
         });

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bulk_core::crawl::{Batch, Pagination, RequestTemplate, Rule, Success};
 use bulk_core::{Explode, LimiterOptions, Margin, RateLimit, Spread};
 use bulk_pg::{CrawlMode, CrawlTable, TableName};
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 use toml::Spanned;
@@ -25,18 +27,70 @@ pub(crate) struct Spec {
     pub(crate) success: Success,
     pub(crate) pagination: Option<Pagination>,
     pub(crate) batch: Option<Batch>,
+    /// What becomes of the answers for records.
     pub(crate) rows: Vec<Rows>,
+    /// Lists of what is to be deleted, once the rows are written.
+    pub(crate) deletes: Vec<Deletes>,
+    pub(crate) since: Option<Since>,
     pub(crate) after: Vec<String>,
-    /// The file's text: whatever tells what calls and rows are.
+    /// What of the file tells which calls there are and what their rows are.
     pub(crate) definition: String,
 }
 
 /// Where the records are.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Query(String),
     /// `-` is standard input.
     File(PathBuf),
+    /// Those that `each` finds in the API's own list; what is no object becomes one with it as `name`.
+    List {
+        list: List,
+        each: String,
+        name: String,
+    },
+}
+
+/// A list that the API has, in one page or several.
+pub(crate) struct List {
+    pub(crate) template: RequestTemplate,
+    pub(crate) pagination: Option<Pagination>,
+}
+
+pub(crate) struct Deletes {
+    pub(crate) list: List,
+    pub(crate) rows: Rows,
+}
+
+/// How `{$since}` is written, which is from when on changes are asked for.
+pub(crate) struct Since {
+    format: SinceFormat,
+    first: Option<String>,
+    /// How much of the time before the last run is asked for again.
+    pub(crate) slack: Duration,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SinceFormat {
+    #[default]
+    Unix,
+    UnixMs,
+    Rfc3339,
+}
+
+impl Since {
+    /// As it stands in a request; the first time without a time.
+    pub(crate) fn text(&self, since: Option<Timestamp>) -> String {
+        if let (None, Some(first)) = (since, &self.first) {
+            return first.clone();
+        }
+        let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
+        match self.format {
+            SinceFormat::Unix => since.as_second().to_string(),
+            SinceFormat::UnixMs => since.as_millisecond().to_string(),
+            SinceFormat::Rfc3339 => since.to_string(),
+        }
+    }
 }
 
 /// What becomes of an answer in one table.
@@ -58,6 +112,9 @@ struct File {
     #[serde(default)]
     rows: Vec<Spanned<RowsTable>>,
     #[serde(default)]
+    deletes: Vec<Spanned<DeletesTable>>,
+    since: Option<Spanned<SinceTable>>,
+    #[serde(default)]
     load: LoadTable,
 }
 
@@ -66,6 +123,12 @@ struct File {
 struct InputTable {
     query: Option<String>,
     file: Option<PathBuf>,
+    url: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+    pages: Option<PagesTable>,
+    each: Option<String>,
+    #[serde(rename = "as")]
+    name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +177,8 @@ struct SuccessTable {
     rules: Vec<String>,
     #[serde(default)]
     lasting: Vec<String>,
+    #[serde(default)]
+    nothing: Vec<String>,
     throttle: Option<String>,
     message: Option<String>,
 }
@@ -144,6 +209,8 @@ struct BatchTable {
     of_record: Option<String>,
     #[serde(default)]
     rules: Vec<String>,
+    #[serde(default)]
+    may_miss: bool,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +224,28 @@ struct RowsTable {
     columns: toml::Table,
     #[serde(default)]
     require: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeletesTable {
+    url: String,
+    headers: Option<BTreeMap<String, String>>,
+    pages: Option<PagesTable>,
+    #[serde(deserialize_with = "table")]
+    table: TableName,
+    #[serde(default)]
+    each: Vec<String>,
+    columns: toml::Table,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SinceTable {
+    #[serde(default)]
+    format: SinceFormat,
+    first: Option<String>,
+    slack: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -210,9 +299,19 @@ impl Spec {
         if rows.is_empty() {
             return Err("it has no [[rows]]".to_owned());
         }
+        let since = file.since.map(|table| read(table, "since", line, SinceTable::read)).transpose()?;
+        if since.is_some() != text.contains("{$since}") {
+            return Err("[since] says how {$since} is written, which a url has: it has one of them alone".to_owned());
+        }
+        let request = file.request.get_ref();
+        let deletes = file.deletes.into_iter().map(|table| read(table, "deletes", line, |table| table.read(request)));
+        let deletes = deletes.collect::<Result<_, _>>()?;
         Ok(Self {
             name: file.name.filter(|name| !name.is_empty()).unwrap_or(name),
-            input: read(file.input, "input", line, InputTable::read)?,
+            input: read(file.input, "input", line, |table| table.read(request))?,
+            deletes,
+            since,
+            definition: definition(text)?,
             template: read(file.request, "request", line, RequestTable::read)?,
             limits: limits.0,
             concurrency: limits.1,
@@ -223,9 +322,21 @@ impl Spec {
             batch: file.batch.map(|table| read(table, "batch", line, BatchTable::read)).transpose()?,
             rows,
             after: file.load.after,
-            definition: text.to_owned(),
         })
     }
+}
+
+/// The spec without what changes no call and no row, such as comments: a round that is open can be gone on with by another
+/// one of the same definition.
+fn definition(text: &str) -> Result<String, String> {
+    let mut table: toml::Table = toml::from_str(text).map_err(said)?;
+    for name in ["name", "limits", "load"] {
+        table.remove(name);
+    }
+    if let Some(toml::Value::Table(request)) = table.get_mut("request") {
+        request.remove("secrets");
+    }
+    toml::to_string(&table).map_err(said)
 }
 
 fn said(error: impl Display) -> String {
@@ -233,24 +344,48 @@ fn said(error: impl Display) -> String {
 }
 
 impl InputTable {
-    fn read(self) -> Result<Input, String> {
-        match (self.query, self.file) {
-            (Some(query), None) => Ok(Input::Query(query)),
-            (None, Some(file)) => Ok(Input::File(file)),
-            _ => Err("it has either a query or a file".to_owned()),
+    fn read(self, request: &RequestTable) -> Result<Input, String> {
+        let Self { query, file, url, headers, pages, each, name } = self;
+        let is_list = headers.is_some() || pages.is_some() || each.is_some() || name.is_some();
+        match (query, file, url) {
+            (Some(query), None, None) if !is_list => Ok(Input::Query(query)),
+            (None, Some(file), None) if !is_list => Ok(Input::File(file)),
+            (None, None, Some(url)) => Ok(Input::List {
+                list: request.list(&url, headers.as_ref(), pages)?,
+                each: each.unwrap_or_else(|| "$[*]".to_owned()),
+                name: name.unwrap_or_else(|| "id".to_owned()),
+            }),
+            _ => Err("it has either a query, or a file, or a url with headers, pages, each and as".to_owned()),
         }
     }
 }
 
 impl RequestTable {
     fn read(self) -> Result<RequestTemplate, String> {
-        let mut template = RequestTemplate::new(&self.method, &self.url).map_err(said)?;
-        for (name, value) in &self.headers {
-            template = template.header(name, value).map_err(said)?;
-        }
+        let mut template = self.template(&self.method, &self.url, &self.headers)?;
         if let Some(body) = self.body {
             let body: Value = serde_json::to_value(body).map_err(said)?;
             template = template.json(&body).map_err(said)?;
+        }
+        Ok(template)
+    }
+
+    /// A list of the same API: its headers are those of the other requests, unless it has its own.
+    fn list(
+        &self,
+        url: &str,
+        headers: Option<&BTreeMap<String, String>>,
+        pages: Option<PagesTable>,
+    ) -> Result<List, String> {
+        let template = self.template("GET", url, headers.unwrap_or(&self.headers))?;
+        let pagination = pages.map(|pages| pages.read().map_err(|what| format!("pages: {what}"))).transpose()?;
+        Ok(List { template, pagination })
+    }
+
+    fn template(&self, method: &str, url: &str, headers: &BTreeMap<String, String>) -> Result<RequestTemplate, String> {
+        let mut template = RequestTemplate::new(method, url).map_err(said)?;
+        for (name, value) in headers {
+            template = template.header(name, value).map_err(said)?;
         }
         for (name, value) in &self.values {
             template = template.value(name, value);
@@ -259,6 +394,23 @@ impl RequestTable {
             template = template.secret(name, &secret(name, place)?);
         }
         Ok(template)
+    }
+}
+
+impl DeletesTable {
+    fn read(self, request: &RequestTable) -> Result<Deletes, String> {
+        let Self { url, headers, pages, table, each, columns } = self;
+        let list = request.list(&url, headers.as_ref(), pages)?;
+        let rows = RowsTable { table, mode: Some(Mode::Delete), each, columns, require: Vec::new() };
+        Ok(Deletes { list, rows: rows.read()? })
+    }
+}
+
+impl SinceTable {
+    fn read(self) -> Result<Since, String> {
+        let slack = self.slack.as_deref().map(arguments::time).transpose();
+        let slack = slack.map_err(|error| format!("slack: {error}"))?.unwrap_or(Duration::from_secs(60));
+        Ok(Since { format: self.format, first: self.first, slack })
     }
 }
 
@@ -306,10 +458,11 @@ impl SuccessTable {
     fn read(self) -> Result<Success, String> {
         let mut success = Success::default();
         if !self.status.is_empty() {
-            success.statuses = self.status.iter().map(|range| status(range)).collect::<Result<_, _>>()?;
+            success.statuses = statuses(&self.status)?;
         }
         success.rules = rules(&self.rules)?;
         success.lasting = rules(&self.lasting)?;
+        success.nothing = statuses(&self.nothing)?;
         if let Some(path) = &self.throttle {
             success = success.throttle(path).map_err(said)?;
         }
@@ -324,13 +477,17 @@ fn rules(texts: &[String]) -> Result<Vec<Rule>, String> {
     texts.iter().map(|text| text.parse().map_err(said)).collect()
 }
 
+fn statuses(texts: &[String]) -> Result<Vec<RangeInclusive<u16>>, String> {
+    texts.iter().map(|text| status(text)).collect()
+}
+
 /// `404`, or `200-299`.
 fn status(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let code = |text: &str| text.trim().parse().ok().filter(|code| (100..=599).contains(code));
     match (code(first), code(last)) {
         (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        _ => Err(format!("status: {text:?} is neither \"404\" nor \"200-299\"")),
+        _ => Err(format!("{text:?} is neither \"404\" nor \"200-299\"")),
     }
 }
 
@@ -361,7 +518,7 @@ impl PagesTable {
 
 impl BatchTable {
     fn read(self) -> Result<Batch, String> {
-        let Self { size, field, repeat, elements, id, object, of_record, rules: texts } = self;
+        let Self { size, field, repeat, elements, id, object, of_record, rules: texts, may_miss } = self;
         let mut batch = match (elements, id, object, of_record) {
             (Some(elements), Some(id), None, Some(record)) => Batch::by_id(size, &field, &elements, &id, &record),
             (None, None, Some(object), Some(record)) => Batch::by_key(size, &field, &object, &record),
@@ -373,7 +530,7 @@ impl BatchTable {
             }
         }
         .map_err(said)?;
-        batch.rules = rules(&texts)?;
+        (batch.rules, batch.may_miss) = (rules(&texts)?, may_miss);
         Ok(if repeat { batch.repeat() } else { batch })
     }
 }
@@ -409,4 +566,117 @@ fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RateLimit>, D
 
 fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TableName, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"
+# A comment.
+[input]
+url = "https://api.test/objects?all_ids=true&modified_since={$since}"
+
+[request]
+url = "https://api.test/objects?id_set={id}"
+headers = { X-Session = "{$session}" }
+values = { session = "4711" }
+
+[limits]
+rate = ["25/s over 10s", "5000/h"]
+margin = "50ms"
+
+[success]
+status = ["200-299", "304"]
+nothing = ["404"]
+
+[batch]
+size = 25
+field = "id"
+elements = "$[*]"
+id = "$.uri"
+of-record = "/objects/{id}"
+may-miss = true
+
+[[rows]]
+table = "object"
+mode = "upsert"
+columns = { uri = "$.uri", title = "$.title" }
+
+[since]
+slack = "5s"
+
+[[deletes]]
+url = "https://api.test/deleted?modified_since={$since}"
+pages = { parameter = "page", last = "$.last_page" }
+table = "object"
+each = ["$.results[*]"]
+columns = { uri = "$" }
+"#;
+
+    fn parse(text: &str) -> Result<Spec, String> {
+        Spec::parse(text, "objects".to_owned())
+    }
+
+    #[test]
+    fn a_spec_is_read() {
+        let spec = parse(SPEC).unwrap();
+        assert_eq!(spec.name, "objects");
+        assert!(matches!(&spec.input, Input::List { each, name, .. } if each == "$[*]" && name == "id"));
+        assert_eq!(spec.limits.limits.iter().map(ToString::to_string).collect::<Vec<_>>(), ["25/s over 10s", "5000/h"]);
+        assert_eq!(spec.limits.margin, Margin::Within(Duration::from_millis(50)));
+        assert_eq!(spec.success.statuses, [200..=299, 304..=304]);
+        assert_eq!(spec.success.nothing, [404..=404]);
+        assert_eq!(spec.batch.as_ref().map(|batch| (batch.size, batch.may_miss)), Some((25, true)));
+        assert_eq!(spec.rows[0].table.columns, ["title", "uri"]);
+        assert_eq!(spec.rows[0].table.mode, CrawlMode::Upsert);
+        assert_eq!(spec.deletes[0].rows.table.mode, CrawlMode::Delete);
+        let since = spec.since.unwrap();
+        let at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!((since.text(None), since.text(Some(at))), ("0".to_owned(), "1767225600".to_owned()));
+        assert_eq!(since.slack, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_changes_no_call_is_no_part_of_the_definition() {
+        let definition = |text: &str| parse(text).unwrap().definition;
+        let was = definition(SPEC);
+        let others = [
+            SPEC.replace("# A comment.", ""),
+            SPEC.replace("5000/h", "100/h"),
+            SPEC.replace("[since]", "[load]\nafter = [\"ANALYZE\"]\n[since]"),
+            format!("name = \"x\"\n{SPEC}"),
+        ];
+        for same in others {
+            assert_eq!(definition(&same), was, "{same}");
+        }
+        for other in
+            [SPEC.replace("id_set", "ids"), SPEC.replace("$.title", "$.name"), SPEC.replace("\"5s\"", "\"6s\"")]
+        {
+            assert_ne!(definition(&other), was, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named_with_its_line() {
+        for (was, is, said) in [
+            ("table = \"object\"\nmode", "tabel = \"object\"\nmode", "line 29: unknown field `tabel`"),
+            ("size = 25\n", "", "line 20: missing field `size`"),
+            ("$.uri\"\nof", "$.[\"\nof", "line 20, [batch]: \"$.[\": it is no JSONPath"),
+            ("\"304\"", "\"99\"", "line 16, [success]: \"99\" is neither \"404\" nor \"200-299\""),
+            ("values = { session = \"4711\" }", "secrets = { session = \"4711\" }", "a secret is \"env:VARIABLE\""),
+            ("[since]\nslack = \"5s\"\n", "", "{$since}"),
+            ("rate = [\"25/s over 10s\", \"5000/h\"]", "rate = []", "line 12, [limits]: it says no rate"),
+            (
+                "url = \"https://api.test/objects?all",
+                "query = \"SELECT 1\"\nurl = \"https://api.test/objects?all",
+                "line 3, [input]: it has either",
+            ),
+            ("last = ", "lost = ", "unknown field `lost`"),
+        ] {
+            assert!(SPEC.contains(was), "{was}");
+            let error = parse(&SPEC.replacen(was, is, 1)).err().unwrap();
+            assert!(error.contains(said), "{said:?} is not in: {error}");
+        }
+    }
 }

@@ -19,6 +19,9 @@ pub struct Batch {
     pub size: usize,
     /// What each record's part of the answer says if it is a success. Default nothing.
     pub rules: Vec<Rule>,
+    /// Whether a record of which the answer has nothing is one without any page, such as one that was deleted since somebody
+    /// listed it. Default no: it is a failure.
+    pub may_miss: bool,
     pub(super) field: String,
     pub(super) several: Several,
     split: Split,
@@ -65,7 +68,7 @@ impl Batch {
     }
 
     fn new(size: usize, field: &str, split: Split) -> Self {
-        Self { size, rules: Vec::new(), field: field.to_owned(), several: Several::Joined, split }
+        Self { size, rules: Vec::new(), may_miss: false, field: field.to_owned(), several: Several::Joined, split }
     }
 
     /// The same with the pair of the query in which the field stands once for each record, as in `id[]=1&id[]=2`.

@@ -86,7 +86,8 @@ pub(super) struct Effort {
 pub(super) struct Page {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    pub(super) document: Value,
+    /// None where there is [nothing](super::Success::nothing).
+    pub(super) document: Option<Value>,
     pub(super) bytes: u64,
 }
 
@@ -213,6 +214,7 @@ impl Shared {
                                         parts.push((place, place + 1));
                                         continue;
                                     }
+                                    Part::Missing(_) if batch.may_miss => Ok(Vec::new()),
                                     Part::Broken(what) | Part::Missing(what) => Err(failed(what)),
                                 };
                                 if let Some(found) = outcomes.get_mut(place) {
@@ -254,7 +256,7 @@ impl Shared {
         loop {
             let (page, next) = self.next_page(prepared, url, &mut trail, effort, first_wait.take()).await?;
             held.add(page.bytes);
-            pages.push(page.document);
+            pages.extend(page.document);
             match next {
                 None => return Ok((pages, page.status)),
                 next => url = next,
@@ -279,7 +281,8 @@ impl Shared {
         }
         let failed = |page: Option<&Page>, what| {
             let error = Error::Protocol { location: redacted(&url), what };
-            let response = page.map(|page| self.template.hide(ask.headers, &page.document.to_string()));
+            let document = page.and_then(|page| page.document.as_ref());
+            let response = document.map(|document| self.template.hide(ask.headers, &document.to_string()));
             Quarantined {
                 request: ask.shown.to_string(),
                 status: page.map(|page| page.status),
@@ -348,6 +351,9 @@ impl Shared {
         last.status = Some(status);
         let headers = answer.headers.clone();
         let hide = |text: &str| self.template.hide(ask.headers, text);
+        if self.success.is_nothing(status) {
+            return Ok(Page { status, headers, document: None, bytes: 0 });
+        }
         if !self.success.has_status(status) {
             let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
             // The body may ask everybody to wait, too.
@@ -379,7 +385,7 @@ impl Shared {
             })?,
         };
         self.success.judge(&location, &document, &hide)?;
-        Ok(Page { status, headers, document, bytes: body.len() as u64 })
+        Ok(Page { status, headers, document: Some(document), bytes: body.len() as u64 })
     }
 
     /// The error of a request that must not be repeated where it may have been carried out.
@@ -437,8 +443,8 @@ impl Shared {
     }
 
     fn next_url(&self, url: &Url, page: &Page, number: u64) -> Result<Option<Url>, String> {
-        let next = |pagination: &super::Pagination| pagination.next(url, &page.headers, &page.document, number);
-        self.pagination.as_ref().map_or(Ok(None), next)
+        let (Some(pagination), Some(document)) = (&self.pagination, &page.document) else { return Ok(None) };
+        pagination.next(url, &page.headers, document, number)
     }
 
     /// The request for these records.

@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FusedStream, Peekable};
 use futures::{FutureExt, Stream, StreamExt};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::call::{Crawled, Effort, Quarantined, Trail, WaitsFirst, key, shown_record};
+use super::rule::json_path;
 use super::template::{Prepared, Records};
 use super::{Batch, Pagination, RequestTemplate, SpecError, Success};
 use crate::{Error, HttpClient, Limiter, Observer, RetryPolicy};
@@ -196,10 +197,11 @@ impl Crawler {
         Ok(Crawl { items, driver: Some(driver) })
     }
 
-    /// The [key](Crawled::key) of the call for this record alone, as the crawl without a batch has it: for who keeps a record
-    /// of a batch that failed, to ask for it by itself later.
+    /// The [key](Crawled::key) of the call for this record alone, as it is in a batch of one: for who keeps a record of a batch
+    /// that failed, to ask for it by itself later.
     pub fn key(&self, record: &Value) -> String {
-        let prepared = self.template.fill(Records { records: &[record], differing: None });
+        let differing = self.batch.as_ref().map(|batch| (batch.field.as_str(), batch.several));
+        let prepared = self.template.fill(Records { records: &[record], differing });
         let shown = prepared.map_or_else(|_| shown_record(record), |prepared| prepared.shown);
         key(&shown, &[(0, record.clone())])
     }
@@ -234,7 +236,31 @@ impl Crawler {
                 Err(failure) => Some((Err(failure), (shared, None))),
             }
         });
-        Ok(pages.boxed())
+        Ok(pages.filter_map(|page| std::future::ready(page.transpose())).boxed())
+    }
+
+    /// The records of a list that the API itself has, for a request that needs none: what `each` (a JSONPath such as `$[*]`)
+    /// finds on its [pages](Self::pages), as they are read. What is no object becomes one with it as the field `name`. Ends
+    /// with the first failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`crawl`](Self::crawl), and if `each` is no JSONPath.
+    pub fn records(self, each: &str, name: &str) -> Result<BoxStream<'static, Result<Value, Quarantined>>, SpecError> {
+        let (each, name) = (json_path(each)?, name.to_owned());
+        let pages = self.pages(Value::Object(Map::new()))?;
+        let record = move |found: &Value| match found {
+            Value::Object(_) => found.clone(),
+            found => Value::Object(Map::from_iter([(name.clone(), found.clone())])),
+        };
+        let records = pages.flat_map(move |page| {
+            let records: Vec<_> = match page {
+                Ok(page) => each.query(&page).into_iter().map(|found| Ok(record(found))).collect(),
+                Err(failure) => vec![Err(failure)],
+            };
+            futures::stream::iter(records)
+        });
+        Ok(records.boxed())
     }
 
     fn shared(self) -> Result<Arc<Shared>, SpecError> {

@@ -23,13 +23,17 @@ pub struct Success {
     pub rules: Vec<Rule>,
     /// What a body says that will say the same again: any of it. Such a failure is not tried again. Default nothing.
     pub lasting: Vec<Rule>,
+    /// Statuses that say that there is nothing, and no longer will be, such as 404 and 410 for what was deleted since somebody
+    /// listed it. Such an answer is a success without a page. Default none.
+    pub nothing: Vec<RangeInclusive<u16>>,
     throttle: Option<JsonPath>,
     message: Option<JsonPath>,
 }
 
 impl Default for Success {
     fn default() -> Self {
-        Self { statuses: vec![200..=299], rules: Vec::new(), lasting: Vec::new(), throttle: None, message: None }
+        let (rules, lasting, nothing) = (Vec::new(), Vec::new(), Vec::new());
+        Self { statuses: vec![200..=299], rules, lasting, nothing, throttle: None, message: None }
     }
 }
 
@@ -58,6 +62,10 @@ impl Success {
 
     pub(super) fn has_status(&self, status: u16) -> bool {
         self.statuses.iter().any(|range| range.contains(&status))
+    }
+
+    pub(super) fn is_nothing(&self, status: u16) -> bool {
+        self.nothing.iter().any(|range| range.contains(&status))
     }
 
     /// For how long a body asks everybody to wait.

@@ -77,6 +77,16 @@ pub(super) async fn is_prepared(session: &Session) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
+/// From when on the next round of a job is to ask.
+pub(super) async fn watermark(session: &Session, job: &str) -> Result<Option<String>, Error> {
+    if !is_prepared(session).await? {
+        return Ok(None);
+    }
+    let found = session.client().query_opt("SELECT watermark FROM bulk.crawl WHERE job = $1", &[&job]).await;
+    let found = found.map_err(Error::database("read the watermark of a crawl"))?;
+    Ok(found.and_then(|row| row.get(0)))
+}
+
 /// Makes the tables where they are absent.
 pub(super) async fn prepare(session: &Session) -> Result<(), Error> {
     if is_prepared(session).await? {
@@ -150,10 +160,13 @@ impl Round {
         let transaction = session.client_mut().transaction().await.map_err(action())?;
         let found = Self::read(&transaction, id, &job.name).await?;
         let mut round = if found.is_over || options.restart {
-            clear(&transaction, id, options.restart).await.map_err(action())?;
+            // Calls of another definition have other keys: notes of them would stay for ever.
+            clear(&transaction, id, options.restart || found.definition != definition).await.map_err(action())?;
             let sql = "UPDATE bulk.crawl SET round = round + 1, definition = $2, twins = '{}', next_watermark = $3,
+                              watermark = CASE WHEN $4 THEN NULL ELSE watermark END,
                               started_at = now(), finished_at = NULL WHERE id = $1";
-            transaction.execute(sql, &[&id, &definition, &options.next_watermark]).await.map_err(action())?;
+            let parameters: [&(dyn ToSql + Sync); 4] = [&id, &definition, &options.next_watermark, &options.restart];
+            transaction.execute(sql, &parameters).await.map_err(action())?;
             Self::read(&transaction, id, &job.name).await?.round
         } else if found.definition == definition {
             if !job.is_replace() {
