@@ -15,6 +15,16 @@ fn run(name: &str) -> Vec<String> {
 }
 
 #[test]
+fn archivesspace_index() {
+    let expected = [
+        "42 requests; 1000 rows, the first has Object 1",
+        "one object has another title, one is deleted, and one is new",
+        "3 requests; 1000 rows, the first has Letters, 1901 to 1914",
+    ];
+    assert_eq!(run("archivesspace_index"), expected);
+}
+
+#[test]
 fn buildhub_backfill() {
     let expected = [
         "4000 keys; builds: 500 added, 0 modified, 0 removed, 0 unchanged",

@@ -160,3 +160,120 @@ for record in map(json.loads, sys.stdin):
         assert_eq!(sql(&database, "SELECT count(*) FROM bulk.quarantine"), "0");
     }
 }
+
+mod archivesspace_index {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::SystemTime;
+
+    use bulk_testkit::api::{Answer, ArchivesSpace};
+
+    use super::*;
+
+    const SPEC: &str = include_str!("../../../examples/archivesspace_index/crawl.toml");
+    const SCHEMA: &str = include_str!("../../../examples/archivesspace_index/schema.sql");
+    const SESSION: &str = "0123456789abcdef";
+    const OBJECTS: u64 = 1000;
+    const LONG_AGO: u64 = 1_600_000_000;
+    /// No object.
+    const NONE: u64 = 0;
+
+    /// The ids of each call for objects.
+    fn batches(arrivals: &[Arrival]) -> Vec<Vec<u64>> {
+        let calls = arrivals.iter().filter_map(|arrival| arrival.target.split_once("id_set=")?.1.split_once('&'));
+        calls.map(|(ids, _)| ids.replace("%2C", ",").split(',').map(|id| id.parse().unwrap()).collect()).collect()
+    }
+
+    /// The rows that there are to be: ids, titles, and when they were changed.
+    #[track_caller]
+    fn assert_rows(database: &Database, objects: &BTreeMap<u64, (String, u64)>) {
+        let query = "SELECT uri, title, level, extract(epoch FROM modified)::bigint, subjects
+                     FROM discovery.archival_object ORDER BY substring(uri FROM '[0-9]+$')::int";
+        let rows = objects.iter().map(|(id, (title, at))| {
+            let subject = format!("{{\"Subject {}\"}}", id % 7);
+            format!("/repositories/2/archival_objects/{id}|{title}|file|{at}|{subject}")
+        });
+        let (found, expected) = (sql(database, query), rows.collect::<Vec<_>>().join("\n"));
+        for (found, expected) in found.lines().zip(expected.lines()) {
+            assert_eq!(found, expected);
+        }
+        assert_eq!(found.lines().count(), objects.len());
+    }
+
+    #[test]
+    fn one_call_brings_25_objects_and_a_later_round_what_has_changed() {
+        let archive = ArchivesSpace::new(SESSION);
+        let mut objects = BTreeMap::new();
+        let put = |objects: &mut BTreeMap<_, _>, id: u64, title: &str, at| {
+            archive.put(id, title, at);
+            objects.insert(id, (title.to_owned(), at));
+        };
+        for id in 1..=OBJECTS {
+            put(&mut objects, id, &format!("Object {id}"), LONG_AGO + id);
+        }
+        // What has this object in it fails as a whole.
+        let broken = Arc::new(AtomicU64::new(NONE));
+        let (served, breaks) = (archive.clone(), broken.clone());
+        let api = Server::builder(move |asked| {
+            let id = breaks.load(Ordering::SeqCst).to_string();
+            match asked.params("id_set").flat_map(|ids| ids.split(',')).any(|one| one == id) {
+                true => Answer::error(400, "its JSON is invalid"),
+                false => served.answer(asked),
+            }
+        });
+        let api = api.limit(20, Duration::from_secs(1)).start().unwrap();
+        let database = server().create_database("archivesspace_index").unwrap();
+        sql(&database, SCHEMA);
+        let folder = tempfile::tempdir().unwrap();
+        let spec = spec(folder.path(), SPEC, "https://archives.example.org/api", &api);
+        let run = || {
+            api.clear();
+            let mut command = bulk(["crawl", &spec, "--db", database.url()]);
+            command.env("ARCHIVESSPACE_SESSION", SESSION);
+            (Ran::of(command), api.arrivals())
+        };
+
+        let (ran, arrivals) = run();
+        ran.assert(0, &[]);
+        let mut calls = batches(&arrivals);
+        calls.sort();
+        let expected: Vec<Vec<u64>> = (0..40).map(|batch| (25 * batch + 1..=25 * batch + 25).collect()).collect();
+        assert_eq!(calls, expected);
+        // The list of ids, and the one page of deletions.
+        assert_eq!(arrivals.len(), 42);
+        assert_eq!(api.refused(), 0);
+        assert_rows(&database, &objects);
+
+        // One of those that have changed makes its batch fail, and its half of it, until it is asked for alone.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        for id in 101..=160 {
+            put(&mut objects, id, &format!("Object {id}, described anew"), now);
+        }
+        put(&mut objects, OBJECTS + 1, "A box that nobody had opened", now);
+        archive.delete(9, now);
+        objects.remove(&9);
+        broken.store(113, Ordering::SeqCst);
+        let (ran, arrivals) = run();
+        ran.assert(3, &["id_set=113", "its JSON is invalid"]);
+        let calls = batches(&arrivals);
+        let (with, without): (Vec<_>, Vec<_>) = calls.iter().partition(|ids| ids.contains(&113));
+        assert_eq!(with.iter().map(|ids| ids.len()).collect::<Vec<_>>(), [25, 13, 6, 3, 1]);
+        let mut others: Vec<u64> = without.into_iter().flatten().copied().collect();
+        others.sort_unstable();
+        let expected: Vec<u64> = (101..=160).filter(|id| *id != 113).chain([OBJECTS + 1]).collect();
+        assert_eq!(others, expected);
+        assert_eq!(arrivals.len(), calls.len() + 2);
+        let anew = objects.insert(113, ("Object 113".to_owned(), LONG_AGO + 113)).unwrap();
+        assert_rows(&database, &objects);
+
+        // The round is gone on with: what was missing is asked for, besides the list.
+        broken.store(NONE, Ordering::SeqCst);
+        let (ran, arrivals) = run();
+        ran.assert(0, &[]);
+        assert_eq!(batches(&arrivals), [[113]]);
+        assert_eq!(arrivals.len(), 2);
+        objects.insert(113, anew);
+        assert_rows(&database, &objects);
+    }
+}
