@@ -84,7 +84,7 @@ impl<'a> Api<'a> {
     pub(super) fn check(&self) -> Result<(), Failure> {
         let lists = self.spec.deletes.iter().map(|deletes| &deletes.list);
         let input = match &self.spec.input {
-            Input::List { list, .. } => Some(list),
+            Input::List { list, .. } => Some(&**list),
             Input::Query(_) | Input::File(_) => None,
         };
         let all = std::iter::once(self.of_records()).chain(lists.chain(input).map(|list| self.of_list(list)));

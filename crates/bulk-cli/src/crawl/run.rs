@@ -66,6 +66,8 @@ impl<'a> Run<'a> {
         common: &Common,
         load: &mut CrawlLoad,
     ) -> Result<End, Failure> {
+        // What is wrong with it is said before any request.
+        let records = Records::open(&self.spec.input, api, &arguments.database, common, self.report).await?;
         let known = Known::new(load.marks());
         let rows: Vec<_> = self.spec.rows.iter().enumerate().collect();
         let again = quarantined(load).await?;
@@ -82,7 +84,6 @@ impl<'a> Run<'a> {
         }
         let mut crawler = api.of_records();
         crawler.options.done = Some(known.done());
-        let records = Records::open(&self.spec.input, api, &arguments.database, common, self.report).await?;
         let limit = arguments.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let (input, trouble) = records.stream(limit);
         let calls = crawler.clone().crawl(input).map_err(wrong)?;

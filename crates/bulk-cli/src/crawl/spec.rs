@@ -44,7 +44,7 @@ pub(crate) enum Input {
     File(PathBuf),
     /// Those that `each` finds in the API's own list; what is no object becomes one with it as `name`.
     List {
-        list: List,
+        list: Box<List>,
         each: String,
         name: String,
     },
@@ -351,7 +351,7 @@ impl InputTable {
             (Some(query), None, None) if !is_list => Ok(Input::Query(query)),
             (None, Some(file), None) if !is_list => Ok(Input::File(file)),
             (None, None, Some(url)) => Ok(Input::List {
-                list: request.list(&url, headers.as_ref(), pages)?,
+                list: Box::new(request.list(&url, headers.as_ref(), pages)?),
                 each: each.unwrap_or_else(|| "$[*]".to_owned()),
                 name: name.unwrap_or_else(|| "id".to_owned()),
             }),
@@ -660,13 +660,13 @@ columns = { uri = "$" }
     #[test]
     fn what_makes_no_sense_is_named_with_its_line() {
         for (was, is, said) in [
-            ("table = \"object\"\nmode", "tabel = \"object\"\nmode", "line 29: unknown field `tabel`"),
-            ("size = 25\n", "", "line 20: missing field `size`"),
-            ("$.uri\"\nof", "$.[\"\nof", "line 20, [batch]: \"$.[\": it is no JSONPath"),
-            ("\"304\"", "\"99\"", "line 16, [success]: \"99\" is neither \"404\" nor \"200-299\""),
+            ("table = \"object\"\nmode", "tabel = \"object\"\nmode", "line 28: unknown field `tabel`"),
+            ("size = 25\n", "", "line 19: missing field `size`"),
+            ("$.uri\"\nof", "$.[\"\nof", "line 19, [batch]: \"$.[\": it is no JSONPath"),
+            ("\"304\"", "\"99\"", "line 15, [success]: \"99\" is neither \"404\" nor \"200-299\""),
             ("values = { session = \"4711\" }", "secrets = { session = \"4711\" }", "a secret is \"env:VARIABLE\""),
             ("[since]\nslack = \"5s\"\n", "", "{$since}"),
-            ("rate = [\"25/s over 10s\", \"5000/h\"]", "rate = []", "line 12, [limits]: it says no rate"),
+            ("rate = [\"25/s over 10s\", \"5000/h\"]", "rate = []", "line 11, [limits]: it says no rate"),
             (
                 "url = \"https://api.test/objects?all",
                 "query = \"SELECT 1\"\nurl = \"https://api.test/objects?all",

@@ -174,6 +174,7 @@ impl Round {
             }
             found.round
         } else if !found.round.has_calls && found.round.twins.is_empty() {
+            clear(&transaction, id, true).await.map_err(action())?;
             let sql = "UPDATE bulk.crawl SET definition = $2 WHERE id = $1";
             transaction.execute(sql, &[&id, &definition]).await.map_err(action())?;
             found.round
