@@ -21,7 +21,7 @@ mod paged;
 mod server;
 
 pub use archives_space::ArchivesSpace;
-pub use bungie::bungie;
+pub use bungie::{bungie, bungie_statistics};
 pub use exchange::{Answer, Asked};
 pub use latency::Latency;
 pub use paged::paged;

@@ -125,7 +125,7 @@ impl Content {
             "ref_id": format!("{id:032x}"),
             "title": title,
             "level": "file",
-            "system_mtime": at,
+            "system_mtime": time(*at),
             "subjects": [subject],
         }))
     }
@@ -133,6 +133,12 @@ impl Content {
 
 fn uri(id: u64) -> String {
     format!("/repositories/2/archival_objects/{id}")
+}
+
+/// As in `2026-11-22T10:00:00Z`. Seconds that no calendar has are null.
+fn time(seconds: u64) -> Option<String> {
+    let seconds = i64::try_from(seconds).ok()?;
+    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
 }
 
 fn page(asked: &Asked, all: Vec<Value>) -> Answer {

@@ -48,19 +48,23 @@ pub fn bungie(
                 let (Ok(_), Ok(_), Ok(character)) = numbers else {
                     return error(7, "ParameterParseFailure", "Unable to parse your parameters.");
                 };
-                let activities = activities(character, statistics(character));
-                Answer::json(json!({
-                    "Response": {"activities": activities},
-                    "ErrorCode": 1,
-                    "ThrottleSeconds": 0,
-                    "ErrorStatus": "Success",
-                    "Message": "Ok",
-                    "MessageData": {},
-                }))
+                bungie_statistics(character, statistics(character))
             }
             _ => Answer::text("text/html", "<html>404 - File or directory not found.</html>").status(404),
         }
     }
+}
+
+/// What [`bungie()`] answers for this character, if it has so many statistics.
+pub fn bungie_statistics(character: u64, statistics: usize) -> Answer {
+    Answer::json(json!({
+        "Response": {"activities": activities(character, statistics)},
+        "ErrorCode": 1,
+        "ThrottleSeconds": 0,
+        "ErrorStatus": "Success",
+        "Message": "Ok",
+        "MessageData": {},
+    }))
 }
 
 fn error(code: u32, status: &str, message: &str) -> Answer {
