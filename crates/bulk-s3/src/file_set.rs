@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::bucket::md5;
-use crate::upload::{Uploader, blocking, headers_of};
+use crate::upload::{Observer, Uploader, blocking, headers_of};
 use crate::{Bucket, Error, Object};
 
 /// S3 takes no smaller part, but for the last one of an object.
@@ -110,7 +110,7 @@ pub struct SetOptions {
     /// Requests, and files or parts in memory, at a time, 1 to 1,024. Default 8.
     pub concurrency: usize,
     /// Who is told. It runs in the task that uploads, so it should be quick. Default nobody.
-    pub observer: Arc<dyn Fn(&SetEvent<'_>) + Send + Sync>,
+    pub observer: Observer,
 }
 
 impl Default for SetOptions {
@@ -145,6 +145,18 @@ pub enum SetEvent<'a> {
     },
     /// The manifest is gone.
     Unpublished,
+    /// A file is on its way.
+    Begun {
+        /// Which.
+        file: &'a SetFile,
+    },
+    /// The server has taken some of its bytes. What is sent again, as an answer was lost, counts once.
+    Sent {
+        /// Of which.
+        file: &'a SetFile,
+        /// How many.
+        bytes: u64,
+    },
     /// A file is there.
     Put {
         /// Which.
@@ -215,7 +227,7 @@ pub async fn compare_set(
     options: SetOptions,
     read_manifest: ReadManifest<'_>,
 ) -> Result<SetPlan, Error> {
-    let uploader = Uploader::new(bucket, options.concurrency, options.part_size);
+    let uploader = Uploader::new(bucket, &options);
     let key_of = |name: &str| format!("{}{name}", set.prefix);
     let (manifest, vouched) = match uploader.read(&key_of(&set.manifest.name), MANIFEST_LIMIT).await {
         Ok(None) => (ManifestThere::None, HashMap::new()),
@@ -329,7 +341,7 @@ impl SetPlan {
     /// says of it. The manifest is not written then.
     pub async fn upload(self) -> Result<Uploaded, Error> {
         let Self { set, options, .. } = &self;
-        let uploader = Uploader::new(&self.bucket, options.concurrency, options.part_size);
+        let uploader = Uploader::new(&self.bucket, options);
         let concurrency = options.concurrency.clamp(1, 1024);
         let key_of = |name: &str| format!("{}{name}", set.prefix);
         let tell = |event: &SetEvent<'_>| (options.observer)(event);

@@ -16,7 +16,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::file_set::SetFile;
+use crate::file_set::{LEAST_PART, SetEvent, SetFile, SetOptions};
 use crate::page::decode_url;
 use crate::upload_answer::UploadAnswer;
 use crate::{Bucket, Error};
@@ -38,7 +38,11 @@ pub(crate) struct Uploader {
     memory: Arc<Semaphore>,
     concurrency: usize,
     part_size: u64,
+    observer: Observer,
 }
+
+/// Who is told of events.
+pub(crate) type Observer = Arc<dyn Fn(&SetEvent<'_>) + Send + Sync>;
 
 /// What stands under a key, as far as its headers tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,15 +53,16 @@ pub(crate) struct Stored {
 }
 
 impl Uploader {
-    /// With no more than `concurrency` requests, and parts in memory, at a time.
-    pub(crate) fn new(bucket: &Bucket, concurrency: usize, part_size: u64) -> Self {
-        let concurrency = concurrency.clamp(1, 1024);
+    /// With no more requests, and parts in memory, at a time than the options say.
+    pub(crate) fn new(bucket: &Bucket, options: &SetOptions) -> Self {
+        let concurrency = options.concurrency.clamp(1, 1024);
         Self {
             bucket: bucket.clone(),
             pace: Pace::new(concurrency, bucket.retry.timeout),
             memory: Arc::new(Semaphore::new(concurrency)),
             concurrency,
-            part_size: part_size.max(crate::file_set::LEAST_PART),
+            part_size: options.part_size.max(LEAST_PART),
+            observer: Arc::clone(&options.observer),
         }
     }
 
@@ -68,6 +73,7 @@ impl Uploader {
 
     /// Uploads the file, whatever stands there. What arrives is what the file's digest says, or nothing does.
     pub(crate) async fn put(&self, key: &str, file: &SetFile) -> Result<(), Error> {
+        (self.observer)(&SetEvent::Begun { file });
         if !self.is_single(file.size) {
             return self.put_in_parts(key, file).await;
         }
@@ -75,7 +81,9 @@ impl Uploader {
         let mut reader = FileReader::open(file).await?;
         let bytes = reader.next(file.size).await?;
         reader.finish(file)?;
-        self.put_bytes(key, file.headers(), bytes).await
+        self.put_bytes(key, file.headers(), bytes).await?;
+        (self.observer)(&SetEvent::Sent { file, bytes: file.size });
+        Ok(())
     }
 
     /// Uploads what is in memory.
@@ -224,7 +232,9 @@ impl Uploader {
             let _memory = memory;
             let number = number.to_string();
             let query = [("partNumber", number.as_str()), ("uploadId", id)];
+            let len = bytes.len() as u64;
             let (headers, _) = self.send(Method::PUT, key, &query, HeaderMap::new(), bytes, Duration::ZERO).await?;
+            (self.observer)(&SetEvent::Sent { file, bytes: len });
             let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
             etag.ok_or_else(|| self.protocol(key, "a part was taken without an ETag".to_owned()))
         });

@@ -99,6 +99,7 @@ fn options(seen: &Heard) -> SetOptions {
             SetEvent::NotAborted { .. } => "not aborted".to_owned(),
             SetEvent::Unpublished => "unpublished".to_owned(),
             SetEvent::Published => "published".to_owned(),
+            SetEvent::Begun { .. } | SetEvent::Sent { .. } => return,
             other => format!("{other:?}"),
         };
         seen.lock().unwrap().push(text);

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Job;
 use crate::arguments::ExportArguments;
 use crate::exit::{Exit, Failure};
+use crate::progress::Progress;
 use crate::report::{Chain, Report, size};
 use crate::source::Place;
 
@@ -50,7 +51,10 @@ impl Target {
             let bytes: u64 = plan.uploads().map(|file| file.size).sum();
             let text = format!("{files} files are to be uploaded ({}), {removals} to be removed", size(bytes));
             report.minor_event("compared", &text, json!({"files": files, "bytes": bytes, "removed": removals}));
-            Ok(job.wait(plan.upload())??)
+            let progress = (files > 0).then(|| Progress::start_upload(report, bytes));
+            let uploaded = job.wait(plan.upload());
+            drop(progress);
+            Ok(uploaded??)
         });
         match uploaded {
             Ok(uploaded) => {
@@ -141,7 +145,10 @@ fn hear(event: &SetEvent<'_>, report: &Report) {
             Chain(*error)
         )),
         SetEvent::Unpublished => report.detail("the bucket's manifest is removed, until all is there"),
+        SetEvent::Begun { file } => report.totals().begin_file(&file.name, Some(file.size), 0),
+        SetEvent::Sent { file, bytes } => report.totals().add_fetched_of(&file.name, *bytes),
         SetEvent::Put { file } => {
+            report.totals().end_file(&file.name);
             let text = format!("{}: uploaded ({})", file.name, size(file.size));
             report.minor_event("put", &text, json!({"file": file.name, "bytes": file.size}));
         }
