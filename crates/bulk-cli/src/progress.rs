@@ -224,7 +224,7 @@ impl Sums {
         } else if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
             parts.push(format!("{percent}% loaded: {} rows, {} of CSV", self.records, size(self.bytes)));
         }
-        parts.extend(self.status());
+        parts.extend(self.status(what));
         format!("  … {}", parts.join("; "))
     }
 
@@ -252,12 +252,13 @@ impl Sums {
     }
 
     /// What the front of the order waits for.
-    fn status(&self) -> Option<String> {
+    fn status(&self, what: What) -> Option<String> {
         if let Some(why) = &self.paused {
             return Some(format!("paused: {why}"));
         }
         let front = self.front.as_ref()?;
         Some(match self.connections {
+            _ if !what.counts_connections() => front.clone(),
             0 if self.unmeasured == 0 && self.fetched >= self.to_fetch => front.clone(),
             1 => format!("1 connection: {front}"),
             connections => format!("{connections} connections: {front}"),
@@ -305,13 +306,20 @@ fn span(seconds: f64) -> String {
 enum What {
     Fetch,
     Verify,
+    Upload,
 }
 
 impl What {
+    /// Nobody tells of those that upload.
+    fn counts_connections(self) -> bool {
+        !matches!(self, Self::Upload)
+    }
+
     fn done(self) -> &'static str {
         match self {
             Self::Fetch => " fetched",
             Self::Verify => " verified",
+            Self::Upload => " uploaded",
         }
     }
 }
@@ -333,6 +341,11 @@ impl Progress {
         Self::of(report, What::Verify, to_verify, 0)
     }
 
+    /// Of files on their way into a bucket.
+    pub(crate) fn start_upload(report: &Report, to_upload: u64) -> Self {
+        Self::of(report, What::Upload, to_upload, 0)
+    }
+
     fn of(report: &Report, what: What, to_fetch: u64, to_read: u64) -> Self {
         let totals = report.totals().clone();
         totals.to_fetch.store(to_fetch, Ordering::Relaxed);
@@ -346,15 +359,20 @@ impl Progress {
                 if let Some(bars) = &shown {
                     tokio::time::sleep(DRAW_EVERY).await;
                     let sums = totals.now();
-                    bars.update(&sums, speed.update(&sums));
+                    bars.update(what, &sums, speed.update(&sums));
                 } else {
                     tokio::time::sleep(LINE_EVERY).await;
                     let sums = totals.now();
-                    let fields = json!({
-                        "fetched": sums.fetched, "to_fetch": sums.to_fetch, "read": sums.read,
-                        "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
-                        "connections": sums.connections, "head": sums.front, "paused": sums.paused,
-                    });
+                    let fields = match what {
+                        What::Upload => json!({
+                            "uploaded": sums.fetched, "to_upload": sums.to_fetch, "head": sums.front,
+                        }),
+                        What::Fetch | What::Verify => json!({
+                            "fetched": sums.fetched, "to_fetch": sums.to_fetch, "read": sums.read,
+                            "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
+                            "connections": sums.connections, "head": sums.front, "paused": sums.paused,
+                        }),
+                    };
                     report.event("progress", &sums.line(what, speed.update(&sums)), fields);
                 }
             }
@@ -394,6 +412,7 @@ impl Bars {
         let fetch = match what {
             What::Fetch => "fetch [{wide_bar}] {msg}",
             What::Verify => "verify [{wide_bar}] {msg}",
+            What::Upload => "upload [{wide_bar}] {msg}",
         };
         Self {
             // Where nothing is loaded there is something to fetch, though it may not be known how much.
@@ -409,7 +428,7 @@ impl Bars {
         }
     }
 
-    fn update(&self, sums: &Sums, speed: f64) {
+    fn update(&self, what: What, sums: &Sums, speed: f64) {
         if let Some(bar) = &self.fetch {
             // In this order: a bar without a length is drawn full.
             bar.set_length(sums.to_fetch.max(1));
@@ -426,7 +445,7 @@ impl Bars {
             });
             bar.set_position(sums.read.min(sums.to_read));
         }
-        self.status.set_message(sums.status().unwrap_or_default());
+        self.status.set_message(sums.status(what).unwrap_or_default());
     }
 
     fn clear(&self) {
@@ -479,12 +498,22 @@ mod tests {
         totals.begin_file("a.csv", Some(1024), 0);
         totals.begin_file("b.csv", Some(1024), 0);
         totals.add_fetched_of("a.csv", 1024);
-        let status = || totals.now().status().unwrap();
+        let status = || totals.now().status(What::Fetch).unwrap();
         assert_eq!(status(), "0 connections: loading a.csv");
         totals.add_fetched_of("b.csv", 1024);
         assert_eq!(status(), "loading a.csv");
         totals.end_file("a.csv");
         assert_eq!(status(), "loading b.csv");
+    }
+
+    #[test]
+    fn of_an_upload_it_is_said_how_far_it_is() {
+        let totals = Totals::default();
+        totals.to_fetch.store(4 << 20, Ordering::Relaxed);
+        totals.begin_file("a/b.tar.gz", Some(2 << 20), 0);
+        totals.add_fetched_of("a/b.tar.gz", 1 << 20);
+        let line = totals.now().line(What::Upload, f64::from(1 << 20));
+        assert_eq!(line, "  … 1.0 MiB of 4.0 MiB uploaded, 1.0 MiB/s, 3s to go; a/b.tar.gz 50%");
     }
 
     #[test]
