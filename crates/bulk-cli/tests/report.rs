@@ -148,6 +148,29 @@ fn what_fails_and_what_is_left_out_is_named() {
     assert!(reject.file.ends_with("bad.csv") && !reject.reason.is_empty(), "{report}");
 }
 
+/// The one connection that the role may have is the load's.
+#[test]
+fn a_server_that_cannot_be_watched_makes_no_difference() {
+    let load = Load::new();
+    let (role, name) = (format!("lone_{}", load.database.name()), load.database.name());
+    support::sql(
+        &load.database,
+        &format!(
+            "CREATE ROLE \"{role}\" LOGIN PASSWORD 'lone' CONNECTION LIMIT 1; GRANT CREATE ON DATABASE \"{name}\" TO \"{role}\";
+             GRANT CREATE ON SCHEMA public TO \"{role}\"; ALTER TABLE people OWNER TO \"{role}\""
+        ),
+    );
+    let (scheme, rest) = load.database.url().split_once("://").unwrap();
+    let url = format!("{scheme}://{role}:lone@{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
+    let arguments = ["load", "people.csv.bz2", "--table", "people", "--connections", "1", "--report", "run.json"];
+    let mut command = load.command(&arguments);
+    command.env("BULK_DB", url);
+    Ran::of(command).assert(0, &[]);
+    let report = load.report("run.json");
+    let copy = report.meters.stages.iter().find(|stage| stage.name == "copy").unwrap();
+    assert_eq!((copy.total.items, copy.server_events.len()), (ROWS as u64, 0), "{report}");
+}
+
 #[test]
 fn a_mirror_says_what_bound_it() {
     let (bench, made) = Bench::with(&small());
