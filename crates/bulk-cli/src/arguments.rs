@@ -1,8 +1,10 @@
 mod crawl;
 mod export;
 mod listing;
+mod report;
 mod sync;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
     StoreArguments,
 };
+pub(crate) use self::report::ReportArguments;
 pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 use crate::exit::Failure;
 
@@ -56,9 +59,14 @@ pub(crate) struct Common {
     /// 8, and 64 for the small objects of a sync.
     #[arg(long, global = true, value_name = "N", value_parser = number, env = "BULK_JOBS")]
     jobs: Option<usize>,
-    /// Write a report of the run to this file, as JSON: what was done, when, and how it ended.
+    /// Write a report of the run to this file, as JSON: what was done, when, how it ended, and what bound it. `bulk report`
+    /// shows it.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// Say what the run's stages do, and what binds, to whoever asks over HTTP, as Prometheus does: at /metrics of this
+    /// address, such as 127.0.0.1:9000. A port alone is one of 127.0.0.1, which other machines do not reach.
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", value_parser = crate::metrics::address, env = "BULK_METRICS")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Take settings from this TOML file: long flags as keys, at its top or in a table named as a command. Flags win
     /// over the environment (BULK_…), and that wins over the file.
     #[arg(long, global = true, value_name = "FILE", env = "BULK_CONFIG")]
@@ -106,6 +114,8 @@ pub(crate) enum Command {
     Export(ExportArguments),
     /// Ask a rate-limited API for each record of an input, at exactly the permitted rate, and load what it answers.
     Crawl(CrawlArguments),
+    /// Show what a run has written of itself with --report: as text, as a page, or compared with another run.
+    Report(ReportArguments),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
@@ -124,6 +134,7 @@ impl Command {
             Self::Known(_) => "known",
             Self::Export(_) => "export",
             Self::Crawl(_) => "crawl",
+            Self::Report(_) => "report",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
@@ -137,7 +148,7 @@ impl Command {
             }
             Self::Crawl(_) => Some("what has been answered is kept"),
             Self::Export(_) => Some("nothing is published, unless it is already"),
-            Self::Known(_) | Self::Demo(_) | Self::Doctor(_) => None,
+            Self::Known(_) | Self::Report(_) | Self::Demo(_) | Self::Doctor(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bulk_core::LimitUse;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -13,6 +14,8 @@ use crate::report::{Report, size};
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How often bars are drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+/// How often it is told what binds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// After so long an older speed counts for a third.
 const SPEED_OVER: Duration = Duration::from_secs(10);
 
@@ -32,6 +35,8 @@ pub(crate) struct Totals {
     /// Where nobody tells it, it is the first of those under way.
     head: Mutex<Option<Head>>,
     paused: Mutex<Option<String>>,
+    /// What binds, in a few words.
+    bound: Mutex<Option<String>>,
     /// Compressed bytes of files that are loaded; those that are being read have counters of their own.
     read: AtomicU64,
     reading: Mutex<Vec<Arc<AtomicU64>>>,
@@ -138,6 +143,15 @@ impl Totals {
         *lock(&self.paused) = why;
     }
 
+    /// Tells what binds of late, if anything does.
+    fn set_bound(&self, used: Option<&LimitUse>) {
+        let text = used.map(|used| {
+            let LimitUse { limit, resource, utilisation, .. } = used;
+            format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0)
+        });
+        *lock(&self.bound) = text;
+    }
+
     pub(crate) fn add_loaded(&self, records: u64, bytes: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -187,6 +201,7 @@ impl Totals {
             connections: load(&self.connections),
             front: self.front(),
             paused: lock(&self.paused).clone(),
+            bound: lock(&self.bound).clone(),
             to_fetch: load(&self.to_fetch),
             unmeasured: load(&self.unmeasured),
             read: load(&self.read) + reading.iter().map(|counter| load(counter)).sum::<u64>(),
@@ -204,6 +219,7 @@ struct Sums {
     connections: u64,
     front: Option<String>,
     paused: Option<String>,
+    bound: Option<String>,
     to_fetch: u64,
     unmeasured: u64,
     read: u64,
@@ -251,18 +267,21 @@ impl Sums {
         text
     }
 
-    /// What the front of the order waits for.
+    /// What the front of the order waits for, and what binds.
     fn status(&self, what: What) -> Option<String> {
         if let Some(why) = &self.paused {
             return Some(format!("paused: {why}"));
         }
-        let front = self.front.as_ref()?;
-        Some(match self.connections {
+        let front = self.front.as_ref().map(|front| match self.connections {
             _ if !what.counts_connections() => front.clone(),
             0 if self.unmeasured == 0 && self.fetched >= self.to_fetch => front.clone(),
             1 => format!("1 connection: {front}"),
             connections => format!("{connections} connections: {front}"),
-        })
+        });
+        match (front, &self.bound) {
+            (Some(front), Some(bound)) => Some(format!("{front}; {bound}")),
+            (front, bound) => front.or_else(|| bound.clone()),
+        }
     }
 }
 
@@ -354,14 +373,17 @@ impl Progress {
         let bars = report.screen().map(|screen| Bars::new(screen, what, to_fetch, to_read, is_endless));
         let (report, shown) = (report.clone(), bars.clone());
         let task = tokio::spawn(async move {
-            let mut speed = Speed::new(&totals);
+            let (mut speed, mut looked) = (Speed::new(&totals), Instant::now());
             loop {
+                tokio::time::sleep(if shown.is_some() { DRAW_EVERY } else { LINE_EVERY }).await;
+                if looked.elapsed() >= LOOK_EVERY {
+                    looked = Instant::now();
+                    totals.set_bound(report.meters().bound_of_late().as_ref());
+                }
                 if let Some(bars) = &shown {
-                    tokio::time::sleep(DRAW_EVERY).await;
                     let sums = totals.now();
                     bars.update(what, &sums, speed.update(&sums));
                 } else {
-                    tokio::time::sleep(LINE_EVERY).await;
                     let sums = totals.now();
                     let fields = match what {
                         What::Upload => json!({
@@ -371,6 +393,7 @@ impl Progress {
                             "fetched": sums.fetched, "to_fetch": sums.to_fetch, "read": sums.read,
                             "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
                             "connections": sums.connections, "head": sums.front, "paused": sums.paused,
+                            "bound": sums.bound,
                         }),
                     };
                     report.event("progress", &sums.line(what, speed.update(&sums)), fields);
@@ -539,5 +562,9 @@ mod tests {
         assert_eq!(line(0.0), "  … 7 B of 4.0 MiB fetched; 0 connections: b.csv 7 B");
         totals.set_paused(Some("no room".to_owned()));
         assert_eq!(line(1024.0), "  … 7 B of 4.0 MiB fetched; paused: no room");
+        totals.set_paused(None);
+        *lock(&totals.bound) = Some("bound by decode (CPU, 97%)".to_owned());
+        let bound = "  … 7 B of 4.0 MiB fetched; 0 connections: b.csv 7 B; bound by decode (CPU, 97%)";
+        assert_eq!(line(0.0), bound);
     }
 }

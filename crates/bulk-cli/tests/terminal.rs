@@ -102,10 +102,16 @@ fn of_a_fetch_a_bar_with_speed_and_time_and_what_the_front_waits_for() {
     let bars = lines.iter().filter(|line| line.contains("fetch [") || line.contains("connections:")).count();
     assert_eq!(bars, 2, "{}", lines.join("\n"));
     assert!(lines.iter().any(|line| line.starts_with("fetch [") && line.chars().count() >= 90));
+    // Nothing else takes any time.
+    shown.wait_until("what binds", |lines| {
+        holds(lines.last(), "      2 connections: ", &["%; bound by fetch (network, "])
+    });
     let (status, lines) = shown.end();
     assert_eq!(status, Some(0));
     assert!(!lines.iter().any(|line| line.contains('[') || line.contains("connections:")), "{}", lines.join("\n"));
-    assert!(holds(lines.last(), "done; 5.7 MiB fetched", &[]), "{}", lines.join("\n"));
+    let done = lines.iter().position(|line| line == "done; 5.7 MiB fetched");
+    let verdict = done.and_then(|done| lines.get(done + 1));
+    assert!(holds(verdict, "Network-bound in fetch: ", &[]), "{}", lines.join("\n"));
 }
 
 #[test]

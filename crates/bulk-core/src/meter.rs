@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use counts::StageCounts;
-pub(crate) use counts::{fraction, seconds};
+pub(crate) use counts::{fraction, number, seconds};
 pub use read::MeteredRead;
 pub use reading::{MeterReading, StageReading};
 pub use sampling::Sampling;

@@ -142,19 +142,27 @@ impl RunReport {
 
     /// A run that began when its meters did and ends now, with the verdict on what they say.
     pub fn new(command: &str, reading: &MeterReading) -> Self {
-        let elapsed = reading.timeline.end();
-        let now = Timestamp::now();
+        let (elapsed, mut report) = (reading.timeline.end(), Self::unmetered(command));
+        // Only a run of tens of thousands of years does not fit.
+        report.started = report.started.checked_sub(elapsed).unwrap_or(report.started);
+        report.elapsed = elapsed;
+        report.verdict = Some(RunVerdict::of(reading));
+        report.meters = reading.clone();
+        report
+    }
+
+    /// A run that begins now, and of which no meters tell.
+    pub fn unmetered(command: &str) -> Self {
         Self {
             schema: Self::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: command.to_owned(),
-            // Only a run of tens of thousands of years does not fit.
-            started: now.checked_sub(elapsed).unwrap_or(now),
-            elapsed,
+            started: Timestamp::now(),
+            elapsed: Duration::ZERO,
             exit: 0,
-            verdict: Some(RunVerdict::of(reading)),
+            verdict: None,
             projection: None,
-            meters: reading.clone(),
+            meters: nothing(),
             files: Vec::new(),
             files_left_out: 0,
             rejects: Vec::new(),

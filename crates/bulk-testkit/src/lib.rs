@@ -5,6 +5,8 @@
 //! CourtListener-shaped snapshots, deterministic by seed and scale.
 
 pub mod api;
+#[cfg(feature = "browser")]
+pub mod browser;
 mod loopback;
 pub mod moto;
 pub mod postgres;

@@ -13,8 +13,11 @@ pub(super) struct ThreadTimes {
 /// Of the calling thread; `None` where the system has no such clock.
 #[cfg(unix)]
 pub(super) fn of_thread() -> Option<ThreadTimes> {
+    // In this order: both are system calls, on return from which others like to have their turn, and what they take of the time
+    // then is in the run queue's figure of later only.
+    let run_queue = run_queue();
     let on_cpu = read(rustix::time::ClockId::ThreadCPUTime)?;
-    Some(ThreadTimes { on_cpu, run_queue: run_queue() })
+    Some(ThreadTimes { on_cpu, run_queue })
 }
 
 /// Of all threads of the process together.

@@ -11,10 +11,10 @@ use super::Resource;
 #[non_exhaustive]
 pub struct StageCounts {
     /// Items that were done.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_none", deserialize_with = "number::whole")]
     pub items: u64,
     /// Bytes of them.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_none", deserialize_with = "number::whole")]
     pub bytes: u64,
     /// Working, and on a CPU.
     #[serde(with = "seconds", skip_serializing_if = "Duration::is_zero")]
@@ -158,11 +158,28 @@ pub(crate) fn fraction(part: Duration, whole: Duration) -> f64 {
     if whole.is_zero() { 0.0 } else { part.as_secs_f64() / whole.as_secs_f64() }
 }
 
+/// Numbers of structs that others flatten. Serde buffers these, and where a feature has `serde_json` keep the text of numbers,
+/// what it buffers is a number to nobody but [`Number`](serde_json::Number).
+pub(crate) mod number {
+    use serde::{Deserialize, Deserializer, de};
+    use serde_json::Number;
+
+    pub(crate) fn float<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let number = Number::deserialize(deserializer)?;
+        number.as_f64().ok_or_else(|| de::Error::custom(format!("{number} is out of range")))
+    }
+
+    pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let number = Number::deserialize(deserializer)?;
+        number.as_u64().ok_or_else(|| de::Error::custom(format!("{number} is no whole number")))
+    }
+}
+
 /// Durations in JSON.
 pub(crate) mod seconds {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserializer, Serializer, de};
 
     /// More than thirty years. So many of them can be added up that there is no overflow.
     const MAX: f64 = 1e9;
@@ -172,7 +189,7 @@ pub(crate) mod seconds {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(deserializer)?;
+        let seconds = super::number::float(deserializer)?;
         match Duration::try_from_secs_f64(seconds) {
             Ok(duration) if seconds <= MAX => Ok(duration),
             _ => Err(de::Error::custom(format!("{seconds} is no time of a run in seconds"))),

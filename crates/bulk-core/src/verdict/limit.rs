@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{LEAST, TIE, rounded};
-use crate::meter::{MeterReading, Resource, Sample, StageCounts, StageReading, StageSample, fraction};
+use crate::meter::{MeterReading, Resource, Sample, StageCounts, StageReading, StageSample, fraction, number};
 
 /// A neighbour that is idle for less than this of its time says nothing of who keeps it waiting.
 const IDLE: f64 = 0.05;
@@ -72,12 +72,15 @@ pub struct LimitUse {
     /// What it is a limit of, by what its time was spent on most.
     pub resource: Resource,
     /// Part of the time that it was used, from 0 to 1.
+    #[serde(deserialize_with = "number::float")]
     pub utilisation: f64,
     /// The same without the time that workers stood in line for a CPU. Of a limit that holds few of its stage's workers, their
     /// part.
+    #[serde(deserialize_with = "number::float")]
     pub least: f64,
     /// Of one stage or several: the workers, without those for whom there was nothing to do where the others had all their
     /// time to work. Of the cores: how many there are. Else 1.
+    #[serde(deserialize_with = "number::float")]
     pub workers: f64,
 }
 

@@ -107,9 +107,9 @@ impl LimitUse {
         let used = percent(self.utilisation);
         let workers = self.workers;
         match self.limit {
-            Limit::Stage { .. } | Limit::Workers { .. } if workers == 1.0 => format!("busy {used} of its time"),
-            Limit::Stage { .. } | Limit::Workers { .. } => format!("busy {used} of {workers} workers"),
-            Limit::Cores => format!("{used} of {workers} processors"),
+            Limit::Stage { .. } | Limit::Workers { .. } if number(workers) == "1" => format!("busy {used} of its time"),
+            Limit::Stage { .. } | Limit::Workers { .. } => format!("busy {used} of {} workers", number(workers)),
+            Limit::Cores => format!("{used} of {} processors", number(workers)),
             Limit::Other => format!("used {used}"),
             Limit::RateLimit { .. } => format!("taken or waited for {used} of the time"),
             Limit::Budget { .. } => format!("waited for {used} of the time"),
@@ -184,6 +184,12 @@ impl Limit {
 
 fn binds(limit: &Limit) -> &'static str {
     if matches!(limit, Limit::Cores | Limit::Workers { .. }) { "bind" } else { "binds" }
+}
+
+/// How many there are, of which some may not have been there all the time.
+fn number(workers: f64) -> String {
+    let text = format!("{workers:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 /// A part of the time, as people read it.

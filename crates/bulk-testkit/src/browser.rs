@@ -1,4 +1,4 @@
-//! What a browser makes of a page.
+//! What a browser makes of a page: Chromium without a window, for tests.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,11 @@ use std::process::{Command, Output};
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// The browser. Where there is none the test is left out: said in a line, and a failure where a CI runs.
-pub(crate) fn find() -> Option<PathBuf> {
+///
+/// # Panics
+///
+/// If there is none, and a CI runs.
+pub fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).flat_map(|folder| NAMES.map(|name| folder.join(name)));
     let found = places.into_iter().find(|place| place.is_file());
@@ -38,8 +42,12 @@ fn run(browser: &Path, folder: &Path, page: &Path, flags: &[&str]) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// A picture of the page, as PNG.
-pub(crate) fn picture(browser: &Path, folder: &Path, html: &str, size: (u32, u32), is_dark: bool) -> Vec<u8> {
+/// A picture of the page, as PNG. What is written for it goes into `folder`.
+///
+/// # Panics
+///
+/// If the browser fails, or complains of the page.
+pub fn picture(browser: &Path, folder: &Path, html: &str, size: (u32, u32), is_dark: bool) -> Vec<u8> {
     let (page, picture) = (folder.join("page.html"), folder.join("page.png"));
     fs::write(&page, html).unwrap();
     let (size, shot) = (format!("--window-size={},{}", size.0, size.1), format!("--screenshot={}", picture.display()));
@@ -49,8 +57,13 @@ pub(crate) fn picture(browser: &Path, folder: &Path, html: &str, size: (u32, u32
     fs::read(&picture).unwrap()
 }
 
-/// What a script finds out about the page in a frame of that width: the page itself allows none.
-pub(crate) fn measure(browser: &Path, folder: &Path, html: &str, width: u32, is_dark: bool) -> serde_json::Value {
+/// What a script finds out about the page in a frame of that width: the page itself allows none. What is written for it
+/// goes into `folder`.
+///
+/// # Panics
+///
+/// If the browser fails, or complains of the page.
+pub fn measure(browser: &Path, folder: &Path, html: &str, width: u32, is_dark: bool) -> serde_json::Value {
     let attribute = html.replace('&', "&amp;").replace('"', "&quot;");
     let frame = format!(
         "<iframe id=frame style=\"width: {width}px; height: 800px; border: 0\" srcdoc=\"{attribute}\"></iframe>"

@@ -1,13 +1,12 @@
 //! Reports of runs: as JSON, as text, beside each other, and as a page.
 
-mod browser;
-
 use std::time::Duration;
 
 use bulk_core::{
     Error, Evidence, FileReport, Goal, GoalProgress, Limit, MeterReading, Outlook, RejectReport, Resource, RunReport,
     RunVerdict, Sample, StageCounts, StageReading, StageSample, Timeline,
 };
+use bulk_testkit::browser;
 use serde_json::{Value, json};
 
 /// A load of forty seconds: for thirty of them two decoders were busy, then COPY was. `speed` is how fast decoding is.
