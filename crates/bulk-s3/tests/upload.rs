@@ -557,3 +557,25 @@ async fn a_file_that_has_changed_is_not_uploaded_by_copies() {
     assert_eq!(changed.server.uploads("data").unwrap(), []);
     assert_eq!(changed.server.get("data", "exports/manifest").unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_were_cut_short_are_made_by_the_next_upload() {
+    let changed = Changed::new(Store::memory()).await;
+    // The copy is made, and what is to be sent is on its way.
+    let rule = Rule::new(Fault::Hang).key("exports/a/larger").method(Method::PUT).nth(2);
+    let held = changed.server.fault(rule);
+    let reached = async {
+        while held.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = upload_by_copies(&changed.bucket, changed.folder.path(), &changed.files) => panic!("it came to its end"),
+        () = reached => {}
+    }
+    assert_eq!((changed.copies(), changed.server.uploads("data").unwrap().len()), (1, 1));
+    changed.server.clear_faults();
+    let (copied, seen) = changed.upload().await;
+    assert_eq!(seen, ["aborted 1", "put a/larger", "put a/large", "published"]);
+    assert!(copied >= 33 * MIB as u64, "{copied}");
+}
