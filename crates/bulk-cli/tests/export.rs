@@ -530,12 +530,16 @@ fn noise(len: usize, seed: u32) -> String {
 impl Upload {
     /// Of a large archive, in two parts, and two small ones.
     fn new() -> Self {
-        let server = Server::builder().bucket("data", Store::memory()).writable(true).start().unwrap();
-        let upload = Self { bench: Bench::new("", ""), server };
+        let upload = Self::empty();
         upload.change(0);
         Ran::of(upload.command()).assert(0, &[]);
         upload.assert_is_there();
         upload
+    }
+
+    fn empty() -> Self {
+        let server = Server::builder().bucket("data", Store::memory()).writable(true).start().unwrap();
+        Self { bench: Bench::new("", ""), server }
     }
 
     /// What the next run exports: other items in `large`, one more in `small`, and group `gone-{edition - 1}` goes as the next one
@@ -659,6 +663,40 @@ fn ctrl_c_leaves_an_upload_to_the_next_one() {
     assert!(!left.contains_key("manifest.json"));
     upload.bench.verify();
     upload.finish("Ctrl-C", &left);
+}
+
+#[test]
+fn of_a_large_archive_only_what_changed_is_sent() {
+    let upload = Upload::empty();
+    // Some 21 MiB when they are compressed.
+    let texts: Vec<_> = (0..60).map(|id| noise(500_000, id)).collect();
+    let export = |items: &mut dyn Iterator<Item = (usize, &str)>| {
+        let line = |(id, text): (usize, &str)| {
+            format!("{{\"type\": \"o\", \"group\": \"all\", \"id\": {id}, \"item\": \"{text}\"}}\n")
+        };
+        fs::write(upload.bench.path("changes.ndjson"), items.map(line).collect::<String>()).unwrap();
+        upload.server.clear_requests();
+        let mut command = upload.command();
+        command.arg("--json");
+        let event = Ran::of(command).events_of("uploaded").remove(0);
+        upload.assert_is_there();
+        // Without the bodies of requests that are not for a file.
+        let is_file = |record: &RequestRecord| record.param("uploadId").is_none() || record.method == Method::PUT;
+        let sent: u64 =
+            upload.server.requests().iter().filter(|record| is_file(record)).filter_map(|record| record.body_len).sum();
+        let manifest = fs::metadata(upload.bench.out().join("manifest.json")).unwrap().len();
+        let [bytes, copied] = ["bytes", "copied"].map(|name| event[name].as_u64().unwrap());
+        assert_eq!(sent, bytes + manifest - copied);
+        (bytes, copied)
+    };
+    let (bytes, copied) = export(&mut texts.iter().map(String::as_str).enumerate());
+    assert!(bytes > 16 << 20 && copied == 0, "{bytes} {copied}");
+    // One is replaced, and after that one comes.
+    for change in [(30, "other"), (61, "another")] {
+        let (bytes, copied) = export(&mut [change].into_iter());
+        assert!(bytes - copied < 8 << 20 && copied > 8 << 20, "{change:?}: {copied} of {bytes}");
+    }
+    upload.bench.verify();
 }
 
 #[test]
