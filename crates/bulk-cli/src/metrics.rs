@@ -31,7 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The format's version.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-const STATES: [(&str, fn(&StageCounts) -> Duration); 10] = [
+/// What a worker does, and for how long all of a stage did.
+type State = (&'static str, fn(&StageCounts) -> Duration);
+
+const STATES: [State; 10] = [
     ("on_cpu", |counts| counts.on_cpu),
     ("run_queue", |counts| counts.run_queue),
     ("off_cpu", |counts| counts.off_cpu),
