@@ -161,7 +161,7 @@ struct RequestTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct LimitsTable {
-    #[serde(deserialize_with = "rates")]
+    #[serde(default, deserialize_with = "rates")]
     rate: Vec<RateLimit>,
     #[serde(default, deserialize_with = "rates")]
     per_host: Vec<RateLimit>,
