@@ -491,8 +491,9 @@ async fn what_a_download_waits_for_is_named() {
         let pause = if asks_for_a_pause { 6 * A_WHILE } else { Duration::ZERO };
         // The way to an answer's head, and what it asks for.
         assert!(fetch.server >= 3 * A_WHILE + pause, "{fetch:?}");
-        // Bytes are there at once, so whatever else it waits for has another name.
-        assert!(fetch.network.is_zero() && !fetch.disk.is_zero(), "{fetch:?}");
+        // Bytes are there at once, so whatever else it waits for has another name. A look at the files of the first may have
+        // come back before anybody asked for it.
+        assert!(fetch.network.is_zero() && (!asks_for_a_pause || !fetch.disk.is_zero()), "{fetch:?}");
         assert_eq!(fetch.bytes, if asks_for_a_pause { 3 * SIZE } else { 0 });
         if asks_for_a_pause {
             assert_eq!((finish.items, finish.bytes), (3, 3 * SIZE));
