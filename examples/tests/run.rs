@@ -15,6 +15,16 @@ fn run(name: &str) -> Vec<String> {
 }
 
 #[test]
+fn archivesspace_index() {
+    let expected = [
+        "42 requests; 1000 rows, the first has Object 1",
+        "one object has another title, one is deleted, and one is new",
+        "3 requests; 1000 rows, the first has Letters, 1901 to 1914",
+    ];
+    assert_eq!(run("archivesspace_index"), expected);
+}
+
+#[test]
 fn buildhub_backfill() {
     let expected = [
         "4000 keys; builds: 500 added, 0 modified, 0 removed, 0 unchanged",
@@ -32,6 +42,18 @@ fn buildhub_backfill() {
     // What is gone needs no request; the two are told in any order.
     lines[5..7].sort();
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn bungie_stats() {
+    let expected = [
+        "checked, with 0 requests",
+        "60 requests, 0 refused: 1980 rows of 60 characters",
+        "member 1: 99 statistics",
+        "60 requests, 0 refused: 1980 rows of 60 characters",
+        "member 1: 66 statistics",
+    ];
+    assert_eq!(run("bungie_stats"), expected);
 }
 
 #[test]

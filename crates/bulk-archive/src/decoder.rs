@@ -4,16 +4,20 @@ use std::{
     io::{self, Read},
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
 };
 
-use crate::{Checkpoint, Codec, Error, input::Input};
+use crate::{
+    Checkpoint, Codec, DecodeEvent, Error,
+    decode_event::{Watch, Watched},
+    input::Input,
+};
 
 /// How a [`Decoder`] works.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct DecodeOptions {
     /// How many threads decode bzip2 blocks; 0 is taken as 1. One more thread reads the input. Each needs about 6 MB,
@@ -22,11 +26,20 @@ pub struct DecodeOptions {
     ///
     /// Default: the number of processors that the process may use.
     pub threads: usize,
+    /// Is told what each thread that decodes does, a few times for each 256 KiB of bzip2 and for each read of the other
+    /// codecs, in that thread; so it should be quick. Default none.
+    pub observer: Arc<dyn Fn(&DecodeEvent) + Send + Sync>,
+}
+
+impl fmt::Debug for DecodeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecodeOptions").field("threads", &self.threads).finish_non_exhaustive()
+    }
 }
 
 impl Default for DecodeOptions {
     fn default() -> DecodeOptions {
-        DecodeOptions { threads: thread::available_parallelism().map_or(1, |n| n.get()) }
+        DecodeOptions { threads: thread::available_parallelism().map_or(1, |n| n.get()), observer: Arc::new(|_| {}) }
     }
 }
 
@@ -62,6 +75,8 @@ pub struct Decoder {
     codec: Codec,
     progress: Arc<AtomicU64>,
     source: Source,
+    /// If whoever reads from it is the one that decodes.
+    watch: Arc<OnceLock<Watch>>,
 }
 
 enum Source {
@@ -87,7 +102,8 @@ impl Decoder {
     /// input included; [`Error::Truncated`] where the input is the beginning of that codec's magic and no more;
     /// [`Error::CodecDisabled`]; [`Error::Io`] where the input fails or a thread cannot be started.
     pub fn new(input: impl Read + Send + 'static, name: &str, options: &DecodeOptions) -> Result<Decoder, Error> {
-        let input: Box<dyn Read + Send> = Box::new(input);
+        let watch = Arc::new(OnceLock::new());
+        let input: Box<dyn Read + Send> = Box::new(Watched { input, watch: Arc::clone(&watch) });
         let mut input = Input::new(input, name.into());
         let progress = input.progress();
         let head = input.head().map_err(|error| Error::from_codec(error, name, Codec::Plain, 0))?;
@@ -101,7 +117,11 @@ impl Decoder {
             });
         }
         let source = Source::new(codec, input, options)?;
-        Ok(Decoder { codec, progress, source })
+        if !matches!(codec, Codec::Plain | Codec::Bzip2) {
+            let decodes = watch.get_or_init(|| Watch::new(&options.observer, 0));
+            decodes.gives(0);
+        }
+        Ok(Decoder { codec, progress, source, watch })
     }
 
     /// Decodes the file at `path`. The whole path is its name in errors.
@@ -175,7 +195,7 @@ impl Source {
             #[cfg(feature = "gzip")]
             Codec::Gzip => Ok(Source::Gzip(Box::new(crate::gzip::Reader::new(input)))),
             #[cfg(feature = "bzip2")]
-            Codec::Bzip2 => Ok(Source::Bzip2(Box::new(crate::bzip2::Reader::new(input, options.threads.max(1))?))),
+            Codec::Bzip2 => Ok(Source::Bzip2(Box::new(crate::bzip2::Reader::new(input, options)?))),
             #[cfg(feature = "zstd")]
             Codec::Zstd => Ok(Source::Zstd(crate::zstandard::Reader::new(input)?)),
             #[cfg(feature = "xz")]
@@ -208,7 +228,14 @@ impl Read for Decoder {
         if into.is_empty() {
             return Ok(0);
         }
-        self.source.read(into).map_err(|error| {
+        if let Some(watch) = self.watch.get() {
+            watch.works();
+        }
+        let read = self.source.read(into);
+        if let Some(watch) = self.watch.get() {
+            watch.gives(*read.as_ref().unwrap_or(&0));
+        }
+        read.map_err(|error| {
             self.source = Source::Failed(error.again());
             error.into()
         })

@@ -253,7 +253,7 @@ pub fn extract(
     target: &Path,
     options: &ExtractOptions,
 ) -> Result<Extracted, Error> {
-    let decoder = Decoder::new(input, name, &DecodeOptions { threads: options.threads })?;
+    let decoder = Decoder::new(input, name, &DecodeOptions { threads: options.threads, ..DecodeOptions::default() })?;
     let mut source = Source::new(decoder, name, options.max_ratio);
     let head = source.head(BLOCK)?;
     let is_tar = match tar::is_header(head) {

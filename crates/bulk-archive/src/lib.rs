@@ -123,6 +123,7 @@ mod archive;
 mod bzip2;
 mod checkpoint;
 mod codec;
+mod decode_event;
 mod decoder;
 mod error;
 #[cfg(all(feature = "export", unix))]
@@ -158,6 +159,7 @@ pub use crate::extract::{
 pub use crate::{
     checkpoint::{Checkpoint, CheckpointError},
     codec::Codec,
+    decode_event::DecodeEvent,
     decoder::{DecodeOptions, Decoder},
     error::Error,
     limit::Limit,

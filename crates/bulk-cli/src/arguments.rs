@@ -1,7 +1,10 @@
+mod crawl;
 mod export;
 mod listing;
+mod report;
 mod sync;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,11 +15,13 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::crawl::CrawlArguments;
 pub(crate) use self::export::ExportArguments;
 pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
     StoreArguments,
 };
+pub(crate) use self::report::ReportArguments;
 pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 use crate::exit::Failure;
 
@@ -54,9 +59,14 @@ pub(crate) struct Common {
     /// 8, and 64 for the small objects of a sync.
     #[arg(long, global = true, value_name = "N", value_parser = number, env = "BULK_JOBS")]
     jobs: Option<usize>,
-    /// Write a report of the run to this file, as JSON: what was done, when, and how it ended.
+    /// Write a report of the run to this file, as JSON: what was done, when, how it ended, and what bound it. `bulk report`
+    /// shows it.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// Say what the run's stages do, and what binds, to whoever asks over HTTP, as Prometheus does: at /metrics of this
+    /// address, such as 127.0.0.1:9000. A port alone is one of 127.0.0.1, which other machines do not reach.
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", value_parser = crate::metrics::address, env = "BULK_METRICS")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Take settings from this TOML file: long flags as keys, at its top or in a table named as a command. Flags win
     /// over the environment (BULK_…), and that wins over the file.
     #[arg(long, global = true, value_name = "FILE", env = "BULK_CONFIG")]
@@ -102,6 +112,10 @@ pub(crate) enum Command {
     Known(Known),
     /// Export rows as JSON into a tar.gz for each group of them, at the price of what has changed.
     Export(ExportArguments),
+    /// Ask a rate-limited API for each record of an input, at exactly the permitted rate, and load what it answers.
+    Crawl(CrawlArguments),
+    /// Show what a run has written of itself with --report: as text, as a page, or compared with another run.
+    Report(ReportArguments),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
@@ -119,6 +133,8 @@ impl Command {
             Self::Sync(_) => "sync",
             Self::Known(_) => "known",
             Self::Export(_) => "export",
+            Self::Crawl(_) => "crawl",
+            Self::Report(_) => "report",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
@@ -130,8 +146,9 @@ impl Command {
             Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_) => {
                 Some("what is in hand is finished and kept")
             }
+            Self::Crawl(_) => Some("what has been answered is kept"),
             Self::Export(_) => Some("nothing is published, unless it is already"),
-            Self::Known(_) | Self::Demo(_) | Self::Doctor(_) => None,
+            Self::Known(_) | Self::Report(_) | Self::Demo(_) | Self::Doctor(_) => None,
         }
     }
 }

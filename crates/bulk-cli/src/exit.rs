@@ -161,7 +161,7 @@ impl From<bulk_archive::Error> for Failure {
     }
 }
 
-fn exit_of_fetch(error: &bulk_core::Error) -> Exit {
+pub(crate) fn exit_of_fetch(error: &bulk_core::Error) -> Exit {
     match error {
         bulk_core::Error::Interrupted { .. } => Exit::Interrupted,
         bulk_core::Error::Unexpected { .. } => Exit::Differs,

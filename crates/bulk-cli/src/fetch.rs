@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulk_core::{
-    Algorithm, Delivery, DiskBudget, DownloadOptions, Request, Reservation, StagedFile, download, staged_records,
-    write_manifest,
+    Algorithm, Delivery, DiskBudget, DownloadOptions, FileReport, Request, Reservation, StagedFile, download,
+    staged_records, write_manifest,
 };
 use futures::StreamExt;
 use serde_json::json;
@@ -33,6 +33,7 @@ pub(crate) async fn run(fetch: &Fetch, common: &Common, report: &Report) -> Resu
     }
     let checks = Checks::new(fetch)?;
     let planned = async { plan::plan(fetch, &Choice::new(fetch).await?, report).await };
+    let planned = report.meters().on_listing(planned);
     let Some(planned) = common.stop.run_until_cancelled(planned).await else {
         return Ok(Exit::Interrupted);
     };
@@ -140,6 +141,7 @@ impl Run<'_> {
         let observer = report.clone();
         options.observer = Arc::new(move |event: &bulk_core::Event<'_>| observer.on_download(event));
         options.stop = common.stop.clone();
+        report.meters().meter_download(&mut options);
 
         let total = requests.iter().filter_map(|request| request.size).sum();
         let names: Vec<String> = requests.iter().map(|request| request.name.clone()).collect();
@@ -159,6 +161,7 @@ impl Run<'_> {
         let mut is_any_there = false;
         for place in 1.. {
             let Some(Delivery { request, outcome, .. }) = files.next().await else { break };
+            let size = outcome.as_ref().ok().map(|staged| staged.size);
             // What was delivered is kept for the next run in any case.
             let outcome = match outcome {
                 Ok(_) if common.stop.is_cancelled() => continue,
@@ -172,10 +175,17 @@ impl Run<'_> {
                 }
                 Err(error) => Err(error.into()),
             };
+            let mut file = FileReport::default();
+            (file.name, file.bytes) = (request.name.clone(), size);
             match outcome {
-                Ok(()) => tally.done(),
+                Ok(()) => {
+                    tally.done();
+                    report.file(file);
+                }
                 Err(failure) if failure.is_stop() && common.stop.is_cancelled() => {}
                 Err(failure) => {
+                    file.error = Some(format!("{:#}", failure.error));
+                    report.file(file);
                     self.differs |= failure.exit == Exit::Differs;
                     report.failure(&failure);
                     tally.failed(&failure);

@@ -24,6 +24,7 @@ use self::scratch::Scratch;
 use crate::arguments::{Common, Load};
 use crate::exit::{Exit, Failure};
 use crate::load::{Arriving, Decoded, Outcome, codec, decode_options, load_body, load_decoded, load_path};
+use crate::meters::Origin;
 use crate::mirror::{identity, is_damage, is_replacement};
 use crate::report::Report;
 use crate::source::{Place, WebFile, watched};
@@ -335,7 +336,8 @@ impl<'a> Inputs<'a> {
                     None => stdin::open(&self.common.stop, report).await?.into(),
                 };
                 let (codec, identity) = (decoded.codec(), &self.items[place].identity);
-                load_decoded(sessions, table, codec, move || Ok(decoded), identity, options, report).await
+                load_decoded(sessions, table, (Origin::Stdin, codec), move || Ok(decoded), identity, options, report)
+                    .await
             }
             Kind::Object { source, .. } => {
                 let source = *source;
@@ -428,6 +430,7 @@ impl<'a> Inputs<'a> {
         download.stop = stop.clone();
         let observer = self.report.clone();
         download.observer = Arc::new(move |event: &Event<'_>| observer.on_download(event));
+        self.report.meters().meter_download(&mut download);
         let bodies = stream(self.sources[source].clone(), requests, &folder, keep, download);
         self.arriving = Some(Arrivals { source, wanted, bodies, stop, unwanted: Vec::new() });
         Ok(())

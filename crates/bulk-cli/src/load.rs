@@ -4,9 +4,10 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bulk_archive::{Codec, DecodeOptions, Decoder};
-use bulk_core::{BlockingBody, OrderedBody, StagedFile};
+use bulk_core::{BlockingBody, FileReport, OrderedBody, StagedFile};
 use bulk_pg::{
     Checksum, ContentVerdict, FileIdentity, InputFormat, LoadOptions, PostDataOptions, Session, TableName,
     Verification, Verifier, count_rejects, drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger,
@@ -19,11 +20,13 @@ use crate::arguments::{Common, Load};
 use crate::exit::{Exit, Failure, Tally, fetch_error};
 use crate::inferred;
 use crate::inputs::{Input, Inputs};
+use crate::meters::{Origin, ServerStage};
 use crate::mirror::findings::list_post_data;
 use crate::progress::Progress;
-use crate::rejects::RejectFiles;
+use crate::rejects::{RejectFiles, note_rejects};
 use crate::report::Report;
 use crate::selection::select;
+use crate::server_watch::ServerWatch;
 
 pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let mut options = LoadOptions::default();
@@ -124,6 +127,7 @@ async fn load_all(
     let (to_fetch, to_read, unmeasured) = inputs.sizes();
     report.totals().set_endless(unmeasured > 0);
     let progress = Progress::start(report, to_fetch, to_read);
+    let _watch = ServerWatch::start(&load.database, sessions, report).await;
     let mut tally = Tally::default();
     let mut is_any_left_out = false;
     for place in 0..inputs.items.len() {
@@ -142,13 +146,18 @@ async fn load_all(
             tally.done();
             continue;
         }
+        let begun = Instant::now();
         let mut result = inputs.load(place, sessions, &load.table, &options).await;
         if load.refresh && result.is_ok() {
             let tables = std::slice::from_ref(&load.table);
-            let merged = merge_staged(&mut sessions[0], tables, &options).await;
+            let merging = merge_staged(&mut sessions[0], tables, &options);
+            let merged = report.meters().on_server(ServerStage::Merge, merging).await;
             result = result.and_then(|loaded| Ok(merged.map(|_| loaded)?));
         }
-        let Input { name, path, identity, .. } = &inputs.items[place];
+        let Input { name, path, identity, size, .. } = &inputs.items[place];
+        let mut file = file_report(name, &load.table, *size, &result);
+        file.seconds = Some(begun.elapsed().as_secs_f64());
+        report.file(file);
         // Also what was left out before a failure, if the server still answers.
         if let Some(rejects) = &rejects {
             let written = rejects.write(&sessions[0], &load.table, path, identity, result.is_ok(), report).await;
@@ -162,6 +171,7 @@ async fn load_all(
             Ok(loaded) => {
                 tally.done();
                 if loaded.rejected > 0 {
+                    note_rejects(&sessions[0], &load.table, identity, report).await;
                     is_any_left_out = true;
                     report.warn(format!("{name}: {} records were left out", loaded.rejected));
                 }
@@ -198,6 +208,22 @@ async fn load_all(
     Ok(tally.exit().max(restored))
 }
 
+/// What became of a file, for the report of the run.
+pub(crate) fn file_report(
+    name: &str,
+    table: &TableName,
+    bytes: Option<u64>,
+    result: &Result<bulk_pg::Loaded, Failure>,
+) -> FileReport {
+    let mut file = FileReport::default();
+    (file.name, file.table, file.bytes) = (name.to_owned(), Some(format!("{table:#}")), bytes);
+    match result {
+        Ok(loaded) => (file.records, file.rejected) = (Some(loaded.records), loaded.rejected),
+        Err(failure) => file.error = Some(format!("{:#}", failure.error)),
+    }
+    file
+}
+
 /// Refuses options that do not go together, before anything is emptied or dropped for them.
 pub(crate) fn check(options: &LoadOptions) -> Result<(), Failure> {
     options.check().map_err(|error| Failure::usage(error.to_string()))
@@ -225,7 +251,7 @@ async fn restore(
     let observer = report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
     options.stop = common.stop.clone();
-    match restore_dependents(sessions, tables, &options).await {
+    match report.meters().on_server(ServerStage::Index, restore_dependents(sessions, tables, &options)).await {
         Ok(done) => Ok(list_post_data(&done, report)),
         Err(bulk_pg::Error::Stopped { .. }) => Ok(Exit::Interrupted),
         Err(error) => Err(error.into()),
@@ -250,7 +276,11 @@ async fn is_refreshed(
 /// Compares the table's rows with the ledger's records. A table that had rows before has more.
 async fn verify(session: &Session, load: &Load, report: &Report) -> Result<Exit, Failure> {
     let table = &load.table;
-    let verified = Verifier::new(load.verify).verify(session, table).await?;
+    if load.verify == Verification::None {
+        return Ok(Exit::Done);
+    }
+    let verifier = Verifier::new(load.verify);
+    let verified = report.meters().on_server(ServerStage::Verify, verifier.verify(session, table)).await?;
     let Some(count) = &verified.count else { return Ok(Exit::Done) };
     report.verified(count);
     let loaded = count.loaded();
@@ -320,8 +350,9 @@ pub(crate) async fn load_path(
 ) -> Result<bulk_pg::Loaded, Failure> {
     let codec = codec(path)?;
     let path = path.to_owned();
-    let open = move || Ok(Decoder::open(&path, &decode_options())?.into());
-    load_decoded(sessions, table, codec, open, identity, options, report).await
+    let meters = report.meters().clone();
+    let open = move || Ok(meters.open(&path, decode_options())?.into());
+    load_decoded(sessions, table, (Origin::File, codec), open, identity, options, report).await
 }
 
 /// An object that is loaded while it arrives.
@@ -370,8 +401,9 @@ pub(crate) async fn load_body(
     }
     let codec = Codec::detect(&head);
     let rest = Rest { body: body.into_blocking(), outcome: outcome.clone() };
-    let open = move || Ok(Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options())?.into());
-    let loaded = load_decoded(sessions, table, codec, open, &identity, options, report).await;
+    let decode_options = report.meters().decode_options(Origin::Network, decode_options());
+    let open = move || Ok(Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options)?.into());
+    let loaded = load_decoded(sessions, table, (Origin::Network, codec), open, &identity, options, report).await;
     // A decoder that failed may have left a thread that reads on.
     outcome.is_given_up.store(true, Ordering::Relaxed);
     loaded
@@ -404,7 +436,7 @@ impl Read for Rest {
 pub(crate) async fn load_decoded(
     sessions: &mut [Session],
     table: &TableName,
-    codec: Codec,
+    (origin, codec): (Origin, Codec),
     open: impl FnOnce() -> Result<Decoded, bulk_archive::Error> + Send + 'static,
     identity: &FileIdentity,
     options: &LoadOptions,
@@ -418,6 +450,7 @@ pub(crate) async fn load_decoded(
     };
     let counter = Arc::new(OnceLock::new());
     let (begun, totals) = (counter.clone(), report.totals().clone());
+    report.meters().begin_load(origin, codec);
     let open = move || {
         let decoded = open()?;
         totals.begin_reading(begun.get_or_init(|| decoded.rest.progress()).clone());

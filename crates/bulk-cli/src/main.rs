@@ -2,6 +2,7 @@
 
 mod arguments;
 mod config;
+mod crawl;
 mod dataset;
 mod demo;
 mod diff;
@@ -18,6 +19,8 @@ mod known;
 mod list;
 mod load;
 mod malloc;
+mod meters;
+mod metrics;
 mod mirror;
 mod output;
 mod progress;
@@ -25,6 +28,8 @@ mod record;
 mod rejects;
 mod report;
 mod selection;
+mod server_watch;
+mod show_report;
 mod source;
 mod store;
 mod sync;
@@ -35,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command};
 use crate::exit::{Exit, Failure};
+use crate::metrics::MetricsServer;
 use crate::record::Record;
 use crate::report::Report;
 
@@ -48,8 +54,12 @@ fn main() -> ExitCode {
         }
     };
     let report = Report::new(arguments.common.json, arguments.common.quiet, arguments.common.verbose);
+    let sampling = report.meters().start_sampling();
     let mut exit = match execute(&arguments, &report) {
-        Ok(exit) => exit,
+        Ok(exit) => {
+            report.verdict();
+            exit
+        }
         Err(failure) => {
             report.failure(&failure);
             failure.exit
@@ -58,7 +68,8 @@ fn main() -> ExitCode {
     if exit == Exit::Interrupted {
         report.note("interrupted; run the same command again to go on");
     }
-    if let Err(failure) = report.write_record(arguments.command.name(), exit) {
+    drop(sampling);
+    if let Err(failure) = report.write_record(exit) {
         report.failure(&failure);
         exit = exit.max(failure.exit);
     }
@@ -67,13 +78,14 @@ fn main() -> ExitCode {
 
 fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
     if let Some(path) = &arguments.common.report {
-        report.keep(Record::create(path)?);
+        report.keep(Record::create(path, arguments.command.name())?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, error))?;
     let result = runtime.block_on(async {
+        let _metrics = serve_metrics(arguments, report)?;
         tokio::select! {
             result = run(arguments, report) => result,
             () = interrupted(arguments.command.when_stopped(), &arguments.common.stop, report) => Ok(Exit::Interrupted),
@@ -82,6 +94,14 @@ fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
     // What still runs is rolled back or kept for the next run; nothing is waited for.
     runtime.shutdown_background();
     result
+}
+
+fn serve_metrics(arguments: &Arguments, report: &Report) -> Result<Option<MetricsServer>, Failure> {
+    let Some(address) = arguments.common.metrics else { return Ok(None) };
+    let (server, address) = MetricsServer::start(address, arguments.command.name(), report.meters())?;
+    let url = format!("http://{address}/metrics");
+    report.event("metrics", &format!("metrics are at {url}"), serde_json::json!({"url": url}));
+    Ok(Some(server))
 }
 
 async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
@@ -94,7 +114,9 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Sync(sync) => sync::run(sync, &arguments.common, report).await,
         Command::Known(known) => known::run(known, &arguments.common, report).await,
         Command::Export(export) => export::run(export, &arguments.common, report).await,
+        Command::Crawl(crawl) => crawl::run(crawl, &arguments.common, report).await,
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
+        Command::Report(shown) => show_report::run(shown, &arguments.common, report),
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
     }
 }

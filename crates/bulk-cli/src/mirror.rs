@@ -30,9 +30,11 @@ use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
 use crate::load::{check, content, state_compression};
-use crate::rejects::RejectFiles;
+use crate::meters::ServerStage;
+use crate::rejects::{RejectFiles, note_rejects};
 use crate::report::Report;
 use crate::selection::Selection;
+use crate::server_watch::ServerWatch;
 use crate::source::Place;
 
 pub(crate) use self::choice::identity;
@@ -68,7 +70,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let stop = &common.stop;
     let begun = async {
         let session = mirror.database.connect().await?;
-        let snapshot = choose(&run).await?;
+        let snapshot = report.meters().on_listing(choose(&run)).await?;
         Ok::<_, Failure>((session, snapshot))
     };
     let Some(begun) = stop.run_until_cancelled(begun).await else { return Ok(Exit::Interrupted) };
@@ -91,7 +93,8 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     };
     let schema = schema?;
     let mut plan = schema.plan();
-    let Some(prepared) = stop.run_until_cancelled(prepare(&run, &snapshot, session, &mut plan)).await else {
+    let preparing = report.meters().on_server(ServerStage::Prepare, prepare(&run, &snapshot, session, &mut plan));
+    let Some(prepared) = stop.run_until_cancelled(preparing).await else {
         return Ok(Exit::Interrupted);
     };
     let Prepared { jobs, staged, swap, sessions } = prepared?;
@@ -101,6 +104,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let rejects = mirror.rejects.as_deref().map(|folder| RejectFiles::new(folder, names)).transpose()?;
     let before = Instant::now();
     let indexer = Indexer::start(&run, &plan, &jobs).await?;
+    let _watch = ServerWatch::start(&mirror.database, &sessions, report).await;
     let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions, indexer).await?;
     let data_time = before.elapsed();
     if let Some(rejects) = &rejects {
@@ -146,7 +150,9 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
     // Also those of an earlier run that ended before it came to this.
     let loaded_tables = unsettled(&sessions[0], &wanted).await?;
-    let post_data = match apply_post_data(&mut sessions, &plan, &loaded_tables, &post_data_options(&run)).await {
+    let options = post_data_options(&run);
+    let applying = apply_post_data(&mut sessions, &plan, &loaded_tables, &options);
+    let post_data = match report.meters().on_server(ServerStage::Index, applying).await {
         Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
         post_data => post_data?,
     };
@@ -156,9 +162,10 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         write_rejects(&run, &snapshot, &rejects, &sessions[0], true).await?;
     }
     refuse_orphans(mirror.orphans, &post_data)?;
-    for table in &wanted {
+    for (table, object) in wanted.iter().zip(snapshot.files.values()) {
         let count = count_rejects(&sessions[0], table).await?;
         if count > 0 {
+            note_rejects(&sessions[0], table, &identity(object), report).await;
             report.note(format!("{table:#}: {count} records of its file are left out, see bulk.reject"));
             exit = exit.max(Exit::Incomplete);
         }
@@ -354,7 +361,8 @@ async fn verify(
 ) -> Result<Exit, Failure> {
     let (mut exit, mut rows) = (Exit::Done, 0);
     for table in tables {
-        let verified = Verifier::new(verification).verify(session, table).await?;
+        let verifier = Verifier::new(verification);
+        let verified = report.meters().on_server(ServerStage::Verify, verifier.verify(session, table)).await?;
         let Some(count) = verified.count else { return Ok(Exit::Done) };
         report.verified(&count);
         if !count.matches() {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bulk_core::LimitUse;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -13,6 +14,8 @@ use crate::report::{Report, size};
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How often bars are drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+/// How often it is told what binds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// After so long an older speed counts for a third.
 const SPEED_OVER: Duration = Duration::from_secs(10);
 
@@ -32,6 +35,8 @@ pub(crate) struct Totals {
     /// Where nobody tells it, it is the first of those under way.
     head: Mutex<Option<Head>>,
     paused: Mutex<Option<String>>,
+    /// What binds, in a few words.
+    bound: Mutex<Option<String>>,
     /// Compressed bytes of files that are loaded; those that are being read have counters of their own.
     read: AtomicU64,
     reading: Mutex<Vec<Arc<AtomicU64>>>,
@@ -138,6 +143,15 @@ impl Totals {
         *lock(&self.paused) = why;
     }
 
+    /// Tells what binds of late, if anything does.
+    fn set_bound(&self, used: Option<&LimitUse>) {
+        let text = used.map(|used| {
+            let LimitUse { limit, resource, utilisation, .. } = used;
+            format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0)
+        });
+        *lock(&self.bound) = text;
+    }
+
     pub(crate) fn add_loaded(&self, records: u64, bytes: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -187,6 +201,7 @@ impl Totals {
             connections: load(&self.connections),
             front: self.front(),
             paused: lock(&self.paused).clone(),
+            bound: lock(&self.bound).clone(),
             to_fetch: load(&self.to_fetch),
             unmeasured: load(&self.unmeasured),
             read: load(&self.read) + reading.iter().map(|counter| load(counter)).sum::<u64>(),
@@ -204,6 +219,7 @@ struct Sums {
     connections: u64,
     front: Option<String>,
     paused: Option<String>,
+    bound: Option<String>,
     to_fetch: u64,
     unmeasured: u64,
     read: u64,
@@ -224,7 +240,7 @@ impl Sums {
         } else if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
             parts.push(format!("{percent}% loaded: {} rows, {} of CSV", self.records, size(self.bytes)));
         }
-        parts.extend(self.status());
+        parts.extend(self.status(what));
         format!("  … {}", parts.join("; "))
     }
 
@@ -251,17 +267,21 @@ impl Sums {
         text
     }
 
-    /// What the front of the order waits for.
-    fn status(&self) -> Option<String> {
+    /// What the front of the order waits for, and what binds.
+    fn status(&self, what: What) -> Option<String> {
         if let Some(why) = &self.paused {
             return Some(format!("paused: {why}"));
         }
-        let front = self.front.as_ref()?;
-        Some(match self.connections {
+        let front = self.front.as_ref().map(|front| match self.connections {
+            _ if !what.counts_connections() => front.clone(),
             0 if self.unmeasured == 0 && self.fetched >= self.to_fetch => front.clone(),
             1 => format!("1 connection: {front}"),
             connections => format!("{connections} connections: {front}"),
-        })
+        });
+        match (front, &self.bound) {
+            (Some(front), Some(bound)) => Some(format!("{front}; {bound}")),
+            (front, bound) => front.or_else(|| bound.clone()),
+        }
     }
 }
 
@@ -305,13 +325,20 @@ fn span(seconds: f64) -> String {
 enum What {
     Fetch,
     Verify,
+    Upload,
 }
 
 impl What {
+    /// Nobody tells of those that upload.
+    fn counts_connections(self) -> bool {
+        !matches!(self, Self::Upload)
+    }
+
     fn done(self) -> &'static str {
         match self {
             Self::Fetch => " fetched",
             Self::Verify => " verified",
+            Self::Upload => " uploaded",
         }
     }
 }
@@ -333,6 +360,11 @@ impl Progress {
         Self::of(report, What::Verify, to_verify, 0)
     }
 
+    /// Of files on their way into a bucket.
+    pub(crate) fn start_upload(report: &Report, to_upload: u64) -> Self {
+        Self::of(report, What::Upload, to_upload, 0)
+    }
+
     fn of(report: &Report, what: What, to_fetch: u64, to_read: u64) -> Self {
         let totals = report.totals().clone();
         totals.to_fetch.store(to_fetch, Ordering::Relaxed);
@@ -341,20 +373,29 @@ impl Progress {
         let bars = report.screen().map(|screen| Bars::new(screen, what, to_fetch, to_read, is_endless));
         let (report, shown) = (report.clone(), bars.clone());
         let task = tokio::spawn(async move {
-            let mut speed = Speed::new(&totals);
+            let (mut speed, mut looked) = (Speed::new(&totals), Instant::now());
             loop {
+                tokio::time::sleep(if shown.is_some() { DRAW_EVERY } else { LINE_EVERY }).await;
+                if looked.elapsed() >= LOOK_EVERY {
+                    looked = Instant::now();
+                    totals.set_bound(report.meters().bound_of_late().as_ref());
+                }
                 if let Some(bars) = &shown {
-                    tokio::time::sleep(DRAW_EVERY).await;
                     let sums = totals.now();
-                    bars.update(&sums, speed.update(&sums));
+                    bars.update(what, &sums, speed.update(&sums));
                 } else {
-                    tokio::time::sleep(LINE_EVERY).await;
                     let sums = totals.now();
-                    let fields = json!({
-                        "fetched": sums.fetched, "to_fetch": sums.to_fetch, "read": sums.read,
-                        "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
-                        "connections": sums.connections, "head": sums.front, "paused": sums.paused,
-                    });
+                    let fields = match what {
+                        What::Upload => json!({
+                            "uploaded": sums.fetched, "to_upload": sums.to_fetch, "head": sums.front,
+                        }),
+                        What::Fetch | What::Verify => json!({
+                            "fetched": sums.fetched, "to_fetch": sums.to_fetch, "read": sums.read,
+                            "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
+                            "connections": sums.connections, "head": sums.front, "paused": sums.paused,
+                            "bound": sums.bound,
+                        }),
+                    };
                     report.event("progress", &sums.line(what, speed.update(&sums)), fields);
                 }
             }
@@ -394,6 +435,7 @@ impl Bars {
         let fetch = match what {
             What::Fetch => "fetch [{wide_bar}] {msg}",
             What::Verify => "verify [{wide_bar}] {msg}",
+            What::Upload => "upload [{wide_bar}] {msg}",
         };
         Self {
             // Where nothing is loaded there is something to fetch, though it may not be known how much.
@@ -409,7 +451,7 @@ impl Bars {
         }
     }
 
-    fn update(&self, sums: &Sums, speed: f64) {
+    fn update(&self, what: What, sums: &Sums, speed: f64) {
         if let Some(bar) = &self.fetch {
             // In this order: a bar without a length is drawn full.
             bar.set_length(sums.to_fetch.max(1));
@@ -426,7 +468,7 @@ impl Bars {
             });
             bar.set_position(sums.read.min(sums.to_read));
         }
-        self.status.set_message(sums.status().unwrap_or_default());
+        self.status.set_message(sums.status(what).unwrap_or_default());
     }
 
     fn clear(&self) {
@@ -479,12 +521,22 @@ mod tests {
         totals.begin_file("a.csv", Some(1024), 0);
         totals.begin_file("b.csv", Some(1024), 0);
         totals.add_fetched_of("a.csv", 1024);
-        let status = || totals.now().status().unwrap();
+        let status = || totals.now().status(What::Fetch).unwrap();
         assert_eq!(status(), "0 connections: loading a.csv");
         totals.add_fetched_of("b.csv", 1024);
         assert_eq!(status(), "loading a.csv");
         totals.end_file("a.csv");
         assert_eq!(status(), "loading b.csv");
+    }
+
+    #[test]
+    fn of_an_upload_it_is_said_how_far_it_is() {
+        let totals = Totals::default();
+        totals.to_fetch.store(4 << 20, Ordering::Relaxed);
+        totals.begin_file("a/b.tar.gz", Some(2 << 20), 0);
+        totals.add_fetched_of("a/b.tar.gz", 1 << 20);
+        let line = totals.now().line(What::Upload, f64::from(1 << 20));
+        assert_eq!(line, "  … 1.0 MiB of 4.0 MiB uploaded, 1.0 MiB/s, 3s to go; a/b.tar.gz 50%");
     }
 
     #[test]
@@ -510,5 +562,9 @@ mod tests {
         assert_eq!(line(0.0), "  … 7 B of 4.0 MiB fetched; 0 connections: b.csv 7 B");
         totals.set_paused(Some("no room".to_owned()));
         assert_eq!(line(1024.0), "  … 7 B of 4.0 MiB fetched; paused: no room");
+        totals.set_paused(None);
+        *lock(&totals.bound) = Some("bound by decode (CPU, 97%)".to_owned());
+        let bound = "  … 7 B of 4.0 MiB fetched; 0 connections: b.csv 7 B; bound by decode (CPU, 97%)";
+        assert_eq!(line(0.0), bound);
     }
 }

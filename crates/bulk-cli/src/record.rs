@@ -1,11 +1,11 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use bulk_core::{FileReport, MeterReading, RejectReport, RunReport, RunVerdict};
+use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 
@@ -14,58 +14,92 @@ const MAX_EVENTS: usize = 10_000;
 
 /// The run, for the file of `--report`.
 pub(crate) struct Record {
-    path: PathBuf,
-    folder: PathBuf,
-    started: (Timestamp, Instant),
-    events: Mutex<(VecDeque<Value>, u64)>,
+    file: NewFile,
+    begun: Instant,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    report: RunReport,
+    events: VecDeque<Value>,
 }
 
 impl Record {
-    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
-        let failed = |error| Failure::usage(format!("cannot write the report {}: {error}", path.display()));
+    pub(crate) fn create(path: &Path, command: &str) -> Result<Self, Failure> {
+        let file = NewFile::find(path)
+            .map_err(|error| Failure::usage(format!("cannot write the report {}: {error}", path.display())))?;
+        let report = RunReport::unmetered(command);
+        Ok(Self { file, begun: Instant::now(), kept: Mutex::new(Kept { report, events: VecDeque::new() }) })
+    }
+
+    pub(crate) fn add(&self, event: &Value) {
+        let mut kept = self.kept();
+        if kept.events.len() == MAX_EVENTS {
+            kept.events.pop_front();
+            kept.report.events_left_out += 1;
+        }
+        kept.events.push_back(event.clone());
+    }
+
+    pub(crate) fn add_file(&self, file: FileReport) {
+        self.kept().report.add_file(file);
+    }
+
+    pub(crate) fn add_reject(&self, reject: RejectReport) {
+        self.kept().report.add_reject(reject);
+    }
+
+    /// Writes the file. What had that name is replaced at once, never in part.
+    pub(crate) fn write(&self, exit: Exit, reading: Option<MeterReading>) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| {
+            let path = self.file.path.display();
+            Failure::new(Exit::Failed, anyhow::anyhow!("cannot write the report {path}: {error}"))
+        };
+        let kept = self.kept();
+        let mut report = kept.report.clone();
+        report.events.extend(kept.events.iter().cloned());
+        report.exit = exit as u8;
+        report.elapsed = self.begun.elapsed();
+        if let Some(reading) = reading {
+            report.verdict = Some(RunVerdict::of(&reading));
+            report.meters = reading;
+        }
+        let mut text = serde_json::to_vec(&report).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        self.file.write(&text).map_err(failed)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file that is to be written whole, or not at all.
+pub(crate) struct NewFile {
+    path: PathBuf,
+    folder: PathBuf,
+}
+
+impl NewFile {
+    /// Fails if nothing can be written there: a folder of no use is better known before the work than after it.
+    pub(crate) fn find(path: &Path) -> std::io::Result<Self> {
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // A folder of no use is better known before the work than after it.
-        tempfile::tempfile_in(folder).map_err(failed)?;
-        let started = (Timestamp::now(), Instant::now());
-        Ok(Self { path: path.to_owned(), folder: folder.to_owned(), started, events: Mutex::default() })
+        tempfile::tempfile_in(folder)?;
+        Ok(Self { path: path.to_owned(), folder: folder.to_owned() })
     }
 
-    pub(crate) fn add(&self, event: &Value) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.0.len() == MAX_EVENTS {
-            events.0.pop_front();
-            events.1 += 1;
-        }
-        events.0.push_back(event.clone());
-    }
-
-    /// Writes the file. What had that name is replaced at once, never in part.
-    pub(crate) fn write(&self, command: &str, exit: Exit) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| {
-            Failure::new(Exit::Failed, anyhow::anyhow!("cannot write the report {}: {error}", self.path.display()))
-        };
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = json!({
-            "bulk": env!("CARGO_PKG_VERSION"),
-            "command": command,
-            "started": self.started.0.to_string(),
-            "seconds": self.started.1.elapsed().as_secs_f64(),
-            "exit": exit as u8,
-            "events": events.0,
-            "events_left_out": events.1,
-        });
-        let mut text = serde_json::to_vec_pretty(&run).map_err(|error| failed(error.into()))?;
-        text.push(b'\n');
+    /// What had that name is replaced at once.
+    pub(crate) fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
         let mut builder = tempfile::Builder::new();
         // Such as any other file gets: the process's mask applies.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".bulk-report-").tempfile_in(&self.folder).map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        file.persist(&self.path).map_err(|error| failed(error.error))?;
+        let mut file = builder.prefix(".bulk-report-").tempfile_in(&self.folder)?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all())?;
+        file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
 }

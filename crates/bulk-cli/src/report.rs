@@ -2,11 +2,13 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bulk_core::{FileReport, RejectReport};
 use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
+use crate::meters::RunMeters;
 use crate::progress::{self, Totals};
 use crate::record::Record;
 
@@ -17,6 +19,7 @@ pub(crate) struct Report {
     quiet: bool,
     verbose: bool,
     totals: Arc<Totals>,
+    meters: RunMeters,
     screen: Option<MultiProgress>,
     record: Arc<OnceLock<Record>>,
 }
@@ -24,7 +27,8 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
         let screen = if json || quiet { None } else { progress::screen() };
-        Self { json, quiet, verbose, totals: Arc::default(), screen, record: Arc::default() }
+        let (totals, meters, record) = (Arc::default(), RunMeters::default(), Arc::default());
+        Self { json, quiet, verbose, totals, meters, screen, record }
     }
 
     /// Keeps the events of the run from here on.
@@ -34,8 +38,43 @@ impl Report {
     }
 
     /// Writes what was kept, if anybody asked for it.
-    pub(crate) fn write_record(&self, command: &str, exit: Exit) -> Result<(), Failure> {
-        self.record.get().map_or(Ok(()), |record| record.write(command, exit))
+    pub(crate) fn write_record(&self, exit: Exit) -> Result<(), Failure> {
+        self.record.get().map_or(Ok(()), |record| record.write(exit, self.meters.reading()))
+    }
+
+    /// Notes what became of a file.
+    pub(crate) fn file(&self, file: FileReport) {
+        if let Some(record) = self.record.get() {
+            record.add_file(file);
+        }
+    }
+
+    /// Notes a record that was left out.
+    pub(crate) fn reject(&self, reject: RejectReport) {
+        if let Some(record) = self.record.get() {
+            record.add_reject(reject);
+        }
+    }
+
+    /// Whether what happens is kept for `--report`.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.record.get().is_some()
+    }
+
+    /// What the stages of the run do, and who works in them.
+    pub(crate) fn meters(&self) -> &RunMeters {
+        &self.meters
+    }
+
+    /// Says what bound the run, if anything was metered. What else is known of it is for those who ask for it.
+    pub(crate) fn verdict(&self) {
+        let Some(verdict) = self.meters.verdict() else { return };
+        let text = match &verdict.bottleneck {
+            Some(bottleneck) => bottleneck.to_string().replace('\n', " "),
+            None => verdict.to_string(),
+        };
+        // It is plain data.
+        self.event("verdict", &text, serde_json::to_value(&verdict).unwrap_or_default());
     }
 
     pub(crate) fn totals(&self) -> &Arc<Totals> {
@@ -118,10 +157,15 @@ impl Report {
 
     /// What a run without `--dry-run` would do: a line on stdout.
     pub(crate) fn planned(&self, text: &str, fields: Value) {
+        self.answer("planned", text, fields);
+    }
+
+    /// What the user asked for, on stdout: a text for people, fields for machines.
+    pub(crate) fn answer(&self, event: &str, text: &str, fields: Value) {
         if !self.json {
             print(&text);
         }
-        self.say("planned", text, fields, true);
+        self.say(event, text, fields, true);
     }
 
     /// What the user asked for, on stdout.
@@ -210,6 +254,7 @@ impl Report {
 
     pub(crate) fn on_load(&self, event: &bulk_pg::Event<'_>) {
         use bulk_pg::Event;
+        self.meters.on_load(event);
         match event {
             Event::Opened { file, verdict, drift, resumed, .. } => {
                 if let Some(verdict) = verdict {

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bulk_testkit::s3::{Fault, Object, Rule, Store};
+use bulk_testkit::s3::{Fault, Object, Rule, Server, Store};
 use bulk_testkit::snapshot::Spec;
 use nix::pty::{Winsize, openpty};
-use support::{Bench, Fetch};
+use support::{Bench, Fetch, bulk};
 
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 100;
@@ -102,10 +102,16 @@ fn of_a_fetch_a_bar_with_speed_and_time_and_what_the_front_waits_for() {
     let bars = lines.iter().filter(|line| line.contains("fetch [") || line.contains("connections:")).count();
     assert_eq!(bars, 2, "{}", lines.join("\n"));
     assert!(lines.iter().any(|line| line.starts_with("fetch [") && line.chars().count() >= 90));
+    // Nothing else takes any time.
+    shown.wait_until("what binds", |lines| {
+        holds(lines.last(), "      2 connections: ", &["%; bound by fetch (network, "])
+    });
     let (status, lines) = shown.end();
     assert_eq!(status, Some(0));
     assert!(!lines.iter().any(|line| line.contains('[') || line.contains("connections:")), "{}", lines.join("\n"));
-    assert!(holds(lines.last(), "done; 5.7 MiB fetched", &[]), "{}", lines.join("\n"));
+    let done = lines.iter().position(|line| line == "done; 5.7 MiB fetched");
+    let verdict = done.and_then(|done| lines.get(done + 1));
+    assert!(holds(verdict, "Network-bound in fetch: ", &[]), "{}", lines.join("\n"));
 }
 
 #[test]
@@ -123,4 +129,29 @@ fn of_a_mirror_what_is_fetched_and_what_is_loaded() {
     assert_eq!(status, Some(3), "{}", lines.join("\n"));
     assert!(!lines.iter().any(|line| line.contains("[=") || line.contains("connections:")), "{}", lines.join("\n"));
     bench.assert_holds(&made);
+}
+
+#[test]
+fn of_an_upload_how_far_it_is() {
+    let server = Server::builder().bucket("data", Store::memory()).writable(true).start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut item = |group: &str, id: u32, len: usize| {
+        let text: String = (0..len).map(|_| random.alphanumeric()).collect();
+        format!("{{\"type\": \"opinions\", \"group\": \"{group}\", \"id\": {id}, \"item\": \"{text}\"}}\n")
+    };
+    std::fs::write(folder.path().join("changes.ndjson"), item("ca1", 1, 6000) + &item("ca2", 2, 3000)).unwrap();
+    // One by one, the largest first: one archive is there, and the other on its way.
+    let held = server.fault(Rule::new(Fault::Hang).key("opinions/ca2.tar.gz"));
+    let mut command = bulk(["export", "--ndjson", "changes.ndjson", "--out", "archives", "--to", "s3://data"]);
+    command.args(["--endpoint", &server.url(), "--anonymous", "--jobs", "1"]).current_dir(folder.path());
+    let mut shown = Shown::start(command);
+    shown.wait_until("a bar", |lines| {
+        let [.., bar, status] = lines else { return false };
+        holds(Some(bar), "upload [=", &["> ", "] ", " KiB of "])
+            && holds(Some(status), "      opinions/ca2.tar.gz 0%", &[])
+    });
+    assert_eq!(held.hits(), 1);
+    shown.child.kill().unwrap();
+    shown.end();
 }

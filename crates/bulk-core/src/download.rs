@@ -13,6 +13,7 @@ use crate::budget::Reservation;
 use crate::finish::{Finisher, finish_all};
 use crate::folder_lock::FolderLock;
 use crate::leftovers;
+use crate::meter::StageMeter;
 use crate::queue::{Limits, Mode, Queue, Save};
 use crate::run::Run;
 use crate::worker::{blocking, work};
@@ -46,6 +47,15 @@ pub struct DownloadOptions {
     pub retry: RetryPolicy,
     /// Who is told of what happens. Default nobody.
     pub observer: Arc<dyn Observer>,
+    /// The meter of the stage that fetches, whose workers are the connections and whose items are what they write at once:
+    /// they work, wait for the network (the bytes of an answer), for the disk, for the server (an answer's head, with the way
+    /// there and back, and where it asks for fewer requests or a pause, and before another attempt), for those who check and
+    /// rename files that are whole (blocked), for room in the [`budget`](Self::budget), for the
+    /// reader (where the [`window`](Self::window) is full: blocked), or have nothing to do (starved). Default none.
+    pub meter: Option<StageMeter>,
+    /// The meter of the stage behind that, which checks files that are whole, syncs and renames them; its items are such files.
+    /// It works with the disk, and as many batches of files as are finished at once are its workers. Default none.
+    pub finish_meter: Option<StageMeter>,
     /// Cancel it to stop with nothing lost: no file is begun any more, what arrived of those under way is synced, so
     /// that the next run resumes at the very byte, and each of them is delivered as [`Error::Interrupted`], or staged if
     /// it was whole by then. Then the stream ends. Default a token of its own.
@@ -64,6 +74,8 @@ impl Default for DownloadOptions {
             digests: Vec::new(),
             retry: RetryPolicy::default(),
             observer: Arc::new(()),
+            meter: None,
+            finish_meter: None,
             stop: CancellationToken::new(),
         }
     }

@@ -140,6 +140,38 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The answer arrived, and what it says is that the request failed, or nothing that can be understood.
+    #[error("{location}: {what}")]
+    Answer {
+        /// The object.
+        location: String,
+        /// What it says.
+        what: String,
+        /// The wait that it asks of everybody.
+        throttle: Option<Duration>,
+        /// Whether it would say so again.
+        is_lasting: bool,
+    },
+    /// A request that may have been carried out, and must not be twice. `source()` says what became of it.
+    #[error("{location}: it is not known whether the request was carried out, and it is not one to be repeated")]
+    Unrepeatable {
+        /// The object.
+        location: String,
+        /// Why nothing is known.
+        source: Box<Error>,
+    },
+    /// A record of which no request can be made.
+    #[error("no request can be made of the record: {what}")]
+    Record {
+        /// Why.
+        what: String,
+    },
+    /// What should be a [run's report](crate::RunReport) is none that is known here.
+    #[error("it is not a run's report: {what}")]
+    Report {
+        /// Why.
+        what: String,
+    },
     /// All attempts failed. `source()` is the last failure.
     #[error("gave up after {attempts} attempts in {:.1} s", elapsed.as_secs_f64())]
     Exhausted {
@@ -160,11 +192,12 @@ pub enum Error {
 
 impl Error {
     /// Whether the same request may succeed if it is sent again: transport errors, truncated bodies, broken protocol,
-    /// HTTP 408, 425, 429 and 5xx but 501 and 505, and whatever else is a [throttle](Self::is_throttle). The one classifier
-    /// of this workspace.
+    /// HTTP 408, 425, 429 and 5xx but 501 and 505, answers that are not lasting, and whatever else is a
+    /// [throttle](Self::is_throttle). The one classifier of this workspace.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport { .. } | Self::Truncated { .. } | Self::Protocol { .. } => true,
+            Self::Answer { is_lasting, .. } => !is_lasting,
             Self::Status { status, .. } => {
                 matches!(status, 408 | 425 | 429)
                     || (500..600).contains(status) && !matches!(status, 501 | 505)
@@ -175,7 +208,7 @@ impl Error {
     }
 
     /// Whether the server asks for fewer requests, so that all workers have to slow down and not the one that was told:
-    /// HTTP 429 and 503, and S3's code `SlowDown` under any other status.
+    /// HTTP 429 and 503, S3's code `SlowDown` under any other status, and an answer that asks for a wait.
     pub fn is_throttle(&self) -> bool {
         match self {
             Self::Status { status, reason, .. } => {
@@ -183,6 +216,7 @@ impl Error {
                 let code = reason.as_deref().and_then(|reason| reason.split_whitespace().next());
                 matches!(status, 429 | 503) || code == Some("SlowDown")
             }
+            Self::Answer { throttle, .. } => throttle.is_some(),
             Self::Exhausted { source, .. } => source.is_throttle(),
             _ => false,
         }
@@ -192,7 +226,7 @@ impl Error {
     /// after all attempts.
     pub fn is_remote(&self) -> bool {
         match self {
-            Self::Exhausted { source, .. } => source.is_remote(),
+            Self::Exhausted { source, .. } | Self::Unrepeatable { source, .. } => source.is_remote(),
             other => other.is_transient(),
         }
     }
@@ -226,6 +260,7 @@ impl Error {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
+            Self::Answer { throttle, .. } => *throttle,
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::folder::sync_folder;
+use crate::meter::StageMeter;
 use crate::part::{PartFile, Record};
 use crate::queue::{DISK_POLL, Finish, RECORD};
 use crate::retry::retry_when;
@@ -175,7 +176,12 @@ async fn finish_batch(run: Arc<Run>, mut files: Vec<Finish>) {
         let (finishing, finisher) = (std::mem::take(&mut files), run.clone());
         let finishing = tokio::task::spawn_blocking(move || {
             let is_kept = !finisher.queue().drops();
+            let worker = finisher.options.finish_meter.as_ref().map(StageMeter::worker);
             let results = finish(finishing, &finisher.options, is_kept);
+            if let Some(worker) = worker {
+                let sizes = results.iter().map(|(finish, _)| finish.record.ranges.total());
+                worker.add(results.len() as u64, sizes.sum());
+            }
             // The folder is in use until now, also if nobody waits for it any more.
             drop(finisher);
             results
@@ -208,7 +214,7 @@ async fn ask_for_digests(run: Arc<Run>, questions: Arc<Semaphore>, mut finish: F
     let asking = async {
         // Not the permits of those who fetch: they may wait for this very file to be taken from them. It is never closed.
         let _permit = questions.acquire().await;
-        retry_when(&run.options.retry, || run.pace.ready(), on_retry, ask).await
+        retry_when(&run.options.retry, || run.pace.ready(), tokio::time::sleep, on_retry, ask).await
     };
     match run.options.stop.run_until_cancelled(asking).await {
         Some(Ok(stated)) => finish.stated = stated,

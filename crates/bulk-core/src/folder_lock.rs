@@ -53,7 +53,7 @@ impl FolderLock {
 }
 
 #[cfg(unix)]
-fn try_lock(file: &File) -> io::Result<bool> {
+pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
     use rustix::fs::{FlockOperation, flock};
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -65,6 +65,6 @@ fn try_lock(file: &File) -> io::Result<bool> {
 }
 
 #[cfg(not(unix))]
-fn try_lock(_: &File) -> io::Result<bool> {
+pub(crate) fn try_lock(_: &File) -> io::Result<bool> {
     Ok(true)
 }

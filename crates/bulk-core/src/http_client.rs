@@ -16,8 +16,13 @@ use jiff::fmt::rfc2822;
 use url::Url;
 
 use crate::redaction::{redacted, redacted_text};
+#[cfg(feature = "crawl")]
+use crate::refusal::refusal_with_text;
 use crate::refusal::{element, error_text, refusal};
 use crate::{Body, Digest, ETag, Error, Get, HttpOptions, Proxy};
+
+/// What is said where nothing was sent.
+pub(crate) const CANNOT_CONNECT: &str = "cannot connect";
 
 /// Redirects that one request follows, as browsers do.
 const REDIRECTS: usize = 20;
@@ -262,6 +267,32 @@ impl HttpClient {
         Ok((found, small_body(response, &location, SMALL_ANSWER).await?))
     }
 
+    /// Sends a request, which may have a body, and gives its answer whatever the status, as soon as its head is there. No
+    /// redirect is followed: each would be one more request, and a limit counts them one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transport`] if there is no answer.
+    #[cfg(feature = "crawl")]
+    pub async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+    ) -> Result<HttpAnswer, Error> {
+        let location = redacted(url);
+        let mut request = self.client.request(method, url.clone()).headers(headers.clone());
+        request = request.header(ACCEPT_ENCODING, "identity");
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.map_err(|error| unanswered(&location, error))?;
+        let (status, sent) = (response.status().as_u16(), headers);
+        let headers = response.headers().clone();
+        Ok(HttpAnswer { status, headers, url: url.clone(), location, sent, response })
+    }
+
     /// Sends `headers` along as long as no redirect leads to another host, and `conditions` in any case. The answer has
     /// any status.
     async fn send(
@@ -284,6 +315,78 @@ impl HttpClient {
             url = next;
         }
         Err(Error::Protocol { location: location.to_owned(), what: format!("more than {REDIRECTS} redirects") })
+    }
+}
+
+/// The head of an answer, and the body behind it.
+#[cfg(feature = "crawl")]
+#[non_exhaustive]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    url: Url,
+    location: String,
+    sent: HeaderMap,
+    response: reqwest::Response,
+}
+
+#[cfg(feature = "crawl")]
+impl HttpAnswer {
+    /// The URL that was asked, without secrets.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Reads the body whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] if it is longer than `limit` bytes, [`Error::Transport`] if it breaks off.
+    pub async fn read(self, limit: usize) -> Result<Bytes, Error> {
+        let Self { location, response, .. } = self;
+        let size = response.content_length();
+        let too_large = |size| Error::TooLarge { location: location.clone(), size, limit: limit as u64 };
+        if size.is_some_and(|size| size > limit as u64) {
+            return Err(too_large(size));
+        }
+        let mut stream = response.bytes_stream();
+        let mut body = Vec::with_capacity(size.unwrap_or_default() as usize);
+        while let Some(item) = stream.next().await {
+            let bytes = item.map_err(|error| transport(&location, "the connection broke", error))?;
+            if bytes.len() > limit - body.len() {
+                return Err(too_large(size));
+            }
+            body.extend_from_slice(&bytes);
+        }
+        Ok(body.into())
+    }
+
+    /// What a status that is none of a success means, and the beginning of the body.
+    pub async fn refusal(self) -> (Error, Bytes) {
+        self.refusal_hiding(&|text| text).await
+    }
+
+    /// The same, where the error does not repeat what `hide` hides.
+    pub(crate) async fn refusal_hiding(self, hide: &(dyn Fn(String) -> String + Sync)) -> (Error, Bytes) {
+        let Self { status, url, sent, response, .. } = self;
+        let code = response.status();
+        let (error, text) = refusal_with_text(&url, &sent, code, response, hide).await;
+        let error = match error {
+            // Nobody asked for a version.
+            Error::Changed { location, .. } => Error::Status { location, status, retry_after: None, reason: None },
+            error => error,
+        };
+        (error, text.into())
+    }
+}
+
+/// Without the URL and the headers, in which secrets stand.
+#[cfg(feature = "crawl")]
+impl std::fmt::Debug for HttpAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpAnswer").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
@@ -364,7 +467,7 @@ async fn small_body(response: reqwest::Response, location: &str, limit: usize) -
 
 fn unanswered(location: &str, error: reqwest::Error) -> Error {
     let what = match () {
-        () if error.is_connect() => "cannot connect",
+        () if error.is_connect() => CANNOT_CONNECT,
         () if error.is_timeout() => "no answer in time",
         () => "the request failed",
     };

@@ -118,7 +118,12 @@
 //! - *Check what arrived*: [`Digest`]s are compared where the source states them; [`Sums`] reads lists of them,
 //!   [`write_manifest`] keeps them, [`verify_folder`] compares a folder with them.
 //! - *Fetch small objects by the thousand into memory*: [`fetch_objects`].
+//! - *Read rows out of JSON*: `Explode` (feature `crawl`).
 //! - *Slow down all requests of a kind together*: [`Pace`].
+//! - *Send no more requests than are allowed, in any window*: [`Limiter`].
+//! - *Ask an API for each record of an input*: the `crawl` module (feature `crawl`).
+//! - *Know what throttles a pipeline*: [`Meters`] count what each stage's workers do with their time, a [`RunVerdict`] names
+//!   what binds and what would if that were faster, a [`RunReport`] keeps both, as JSON, text or (feature `html`) a page.
 //! - *Retry an own request*: [`retry`] under a [`RetryPolicy`]; what is worth a retry is [`Error::is_transient`].
 //!
 //! # Guarantees
@@ -158,12 +163,16 @@
 mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "crawl")]
+pub mod crawl;
 mod crc64;
 mod digest;
 mod download;
 mod error;
 mod etag;
 mod event;
+#[cfg(feature = "crawl")]
+mod explode;
 mod file_source;
 mod finish;
 mod folder;
@@ -173,7 +182,9 @@ mod http_client;
 mod http_options;
 mod http_source;
 mod leftovers;
+mod limiter;
 mod manifest;
+mod meter;
 mod multipart;
 mod objects;
 mod ordered_body;
@@ -188,9 +199,11 @@ mod redaction;
 mod refusal;
 mod retry;
 mod run;
+mod run_report;
 mod shortage;
 mod source;
 mod sums;
+mod verdict;
 mod verification;
 mod worker;
 
@@ -201,13 +214,22 @@ pub use download::{Bodies, Delivery, Download, DownloadOptions, Keep, StagedFile
 pub use error::Error;
 pub use etag::ETag;
 pub use event::{Event, Observer};
+#[cfg(feature = "crawl")]
+pub use explode::{Explode, ExplodedRow, ExplodedRows, InvalidExplode, RowFault, RowFaultKind, TooDeep};
 pub use file_source::FileSource;
 pub use folder_lock::FolderLock;
 pub use hasher::Hasher;
+#[cfg(feature = "crawl")]
+pub use http_client::HttpAnswer;
 pub use http_client::HttpClient;
 pub use http_options::{HttpOptions, Proxy};
 pub use http_source::HttpSource;
+pub use limiter::{Limiter, LimiterOptions, LimiterStatus, Margin, Permit, RateLimit, RateLimitError, Spread};
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
+pub use meter::{
+    MeterReading, MeteredRead, Meters, Resource, Sample, Sampling, StageCounts, StageMeter, StageReading, StageSample,
+    Timeline, Wait, WorkerMeter,
+};
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
 pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};
 pub use ordered_body::{BlockingBody, OrderedBody};
@@ -215,7 +237,12 @@ pub use pace::Pace;
 pub use part::remove_staged;
 pub use records::{StagedRecords, staged_records};
 pub use retry::{RetryPolicy, retry};
+pub use run_report::{FileReport, RejectReport, RunComparison, RunReport, StageComparison, StageCost};
 pub use shortage::Shortage;
 pub use source::{Body, Get, Request, Source};
 pub use sums::{BadLine, Sums};
+pub use verdict::{
+    Bottleneck, Evidence, Goal, GoalProgress, Limit, LimitUse, Outlook, Projection, Remedy, RunPhase, RunVerdict,
+    WhatIf,
+};
 pub use verification::{Expected, Verdict, Verification, Verified, VerifyOptions, verify_files, verify_folder};

@@ -142,7 +142,7 @@ impl Pace {
                 answer
             }
         };
-        retry_when(policy, || self.ready(), on_retry, paced).await
+        retry_when(policy, || self.ready(), tokio::time::sleep, on_retry, paced).await
     }
 
     /// Waits until no [`hold`](Self::hold) is in force. Dropping the future is safe.

@@ -18,12 +18,24 @@ const REASON_SHOWN: usize = 200;
 
 /// What an answer means that is none to the request, which was sent to `url` with these headers.
 pub(crate) async fn refusal(url: &Url, headers: &HeaderMap, status: StatusCode, response: reqwest::Response) -> Error {
+    refusal_with_text(url, headers, status, response, &|text| text).await.0
+}
+
+/// The same, with the beginning of the answer's body, where `hide` hides what is secret besides.
+pub(crate) async fn refusal_with_text(
+    url: &Url,
+    headers: &HeaderMap,
+    status: StatusCode,
+    response: reqwest::Response,
+    hide: &(dyn Fn(String) -> String + Sync),
+) -> (Error, String) {
     let location = redacted(url);
     // A redirect may have led to a URL that is signed.
     let secrets = Secrets::of(&[url, response.url()], headers);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
-    let reason = reason(&error_text(response).await, &secrets);
-    match status {
+    let text = error_text(response).await;
+    let reason = reason(&text, &|text| hide(secrets.hide(text)));
+    let error = match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Error::NotFound { location },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { location, reason },
         StatusCode::PRECONDITION_FAILED => Error::Changed { location, what: "it is not the version asked for".into() },
@@ -32,7 +44,8 @@ pub(crate) async fn refusal(url: &Url, headers: &HeaderMap, status: StatusCode, 
             Error::Protocol { location, what: format!("a GET was answered with status {}", status.as_u16()) }
         }
         status => Error::Status { location, status: status.as_u16(), retry_after, reason },
-    }
+    };
+    (error, text)
 }
 
 /// The body of an error, as far as it is read.
@@ -52,8 +65,8 @@ pub(crate) async fn error_text(response: reqwest::Response) -> String {
 /// Of an `Error` in XML only code and message: S3 repeats in the other elements what it was sent, a session token
 /// (`ExpiredToken`, `InvalidToken`) and the headers that were signed (`SignatureDoesNotMatch`) included. See
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>. In whatever is left, as in the pages of proxies
-/// that repeat the URL, `secrets` are hidden.
-fn reason(body: &str, secrets: &Secrets) -> Option<String> {
+/// that repeat the URL, secrets are hidden by `hide`, before it is cut.
+fn reason(body: &str, hide: &dyn Fn(String) -> String) -> Option<String> {
     let text = match is_xml_error(body) {
         true => {
             let elements = ["Code", "Message"].into_iter().filter_map(|name| element(body, name));
@@ -64,7 +77,7 @@ fn reason(body: &str, secrets: &Secrets) -> Option<String> {
     // & last: what it stands before is no entity of its own.
     let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&amp;", "&")];
     let text = entities.into_iter().fold(text, |text, (entity, char)| text.replace(entity, char));
-    let text = secrets.hide(text);
+    let text = hide(text);
     let text = text.replace(char::is_control, " ");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown: String = text.chars().take(REASON_SHOWN).collect();
@@ -121,8 +134,12 @@ fn retry_after(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn none() -> Secrets {
-        Secrets::of(&[], &HeaderMap::new())
+    fn none() -> impl Fn(String) -> String {
+        hiding(Secrets::of(&[], &HeaderMap::new()))
+    }
+
+    fn hiding(secrets: Secrets) -> impl Fn(String) -> String {
+        move |text| secrets.hide(text)
     }
 
     #[test]
@@ -166,9 +183,9 @@ mod tests {
         let page =
             "<html>No route for GET /a?X-Amz-Date=20260101T000000Z&amp;X-Amz-Signature=feedbeef by \"p1\"</html>";
         let shown = "No route for GET /a?… by \"p1\"";
-        assert_eq!(reason(page, &Secrets::of(&[&url], &HeaderMap::new())).as_deref(), Some(shown));
+        assert_eq!(reason(page, &hiding(Secrets::of(&[&url], &HeaderMap::new()))).as_deref(), Some(shown));
         let message = "<Error><Code>AccessDenied</Code><Message>Signature feedbeef has expired</Message></Error>";
         let shown = "AccessDenied Signature … has expired";
-        assert_eq!(reason(message, &Secrets::of(&[&url], &HeaderMap::new())).as_deref(), Some(shown));
+        assert_eq!(reason(message, &hiding(Secrets::of(&[&url], &HeaderMap::new()))).as_deref(), Some(shown));
     }
 }

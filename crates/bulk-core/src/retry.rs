@@ -59,13 +59,33 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = (Result<T, Error>, bool)>,
 {
-    retry_when(policy, || std::future::ready(()), on_retry, attempt).await
+    retry_when(policy, || std::future::ready(()), tokio::time::sleep, on_retry, attempt).await
 }
 
 /// As [`retry()`], and waits for `ready` before each attempt. That wait is for another's sake (the server asked all for
-/// less), so it does not count against [`RetryPolicy::timeout`].
-pub(crate) async fn retry_when<T, F, Fut, Ready>(
+/// less), so it does not count against [`RetryPolicy::timeout`]. `pause` sleeps between two attempts, for the caller to say
+/// what that is.
+pub(crate) async fn retry_when<T, F, Fut, Ready, Pause>(
     policy: &RetryPolicy,
+    ready: impl FnMut() -> Ready,
+    pause: impl FnMut(Duration) -> Pause,
+    on_retry: impl FnMut(u32, Duration, &Error),
+    attempt: F,
+) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = (Result<T, Error>, bool)>,
+    Ready: Future<Output = ()>,
+    Pause: Future<Output = ()>,
+{
+    retry_drawing(policy, None, fastrand::f64, ready, pause, on_retry, attempt).await
+}
+
+/// As [`retry_when`], where `ready` waits as long as a [throttle](Error::is_throttle) asks for, if that is no more than
+/// `longest`: that wait is all's, and not the attempt's own.
+pub(crate) async fn retry_held<T, F, Fut, Ready>(
+    policy: &RetryPolicy,
+    longest: Duration,
     ready: impl FnMut() -> Ready,
     on_retry: impl FnMut(u32, Duration, &Error),
     attempt: F,
@@ -75,14 +95,16 @@ where
     Fut: Future<Output = (Result<T, Error>, bool)>,
     Ready: Future<Output = ()>,
 {
-    retry_drawing(policy, fastrand::f64, ready, on_retry, attempt).await
+    retry_drawing(policy, Some(longest), fastrand::f64, ready, tokio::time::sleep, on_retry, attempt).await
 }
 
 /// [`retry_when`] with its dice: each wait takes one number of at least 0 and below 1 from `random`.
-async fn retry_drawing<T, F, Fut, Ready>(
+async fn retry_drawing<T, F, Fut, Ready, Pause>(
     policy: &RetryPolicy,
+    held_up_to: Option<Duration>,
     mut random: impl FnMut() -> f64,
     mut ready: impl FnMut() -> Ready,
+    mut pause: impl FnMut(Duration) -> Pause,
     mut on_retry: impl FnMut(u32, Duration, &Error),
     mut attempt: F,
 ) -> Result<T, Error>
@@ -90,6 +112,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = (Result<T, Error>, bool)>,
     Ready: Future<Output = ()>,
+    Pause: Future<Output = ()>,
 {
     let started = Instant::now();
     let mut last_progress = started;
@@ -110,11 +133,15 @@ where
         }
         failures += 1;
         let delay = policy.delay(failures, &error, random());
-        if failures >= policy.attempts || last_progress.elapsed() + delay > policy.timeout {
+        // All wait for that, and so does `ready`.
+        let asked = error.retry_after().filter(|_| error.is_throttle());
+        let is_held = asked.is_some_and(|asked| held_up_to.is_some_and(|longest| asked <= longest));
+        let own = if is_held { Duration::ZERO } else { delay };
+        if failures >= policy.attempts || last_progress.elapsed() + own > policy.timeout {
             return Err(Error::Exhausted { attempts: failures, elapsed: started.elapsed(), source: Box::new(error) });
         }
         on_retry(failures, delay, &error);
-        tokio::time::sleep(delay).await;
+        pause(own).await;
     }
 }
 
@@ -170,8 +197,10 @@ mod tests {
         let (calls, waits) = (Cell::new(0), Cell::new(Vec::new()));
         let error = retry_drawing(
             &policy,
+            None,
             || drawn.next().unwrap(),
             || std::future::ready(()),
+            tokio::time::sleep,
             |attempt, wait, _| {
                 let mut all = waits.take();
                 all.push((attempt, wait.as_millis()));
@@ -197,6 +226,7 @@ mod tests {
         let error = retry_when(
             &policy,
             || tokio::time::sleep(Duration::from_secs(100)),
+            tokio::time::sleep,
             |_, _, _| {},
             || {
                 calls.set(calls.get() + 1);

@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 
 use crate::finish::Finisher;
 use crate::leftovers::Leftover;
+use crate::meter::{StageMeter, Wait, WorkerMeter};
 use crate::part::{Found, Lost, PartFile, Paths};
 use crate::queue::{
     Accepted, Ask, Claimed, DISK_POLL, Discard, EVICTED, Ended, FileState, Next, Prepare, Save, Segment,
@@ -27,9 +28,19 @@ const WINDOW_POLL: Duration = Duration::from_millis(50);
 
 /// Works until nothing is left to do, or until it is told to stop.
 pub(crate) async fn work(run: Arc<Run>, finisher: Finisher) {
-    let worker = Worker { run: &run, finisher };
+    let meter = run.options.meter.as_ref().map(StageMeter::worker);
+    match meter.clone() {
+        // Between its polls it waits for the network, where nothing else is said.
+        Some(worker) => worker.run(work_metered(&run, finisher, meter)).await,
+        None => work_metered(&run, finisher, None).await,
+    }
+}
+
+async fn work_metered(run: &Arc<Run>, finisher: Finisher, meter: Option<WorkerMeter>) {
+    let worker = Worker { run, finisher, meter };
     loop {
-        let permit = run.pace.permit().await;
+        // There are fewer of them while the server asks for that.
+        let permit = worker.waiting(Wait::Server, run.pace.permit()).await;
         // From here on no news is missed.
         let news = run.news.notified();
         let changed = run.budget.changed();
@@ -59,12 +70,16 @@ pub(crate) async fn work(run: Arc<Run>, finisher: Finisher) {
             Next::Paused(shortage) => run.event(&Event::Paused { shortage: &shortage }),
             Next::Wait(time) => {
                 drop(permit);
-                tokio::select! {
-                    () = news => {}
-                    () = changed => {}
-                    () = run.options.stop.cancelled() => {}
-                    () = tokio::time::sleep(time) => {}
-                }
+                let wait = if worker.meter.is_some() { run.queue().idles_for() } else { Wait::Input };
+                let change = async {
+                    tokio::select! {
+                        () = news => {}
+                        () = changed => {}
+                        () = run.options.stop.cancelled() => {}
+                        () = tokio::time::sleep(time) => {}
+                    }
+                };
+                worker.waiting(wait, change).await;
             }
             Next::End => break,
         }
@@ -78,15 +93,33 @@ type Looked = (Paths, Found, Option<Lost>);
 struct Worker<'a> {
     run: &'a Arc<Run>,
     finisher: Finisher,
+    meter: Option<WorkerMeter>,
 }
 
 impl Worker<'_> {
+    /// What it waits for until that is there, if it is metered.
+    async fn waiting<T>(&self, wait: Wait, future: impl Future<Output = T>) -> T {
+        match &self.meter {
+            Some(meter) => meter.waiting(wait, future).await,
+            None => future.await,
+        }
+    }
+
+    /// Runs what [`blocking`] does, and waits for the disk meanwhile.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.waiting(Wait::Disk, blocking(self.run, name, work)).await
+    }
+
     /// Looks what is there of a file, or removes what is in the way.
     async fn look_or_clear(&self, next: Next) {
         match next {
             Next::Prepare(prepare) => self.prepare(prepare).await,
             Next::Clear(Leftover { name, paths, space, .. }, reason) => {
-                let cleared = blocking(self.run, &name, move || paths.clear()).await;
+                let cleared = self.on_disk(&name, move || paths.clear()).await;
                 self.run.queue().cleared(&name);
                 match cleared {
                     Ok(()) => self.run.event(&Event::Removed { name: &name, reason, bytes: space.bytes() }),
@@ -114,7 +147,7 @@ impl Worker<'_> {
         let found = if is_new {
             Paths::new(&folder, &wanted.name).map(|paths| (paths, Found::Nothing, None))
         } else {
-            blocking(self.run, &request.name, move || {
+            self.on_disk(&request.name, move || {
                 let paths = Paths::new(&folder, &wanted.name)?;
                 turn.take(|| match &discard {
                     Some(Discard { is_staged: true, .. }) => remove_staged(&folder, &wanted.name),
@@ -184,10 +217,11 @@ impl Worker<'_> {
         let on_retry = |attempt, delay, error: &Error| run.event(&Event::Retry { name, attempt, delay, error });
         let asking = retry_when(
             &run.options.retry,
-            || run.pace.ready(),
+            || self.waiting(Wait::Server, run.pace.ready()),
+            |delay| self.waiting(Wait::Server, tokio::time::sleep(delay)),
             on_retry,
             || async {
-                let answer = run.source.get(&get).await;
+                let answer = self.waiting(Wait::Server, run.source.get(&get)).await;
                 run.pace.observe(&answer);
                 (answer, false)
             },
@@ -203,7 +237,7 @@ impl Worker<'_> {
         }
         drop(found);
         let size = version.size.unwrap_or_default();
-        blocking(run, name, move || {
+        self.on_disk(name, move || {
             paths.clear().map(|()| (paths, Found::Nothing, Some(("it changed at its source", size))))
         })
         .await
@@ -216,7 +250,8 @@ impl Worker<'_> {
         let busy = tokio::sync::Mutex::new(());
         let attempts = retry_when(
             &options.retry,
-            || self.run.pace.ready(),
+            || self.waiting(Wait::Server, self.run.pace.ready()),
+            |delay| self.waiting(Wait::Server, tokio::time::sleep(delay)),
             on_retry,
             || async {
                 let _busy = busy.lock().await;
@@ -262,14 +297,15 @@ impl Worker<'_> {
         let is_void = matches!(error, Error::Changed { .. });
         let name = record.key.clone();
         // If it fails, the record before it stays, or what there is counts as nothing.
-        let _ = blocking(self.run, &name, move || match is_void {
-            true => turn.take(|| paths.clear()),
-            false => {
-                part.sync()?;
-                turn.take(|| paths.write_record(&record, true))
-            }
-        })
-        .await;
+        let _ = self
+            .on_disk(&name, move || match is_void {
+                true => turn.take(|| paths.clear()),
+                false => {
+                    part.sync()?;
+                    turn.take(|| paths.write_record(&record, true))
+                }
+            })
+            .await;
     }
 
     /// Completes when the segment is to end while no attempt is under way: such a one sees it for itself, and has bytes to
@@ -298,14 +334,14 @@ impl Worker<'_> {
             biased;
             () = segment.cancel.cancelled() => return Ok(()),
             () = run.options.stop.cancelled() => return Err(self.interrupted(segment)),
-            body = run.source.get(&get) => body?,
+            body = self.waiting(Wait::Server, run.source.get(&get)) => body?,
         };
         let accepted = run.queue().accept(segment, &body, &location)?;
         let skip = match accepted {
             Accepted::Take { skip, cut: None } => skip,
             Accepted::Take { skip, cut: Some(part) } => {
                 // Those who wrote behind it are told to end, and what they write yet is written anew.
-                blocking(run, &segment.request.name, move || part.set_len(skip)).await?;
+                self.on_disk(&segment.request.name, move || part.set_len(skip)).await?;
                 skip
             }
             Accepted::Gone => return Ok(()),
@@ -419,17 +455,22 @@ impl Worker<'_> {
                 match claim {
                     Ok(Claimed::There(claim)) => break claim,
                     Ok(Claimed::Over) => return Ok(false),
-                    Ok(Claimed::Ahead) => self.wait_for_window(segment).await?,
+                    Ok(Claimed::Ahead) => self.waiting(Wait::Output, self.wait_for_window(segment)).await?,
                     Ok(Claimed::Yield) => {
                         let reason = "the files before it need its connection";
                         return self.again(segment, reason, &segment.request.name).map(|()| false);
                     }
-                    Err(shortage) => self.wait_for_disk(segment, shortage, changed).await?,
+                    Err(shortage) => {
+                        self.waiting(Wait::Budget, self.wait_for_disk(segment, shortage, changed)).await?;
+                    }
                 }
             };
             let is_all = claim.len == gathered.len as u64;
             let chunks = gathered.take(claim.len as usize);
-            let range = self.write(segment, claim.offset, claim.part, chunks).await?;
+            let range = self.waiting(Wait::Disk, self.write(segment, claim.offset, claim.part, chunks)).await?;
+            if let Some(meter) = &self.meter {
+                meter.add(1, range.len());
+            }
             if !run.queue().wrote(segment, range) {
                 return Ok(false);
             }
@@ -542,7 +583,7 @@ impl Worker<'_> {
                     // Others fill it, too, or it has no room where the budget thought so.
                     let shortage = run.shortage(len as u64);
                     let changed = run.budget.changed();
-                    self.wait_for_disk(segment, shortage, changed).await?;
+                    self.waiting(Wait::Budget, self.wait_for_disk(segment, shortage, changed)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -568,7 +609,7 @@ impl Worker<'_> {
             }
         };
         match at_once {
-            true => saving.await,
+            true => self.waiting(Wait::Disk, saving).await,
             false => drop(tokio::spawn(saving)),
         }
     }
@@ -577,7 +618,7 @@ impl Worker<'_> {
     async fn complete(&self, place: u64) {
         let finish = self.run.queue().complete(place);
         if let Some(finish) = finish {
-            self.finisher.finish(finish).await;
+            self.waiting(Wait::Output, self.finisher.finish(finish)).await;
         }
     }
 

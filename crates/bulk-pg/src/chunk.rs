@@ -21,6 +21,7 @@ use crate::rejects::{self, Reject};
 use crate::repair::{Repaired, is_text};
 use crate::rows::RowMaker;
 use crate::salvage::{KEEP, UNDO, known, salvage};
+use crate::stage::{Watch, WorkerState};
 use crate::turns::{Turn, Turns};
 use crate::{Checkpoint, CopyBinary, Error, FileIdentity, Position, RecordError, RecordOptions, Session, TableName};
 
@@ -100,21 +101,35 @@ impl Destination<'_> {
     /// sends that knows why.
     ///
     /// Whatever ends it early, a drop included, rolls the chunk back.
-    pub(crate) async fn copy(&self, session: &mut Session, chunk: Chunk) -> Result<Option<Committed>, Error> {
+    pub(crate) async fn copy(
+        &self,
+        session: &mut Session,
+        chunk: Chunk,
+        watch: &Watch,
+    ) -> Result<Option<Committed>, Error> {
         let place = chunk.place;
-        let result = self.copy_in_turn(session, chunk).await;
+        let result = self.copy_in_turn(session, chunk, watch).await;
         if let Some(Tolerance { turns, .. }) = &self.tolerance {
             if matches!(result, Ok(Some(_))) { turns.done() } else { turns.break_off(place) }
         }
         result
     }
 
-    async fn copy_in_turn(&self, session: &mut Session, mut chunk: Chunk) -> Result<Option<Committed>, Error> {
+    async fn copy_in_turn(
+        &self,
+        session: &mut Session,
+        mut chunk: Chunk,
+        watch: &Watch,
+    ) -> Result<Option<Committed>, Error> {
         // The transaction begins when there is something to send.
+        let waiting = watch.waits(WorkerState::WaitsForInput);
         let Some(first) = chunk.pieces.recv().await else { return Ok(None) };
+        drop(waiting);
+        // What is done here besides takes less than the database's part in it.
+        let _waiting = watch.waits(WorkerState::WaitsForServer);
         let action = Error::database(format!("load a chunk of {}", self.file.key));
         let transaction = session.client_mut().transaction().await.map_err(action)?;
-        let Some((committed, received)) = self.fill(&transaction, chunk, first).await? else { return Ok(None) };
+        let Some((committed, received)) = self.fill(&transaction, chunk, first, watch).await? else { return Ok(None) };
         // Deferred constraints are checked here.
         transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
         if let Some(tolerance) = &self.tolerance {
@@ -128,9 +143,13 @@ impl Destination<'_> {
         &self,
         transaction: &Transaction<'_>,
         mut chunk: Chunk,
+        watch: &Watch,
     ) -> Result<Option<Committed>, Error> {
+        let waiting = watch.waits(WorkerState::WaitsForInput);
         let Some(first) = chunk.pieces.recv().await else { return Ok(None) };
-        Ok(self.fill(transaction, chunk, first).await?.map(|(committed, _)| committed))
+        drop(waiting);
+        let _waiting = watch.waits(WorkerState::WaitsForServer);
+        Ok(self.fill(transaction, chunk, first, watch).await?.map(|(committed, _)| committed))
     }
 
     /// Sends a chunk of which the first piece has come, and its mark, and commits neither.
@@ -139,6 +158,7 @@ impl Destination<'_> {
         transaction: &Transaction<'_>,
         chunk: Chunk,
         first: Piece,
+        watch: &Watch,
     ) -> Result<Option<(Committed, Received)>, Error> {
         let Chunk { start, place, mut pieces } = chunk;
         let action = || format!("load a chunk of {}", self.file.key);
@@ -158,6 +178,7 @@ impl Destination<'_> {
                         received.hashed.unhashed.push(bytes.clone());
                     }
                     if refusal.is_none() && !bytes.is_empty() {
+                        watch.gives(bytes.len() as u64);
                         let sent = copy.send(encoding, bytes, lines, &received).await;
                         refusal = self.tolerated(sent)?;
                     }
@@ -167,7 +188,9 @@ impl Destination<'_> {
                 Some(Piece::End { end, guarded, checkpoint }) => break (end, guarded, checkpoint),
                 None => return Ok(None),
             }
+            watch.says(WorkerState::WaitsForInput);
             next = pieces.recv().await;
+            watch.says(WorkerState::WaitsForServer);
         };
         if refusal.is_none() {
             refusal = self.tolerated(copy.finish(&received).await)?;

@@ -4,6 +4,7 @@ mod bad_record;
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -19,6 +20,7 @@ use crate::ledger::Extent;
 use crate::opening::Opening;
 use crate::reader::{self, Layout, Reader};
 use crate::rows::{BadValue, RowEncoder, RowMaker};
+use crate::stage::{LoadStage, Watch, Watched};
 use crate::{
     Certainty, Checkpoint, Checksum, CopyBinary, CopyFormat, Dialect, Error, Header, Input, InputFormat, LoadOptions,
     Position, RecordError, RecordErrorKind, RecordOptions, Records, TableName, Verdict, detect,
@@ -76,7 +78,10 @@ impl Encoder {
         opened: oneshot::Sender<Opened>,
         mut feed: Feed,
     ) -> Result<Option<Position>, Error> {
-        let mut input = input().map_err(|error| self.unreadable(error))?;
+        let watch = Arc::new(Watch::new(&self.options.observer, &self.file, LoadStage::Encode, 0));
+        feed.watch(watch.clone());
+        let mut input: Box<dyn Input> =
+            Box::new(Watched { input: input().map_err(|error| self.unreadable(error))?, watch });
         let mut sample = Vec::new();
         (&mut input).take(SAMPLE).read_to_end(&mut sample).map_err(|error| self.unreadable(error))?;
         let complete = (sample.len() as u64) < SAMPLE;

@@ -264,6 +264,40 @@ pub enum Error {
         /// Host, port and database, without the password.
         target: String,
     },
+    /// Another run of the same crawl is under way.
+    #[error("another run of the crawl {job} is under way; wait for it, or stop it")]
+    Crawling {
+        /// The job's name.
+        job: String,
+    },
+    /// A crawl cannot go on.
+    #[error("the crawl {job}: {what}")]
+    Crawl {
+        /// The job's name.
+        job: String,
+        /// Why, and what to do.
+        what: String,
+    },
+    /// More rows of a crawl are bad than may be left out. Nothing of what was to be committed with this one is kept.
+    #[error("the crawl {job}: more than {limit} rows are bad; the first one too many: row {row} for {table:#} of {key}{}: {message} [SQLSTATE {sqlstate}]", of_column(column.as_deref()))]
+    CallRejects {
+        /// The job's name.
+        job: String,
+        /// How many may be left out.
+        limit: u64,
+        /// The key of the call that gave it.
+        key: String,
+        /// Where it was to go.
+        table: Box<TableName>,
+        /// Its number, from 1, among the rows of the call for the table.
+        row: u64,
+        /// The column to blame, where there is one.
+        column: Option<Box<str>>,
+        /// What is wrong with it: the server's code, or the one with which it would refuse it.
+        sqlstate: Box<str>,
+        /// The same in words.
+        message: Box<str>,
+    },
     /// The schema file cannot be used.
     #[error("schema file {file}")]
     Schema {

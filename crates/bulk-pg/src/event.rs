@@ -1,4 +1,4 @@
-use crate::{Drift, Merged, TableName, Verdict};
+use crate::{Drift, LoadStage, Merged, TableName, Verdict, WorkerState};
 
 /// What happens during a load, as it happens.
 #[derive(Debug)]
@@ -66,6 +66,44 @@ pub enum Event<'a> {
     Merged {
         /// What became of its rows.
         merged: &'a Merged,
+    },
+    /// Calls of a [crawl](crate::CrawlLoad) are committed, or noted in quarantine.
+    Called {
+        /// The job's name.
+        job: &'a str,
+        /// Calls that are committed.
+        calls: u64,
+        /// Their rows that are in the tables.
+        rows: u64,
+        /// Those that were left out.
+        rejected: u64,
+        /// Calls in quarantine.
+        quarantined: u64,
+        /// Bytes of rows, about.
+        bytes: u64,
+    },
+    /// A worker of a load does something else from now on. It says so itself, on its thread or in its task, some times for
+    /// each 256 KiB: who meters them sees what binds.
+    Worker {
+        /// The file.
+        file: &'a str,
+        /// What it belongs to.
+        stage: LoadStage,
+        /// Which of the stage's workers it is, from 0.
+        worker: usize,
+        /// What it does.
+        state: WorkerState,
+    },
+    /// A worker of a load has handed on encoded rows.
+    Gave {
+        /// The file.
+        file: &'a str,
+        /// What it belongs to.
+        stage: LoadStage,
+        /// Which of the stage's workers it is, from 0.
+        worker: usize,
+        /// Bytes of them.
+        bytes: u64,
     },
     /// A step after the data begins: an index, a constraint, a trigger.
     Step {

@@ -6,7 +6,6 @@ mod item_source;
 mod pool;
 mod selection;
 mod snapshot;
-mod user_query;
 
 pub use self::{
     item_query::{ItemQuery, Since},

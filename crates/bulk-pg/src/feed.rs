@@ -11,6 +11,7 @@ use crate::content::Content;
 use crate::copy_format::Encoding;
 use crate::lines::Lines;
 use crate::rejects::Reject;
+use crate::stage::{Watch, WorkerState};
 use crate::{Checkpoint, Position};
 
 /// Encoded bytes in a piece.
@@ -85,6 +86,7 @@ pub(crate) struct Feed {
     room: Arc<Semaphore>,
     units: u32,
     runtime: Handle,
+    watch: Option<Arc<Watch>>,
 }
 
 /// Nobody takes chunks any more.
@@ -98,7 +100,12 @@ impl Feed {
         let (sender, chunks) = mpsc::channel(sessions.max(1));
         let units = u32::try_from(room / UNIT).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3);
         let room = Arc::new(Semaphore::new(units as usize));
-        (Self { chunks: sender, pieces: None, given: 0, room, units, runtime: Handle::current() }, chunks)
+        (Self { chunks: sender, pieces: None, given: 0, room, units, runtime: Handle::current(), watch: None }, chunks)
+    }
+
+    /// Has the worker that gives rows told of.
+    pub(crate) fn watch(&mut self, watch: Arc<Watch>) {
+        self.watch = Some(watch);
     }
 
     /// Gives rows of the chunk that starts at `start`, the same one as before until it [ends](Self::end), and a stretch of
@@ -114,7 +121,12 @@ impl Feed {
     ) -> Result<(), Deserted> {
         let bytes_and_more = bytes.len() + stretch.room();
         let units = u32::try_from(bytes_and_more.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
+        let waiting = self.watch.as_ref().map(|watch| watch.waits(WorkerState::WaitsForOutput));
         let room = self.runtime.block_on(self.room.clone().acquire_many_owned(units)).map_err(|_| Deserted)?;
+        drop(waiting);
+        if let Some(watch) = &self.watch {
+            watch.gives(bytes.len() as u64);
+        }
         let (room, mut bytes) = (Arc::new(room), Bytes::from(bytes));
         // The connection copies what it is given before it sends it: a long row goes in pieces, too.
         while bytes.len() > 2 * PIECE {
@@ -143,6 +155,7 @@ impl Feed {
             Some(sender) => sender,
             None => {
                 let (sender, pieces) = mpsc::unbounded_channel();
+                let _waiting = self.watch.as_ref().map(|watch| watch.waits(WorkerState::WaitsForOutput));
                 self.chunks.blocking_send(Chunk { start, place: self.given, pieces }).map_err(|_| Deserted)?;
                 self.given += 1;
                 self.pieces.insert(sender)

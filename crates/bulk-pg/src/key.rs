@@ -9,6 +9,8 @@ use crate::{Error, Ident};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) columns: Vec<KeyColumn>,
+    /// Whether it is checked with each row, as what is deferrable is not.
+    pub(crate) is_immediate: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,8 @@ impl Key {
                         pg_catalog.array_agg(pg_catalog.format('%I.%I', n.nspname, c.opcname) ORDER BY k.place),
                         pg_catalog.array_agg(coalesce(l.collisdeterministic, true) AND EXISTS
                             (SELECT FROM pg_catalog.pg_amproc f WHERE f.amprocfamily = c.opcfamily AND f.amprocnum = 4
-                             AND f.amproclefttype = c.opcintype AND f.amprocrighttype = c.opcintype) ORDER BY k.place)
+                             AND f.amproclefttype = c.opcintype AND f.amprocrighttype = c.opcintype) ORDER BY k.place),
+                        i.indimmediate
                  FROM pg_catalog.pg_index i
                  CROSS JOIN LATERAL ROWS FROM (
                      pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indclass::oid[]),
@@ -51,7 +54,7 @@ impl Key {
                  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
                  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
                    AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
-                 GROUP BY i.indexrelid, i.indisprimary, i.indnkeyatts
+                 GROUP BY i.indexrelid, i.indisprimary, i.indnkeyatts, i.indimmediate
                  HAVING pg_catalog.count(*) = i.indnkeyatts AND pg_catalog.bool_and(
                      a.attnotnull AND a.attgenerated = '' AND k.collation_id = a.attcollation
                      AND a.attname::text = ANY ($2))
@@ -68,7 +71,7 @@ impl Key {
             let columns = parts.map(|(((name, operator), operator_class), is_exact)| {
                 Some(KeyColumn { name: Ident::new(name).ok()?, operator, operator_class, is_exact })
             });
-            Some(Self { columns: columns.collect::<Option<_>>()? })
+            Some(Self { columns: columns.collect::<Option<_>>()?, is_immediate: row.get(4) })
         };
         Ok(rows.iter().filter_map(key).collect())
     }

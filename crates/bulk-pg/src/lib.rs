@@ -21,6 +21,7 @@
 //! - *Make a table what a newer file says*: [`refresh()`]; of several tables, [`load()`] with [`LoadOptions::stage`], then
 //!   [`merge_staged`]. Or load new tables beside the old ones, and have them take their places: [`prepare_swap`].
 //! - *Read what has changed in a table*: [`ExportSnapshot`], with an [`ItemSource`] for each type of item.
+//! - *Load what the calls of a crawl give, each once*: [`CrawlLoad`].
 //! - *Make a table for a file*: [`Inference`] tells its columns' types, [`create_table`] makes it.
 //! - *Tell a file's dialect*: [`detect`].
 //! - *Read records without a database*: [`Records`].
@@ -81,6 +82,7 @@ mod copy_format;
 mod copy_reader;
 mod copy_text;
 mod copy_writer;
+mod crawl;
 mod create_table;
 mod cut;
 mod dependents;
@@ -140,6 +142,7 @@ mod scan;
 mod schema;
 mod sequences;
 mod session;
+mod stage;
 mod staging;
 mod statement;
 mod swap;
@@ -150,6 +153,7 @@ mod tuples;
 mod turns;
 mod twin;
 mod typed;
+mod user_query;
 mod value;
 mod verifier;
 mod verify;
@@ -163,6 +167,11 @@ pub use copy_format::CopyFormat;
 pub use copy_reader::{CopiedRow, CopyReader};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
+pub use crawl::query_records;
+pub use crawl::{
+    CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable, QuarantinedCall,
+    write_call_rejects,
+};
 pub use create_table::{SqlType, create_table, table_exists};
 pub use dependents::{drop_dependents, drop_foreign_keys};
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};
@@ -205,6 +214,7 @@ pub use schema::{
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
 pub use session::Session;
+pub use stage::{LoadStage, WorkerState};
 pub use staging::is_staged;
 pub use statement::{Construct, SplitError, Statement, StatementKind, split_statements};
 pub use swap::{Swap, SwapOptions, drop_swapped, prepare_swap, swap};

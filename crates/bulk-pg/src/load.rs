@@ -23,6 +23,7 @@ use crate::json_column::json_shapes;
 use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
 use crate::salvage::refers_to_itself;
+use crate::stage::{LoadStage, Watch, WorkerState};
 use crate::staging;
 use crate::table_lock::{LOCK_TIMEOUT, LockedTable, begin, lock_exclusively};
 use crate::turns::Turns;
@@ -539,7 +540,7 @@ async fn load_rows(
     let halt = options.stop.child_token();
     // Boxed, so that the compiler sees that they may go to another thread.
     let senders: Vec<BoxFuture<'_, _>> =
-        ways.map(|way| send_chunks(way, &chunks, &destination, options, &halt).boxed()).collect();
+        ways.enumerate().map(|way| send_chunks(way, &chunks, &destination, options, &halt).boxed()).collect();
     let results = join_all(senders).await;
     drop(chunks);
     let mut sent = Sent::default();
@@ -662,20 +663,23 @@ enum Way<'a, 't> {
 
 /// Sends chunks until there are no more, or until it is told to halt. A failure halts all.
 async fn send_chunks(
-    mut way: Way<'_, '_>,
+    (worker, mut way): (usize, Way<'_, '_>),
     chunks: &Mutex<mpsc::Receiver<Chunk>>,
     destination: &Destination<'_>,
     options: &LoadOptions,
     halt: &CancellationToken,
 ) -> Result<Sent, Failed> {
     let mut sent = Sent::default();
+    let watch = Watch::new(&options.observer, &destination.file.key, LoadStage::Copy, worker);
     loop {
+        let waiting = watch.waits(WorkerState::WaitsForInput);
         let next = async { chunks.lock().await.recv().await };
         let Some(Some(chunk)) = halt.run_until_cancelled(next).await else { break };
+        drop(waiting);
         let start = chunk.start;
         let copied = match &mut way {
-            Way::Chunks(session) => destination.copy(session, chunk).await,
-            Way::Within(transaction) => destination.copy_within(transaction, chunk).await,
+            Way::Chunks(session) => destination.copy(session, chunk, &watch).await,
+            Way::Within(transaction) => destination.copy_within(transaction, chunk, &watch).await,
         };
         let copied = copied.map_err(|error| {
             halt.cancel();

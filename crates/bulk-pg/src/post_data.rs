@@ -138,6 +138,18 @@ pub async fn make_indexes(
     Ok(done.applied)
 }
 
+/// As [`apply_post_data`], of new `tables` that have nothing to do with what was dropped of others. Those that are `loaded`
+/// have rows.
+pub(crate) async fn apply_post_data_of(
+    session: &mut Session,
+    plan: &Plan<'_>,
+    tables: &[TableName],
+    loaded: &[TableName],
+    options: &PostDataOptions,
+) -> Result<PostData, Error> {
+    apply(std::slice::from_mut(session), plan, loaded, Some(tables), options).await
+}
+
 /// Whether anything that was dropped of `tables` for a load is to be made again.
 ///
 /// # Errors

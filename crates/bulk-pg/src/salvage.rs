@@ -22,7 +22,7 @@ use crate::{CopyBinary, Error};
 /// What can be taken back begins here.
 pub(crate) const KEEP: &str = "SAVEPOINT bulk_rows";
 /// How many records more than may be left out are tried again, where they may need others of the table.
-const OPEN: u64 = 4096;
+pub(crate) const OPEN: u64 = 4096;
 /// Takes it back.
 pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT bulk_rows";
 

@@ -8,6 +8,15 @@ use crate::{Error, Ident, TableName};
 ///
 /// A sequence that counts down, or does not reach as far as the column's values, is left as it is.
 pub(crate) async fn raise_sequences(client: &impl GenericClient, table: &TableName) -> Result<usize, Error> {
+    raise_sequences_of(client, table, None).await
+}
+
+/// The same of some columns: with those of the others nothing was done, so no right to them is needed.
+pub(crate) async fn raise_sequences_of(
+    client: &impl GenericClient,
+    table: &TableName,
+    columns: Option<&[String]>,
+) -> Result<usize, Error> {
     let action = || Error::database(format!("set the sequences of {table:#}"));
     let rows = client
         .query(
@@ -26,9 +35,9 @@ pub(crate) async fn raise_sequences(client: &impl GenericClient, table: &TableNa
                     AND d.refclassid = 'pg_catalog.pg_class'::regclass
                   WHERE f.adrelid = c.oid AND f.adnum = a.attnum) s ON true
              JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid AND q.seqincrement > 0
-             WHERE n.nspname = $1 AND c.relname = $2
+             WHERE n.nspname = $1 AND c.relname = $2 AND ($3::text[] IS NULL OR a.attname = ANY ($3))
              ORDER BY a.attnum, q.seqrelid",
-            &[&table.schema.as_str(), &table.name.as_str()],
+            &[&table.schema.as_str(), &table.name.as_str(), &columns],
         )
         .await
         .map_err(action())?;

@@ -37,6 +37,20 @@ pub async fn lock_table(session: &mut Session, table: &TableName) -> Result<(), 
     transaction.commit().await.map_err(Error::database(format!("lock {table:#}")))
 }
 
+/// As [`lock_table`], of several tables that were found before.
+pub(crate) async fn lock_tables(session: &mut Session, tables: &[(TableName, Oid)]) -> Result<(), Error> {
+    let mut tables: Vec<_> = tables.iter().collect();
+    // As in `begin_locked`.
+    tables.sort_by_key(|(_, oid)| *oid);
+    tables.dedup_by_key(|(_, oid)| *oid);
+    let transaction = begin(session, LOCK_TIMEOUT).await?;
+    for (table, oid) in tables {
+        let lock = format!("SELECT pg_catalog.pg_advisory_lock({LOCK_CLASS}, {})", oid.cast_signed());
+        transaction.batch_execute(&lock).await.map_err(held(table))?;
+    }
+    transaction.commit().await.map_err(Error::database("lock tables"))
+}
+
 /// A session that has a table to itself, among the sessions of this program, until the value is dropped.
 ///
 /// The lock is the session's and not a transaction's, so it holds from chunk to chunk; it ends at the latest with the

@@ -208,7 +208,7 @@ fn is_escaped(before: &[u8]) -> bool {
 
 /// Appends what a field means to `out`. Whether a byte of it was written as a number and is no ASCII character, so that
 /// it has to be looked at again.
-fn unescape(field: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn unescape(field: &[u8], out: &mut Vec<u8>) -> bool {
     let mut is_odd = false;
     let mut rest = field;
     while let Some(at) = memchr(b'\\', rest) {

@@ -8,7 +8,7 @@ mod value;
 
 use tokio_postgres::Client;
 
-pub(crate) use rows::TypedRows;
+pub(crate) use rows::{TypedRows, escape};
 use text::Form;
 pub(crate) use unfit::Unfit;
 

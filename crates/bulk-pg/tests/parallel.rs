@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::slice::from_mut;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use bulk_pg::{Error, LoadOptions, Session, load};
+use bulk_pg::{Error, Event, LoadOptions, Session, WorkerState, load};
 use support::{Bench, HEADER, LINE, broken_after, chain, file, numbered, table, whole};
 
 const ROWS: usize = 20_000;
@@ -234,4 +235,45 @@ async fn a_load_can_be_a_task() {
     });
     assert_eq!(task.await.unwrap().unwrap(), ROWS as u64);
     assert_whole(&bench);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_worker_says_what_it_does_from_its_begin_to_its_end() {
+    type Said = BTreeMap<(String, usize), (Vec<WorkerState>, u64)>;
+    let csv = numbered(ROWS);
+    let bench = Bench::new("workers", "CREATE TABLE t (id integer, text text)");
+    let mut sessions = sessions(&bench, 2).await;
+    let said = Arc::new(Mutex::new(Said::new()));
+    let mut options = options(700);
+    let heard = said.clone();
+    options.observer = Arc::new(move |event: &Event<'_>| {
+        let mut heard = heard.lock().unwrap();
+        match event {
+            Event::Worker { file, stage, worker, state } => {
+                assert_eq!(*file, "t.csv");
+                heard.entry((format!("{stage:?}"), *worker)).or_default().0.push(*state);
+            }
+            Event::Gave { stage, worker, bytes, .. } => {
+                heard.entry((format!("{stage:?}"), *worker)).or_default().1 += bytes;
+            }
+            _ => {}
+        }
+    });
+    load(&mut sessions, &table("t"), &file("t.csv", &csv), whole(&csv), &options).await.unwrap();
+    drop(options);
+    let said = Arc::into_inner(said).expect("nobody says more").into_inner().unwrap();
+    let workers: Vec<_> = said.keys().map(|(stage, worker)| (stage.as_str(), *worker)).collect();
+    assert_eq!(workers, [("Copy", 0), ("Copy", 1), ("Encode", 0)]);
+    for (worker, (states, _)) in &said {
+        use WorkerState::{Ends, WaitsForInput, WaitsForOutput, WaitsForServer, Works};
+        assert_eq!((states.first(), states.last()), (Some(&Works), Some(&Ends)), "{worker:?}");
+        let ends = states.iter().filter(|state| **state == Ends).count();
+        let other = if worker.0 == "Copy" { WaitsForServer } else { WaitsForOutput };
+        assert_eq!((ends, states.contains(&WaitsForInput)), (1, true), "{worker:?}");
+        // A session that was given nothing had no use for the server.
+        assert!(states.contains(&other) || said[worker].1 == 0, "{worker:?}");
+    }
+    // Rows of 4 + 110 bytes, two lengths of 4 and a count of 2, all of which are handed on once and sent once.
+    let given: Vec<u64> = said.values().map(|(_, bytes)| *bytes).collect();
+    assert_eq!((given[0] + given[1], given[2]), (ROWS as u64 * 124, ROWS as u64 * 124));
 }

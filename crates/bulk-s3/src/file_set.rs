@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulk_core::{Algorithm, Digest};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::bucket::md5;
-use crate::upload::{Uploader, blocking, headers_of};
+use crate::upload::{Observer, Uploader, blocking, headers_of};
 use crate::{Bucket, Error, Object};
 
 /// S3 takes no smaller part, but for the last one of an object.
@@ -109,22 +109,30 @@ pub struct SetOptions {
     pub part_size: u64,
     /// Requests, and files or parts in memory, at a time, 1 to 1,024. Default 8.
     pub concurrency: usize,
+    /// A folder where it is kept what the objects that were uploaded consist of, so that the server copies from the old object what
+    /// a new one has in common with it, and only the rest is sent. It is made if need be, is for this alone, and may be lost:
+    /// then files are sent whole. It takes about 40 bytes for 96 KiB of an object. Default none: nothing is copied.
+    ///
+    /// This is for files of 16 MiB and more. What changed in a file is found by its content, and parts have at least 5 MiB, so
+    /// each place that changed costs that much, and changes all over a file cost as much as the file.
+    pub notes: Option<PathBuf>,
     /// Who is told. It runs in the task that uploads, so it should be quick. Default nobody.
-    pub observer: Arc<dyn Fn(&SetEvent<'_>) + Send + Sync>,
+    pub observer: Observer,
 }
 
 impl Default for SetOptions {
     fn default() -> Self {
-        Self { part_size: 8 << 20, concurrency: 8, observer: Arc::new(|_| {}) }
+        Self { part_size: 8 << 20, concurrency: 8, notes: None, observer: Arc::new(|_| {}) }
     }
 }
 
 impl fmt::Debug for SetOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { part_size, concurrency, observer: _ } = self;
+        let Self { part_size, concurrency, notes, observer: _ } = self;
         f.debug_struct("SetOptions")
             .field("part_size", part_size)
             .field("concurrency", concurrency)
+            .field("notes", notes)
             .finish_non_exhaustive()
     }
 }
@@ -145,6 +153,42 @@ pub enum SetEvent<'a> {
     },
     /// The manifest is gone.
     Unpublished,
+    /// A file is on its way.
+    Begun {
+        /// Which.
+        file: &'a SetFile,
+    },
+    /// The server has taken some of its bytes. What is sent again, as an answer was lost, counts once.
+    Sent {
+        /// Of which.
+        file: &'a SetFile,
+        /// How many.
+        bytes: u64,
+    },
+    /// The server has copied some of its bytes from the object that it takes the place of.
+    Copied {
+        /// Of which.
+        file: &'a SetFile,
+        /// How many.
+        bytes: u64,
+    },
+    /// The server does not copy, or not this object, so the file begins anew and is sent whole; where it refuses to copy at
+    /// all, so are those behind it.
+    NotCopied {
+        /// Which.
+        file: &'a SetFile,
+        /// What the server says.
+        error: &'a Error,
+    },
+    /// It cannot be kept what an object consists of that was uploaded, so the next edition of it is sent whole.
+    NotNoted {
+        /// The object's file.
+        file: &'a SetFile,
+        /// What cannot be written.
+        path: &'a Path,
+        /// Why.
+        error: &'a std::io::Error,
+    },
     /// A file is there.
     Put {
         /// Which.
@@ -164,6 +208,8 @@ pub struct SetPlan {
     set: FileSet,
     /// Indexes into the files of the set, the largest first.
     uploads: Vec<usize>,
+    /// The objects that they take the place of.
+    old: HashMap<usize, Object>,
     removals: Vec<String>,
     replaced: u64,
     manifest: ManifestThere,
@@ -186,6 +232,8 @@ pub struct Uploaded {
     pub files: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// Those of the bytes that the server has copied.
+    pub copied: u64,
     /// Files that were there already.
     pub kept: u64,
     /// Objects that were removed.
@@ -215,7 +263,7 @@ pub async fn compare_set(
     options: SetOptions,
     read_manifest: ReadManifest<'_>,
 ) -> Result<SetPlan, Error> {
-    let uploader = Uploader::new(bucket, options.concurrency, options.part_size);
+    let uploader = Uploader::new(bucket, &options);
     let key_of = |name: &str| format!("{}{name}", set.prefix);
     let (manifest, vouched) = match uploader.read(&key_of(&set.manifest.name), MANIFEST_LIMIT).await {
         Ok(None) => (ManifestThere::None, HashMap::new()),
@@ -271,7 +319,8 @@ pub async fn compare_set(
     let gone = futures::stream::iter(gone).buffered(options.concurrency.clamp(1, 1024));
     let removals: Vec<String> = gone.try_filter_map(|name| std::future::ready(Ok(name))).try_collect().await?;
     drop(names);
-    Ok(SetPlan { set, uploads, removals, replaced, manifest, options, bucket: bucket.clone() })
+    let old = uploads.iter().filter_map(|at| Some((*at, there.remove(&set.files[*at].name)?))).collect();
+    Ok(SetPlan { set, uploads, old, removals, replaced, manifest, options, bucket: bucket.clone() })
 }
 
 fn is_too_long(error: &bulk_core::Error) -> bool {
@@ -329,7 +378,7 @@ impl SetPlan {
     /// says of it. The manifest is not written then.
     pub async fn upload(self) -> Result<Uploaded, Error> {
         let Self { set, options, .. } = &self;
-        let uploader = Uploader::new(&self.bucket, options.concurrency, options.part_size);
+        let uploader = Uploader::new(&self.bucket, options);
         let concurrency = options.concurrency.clamp(1, 1024);
         let key_of = |name: &str| format!("{}{name}", set.prefix);
         let tell = |event: &SetEvent<'_>| (options.observer)(event);
@@ -356,17 +405,19 @@ impl SetPlan {
             uploader.remove(&manifest_key).await?;
             tell(&SetEvent::Unpublished);
         }
-        let puts = self.uploads().map(|file| {
-            let (key, uploader) = (key_of(&file.name), &uploader);
-            async move { uploader.put(&key, file).await.map(|()| file) }
+        let puts = self.uploads.iter().map(|at| {
+            let (file, old, uploader) = (&set.files[*at], self.old.get(at), &uploader);
+            let key = key_of(&file.name);
+            async move { uploader.put(&key, file, old).await.map(|copied| (file, copied)) }
         });
         let puts: Vec<_> = puts.collect();
         let mut puts = futures::stream::iter(puts).buffer_unordered(concurrency);
         loop {
             match puts.try_next().await {
-                Ok(Some(file)) => {
+                Ok(Some((file, copied))) => {
                     done.files += 1;
                     done.bytes += file.size;
+                    done.copied += copied;
                     tell(&SetEvent::Put { file });
                 }
                 Ok(None) => break,
@@ -389,7 +440,11 @@ impl SetPlan {
         }
         let removals = self.removals.iter().map(|name| {
             let (key, uploader) = (key_of(name), &uploader);
-            async move { uploader.remove(&key).await.map(|()| name) }
+            async move {
+                uploader.remove(&key).await?;
+                uploader.forget(&key).await;
+                Ok::<_, Error>(name)
+            }
         });
         let removals: Vec<_> = removals.collect();
         let mut removals = futures::stream::iter(removals).buffer_unordered(concurrency);

@@ -41,6 +41,7 @@
 mod batch;
 mod bucket;
 mod checkpoint;
+mod chunks;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod diff;
@@ -67,6 +68,8 @@ mod stretch_diff;
 mod sync;
 mod upload;
 mod upload_answer;
+mod upload_note;
+mod upload_plan;
 mod versions;
 
 pub use batch::{Batch, ObjectRef};

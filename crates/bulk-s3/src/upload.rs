@@ -4,28 +4,40 @@
 
 use std::fmt::Write;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bulk_core::{Algorithm, Digest, Event, Hasher, Pace, Source};
+use bulk_core::{Algorithm, Digest, ETag as EntityTag, Event, Hasher, Pace, Source};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::utf8_percent_encode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::file_set::SetFile;
+use crate::bucket::PATH;
+use crate::chunks::{Chunk, Chunker};
+use crate::file_set::{LEAST_PART, SetEvent, SetFile, SetOptions};
 use crate::page::decode_url;
 use crate::upload_answer::UploadAnswer;
-use crate::{Bucket, Error};
+use crate::upload_note::UploadNote;
+use crate::upload_plan::{MAX_PARTS, Part, parts};
+use crate::{Bucket, Error, Object};
 
 /// What says of an object that it was uploaded here, and what it has.
 const SHA256: HeaderName = HeaderName::from_static("x-amz-meta-sha256");
-/// S3 has no more parts of an object.
-const MAX_PARTS: u64 = 10_000;
-/// How long a server may take to put an object together. S3 speaks of minutes.
+const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+const COPY_SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-amz-copy-source-if-match");
+const COPY_SOURCE_RANGE: HeaderName = HeaderName::from_static("x-amz-copy-source-range");
+/// Smaller files are sent whole: they have hardly a part that could be copied.
+const LEAST_COPIED: u64 = 16 << 20;
+/// So much of a file is in memory while it is looked for what it has in common with an object.
+const SCANNED: u64 = 4 << 20;
+/// How long a server may take to copy a part, or to put an object together. S3 speaks of minutes.
 const WORK: Duration = Duration::from_secs(600);
 /// A page of 1,000 uploads takes less.
 const PAGE_LIMIT: usize = 8 * 1024 * 1024;
@@ -38,7 +50,31 @@ pub(crate) struct Uploader {
     memory: Arc<Semaphore>,
     concurrency: usize,
     part_size: u64,
+    observer: Observer,
+    /// Where it is kept what objects consist of.
+    notes: Option<PathBuf>,
+    /// Whether the server has refused none yet.
+    copies: AtomicBool,
 }
+
+/// Why a file was not uploaded by copies.
+enum Uncopied {
+    /// The server does not do it, or not of this object: the file is to be sent whole.
+    Refused(Error),
+    Failed(Error),
+}
+
+impl From<Error> for Uncopied {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Request(_) if !error.is_remote() => Self::Refused(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Who is told of events.
+pub(crate) type Observer = Arc<dyn Fn(&SetEvent<'_>) + Send + Sync>;
 
 /// What stands under a key, as far as its headers tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,15 +85,18 @@ pub(crate) struct Stored {
 }
 
 impl Uploader {
-    /// With no more than `concurrency` requests, and parts in memory, at a time.
-    pub(crate) fn new(bucket: &Bucket, concurrency: usize, part_size: u64) -> Self {
-        let concurrency = concurrency.clamp(1, 1024);
+    /// With no more requests, and parts in memory, at a time than the options say.
+    pub(crate) fn new(bucket: &Bucket, options: &SetOptions) -> Self {
+        let concurrency = options.concurrency.clamp(1, 1024);
         Self {
             bucket: bucket.clone(),
             pace: Pace::new(concurrency, bucket.retry.timeout),
             memory: Arc::new(Semaphore::new(concurrency)),
             concurrency,
-            part_size: part_size.max(crate::file_set::LEAST_PART),
+            part_size: options.part_size.max(LEAST_PART),
+            observer: Arc::clone(&options.observer),
+            notes: options.notes.clone(),
+            copies: AtomicBool::new(true),
         }
     }
 
@@ -66,16 +105,24 @@ impl Uploader {
         size <= self.part_size
     }
 
-    /// Uploads the file, whatever stands there. What arrives is what the file's digest says, or nothing does.
-    pub(crate) async fn put(&self, key: &str, file: &SetFile) -> Result<(), Error> {
+    /// Uploads the file, whatever stands there, and was `there` when it was listed. What arrives is what the file's digest says,
+    /// or nothing does. Gives how many of its bytes the server has copied from there.
+    pub(crate) async fn put(&self, key: &str, file: &SetFile, there: Option<&Object>) -> Result<u64, Error> {
+        (self.observer)(&SetEvent::Begun { file });
         if !self.is_single(file.size) {
-            return self.put_in_parts(key, file).await;
+            if let Some(copied) = self.put_by_copies(key, file, there).await? {
+                return Ok(copied);
+            }
+            self.put_in_parts(key, file).await?;
+            return Ok(0);
         }
         let _memory = self.memory().await;
-        let mut reader = FileReader::open(file).await?;
+        let mut reader = FileReader::open(file, false).await?;
         let bytes = reader.next(file.size).await?;
         reader.finish(file)?;
-        self.put_bytes(key, file.headers(), bytes).await
+        self.put_bytes(key, file.headers(), bytes).await?;
+        (self.observer)(&SetEvent::Sent { file, bytes: file.size });
+        Ok(0)
     }
 
     /// Uploads what is in memory.
@@ -191,27 +238,191 @@ impl Uploader {
     }
 
     async fn put_in_parts(&self, key: &str, file: &SetFile) -> Result<(), Error> {
-        let begun =
-            self.send(Method::POST, key, &[("uploads", "")], file.headers(), Bytes::new(), Duration::ZERO).await?;
-        let id = self.text(key, &begun.1, "UploadId")?;
-        let completed = match self.put_parts(key, &id, file).await {
-            Ok(parts) => self.complete(key, &id, file, &parts).await,
-            Err(error) => Err(error),
+        let id = self.begin(key, file).await?;
+        let completed = async {
+            let (parts, chunks) = self.put_parts(key, &id, file).await?;
+            Ok::<_, Error>((self.complete(key, &id, file, &parts).await?, chunks))
         };
-        if completed.is_err() {
-            // What is in the way of this one is said by the error above, and the next run looks for what is left.
-            let _ = self.abort(key, &id).await;
+        match completed.await {
+            Ok((etag, chunks)) => {
+                self.note(key, file, etag, chunks).await;
+                Ok(())
+            }
+            Err(error) => {
+                // What is in the way of this one is said by the error above, and the next run looks for what is left.
+                let _ = self.abort(key, &id).await;
+                Err(error)
+            }
         }
-        completed
     }
 
-    /// Uploads the parts of a file, and gives their ETags.
-    async fn put_parts(&self, key: &str, id: &str, file: &SetFile) -> Result<Vec<String>, Error> {
+    /// Begins an upload in parts, and gives its id.
+    async fn begin(&self, key: &str, file: &SetFile) -> Result<String, Error> {
+        let begun =
+            self.send(Method::POST, key, &[("uploads", "")], file.headers(), Bytes::new(), Duration::ZERO).await?;
+        self.text(key, &begun.1, "UploadId")
+    }
+
+    /// Uploads the file by copies of stretches of the object that it takes the place of. Gives how many bytes were copied, and
+    /// none if the file is to be sent whole: it is not known what the object has, nothing of it is worth a copy, or the server
+    /// refuses.
+    async fn put_by_copies(&self, key: &str, file: &SetFile, there: Option<&Object>) -> Result<Option<u64>, Error> {
+        // S3 copies no range of a smaller object.
+        let object = there.filter(|object| object.size > LEAST_PART && self.copies.load(Ordering::Relaxed));
+        let (Some(path), Some(object)) = (self.note_path(key, file), object) else { return Ok(None) };
+        let Some(etag) = object.etag.as_ref().filter(|etag| !etag.is_weak()) else { return Ok(None) };
+        let note = {
+            let path = path.clone();
+            blocking(&path.clone(), move || UploadNote::read(&path)).await
+        };
+        // One that cannot be read tells as little as none.
+        let note = note.ok().flatten().filter(|note| note.etag == *etag && note.size() == object.size);
+        let Some(note) = note else { return Ok(None) };
+        let chunks = self.scan(file).await?;
+        let Some(parts) = parts(&chunks, &note.chunks, self.part_size) else { return Ok(None) };
+        drop(note);
+
+        let id = self.begin(key, file).await?;
+        let completed = async {
+            let etags = self.put_planned(key, &id, file, &parts, &chunks, etag).await?;
+            let etag = self.complete(key, &id, file, &etags).await?;
+            // A server may have copied something else than the range that it was told.
+            match self.stored(key).await? {
+                Some(stored) if stored.size.is_none_or(|size| size == file.size) => Ok(etag),
+                _ => {
+                    Err(Uncopied::Refused(self.protocol(key, "what it put together of copies is not the file".into())))
+                }
+            }
+        };
+        match completed.await {
+            Ok(etag) => {
+                self.note(key, file, etag, chunks).await;
+                Ok(Some(parts.iter().filter(|part| part.copied_from.is_some()).map(|part| part.len).sum()))
+            }
+            Err(failed) => {
+                let _ = self.abort(key, &id).await;
+                let error = match failed {
+                    Uncopied::Failed(error) => return Err(error),
+                    Uncopied::Refused(error) => error,
+                };
+                // That it is not the object that was listed says nothing of the others.
+                use bulk_core::Error::{Changed, NotFound};
+                if !matches!(error, Error::Request(Changed { .. } | NotFound { .. })) {
+                    self.copies.store(false, Ordering::Relaxed);
+                }
+                (self.observer)(&SetEvent::NotCopied { file, error: &error });
+                Ok(None)
+            }
+        }
+    }
+
+    /// The chunks of a file that is what it is to be.
+    async fn scan(&self, file: &SetFile) -> Result<Vec<Chunk>, Error> {
+        let mut reader = FileReader::open(file, true).await?;
+        let mut left = file.size;
+        while left > 0 {
+            let len = left.min(SCANNED);
+            let _memory = self.memory().await;
+            reader.next(len).await?;
+            left -= len;
+        }
+        reader.finish(file)
+    }
+
+    /// Uploads the parts as planned, and gives their ETags. `source` is that of the object that is copied from.
+    async fn put_planned(
+        &self,
+        key: &str,
+        id: &str,
+        file: &SetFile,
+        parts: &[Part],
+        chunks: &[Chunk],
+        source: &EntityTag,
+    ) -> Result<Vec<String>, Uncopied> {
+        let put = (1_u32..).zip(parts).map(|(number, part)| async move {
+            match part.copied_from {
+                Some(from) => self.copy_part(key, id, file, number, from..from + part.len, source).await,
+                None => {
+                    let _memory = self.memory().await;
+                    let bytes = read_part(file, part, &chunks[part.chunks.clone()]).await?;
+                    Ok(self.put_part(key, id, file, number, bytes).await?)
+                }
+            }
+        });
+        let put: Vec<_> = put.collect();
+        futures::stream::iter(put).buffered(self.concurrency).try_collect().await
+    }
+
+    /// Lets the server copy a part from the object that stands under the key, and gives the part's ETag
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html>).
+    async fn copy_part(
+        &self,
+        key: &str,
+        id: &str,
+        file: &SetFile,
+        number: u32,
+        range: Range<u64>,
+        source: &EntityTag,
+    ) -> Result<String, Uncopied> {
+        let unusable = |what: &str| Uncopied::Refused(self.protocol(key, what.to_owned()));
+        let source = [
+            (COPY_SOURCE, format!("/{}/{}", self.bucket.name(), utf8_percent_encode(key, PATH))),
+            (COPY_SOURCE_IF_MATCH, source.to_header()),
+            (COPY_SOURCE_RANGE, format!("bytes={}-{}", range.start, range.end - 1)),
+        ];
+        let mut headers = HeaderMap::new();
+        for (name, value) in source {
+            let value = HeaderValue::from_str(&value).map_err(|_| unusable("its ETag cannot stand in a header"))?;
+            headers.insert(name, value);
+        }
+        let number = number.to_string();
+        let query = [("partNumber", number.as_str()), ("uploadId", id)];
+        let (_, body) = self.send(Method::PUT, key, &query, headers, Bytes::new(), WORK).await?;
+        // One that does not know these headers takes an empty part.
+        let answer = UploadAnswer::parse(&body).unwrap_or_default();
+        let etag = answer.text("ETag").filter(|_| answer.root == "CopyPartResult");
+        let etag = etag.ok_or_else(|| unusable("it does not answer that it has copied a part"))?;
+        (self.observer)(&SetEvent::Copied { file, bytes: range.end - range.start });
+        Ok(etag.to_owned())
+    }
+
+    /// Where it is kept what the object consists of, if it is for a file of this size.
+    fn note_path(&self, key: &str, file: &SetFile) -> Option<PathBuf> {
+        let folder = self.notes.as_deref().filter(|_| file.size >= LEAST_COPIED)?;
+        Some(UploadNote::path(folder, &self.bucket.identity(key)))
+    }
+
+    /// Keeps what the object consists of, so that the next edition of it is uploaded by copies.
+    async fn note(&self, key: &str, file: &SetFile, etag: Option<EntityTag>, chunks: Vec<Chunk>) {
+        let (Some(path), Some(etag)) = (self.note_path(key, file), etag) else { return };
+        let note = UploadNote { etag, chunks };
+        let kept = {
+            let path = path.clone();
+            blocking(&path.clone(), move || note.write(&path)).await
+        };
+        if let Err(Error::Upload { source: Some(error), .. }) = kept {
+            (self.observer)(&SetEvent::NotNoted { file, path: &path, error: &error });
+        }
+    }
+
+    /// Forgets what the object consists of, which is gone.
+    pub(crate) async fn forget(&self, key: &str) {
+        let Some(folder) = &self.notes else { return };
+        let path = UploadNote::path(folder, &self.bucket.identity(key));
+        // What is left says nothing of an object with another ETag.
+        let _ = blocking(&path.clone(), move || UploadNote::remove(&path)).await;
+    }
+
+    /// Uploads the parts of a file, and gives their ETags, and the file's chunks if they are to be noted.
+    async fn put_parts(&self, key: &str, id: &str, file: &SetFile) -> Result<(Vec<String>, Vec<Chunk>), Error> {
         let part_size = self.part_size.max(file.size.div_ceil(MAX_PARTS));
-        let reader = FileReader::open(file).await?;
+        let reader = FileReader::open(file, self.note_path(key, file).is_some()).await?;
+        let chunks = OnceLock::new();
+        let found = &chunks;
         let parts = futures::stream::try_unfold((reader, 0, 1_u32), |(mut reader, start, number)| async move {
             if start == file.size {
-                reader.finish(file)?;
+                // It ends once.
+                let _ = found.set(reader.finish(file)?);
                 return Ok::<_, Error>(None);
             }
             let len = part_size.min(file.size - start);
@@ -222,16 +433,31 @@ impl Uploader {
         let sent = parts.map_ok(|(number, bytes, memory)| async move {
             // It is free when the part is sent.
             let _memory = memory;
-            let number = number.to_string();
-            let query = [("partNumber", number.as_str()), ("uploadId", id)];
-            let (headers, _) = self.send(Method::PUT, key, &query, HeaderMap::new(), bytes, Duration::ZERO).await?;
-            let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-            etag.ok_or_else(|| self.protocol(key, "a part was taken without an ETag".to_owned()))
+            self.put_part(key, id, file, number, bytes).await
         });
-        sent.try_buffered(self.concurrency).try_collect().await
+        let etags = sent.try_buffered(self.concurrency).try_collect().await?;
+        Ok((etags, chunks.into_inner().unwrap_or_default()))
     }
 
-    async fn complete(&self, key: &str, id: &str, file: &SetFile, parts: &[String]) -> Result<(), Error> {
+    /// Uploads a part, and gives its ETag.
+    async fn put_part(&self, key: &str, id: &str, file: &SetFile, number: u32, bytes: Bytes) -> Result<String, Error> {
+        let number = number.to_string();
+        let query = [("partNumber", number.as_str()), ("uploadId", id)];
+        let len = bytes.len() as u64;
+        let (headers, _) = self.send(Method::PUT, key, &query, HeaderMap::new(), bytes, Duration::ZERO).await?;
+        (self.observer)(&SetEvent::Sent { file, bytes: len });
+        let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        etag.ok_or_else(|| self.protocol(key, "a part was taken without an ETag".to_owned()))
+    }
+
+    /// Lets the server put the object together, and gives its ETag, if it is said.
+    async fn complete(
+        &self,
+        key: &str,
+        id: &str,
+        file: &SetFile,
+        parts: &[String],
+    ) -> Result<Option<EntityTag>, Error> {
         let mut body = "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">".to_owned();
         for (number, etag) in (1..).zip(parts) {
             let etag = etag.replace('&', "&amp;").replace('<', "&lt;");
@@ -246,9 +472,13 @@ impl Uploader {
             Err(Error::Request(bulk_core::Error::NotFound { .. }))
                 if self.stored(key).await?.is_some_and(|stored| stored.is(file)) =>
             {
-                Ok(())
+                Ok(None)
             }
-            completed => completed.map(drop),
+            completed => {
+                let (_, body) = completed?;
+                let answer = UploadAnswer::parse(&body).unwrap_or_default();
+                Ok(answer.text("ETag").map(EntityTag::new))
+            }
         }
     }
 
@@ -347,40 +577,75 @@ fn hexadecimal(text: &str) -> Option<[u8; 32]> {
 /// Reads a file from its beginning, in threads that may wait for a disk, and hashes it on the way.
 struct FileReader {
     /// Away while a thread reads.
-    state: Option<(File, Hasher)>,
+    state: Option<Reading>,
     path: PathBuf,
 }
 
+struct Reading {
+    file: File,
+    hasher: Hasher,
+    chunker: Option<Chunker>,
+}
+
 impl FileReader {
-    async fn open(file: &SetFile) -> Result<Self, Error> {
+    /// With or without looking for its chunks.
+    async fn open(file: &SetFile, chunks: bool) -> Result<Self, Error> {
         let path = file.path.clone();
         let opened = blocking(&path, {
             let path = path.clone();
             move || File::open(path)
         });
-        let state = Some((opened.await?, Hasher::new(&[Algorithm::Sha256])));
-        Ok(Self { state, path })
+        let hasher = Hasher::new(&[Algorithm::Sha256]);
+        let state = Reading { file: opened.await?, hasher, chunker: chunks.then(Chunker::new) };
+        Ok(Self { state: Some(state), path })
     }
 
     /// The next `len` bytes.
     async fn next(&mut self, len: u64) -> Result<Bytes, Error> {
-        let Some((mut file, mut hasher)) = self.state.take() else { return Err(changed(&self.path)) };
+        let Some(mut state) = self.state.take() else { return Err(changed(&self.path)) };
         let (state, bytes) = blocking(&self.path, move || {
             let mut bytes = Vec::new();
-            (&mut file).take(len).read_to_end(&mut bytes)?;
-            hasher.update(&bytes);
-            Ok(((file, hasher), Bytes::from(bytes)))
+            (&mut state.file).take(len).read_to_end(&mut bytes)?;
+            state.hasher.update(&bytes);
+            if let Some(chunker) = &mut state.chunker {
+                chunker.update(&bytes);
+            }
+            Ok((state, Bytes::from(bytes)))
         })
         .await?;
         self.state = Some(state);
         if bytes.len() as u64 == len { Ok(bytes) } else { Err(changed(&self.path)) }
     }
 
-    /// Whether what was read is what it was to be.
-    fn finish(mut self, file: &SetFile) -> Result<(), Error> {
-        let digests = self.state.take().map(|(_, hasher)| hasher.finish()).unwrap_or_default();
-        if digests == [Digest::Sha256(file.sha256)] { Ok(()) } else { Err(changed(&self.path)) }
+    /// The chunks that were looked for, if what was read is what it was to be.
+    fn finish(self, file: &SetFile) -> Result<Vec<Chunk>, Error> {
+        let Some(Reading { hasher, chunker, .. }) = self.state else { return Err(changed(&self.path)) };
+        match hasher.finish() == [Digest::Sha256(file.sha256)] {
+            true => Ok(chunker.map(Chunker::finish).unwrap_or_default()),
+            false => Err(changed(&self.path)),
+        }
     }
+}
+
+/// The bytes of a part, if its chunks are still the same.
+async fn read_part(file: &SetFile, part: &Part, chunks: &[Chunk]) -> Result<Bytes, Error> {
+    let (path, chunks) = (file.path.clone(), chunks.to_vec());
+    let (start, len) = (part.start, part.len);
+    let bytes = blocking(&file.path, move || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(len).read_to_end(&mut bytes)?;
+        let mut rest = bytes.as_slice();
+        for chunk in chunks {
+            match rest.split_at_checked(chunk.len as usize) {
+                Some((bytes, behind)) if chunk.is(bytes) => rest = behind,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Bytes::from(bytes)))
+    });
+    bytes.await?.ok_or_else(|| changed(&file.path))
 }
 
 fn changed(path: &Path) -> Error {

@@ -12,7 +12,7 @@ use bulk_s3::{
     Uploaded, compare_set,
 };
 use bulk_testkit::moto;
-use bulk_testkit::s3::{Fault, RequestRecord, Rule, Server, Store};
+use bulk_testkit::s3::{Fault, Quirk, RequestRecord, Rule, Server, Store};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{HeaderMap, Method};
@@ -99,6 +99,9 @@ fn options(seen: &Heard) -> SetOptions {
             SetEvent::NotAborted { .. } => "not aborted".to_owned(),
             SetEvent::Unpublished => "unpublished".to_owned(),
             SetEvent::Published => "published".to_owned(),
+            SetEvent::NotCopied { file, .. } => format!("not copied {}", file.name),
+            SetEvent::NotNoted { file, .. } => format!("not noted {}", file.name),
+            SetEvent::Begun { .. } | SetEvent::Sent { .. } | SetEvent::Copied { .. } => return,
             other => format!("{other:?}"),
         };
         seen.lock().unwrap().push(text);
@@ -339,4 +342,240 @@ async fn requests_are_made_again_and_what_was_done_is_not_done_twice() {
     let (done, _) = upload(&bucket, folder.path(), &files).await;
     assert_eq!((busy.hits(), lost.hits(), figures(&done)), (2, 1, uploaded(4, 11 * MIB + 202, 0, 0)));
     assert_eq!(content(&bucket).await, with(&files, &[]));
+}
+
+/// Bytes that nothing else has.
+fn random(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let byte = |_| {
+        // Knuth's MMIX generator.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(byte).collect()
+}
+
+/// Uploads the set by copies, as far as what is kept in `notes` tells; gives what was done, and what was heard.
+async fn upload_by_copies(bucket: &Bucket, folder: &Path, files: &Files) -> (Uploaded, Vec<String>) {
+    let seen = Arc::default();
+    let mut options = options(&seen);
+    // In the order of their sizes, and part by part.
+    options.concurrency = 1;
+    options.notes = Some(folder.join("notes"));
+    let set = set(&folder.join("set"), files);
+    let plan = compare_set(bucket, set, options, &read_manifest).await.unwrap();
+    let done = plan.upload().await.unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    (done, seen)
+}
+
+/// From where on how many bytes go, and what comes instead.
+type Edit<'a> = (usize, usize, &'a [u8]);
+
+/// A large file in editions. `sent` tells how many bytes were sent to the server since it was asked last, if it can tell.
+async fn check_copies(bucket: &Bucket, sent: impl Fn() -> Option<u64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut bytes = random(30 * MIB, 1);
+    let set = |bytes: &[u8]| files([("a/large", bytes.to_vec())]);
+    let (done, _) = upload_by_copies(bucket, folder, &set(&bytes)).await;
+    assert_eq!((done.bytes, done.copied), (bytes.len() as u64, 0));
+    sent();
+    let edit = |edition: &mut Vec<u8>, at: usize, gone: usize, come: &[u8]| {
+        edition.splice(at..at + gone, come.iter().copied());
+    };
+    // A change costs a part and the chunks at its ends; one at the end less.
+    let place = 5 * MIB as u64 + 4 * (512 << 10);
+    let editions: [(&[Edit], u64); 5] = [
+        (&[(15 * MIB, 0, &[1; 1000])], place),
+        (&[(15 * MIB, 3, &[1, 2, 3]), (100, 7, &[])], 2 * place),
+        (&[(30 * MIB, 0, &[7; 99])], place),
+        // Most of it goes, from the middle.
+        (&[(8 * MIB, 12 * MIB, &[])], place),
+        (&[(0, 0, &random(9 * MIB, 2))], 9 * MIB as u64 + 4 * (512 << 10)),
+    ];
+    for (number, (edits, most)) in editions.into_iter().enumerate() {
+        edits.iter().for_each(|(at, gone, come)| edit(&mut bytes, *at, *gone, come));
+        let files = set(&bytes);
+        let (done, seen) = upload_by_copies(bucket, folder, &files).await;
+        assert_eq!((done.files, done.bytes), (1, bytes.len() as u64));
+        assert!(done.bytes - done.copied <= most, "edition {number}: {done:?}");
+        assert_eq!(seen, ["unpublished", "put a/large", "published"]);
+        assert!(content(bucket).await == with(&files, &[]), "edition {number}");
+        if let Some(sent) = sent() {
+            // And what else an upload has: the list of its parts, and the manifest.
+            let others = sent - (done.bytes - done.copied);
+            assert!(others < 10_000, "edition {number}: {sent} for {done:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_in_a_large_file_is_sent() {
+    let server = server(Store::memory(), true);
+    check_copies(&bucket(&server.url()), || {
+        let sent = server.requests().iter().filter_map(|record| record.body_len).sum();
+        server.clear_requests();
+        Some(sent)
+    })
+    .await;
+    assert_eq!(server.uploads("data").unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_in_a_large_file_is_sent_to_moto() {
+    let server = tokio::task::spawn_blocking(|| {
+        let server = moto::Server::start().unwrap();
+        server.create_bucket("data").unwrap();
+        server
+    });
+    let server = server.await.unwrap();
+    check_copies(&bucket(&server.url()), || None).await;
+}
+
+/// Two large files, of which little changes, and what is uploaded of them then.
+struct Changed {
+    server: Server,
+    bucket: Bucket,
+    folder: tempfile::TempDir,
+    files: Files,
+}
+
+impl Changed {
+    async fn new(store: Store) -> Self {
+        let server = server(store, true);
+        let (bucket, folder) = (bucket(&server.url()), tempfile::tempdir().unwrap());
+        let mut files = files([("a/larger", random(18 * MIB, 1)), ("a/large", random(17 * MIB, 2))]);
+        upload_by_copies(&bucket, folder.path(), &files).await;
+        files.values_mut().for_each(|bytes| bytes.push(1));
+        server.clear_requests();
+        Self { server, bucket, folder, files }
+    }
+
+    /// Uploads what changed, which must be there then.
+    async fn upload(&self) -> (u64, Vec<String>) {
+        let (done, seen) = upload_by_copies(&self.bucket, self.folder.path(), &self.files).await;
+        assert!(content(&self.bucket).await == with(&self.files, &[]));
+        assert_eq!(self.server.uploads("data").unwrap(), []);
+        (done.copied, seen)
+    }
+
+    /// How many copies were asked for.
+    fn copies(&self) -> usize {
+        self.server.requests().iter().filter(|record| record.copy_range.is_some()).count()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_copied_all_is_sent() {
+    // The first copy is refused, and no other asked for.
+    let refused = ["unpublished", "not copied a/larger", "put a/larger", "put a/large", "published"];
+    for (code, error) in [(501, "NotImplemented"), (400, "InvalidRequest"), (403, "AccessDenied")] {
+        let changed = Changed::new(Store::memory()).await;
+        let fault = Fault::Status { code, error: error.to_owned(), retry_after: None };
+        let rule = changed.server.fault(Rule::new(fault).key("exports/a/larger").method(Method::PUT).nth(1));
+        assert_eq!(changed.upload().await, (0, refused.map(str::to_owned).to_vec()));
+        assert_eq!((rule.hits(), changed.copies()), (1, 1));
+        // The next time there is another chance.
+        let mut changed = changed;
+        changed.files.values_mut().for_each(|bytes| bytes.push(2));
+        let (copied, _) = changed.upload().await;
+        assert!(copied >= 33 * MIB as u64, "{copied}");
+    }
+    // A server that takes an empty part, and one that copies more than it was told.
+    for quirk in [Quirk::CopySourceIgnored, Quirk::CopyRangeIgnored] {
+        let changed = Changed::new(Store::memory().quirk(quirk)).await;
+        assert_eq!(changed.upload().await, (0, refused.map(str::to_owned).to_vec()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_not_known_is_not_copied_from() {
+    // Somebody has put another one there, before it was listed, and after that.
+    let changed = Changed::new(Store::memory()).await;
+    changed.server.put("data", "exports/a/larger", random(18 * MIB, 1)).unwrap();
+    let (copied, seen) = changed.upload().await;
+    assert_eq!(seen, ["unpublished", "put a/larger", "put a/large", "published"]);
+    assert!((16 * MIB as u64..=17 * MIB as u64).contains(&copied), "{copied}");
+
+    let changed = Changed::new(Store::memory()).await;
+    let seen = Arc::default();
+    let mut options = options(&seen);
+    options.concurrency = 1;
+    options.notes = Some(changed.folder.path().join("notes"));
+    let set = set(&changed.folder.path().join("set"), &changed.files);
+    let plan = compare_set(&changed.bucket, set, options, &read_manifest).await.unwrap();
+    changed.server.put("data", "exports/a/larger", random(18 * MIB, 3)).unwrap();
+    let done = plan.upload().await.unwrap();
+    let wanted = ["unpublished", "not copied a/larger", "put a/larger", "put a/large", "published"];
+    assert_eq!(*seen.lock().unwrap(), wanted);
+    assert!((16 * MIB as u64..=17 * MIB as u64).contains(&done.copied), "{done:?}");
+    assert!(content(&changed.bucket).await == with(&changed.files, &[]));
+
+    // Nothing is known, or what is known is damaged.
+    let changed = Changed::new(Store::memory()).await;
+    for note in fs::read_dir(changed.folder.path().join("notes")).unwrap() {
+        let path = note.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let (copied, seen) = changed.upload().await;
+    assert_eq!((copied, changed.copies()), (0, 0));
+    assert_eq!(seen, ["unpublished", "put a/larger", "put a/large", "published"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_is_forgotten_and_what_cannot_be_kept_is_said() {
+    let mut changed = Changed::new(Store::memory()).await;
+    let notes = changed.folder.path().join("notes");
+    assert_eq!(fs::read_dir(&notes).unwrap().count(), 2);
+    changed.files.remove("a/larger");
+    changed.upload().await;
+    assert_eq!(fs::read_dir(&notes).unwrap().count(), 1);
+    // A file stands where the folder is to be.
+    fs::remove_dir_all(&notes).unwrap();
+    fs::write(&notes, "").unwrap();
+    changed.files.values_mut().for_each(|bytes| bytes.push(3));
+    let (copied, seen) = changed.upload().await;
+    assert_eq!(
+        (copied, seen),
+        (0, ["unpublished", "not noted a/large", "put a/large", "published"].map(str::to_owned).to_vec())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_has_changed_is_not_uploaded_by_copies() {
+    let changed = Changed::new(Store::memory()).await;
+    let (seen, folder) = (Arc::default(), changed.folder.path());
+    let mut options = options(&seen);
+    options.notes = Some(folder.join("notes"));
+    let plan = compare_set(&changed.bucket, set(&folder.join("set"), &changed.files), options, &read_manifest).await;
+    fs::write(folder.join("set/a/larger"), random(18 * MIB + 1, 1)).unwrap();
+    let error = plan.unwrap().upload().await.unwrap_err();
+    assert!(error.to_string().ends_with("a/larger: it is not what the manifest says"), "{error}");
+    assert_eq!(changed.server.uploads("data").unwrap(), []);
+    assert_eq!(changed.server.get("data", "exports/manifest").unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_were_cut_short_are_made_by_the_next_upload() {
+    let changed = Changed::new(Store::memory()).await;
+    // The copy is made, and what is to be sent is on its way.
+    let rule = Rule::new(Fault::Hang).key("exports/a/larger").method(Method::PUT).nth(2);
+    let held = changed.server.fault(rule);
+    let reached = async {
+        while held.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = upload_by_copies(&changed.bucket, changed.folder.path(), &changed.files) => panic!("it came to its end"),
+        () = reached => {}
+    }
+    assert_eq!((changed.copies(), changed.server.uploads("data").unwrap().len()), (1, 1));
+    changed.server.clear_faults();
+    let (copied, seen) = changed.upload().await;
+    assert_eq!(seen, ["aborted 1", "put a/larger", "put a/large", "published"]);
+    assert!(copied >= 33 * MIB as u64, "{copied}");
 }

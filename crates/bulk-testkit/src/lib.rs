@@ -1,9 +1,13 @@
 //! What the tests, benches and demo of `bulk` share: real parts, small enough to start in a test.
 //!
-//! Three nouns: [`s3::Server`] speaks the S3 protocol on loopback over a folder or an in-memory set, with faults on
-//! request; [`postgres::Server`] is a PostgreSQL that starts and stops with its owner; [`snapshot`] writes
+//! Four nouns: [`s3::Server`] speaks the S3 protocol on loopback over a folder or an in-memory set, with faults on
+//! request; [`api::Server`] answers in JSON, counts, and refuses what exceeds its limits; [`postgres::Server`] is a PostgreSQL that starts and stops with its owner; [`snapshot`] writes
 //! CourtListener-shaped snapshots, deterministic by seed and scale.
 
+pub mod api;
+#[cfg(feature = "browser")]
+pub mod browser;
+mod loopback;
 pub mod moto;
 pub mod postgres;
 pub mod pyarrow;
@@ -13,3 +17,4 @@ pub mod s3s;
 pub mod snapshot;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod wire;

@@ -44,7 +44,6 @@ mod sigv4;
 mod store;
 mod target;
 mod upload;
-mod wire;
 mod xml;
 
 pub use checksum::Checksum;

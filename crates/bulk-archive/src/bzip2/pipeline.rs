@@ -15,7 +15,11 @@ use super::{
     scan::{Magic, Opening, Scanner, Segment},
     trusted::{Checked, Fault, TrustedDecoder},
 };
-use crate::{Checkpoint, input::Input};
+use crate::{
+    Checkpoint,
+    decode_event::{Observer, Watch},
+    input::Input,
+};
 
 /// How much output is handed over at once: a block of run-length coded zeros grows to 46 MB.
 pub(super) const PIECE_LEN: usize = 256 * 1024;
@@ -78,13 +82,19 @@ struct Job {
 
 impl Pipeline {
     /// Starts to read `input`. Workers start as blocks turn up.
-    pub(super) fn start(input: Input, threads: usize) -> io::Result<Pipeline> {
+    pub(super) fn start(input: Input, threads: usize, observer: &Observer) -> io::Result<Pipeline> {
         // With the one that the reader is at and the one that is being handed over: 2 * threads + 2.
         let (to_reader, items) = bounded(2 * threads);
         let stopped = Arc::new(AtomicBool::new(false));
         let pieces = Pieces::new((2 * threads + 2) * (PIECES_AHEAD + 1));
         let jump = Jump::default();
-        let cutter = Cutter { pieces: pieces.clone(), stopped: Arc::clone(&stopped), jump: Arc::clone(&jump), threads };
+        let cutter = Cutter {
+            pieces: pieces.clone(),
+            stopped: Arc::clone(&stopped),
+            jump: Arc::clone(&jump),
+            threads,
+            observer: observer.clone(),
+        };
         thread::Builder::new()
             .name("bzip2-read".to_owned())
             .spawn(move || cutter.run(Scanner::new(input), &to_reader))?;
@@ -119,6 +129,7 @@ struct Cutter {
     stopped: Arc<AtomicBool>,
     jump: Jump,
     threads: usize,
+    observer: Observer,
 }
 
 impl Cutter {
@@ -151,7 +162,7 @@ impl Cutter {
             let job = (segment.opening == Opening::Magic(Magic::Block)).then(|| bounded(PIECES_AHEAD + 1));
             let (to_offer, parts) = job.unzip();
             if to_offer.is_some() && workers < self.threads {
-                match self.start_worker(&waiting) {
+                match self.start_worker(&waiting, workers) {
                     Ok(()) => workers += 1,
                     // Fewer threads do the same work.
                     Err(_) if workers > 0 => {}
@@ -178,15 +189,17 @@ impl Cutter {
         Ok(())
     }
 
-    fn start_worker(&self, jobs: &Receiver<Job>) -> io::Result<()> {
+    fn start_worker(&self, jobs: &Receiver<Job>, worker: usize) -> io::Result<()> {
         let (jobs, pieces, stopped) = (jobs.clone(), self.pieces.clone(), Arc::clone(&self.stopped));
+        let observer = self.observer.clone();
         let work = move || {
+            let watch = Watch::new(&observer, worker);
             let mut decoder = BlockDecoder::new();
-            for job in jobs {
+            while let Ok(job) = watch.input(|| jobs.recv()) {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                job.run(&mut decoder, &pieces);
+                job.run(&mut decoder, &pieces, &watch);
             }
         };
         thread::Builder::new().name("bzip2-block".to_owned()).spawn(work).map(drop)
@@ -195,17 +208,17 @@ impl Cutter {
 
 impl Job {
     /// Decodes the block, until it ends or nobody wants it any longer.
-    fn run(self, decoder: &mut BlockDecoder, pieces: &Pieces) {
+    fn run(self, decoder: &mut BlockDecoder, pieces: &Pieces, watch: &Watch) {
         let Job { segment, parts } = self;
         let last = match decoder.decode(&segment) {
             Ok(block) => {
                 drop(segment);
-                hand_out(block, &parts, pieces)
+                hand_out(block, &parts, pieces, watch)
             }
             Err(Rejected) => {
                 let block = TrustedDecoder::new(segment.level, &segment);
                 drop(segment);
-                hand_out_trusted(block, &parts, pieces)
+                hand_out_trusted(block, &parts, pieces, watch)
             }
         };
         if let Some(last) = last {
@@ -216,11 +229,11 @@ impl Job {
 }
 
 /// Hands over the pieces of a block that has been decoded. Gives the last part, or none where nobody wants it.
-fn hand_out(mut block: Block, parts: &Sender<Part>, pieces: &Pieces) -> Option<Part> {
+fn hand_out(mut block: Block, parts: &Sender<Part>, pieces: &Pieces, watch: &Watch) -> Option<Part> {
     loop {
         let mut piece = pieces.take();
         let more = block.write(&mut piece);
-        pieces.hand_over(piece, parts)?;
+        pieces.hand_over(piece, parts, watch)?;
         if !more {
             return Some(Part::Done(block.crc));
         }
@@ -228,7 +241,7 @@ fn hand_out(mut block: Block, parts: &Sender<Part>, pieces: &Pieces) -> Option<P
 }
 
 /// Like [`hand_out`], with a block that is yet to be checked.
-fn hand_out_trusted(block: TrustedDecoder, parts: &Sender<Part>, pieces: &Pieces) -> Option<Part> {
+fn hand_out_trusted(block: TrustedDecoder, parts: &Sender<Part>, pieces: &Pieces, watch: &Watch) -> Option<Part> {
     let mut scratch = pieces.take();
     let checked = block.check(&mut scratch);
     pieces.give_back(scratch);
@@ -240,7 +253,7 @@ fn hand_out_trusted(block: TrustedDecoder, parts: &Sender<Part>, pieces: &Pieces
     loop {
         let mut piece = pieces.take();
         let more = block.write(&mut piece);
-        pieces.hand_over(piece, parts)?;
+        pieces.hand_over(piece, parts, watch)?;
         match more {
             Ok(true) => {}
             Ok(false) => return Some(Part::Done(block.crc)),
@@ -268,12 +281,12 @@ impl Pieces {
     }
 
     /// Hands a piece over unless it is empty. None where nobody wants it.
-    fn hand_over(&self, piece: Vec<u8>, parts: &Sender<Part>) -> Option<()> {
+    fn hand_over(&self, piece: Vec<u8>, parts: &Sender<Part>, watch: &Watch) -> Option<()> {
         if piece.is_empty() {
             self.give_back(piece);
             return Some(());
         }
-        parts.send(Part::Piece(piece)).ok()
+        watch.output(piece.len(), || parts.send(Part::Piece(piece))).ok()
     }
 
     pub(super) fn give_back(&self, mut piece: Vec<u8>) {

@@ -8,7 +8,7 @@ use super::{
     scan::{Close, MAX_BLOCK_BITS, Magic, Opening, Segment, level, trailer_end},
     trusted::{Checked, CheckedBlock, Fault, TrustedDecoder},
 };
-use crate::{Checkpoint, Codec, Error, input::Input};
+use crate::{Checkpoint, Codec, DecodeOptions, Error, input::Input};
 
 const MAGIC_BITS: u64 = 48;
 const TRAILER_BITS: u64 = 80;
@@ -69,13 +69,10 @@ struct Joined<B> {
 }
 
 impl Reader {
-    pub(crate) fn new(input: Input, threads: usize) -> Result<Reader, Error> {
+    pub(crate) fn new(input: Input, options: &DecodeOptions) -> Result<Reader, Error> {
         let file = Arc::clone(input.file());
-        let pipeline = Pipeline::start(input, threads).map_err(|source| Error::Io {
-            file: file.to_string(),
-            offset: Some(0),
-            source,
-        })?;
+        let pipeline = Pipeline::start(input, options.threads.max(1), &options.observer)
+            .map_err(|source| Error::Io { file: file.to_string(), offset: Some(0), source })?;
         let (piece, state) = (Vec::new(), State::Next(0));
         Ok(Reader {
             file,

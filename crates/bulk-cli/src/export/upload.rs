@@ -10,10 +10,13 @@ use serde_json::json;
 use super::Job;
 use crate::arguments::ExportArguments;
 use crate::exit::{Exit, Failure};
+use crate::progress::Progress;
 use crate::report::{Chain, Report, size};
 use crate::source::Place;
 
 const MANIFEST: &str = "manifest.json";
+/// Beside what `bulk-archive` knows of the set.
+const NOTES: &str = ".bulk/uploads";
 
 /// Where the set is to be, too.
 pub(super) struct Target {
@@ -50,7 +53,10 @@ impl Target {
             let bytes: u64 = plan.uploads().map(|file| file.size).sum();
             let text = format!("{files} files are to be uploaded ({}), {removals} to be removed", size(bytes));
             report.minor_event("compared", &text, json!({"files": files, "bytes": bytes, "removed": removals}));
-            Ok(job.wait(plan.upload())??)
+            let progress = (files > 0).then(|| Progress::start_upload(report, bytes));
+            let uploaded = job.wait(plan.upload());
+            drop(progress);
+            Ok(uploaded??)
         });
         match uploaded {
             Ok(uploaded) => {
@@ -106,6 +112,7 @@ impl Target {
         set.is_own = Arc::new(SetFiles::is_name);
         let mut options = SetOptions::default();
         options.concurrency = job.connections;
+        options.notes = Some(job.out.join(NOTES));
         let report = job.report.clone();
         options.observer = Arc::new(move |event: &SetEvent<'_>| hear(event, &report));
         let read_manifest = |bytes: &[u8]| {
@@ -116,16 +123,22 @@ impl Target {
     }
 
     fn say(&self, uploaded: &Uploaded, elapsed: Duration, report: &Report) {
-        let Uploaded { files, bytes, kept, removed, aborted, .. } = *uploaded;
+        let Uploaded { files, bytes, copied, kept, removed, aborted, .. } = *uploaded;
         let (location, seconds) = (self.location(), elapsed.as_secs_f64());
         let changes = match (files, removed) {
             (0, 0) => "nothing was missing".to_owned(),
-            _ => format!("{files} files uploaded ({}), {removed} removed", size(bytes)),
+            _ => {
+                let of_which = match copied {
+                    0 => String::new(),
+                    _ => format!(", {} of it copied there", size(copied)),
+                };
+                format!("{files} files uploaded ({}{of_which}), {removed} removed", size(bytes))
+            }
         };
         let text = format!("{location}: {changes}; {kept} were there; {seconds:.1} s");
         let fields = json!({
-            "to": location, "files": files, "bytes": bytes, "kept": kept, "removed": removed, "aborted": aborted,
-            "seconds": seconds,
+            "to": location, "files": files, "bytes": bytes, "copied": copied, "kept": kept, "removed": removed,
+            "aborted": aborted, "seconds": seconds,
         });
         report.event("uploaded", &text, fields);
     }
@@ -141,7 +154,25 @@ fn hear(event: &SetEvent<'_>, report: &Report) {
             Chain(*error)
         )),
         SetEvent::Unpublished => report.detail("the bucket's manifest is removed, until all is there"),
+        SetEvent::Begun { file } => report.totals().begin_file(&file.name, Some(file.size), 0),
+        SetEvent::Sent { file, bytes } | SetEvent::Copied { file, bytes } => {
+            report.totals().add_fetched_of(&file.name, *bytes)
+        }
+        SetEvent::NotCopied { file, error } => {
+            report.totals().restart_file(&file.name);
+            report.note(format!(
+                "{}: it is sent whole, because the server did not copy ({})",
+                file.name,
+                Chain(*error)
+            ));
+        }
+        SetEvent::NotNoted { file, path, error } => report.warn(format!(
+            "{}: the next upload of it will be whole: cannot write {}: {error}",
+            file.name,
+            path.display()
+        )),
         SetEvent::Put { file } => {
+            report.totals().end_file(&file.name);
             let text = format!("{}: uploaded ({})", file.name, size(file.size));
             report.minor_event("put", &text, json!({"file": file.name, "bytes": file.size}));
         }

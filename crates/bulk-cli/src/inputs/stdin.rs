@@ -1,6 +1,7 @@
 use std::io::{self, Cursor, IsTerminal, Read};
 
 use bulk_archive::Decoder;
+use bulk_core::{Wait, WorkerMeter};
 use bulk_pg::FileIdentity;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
 use crate::load::decode_options;
+use crate::meters::Origin;
 use crate::report::Report;
 
 /// What messages call it.
@@ -32,8 +34,10 @@ pub(crate) async fn open(stop: &CancellationToken, report: &Report) -> Result<De
     if io::stdin().is_terminal() {
         report.warn("reading standard input, which is the terminal: end it with Ctrl-D");
     }
-    let reader = Pieces::start(stop).map_err(|error| Failure::of_read(NAME, error))?;
-    let decoder = tokio::task::spawn_blocking(|| Decoder::new(reader, NAME, &decode_options()));
+    let meters = report.meters();
+    let reader = Pieces::start(stop, meters.stdin()).map_err(|error| Failure::of_read(NAME, error))?;
+    let options = meters.decode_options(Origin::Stdin, decode_options());
+    let decoder = tokio::task::spawn_blocking(move || Decoder::new(reader, NAME, &options));
     let decoder = decoder.await.map_err(|error| Failure::new(Exit::Failed, error))?;
     decoder.map_err(|error| Failure::of_read(NAME, error.into()))
 }
@@ -47,7 +51,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn start(stop: &CancellationToken) -> io::Result<Self> {
+    fn start(stop: &CancellationToken, meter: WorkerMeter) -> io::Result<Self> {
         let (sender, pieces) = mpsc::channel(PIECES);
         let (stop, stopped) = (stop.clone(), sender.clone());
         tokio::spawn(async move {
@@ -60,17 +64,18 @@ impl Pieces {
             }
         });
         // It ends with the program, if nothing comes any more.
-        std::thread::Builder::new().name("bulk-stdin".to_owned()).spawn(move || read_pieces(&sender))?;
+        std::thread::Builder::new().name("bulk-stdin".to_owned()).spawn(move || read_pieces(&sender, &meter))?;
         Ok(Self { pieces, piece: Cursor::default(), is_at_end: false })
     }
 }
 
 /// Sends what comes, and nothing at the end, until nobody wants more.
-fn read_pieces(sender: &mpsc::Sender<io::Result<Vec<u8>>>) {
+fn read_pieces(sender: &mpsc::Sender<io::Result<Vec<u8>>>, meter: &WorkerMeter) {
     let mut stdin = io::stdin().lock();
     loop {
         let mut piece = vec![0; PIECE];
-        let read = stdin.read(&mut piece);
+        let read = meter.wait(Wait::Server, || stdin.read(&mut piece));
+        meter.add(1, *read.as_ref().unwrap_or(&0) as u64);
         let is_last =
             !matches!(&read, Ok(1..)) && !matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted);
         if is_last || read.is_ok() {
@@ -78,7 +83,7 @@ fn read_pieces(sender: &mpsc::Sender<io::Result<Vec<u8>>>) {
                 piece.truncate(read);
                 piece
             });
-            if sender.blocking_send(piece).is_err() || is_last {
+            if meter.wait(Wait::Output, || sender.blocking_send(piece)).is_err() || is_last {
                 return;
             }
         }

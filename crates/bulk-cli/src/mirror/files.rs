@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bulk_core::{DownloadOptions, Event, FolderLock, Keep, StagedFile, remove_staged, stream};
 use bulk_pg::{FileIdentity, LoadOptions, Loaded, Session, TableName, Verification};
@@ -12,7 +13,7 @@ use super::Run;
 use super::indexer::Indexer;
 use crate::exit::{Exit, Failure, fetch_error};
 use crate::kept::Kept;
-use crate::load::{Arriving, Outcome, load_body};
+use crate::load::{Arriving, Outcome, file_report, load_body};
 use crate::progress::Progress;
 use crate::source::watched;
 
@@ -40,6 +41,7 @@ struct Ended {
     job: Job,
     result: Result<Loaded, Failure>,
     outcome: Arc<Outcome>,
+    time: Duration,
 }
 
 fn joined(ended: Result<Ended, JoinError>) -> Result<Ended, Failure> {
@@ -65,7 +67,10 @@ pub(super) struct Totals {
 impl Totals {
     /// Counts a load, says how it failed, and gives back its sessions.
     fn add(&mut self, run: &Run<'_>, ended: Ended) -> Vec<Session> {
-        let Ended { sessions, job, result, outcome } = ended;
+        let Ended { sessions, job, result, outcome, time } = ended;
+        let mut file = file_report(&job.object.key, &job.table, Some(job.object.size), &result);
+        file.seconds = Some(time.as_secs_f64());
+        run.report.file(file);
         match result {
             Ok(loaded) => {
                 self.files += 1;
@@ -145,6 +150,7 @@ pub(super) async fn load_all(
         }
         observer.event(event);
     });
+    report.meters().meter_download(&mut options);
     let keep = if run.mirror.no_files { Keep::Nothing } else { Keep::File };
     let mut bodies = stream(watched(run.place.source(), report), requests, &run.mirror.dir, keep, options);
     let bytes = jobs.iter().map(|job| job.object.size).sum();
@@ -187,9 +193,9 @@ pub(super) async fn load_all(
         let name = run.mirror.dir.join(&job.object.request().name).display().to_string();
         let arriving = Arriving { body, name, identity: job.identity.clone() };
         loads.spawn(async move {
-            let outcome = Arc::default();
+            let (outcome, begun) = (Arc::default(), Instant::now());
             let result = load_body(&mut sessions, &job.table, arriving, &outcome, &options, &report).await;
-            Ended { sessions, job, result, outcome }
+            Ended { sessions, job, result, outcome, time: begun.elapsed() }
         });
     }
     while let Some(ended) = loads.join_next().await {

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::files::Job;
 use super::{Run, post_data_options};
 use crate::exit::Failure;
+use crate::meters::ServerStage;
 use crate::report::{Chain, Report};
 
 /// Makes the indexes and constraints of one table after another, as they are loaded, over a session of its own. What it does not
@@ -77,7 +78,8 @@ async fn work(
     report: Report,
 ) {
     while let Some((table, definitions)) = tables.recv().await {
-        match make_indexes(&session, &table, &definitions, &options).await {
+        let making = make_indexes(&session, &table, &definitions, &options);
+        match report.meters().on_server(ServerStage::Index, making).await {
             Ok(_) => {}
             Err(bulk_pg::Error::Stopped { .. }) => return,
             Err(error) => {

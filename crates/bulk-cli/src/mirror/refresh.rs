@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::findings::list_post_data;
 use super::{Run, post_data_options};
 use crate::exit::Failure;
+use crate::meters::ServerStage;
 
 /// What the database has of a file.
 pub(super) enum Found {
@@ -64,7 +65,8 @@ pub(super) async fn merge(
     options.stop = run.common.stop.clone();
     let observer = run.report.clone();
     options.observer = std::sync::Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
-    let merged = merge_staged(session, tables, &options).await;
+    let merging = merge_staged(session, tables, &options);
+    let merged = run.report.meters().on_server(ServerStage::Merge, merging).await;
     if merged.is_err() {
         restore_keys(run, session, tables).await;
     }

@@ -8,6 +8,7 @@ use super::files::{Job, load_options, remove};
 use super::findings::{list_post_data, refuse_orphans};
 use super::{Run, post_data_options, verify};
 use crate::exit::{Exit, Failure};
+use crate::meters::ServerStage;
 
 /// Makes the tables that are to take the places of others, and adds what is to be loaded into them to `jobs`.
 pub(super) async fn prepare(
@@ -55,7 +56,9 @@ pub(super) async fn finish(
     let mut after = post_data_options(run);
     // The old tables stay as they are until the new ones take their places.
     after.orphans_of = Some(twins.clone());
-    let mut post_data = match apply_post_data(sessions, &schema.plan(), &loaded, &after).await {
+    let plan = schema.plan();
+    let applying = apply_post_data(sessions, &plan, &loaded, &after);
+    let mut post_data = match report.meters().on_server(ServerStage::Index, applying).await {
         Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
         post_data => post_data?,
     };

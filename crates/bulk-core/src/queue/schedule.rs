@@ -11,6 +11,7 @@ use super::room::{RECORD, USELESS};
 use super::{Mode, Plan, PlanIter, Queue};
 use crate::budget::Reservation;
 use crate::leftovers::Leftover;
+use crate::meter::Wait;
 use crate::part::{Turn, Version};
 use crate::{Error, Request, Shortage};
 
@@ -154,6 +155,19 @@ impl Queue {
             return Next::End;
         }
         self.help_out()
+    }
+
+    /// What a worker waits for that has nothing to do.
+    pub(crate) fn idles_for(&self) -> Wait {
+        let is_full = self.files.len() >= MAX_FILES && !matches!(self.plan, Plan::Ended);
+        if self.pause.is_still() {
+            Wait::Budget
+        } else if is_full || !self.wanting.is_empty() {
+            // The window is full, or what was delivered is not taken.
+            Wait::Output
+        } else {
+            Wait::Input
+        }
     }
 
     /// Begins a segment at the start of `gap`, if the window allows it and the disk has room.

@@ -4,8 +4,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{Kind, Type};
 
 use super::selection::Part;
-use super::user_query::subselect;
 use super::{ExportSnapshotOptions, ItemDeletions, ItemJson, ItemRows, ItemSource, Selection};
+use crate::user_query::subselect;
 use crate::{Error, Ident, TableName, quote_literal};
 
 /// An [`ItemSource`] that the server knows; what can be read of it.

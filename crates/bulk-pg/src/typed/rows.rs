@@ -97,7 +97,7 @@ impl TypedRows {
 const NULL: Range<usize> = usize::MAX..usize::MAX;
 
 /// Appends a value in COPY's text format (PostgreSQL manual, COPY, "Text Format").
-fn escape(value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = value;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | 0x08..=0x0d)) {
         out.extend_from_slice(&rest[..at]);

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use serde::Serialize;
-use serde::ser::{Impossible, SerializeSeq, SerializeTuple, SerializeTupleStruct, Serializer};
+use serde::ser::{Impossible, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer};
 
+use super::text::{self, Form};
 use super::unfit::Unfit;
 
 /// Takes one value.
@@ -179,6 +180,13 @@ pub(super) struct Value<S>(pub(super) S);
 /// A sequence on its way into a sink.
 pub(super) struct Sequence<I>(I);
 
+/// The struct that a number of `serde_json` is where something in the program has its feature `arbitrary_precision`: its one
+/// field is the number's text.
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// Such a number on its way into a sink.
+pub(super) struct Number<S>(Option<S>);
+
 type Refused = Impossible<(), Unfit>;
 
 impl<S: Sink> Serializer for Value<S> {
@@ -189,7 +197,7 @@ impl<S: Sink> Serializer for Value<S> {
     type SerializeTupleStruct = Sequence<S::Items>;
     type SerializeTupleVariant = Refused;
     type SerializeMap = Refused;
-    type SerializeStruct = Refused;
+    type SerializeStruct = Number<S>;
     type SerializeStructVariant = Refused;
 
     fn serialize_bool(self, value: bool) -> Result<(), Unfit> {
@@ -316,12 +324,31 @@ impl<S: Sink> Serializer for Value<S> {
         Err(Unfit::kind("a map"))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Refused, Unfit> {
-        Err(Unfit::kind("a struct"))
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Number<S>, Unfit> {
+        if name == NUMBER { Ok(Number(Some(self.0))) } else { Err(Unfit::kind("a struct")) }
     }
 
     fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Refused, Unfit> {
         Err(Unfit::kind("an enum's variant with fields"))
+    }
+}
+
+impl<S: Sink> SerializeStruct for Number<S> {
+    type Ok = ();
+    type Error = Unfit;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<(), Unfit> {
+        let mut number = String::new();
+        text::append(value, &Form::Plain, &mut number)?;
+        let sink = self.0.take().ok_or_else(|| Unfit::kind("a struct"))?;
+        match number.parse() {
+            Ok(integer) => sink.integer(integer),
+            Err(_) => sink.text(&number),
+        }
+    }
+
+    fn end(self) -> Result<(), Unfit> {
+        Ok(())
     }
 }
 

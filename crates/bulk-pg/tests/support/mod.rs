@@ -145,7 +145,12 @@ impl Log {
 
     pub fn observe(&self, options: &mut LoadOptions) {
         let log = self.clone();
-        options.observer = Arc::new(move |event: &Event<'_>| log.0.lock().unwrap().push(say(event)));
+        options.observer = Arc::new(move |event: &Event<'_>| {
+            // When a worker waits is up to the scheduler.
+            if !matches!(event, Event::Worker { .. } | Event::Gave { .. }) {
+                log.0.lock().unwrap().push(say(event));
+            }
+        });
     }
 }
 

@@ -16,14 +16,9 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{
-    answer::Answer,
-    chunk::CHUNK,
-    fault::BodyEffects,
-    object::Content,
-    record::Entry,
-    wire::{Cut, CutSwitch},
-};
+use crate::wire::{Cut, CutSwitch};
+
+use super::{answer::Answer, chunk::CHUNK, fault::BodyEffects, object::Content, record::Entry};
 
 /// Its own record is finished when it is dropped.
 pub(super) struct Body {

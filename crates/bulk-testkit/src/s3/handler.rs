@@ -26,6 +26,8 @@ use jiff::Timestamp;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
+use crate::wire::CutSwitch;
+
 use super::{
     answer::{Answer, S3Error},
     body::Body,
@@ -41,7 +43,6 @@ use super::{
     store::{Found, Store},
     target::Target,
     upload::Upload,
-    wire::CutSwitch,
     xml::hex,
 };
 
@@ -94,6 +95,7 @@ pub(super) async fn handle(
         range: text(&parts.headers, RANGE).map(str::to_owned),
         if_match: text(&parts.headers, IF_MATCH).map(str::to_owned),
         copy_range: text(&parts.headers, HeaderName::from_static("x-amz-copy-source-range")).map(str::to_owned),
+        body_len: text(&parts.headers, CONTENT_LENGTH).and_then(|len| len.parse().ok()),
         status: None,
         bytes_sent: 0,
     };
@@ -263,7 +265,7 @@ impl Site {
     ) -> Result<Answer, S3Error> {
         bucket.uploads.check(key, target)?;
         let body = receive(incoming, payload).await?;
-        if let Some(bytes) = multipart::copied(self, headers)? {
+        if let Some(bytes) = multipart::copied(self, headers, &bucket.quirks)? {
             return Ok(multipart::copy_answer(&bucket.uploads.put(key, target, bytes)?));
         }
         let mut answer = Answer::empty(StatusCode::OK);

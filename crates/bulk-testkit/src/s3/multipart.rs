@@ -20,6 +20,7 @@ use super::{
     answer::{Answer, S3Error},
     handler::{Metadata, Site, lists_etag, text},
     object::{Content, Object},
+    quirk::Quirks,
     target::Target,
     xml::{DECLARATION, element, form_encode, hex},
 };
@@ -211,8 +212,9 @@ impl Uploads {
 }
 
 /// The bytes that UploadPartCopy is to take from another object.
-pub(super) fn copied(site: &Site, headers: &HeaderMap) -> Result<Option<Bytes>, S3Error> {
-    let Some(source) = text(headers, HeaderName::from_static("x-amz-copy-source")) else { return Ok(None) };
+pub(super) fn copied(site: &Site, headers: &HeaderMap, quirks: &Quirks) -> Result<Option<Bytes>, S3Error> {
+    let source = text(headers, HeaderName::from_static("x-amz-copy-source")).filter(|_| !quirks.ignores_copy_source);
+    let Some(source) = source else { return Ok(None) };
     let invalid = |what: &str| S3Error::invalid_argument(what, "x-amz-copy-source", source);
     if source.contains('?') {
         return Err(S3Error::not_implemented());
@@ -232,7 +234,8 @@ pub(super) fn copied(site: &Site, headers: &HeaderMap) -> Result<Option<Bytes>, 
     }
     let mut bytes = Vec::new();
     object.write_to(&mut bytes).map_err(|error| S3Error::internal(&error))?;
-    let Some(range) = text(headers, HeaderName::from_static("x-amz-copy-source-range")) else {
+    let range = text(headers, HeaderName::from_static("x-amz-copy-source-range"));
+    let Some(range) = range.filter(|_| !quirks.ignores_copy_range) else {
         return Ok(Some(bytes.into()));
     };
     let wrong = |what: &str| S3Error::invalid_argument(what, "x-amz-copy-source-range", range);

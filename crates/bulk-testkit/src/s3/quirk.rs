@@ -23,6 +23,10 @@ pub enum Quirk {
     /// `403 AccessDenied` for a listing whose prefix starts with this one. A listing from further above tells of the
     /// keys, and they can be fetched, as with a policy for `s3:prefix`.
     ForbiddenPrefix(String),
+    /// Takes UploadPartCopy for an UploadPart whose body is empty.
+    CopySourceIgnored,
+    /// Passes over the range of UploadPartCopy: all of the object is copied.
+    CopyRangeIgnored,
 }
 
 /// All that differs.
@@ -33,6 +37,8 @@ pub(super) struct Quirks {
     pub(super) is_unordered: bool,
     pub(super) ignores_encoding: bool,
     pub(super) forbidden: Vec<String>,
+    pub(super) ignores_copy_source: bool,
+    pub(super) ignores_copy_range: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +61,8 @@ impl Quirks {
             Quirk::Unordered => self.is_unordered = true,
             Quirk::EncodingIgnored => self.ignores_encoding = true,
             Quirk::ForbiddenPrefix(prefix) => self.forbidden.push(prefix),
+            Quirk::CopySourceIgnored => self.ignores_copy_source = true,
+            Quirk::CopyRangeIgnored => self.ignores_copy_range = true,
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct RequestRecord {
     pub if_match: Option<String>,
     /// The `x-amz-copy-source-range` header as sent.
     pub copy_range: Option<String>,
+    /// How many bytes its body has, if its `Content-Length` tells.
+    pub body_len: Option<u64>,
     /// The status answered, `None` until then.
     pub status: Option<u16>,
     /// How many bytes of the body have been handed to the connection: at least as many as the client has received.

@@ -2,21 +2,16 @@
 
 use std::{
     collections::HashMap,
-    io,
-    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    runtime::Runtime,
-    sync::oneshot,
-};
+use tokio::net::TcpStream;
+
+use crate::loopback::Loopback;
+use crate::wire::{CutSwitch, Wire};
 
 use super::{
     Counts, Error, FaultHandle, Object, Quirk, RequestRecord, Rule, Store,
@@ -25,7 +20,6 @@ use super::{
     quirk::Quirks,
     record::{CountedIn, Log},
     sigv4::Credentials,
-    wire::{CutSwitch, Wire},
     xml::{uri_encode, uri_encode_path},
 };
 
@@ -38,10 +32,8 @@ const MAX_KEYS: usize = 1000;
 /// Dropping it closes all connections at once, in whatever state they are, and waits until the port is free.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
     site: Arc<Site>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    loopback: Loopback,
 }
 
 /// What a [`Server`] is to serve, and to whom.
@@ -138,21 +130,9 @@ impl Builder {
             log: Log::new(self.kept_requests),
             request_ids: AtomicU64::new(0),
         });
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("s3-server")
-            .enable_all()
-            .build()
-            .map_err(Error::Start)?;
-        let (stop, stopped) = oneshot::channel();
-        let (bound, address) = std::sync::mpsc::channel();
         let served = Arc::clone(&site);
-        let thread = thread::Builder::new()
-            .name("s3-server".to_owned())
-            .spawn(move || serve(runtime, served, &bound, stopped))
-            .map_err(Error::Start)?;
-        let address = address.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(Error::Start)?;
-        Ok(Server { address, site, stop: Some(stop), thread: Some(thread) })
+        let loopback = Loopback::start("s3-server", move |stream, number| serve(stream, number, Arc::clone(&served)));
+        Ok(Server { site, loopback: loopback.map_err(Error::Start)? })
     }
 }
 
@@ -173,7 +153,7 @@ impl Server {
 
     /// `http://127.0.0.1:PORT`, without a slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.loopback.address())
     }
 
     /// The URL of an object, its key escaped. Beware of clients that resolve `.` and `..` segments.
@@ -255,69 +235,11 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It ends by itself; a panic in it has been reported on its own.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Says on `bound` where it listens, then serves until `stopped`.
-fn serve(
-    runtime: Runtime,
-    site: Arc<Site>,
-    bound: &std::sync::mpsc::Sender<io::Result<SocketAddr>>,
-    stopped: oneshot::Receiver<()>,
-) {
-    runtime.block_on(async {
-        let listener = match listen() {
-            Ok((listener, address)) => {
-                let _ = bound.send(Ok(address));
-                listener
-            }
-            Err(error) => {
-                let _ = bound.send(Err(error));
-                return;
-            }
-        };
-        tokio::select! {
-            _ = stopped => {}
-            () = accept(listener, site) => {}
-        }
-    });
-    runtime.shutdown_timeout(Duration::from_secs(10));
-}
-
-fn listen() -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let listener = socket.listen(1024)?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
-
-async fn accept(listener: TcpListener, site: Arc<Site>) {
-    let mut number = 0;
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: other connections must end first.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        number += 1;
-        let connection =
-            Connection { number, switch: Arc::<CutSwitch>::default(), counted: Arc::<CountedIn>::default() };
-        let site = Arc::clone(&site);
-        tokio::spawn(async move {
-            // Only latency is lost if this fails.
-            let _ = stream.set_nodelay(true);
-            let wire = TokioIo::new(Wire::new(stream, Arc::clone(&connection.switch)));
-            let service = service_fn(move |request| handle(Arc::clone(&site), connection.clone(), request));
-            // Its errors are the client's departures and the faults that were asked for.
-            let _ = http1::Builder::new().header_read_timeout(None).serve_connection(wire, service).await;
-        });
-    }
+/// Serves one connection to its end.
+async fn serve(stream: TcpStream, number: u64, site: Arc<Site>) {
+    let connection = Connection { number, switch: Arc::<CutSwitch>::default(), counted: Arc::<CountedIn>::default() };
+    let wire = TokioIo::new(Wire::new(stream, Arc::clone(&connection.switch)));
+    let service = service_fn(move |request| handle(Arc::clone(&site), connection.clone(), request));
+    // Its errors are the client's departures and the faults that were asked for.
+    let _ = http1::Builder::new().header_read_timeout(None).serve_connection(wire, service).await;
 }

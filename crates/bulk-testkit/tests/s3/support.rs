@@ -56,7 +56,7 @@ pub(crate) fn raw(server: &Server, method: &str, path: &str, headers: &[(&str, &
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }
-    if method == "PUT" {
+    if matches!(method, "PUT" | "POST") {
         request += &format!("content-length: {}\r\n", body.len());
     }
     stream.write_all(format!("{request}\r\n").as_bytes())?;

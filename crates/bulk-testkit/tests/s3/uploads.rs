@@ -63,3 +63,65 @@ async fn a_large_upload_arrives_whole_or_not_at_all() -> Result {
     }
     Ok(())
 }
+
+/// The text of an element.
+fn element(xml: &[u8], name: &str) -> String {
+    let text = String::from_utf8_lossy(xml);
+    let (_, rest) = text.split_once(&format!("<{name}>")).unwrap_or_default();
+    rest.split_once('<').unwrap_or_default().0.replace("&quot;", "\"")
+}
+
+#[tokio::test]
+async fn parts_are_copied_of_objects() -> Result {
+    const MIB: usize = 1 << 20;
+    let bytes: Vec<u8> = (0..12 * MIB as u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let store = Store::memory().with("old key", bytes.clone()).with("small", vec![7_u8; 5 * MIB]);
+    let server = Server::builder().bucket("b", store).writable(true).start()?;
+    let etag = header(&get(&server, "/b/old%20key", &[]).await?, "etag").unwrap_or_default().to_owned();
+    let begun = raw(&server, "POST", "/b/new?uploads=", &[], b"")?;
+    let id = element(&begun.body, "UploadId").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    let part = |number: u32| format!("/b/new?partNumber={number}&uploadId={id}");
+    let copy = |number, source: &str, range: &str, if_match: &str| {
+        let mut headers = vec![("x-amz-copy-source", source)];
+        headers.extend([("x-amz-copy-source-range", range)].into_iter().filter(|(_, range)| !range.is_empty()));
+        headers.extend([("x-amz-copy-source-if-match", if_match)].into_iter().filter(|(_, etag)| !etag.is_empty()));
+        put(&server, &part(number), &headers, b"")
+    };
+    let old = "/b/old%20key";
+    for (source, range, if_match, status, code) in [
+        (old, "bytes=0-12582912", "", 400, "InvalidArgument"),
+        (old, "bytes=5-4", "", 400, "InvalidArgument"),
+        (old, "bytes=5-", "", 400, "InvalidArgument"),
+        (old, "bytes=0-4", "\"0\"", 412, "PreconditionFailed"),
+        ("/b/small", "bytes=0-4", "", 400, "InvalidRequest"),
+        ("/b/none", "", "", 404, "NoSuchKey"),
+        ("/none/old", "", "", 404, "NoSuchBucket"),
+    ] {
+        let answer = copy(1, source, range, if_match)?;
+        assert_eq!((answer.status, element(&answer.body, "Code").as_str()), (status, code), "{source} {range}");
+    }
+    let first = copy(1, old, "bytes=1048576-7340031", &etag)?;
+    let second = put(&server, &part(2), &[], &bytes[..6 * MIB])?;
+    let third = copy(3, "b/small", "", "")?;
+    assert_eq!([first.status, second.status, third.status], [200; 3]);
+    let etag_of = |bytes: &[u8]| -> String {
+        let digits: String = Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("\"{digits}\"")
+    };
+    let etags = [&bytes[MIB..7 * MIB], &bytes[..6 * MIB], &[7; 5 * MIB]].map(etag_of);
+    assert_eq!([element(&first.body, "ETag"), element(&third.body, "ETag")], [&*etags[0], &*etags[2]]);
+    let parts: String = (1..)
+        .zip(&etags)
+        .map(|(number, etag)| format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"))
+        .collect();
+    let list = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+    let completed = raw(&server, "POST", &format!("/b/new?uploadId={id}"), &[], list.as_bytes())?;
+    assert_eq!(completed.status, 200, "{}", String::from_utf8_lossy(&completed.body));
+    let wanted = [&bytes[MIB..7 * MIB], &bytes[..6 * MIB], &[7; 5 * MIB]].concat();
+    assert!(server.get("b", "new")?.as_deref() == Some(&wanted[..]));
+    assert_eq!(server.uploads("b")?, []);
+    let lens: Vec<_> =
+        server.requests().iter().filter(|request| request.method == "PUT").map(|request| request.body_len).collect();
+    assert_eq!(lens[7..], [Some(0), Some(6 << 20), Some(0)]);
+    Ok(())
+}

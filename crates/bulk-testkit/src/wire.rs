@@ -17,7 +17,7 @@ use tokio::{
 
 /// How a connection ends before its answer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// With a FIN: what was written arrives, then the stream ends.
     Close,
     /// With a RST: the client sees "connection reset by peer", and what the kernel still held is lost.
@@ -26,10 +26,10 @@ pub(super) enum Cut {
 
 /// Set by a body, obeyed by the [`Wire`] below it as soon as all that was written before has left for the kernel.
 #[derive(Debug, Default)]
-pub(super) struct CutSwitch(AtomicU8);
+pub(crate) struct CutSwitch(AtomicU8);
 
 impl CutSwitch {
-    pub(super) fn set(&self, cut: Cut) {
+    pub(crate) fn set(&self, cut: Cut) {
         let code = match cut {
             Cut::Close => 1,
             Cut::Reset => 2,
@@ -46,13 +46,13 @@ impl CutSwitch {
     }
 }
 
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     switch: Arc<CutSwitch>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, switch: Arc<CutSwitch>) -> Self {
+    pub(crate) fn new(stream: TcpStream, switch: Arc<CutSwitch>) -> Self {
         Self { stream, switch }
     }
 }

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::statement::lexer;
 
 /// The statement without what follows it, to be put between parentheses. A comment at its end is followed by a line end.
-pub(super) fn subselect(query: &str, of: &str) -> Result<String, Error> {
+pub(crate) fn subselect(query: &str, of: &str) -> Result<String, Error> {
     let refused = |what: &str| Error::Options { what: format!("the query of {of} {what}") };
     if query.contains('\0') {
         return Err(refused("holds a NUL character"));

@@ -1,0 +1,120 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bulk_core::crawl::{Crawler, Quarantined, SpecError};
+use bulk_core::{Event, Limiter};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use serde_json::Value;
+
+use super::spec::{Input, List, Spec};
+use crate::arguments::{Common, CrawlArguments};
+use crate::exit::{Failure, exit_of_fetch};
+use crate::report::{Chain, Report};
+use crate::source::http_client;
+
+/// Who asks an API: for records, and for the lists that it has, all under the same limits.
+pub(super) struct Api<'a> {
+    spec: &'a Spec,
+    crawler: Crawler,
+    since: Option<String>,
+}
+
+impl<'a> Api<'a> {
+    /// The limiter goes on where that of the last run stopped. `since` is from when on changes are asked for, as the spec
+    /// writes it.
+    pub(super) fn open(
+        arguments: &CrawlArguments,
+        spec: &'a Spec,
+        since: Option<String>,
+        common: &Common,
+        report: &Report,
+    ) -> Result<Self, Failure> {
+        let file = arguments.limits_file.clone().unwrap_or_else(|| {
+            let mut name: OsString = arguments.spec.clone().into();
+            name.push(".limits");
+            PathBuf::from(name)
+        });
+        let limiter = Limiter::open(spec.limits.clone(), file)?;
+        let mut crawler = Crawler::new(http_client()?, limiter, spec.template.clone());
+        crawler.success = spec.success.clone();
+        if let Some(concurrency) = spec.concurrency {
+            crawler.options.concurrency = concurrency;
+        }
+        crawler.options.repeat = spec.repeat;
+        if let Some(max_pages) = spec.max_pages {
+            crawler.options.max_pages = max_pages;
+        }
+        crawler.options.stop = common.stop.clone();
+        let observer = report.clone();
+        crawler.options.observer = Arc::new(move |event: &Event<'_>| {
+            // There may be twenty of them a second, and nothing to be done about them.
+            if let Event::Retry { name, attempt, delay, error } = event {
+                let (next, seconds) = (attempt + 1, delay.as_secs_f64());
+                observer.detail(format!("{name}: {}; attempt {next} follows in {seconds:.1} s", Chain(*error)));
+            }
+        });
+        Ok(Self { spec, crawler, since })
+    }
+
+    /// Who asks for records.
+    pub(super) fn of_records(&self) -> Crawler {
+        let mut crawler = self.crawler.clone();
+        crawler.template = self.dated(crawler.template);
+        crawler.pagination.clone_from(&self.spec.pagination);
+        crawler.batch.clone_from(&self.spec.batch);
+        crawler
+    }
+
+    /// Who asks for a list.
+    pub(super) fn of_list(&self, list: &List) -> Crawler {
+        let mut crawler = self.crawler.clone();
+        crawler.template = self.dated(list.template.clone());
+        crawler.pagination.clone_from(&list.pagination);
+        crawler
+    }
+
+    /// Whether everything that requests are made of goes together. None is made.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let lists = self.spec.deletes.iter().map(|deletes| &deletes.list);
+        let input = match &self.spec.input {
+            Input::List { list, .. } => Some(&**list),
+            Input::Query(_) | Input::File(_) => None,
+        };
+        let all = std::iter::once(self.of_records()).chain(lists.chain(input).map(|list| self.of_list(list)));
+        for crawler in all {
+            crawler.crawl(futures::stream::empty()).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// The records that a list of the API has.
+    pub(super) fn records(
+        &self,
+        list: &List,
+        each: &str,
+        name: &str,
+    ) -> Result<BoxStream<'static, Result<Value, Failure>>, Failure> {
+        let records = self.of_list(list).records(each, name).map_err(wrong)?;
+        Ok(records.map_err(|failure| failed(&failure)).boxed())
+    }
+
+    fn dated(&self, template: bulk_core::crawl::RequestTemplate) -> bulk_core::crawl::RequestTemplate {
+        match &self.since {
+            Some(since) => template.value("since", since),
+            None => template,
+        }
+    }
+}
+
+/// What is wrong with a spec.
+pub(super) fn wrong(error: SpecError) -> Failure {
+    Failure::usage(format!("the spec: {error}"))
+}
+
+/// A request without which nothing goes on.
+pub(super) fn failed(failure: &Quarantined) -> Failure {
+    let text = format!("{}: {}", failure.request, Chain(&*failure.error));
+    Failure::new(exit_of_fetch(&failure.error), anyhow::anyhow!(text))
+}

@@ -1,0 +1,120 @@
+//! The records that requests are made of.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bulk_archive::Decoder;
+use bulk_pg::query_records;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::api::Api;
+use super::spec::Input;
+use crate::arguments::{Common, DatabaseArguments};
+use crate::exit::{Exit, Failure};
+use crate::inputs::stdin;
+use crate::load::decode_options;
+use crate::report::Report;
+
+/// Records that are read ahead of a file.
+const AHEAD: usize = 256;
+/// A record is no longer.
+const LONGEST: u64 = 64 << 20;
+
+/// Records of whichever input.
+pub(super) struct Records(BoxStream<'static, Result<Value, Failure>>);
+
+/// Why an input ended before its end.
+#[derive(Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<Failure>>>);
+
+impl Trouble {
+    pub(super) fn take(&self) -> Option<Failure> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Records {
+    pub(super) async fn open(
+        input: &Input,
+        api: &Api<'_>,
+        database: &DatabaseArguments,
+        common: &Common,
+        report: &Report,
+    ) -> Result<Self, Failure> {
+        match input {
+            Input::Query(query) => {
+                let session = database.connect().await?;
+                let records = query_records(session, query).await?;
+                Ok(Self(records.map(|record| record.map_err(Failure::from)).boxed()))
+            }
+            Input::File(path) if path.as_os_str() == "-" => {
+                let decoder = stdin::open(&common.stop, report).await?;
+                Self::of_lines(decoder, "standard input".to_owned())
+            }
+            Input::File(path) => Self::of_lines(open(path).await?, path.display().to_string()),
+            Input::List { list, each, name } => Ok(Self(api.records(list, each, name)?)),
+        }
+    }
+
+    /// A JSON object on each line. A thread reads, so that a pipe that gives nothing holds up nobody.
+    fn of_lines(reader: impl Read + Send + 'static, name: String) -> Result<Self, Failure> {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let read = move || {
+            let mut reader = BufReader::new(reader);
+            let mut line = Vec::new();
+            for number in 1_u64.. {
+                line.clear();
+                let record = match reader.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
+                    Ok(0) => return,
+                    Ok(_) if line.trim_ascii().is_empty() => continue,
+                    Ok(_) => record(&line)
+                        .map_err(|what| Failure::new(Exit::Failed, anyhow::anyhow!("{name}, line {number}: {what}"))),
+                    Err(error) => Err(Failure::of_read(&name, error)),
+                };
+                let is_last = record.is_err();
+                if sender.blocking_send(record).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("bulk-input".to_owned())
+            .spawn(read)
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
+        let records = futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|record| (record, receiver))
+        });
+        Ok(Self(records.boxed()))
+    }
+
+    /// Up to `limit` of them. The first that is none ends them, and is kept.
+    pub(super) fn stream(self, limit: Option<usize>) -> (impl Stream<Item = Value> + Send + 'static, Trouble) {
+        let trouble = Trouble::default();
+        let kept = trouble.clone();
+        let records = self.0.take(limit.unwrap_or(usize::MAX)).scan((), move |(), record| {
+            let record = record.map_err(|failure| {
+                *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            });
+            std::future::ready(record.ok())
+        });
+        (records, trouble)
+    }
+}
+
+async fn open(path: &Path) -> Result<Decoder, Failure> {
+    let file = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Decoder::open(file, &decode_options())).await;
+    let opened = opened.map_err(|error| Failure::new(Exit::Failed, error))?;
+    opened.map_err(|error| Failure::of_read(&path.display().to_string(), error.into()))
+}
+
+fn record(line: &[u8]) -> Result<Value, String> {
+    match serde_json::from_slice(line).map_err(|error| error.to_string())? {
+        record @ Value::Object(_) => Ok(record),
+        _ => Err("it is no JSON object".to_owned()),
+    }
+}

@@ -1,0 +1,522 @@
+//! One call: a request, the pages behind it, and the halves of a batch that failed.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use url::Url;
+
+use super::batch::Part;
+use super::engine::{Held, Shared};
+use super::rule::shortened;
+use super::template::{Prepared, Records};
+use crate::http_client::CANNOT_CONNECT;
+use crate::redaction::redacted;
+use crate::{Error, Event, Permit};
+
+/// How long a key may be, in bytes: those of a database's index have limits.
+const LONGEST_KEY: usize = 512;
+/// How much of an answer is kept of a failure.
+const KEPT: usize = 2048;
+
+/// What came of one call.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Crawled {
+    /// Names the call in all runs: its method, URL and body, without secrets, and behind `#` a digest of its records, of which
+    /// each may have more to say than stands in the request. So the same records make the same key, and equal records that
+    /// come twice have one key. At most 512 bytes; the end of a longer request is left out, since the digest is of all.
+    pub key: String,
+    /// What was requested, as it may be shown: method, URL and body, without secrets and headers.
+    pub request: String,
+    /// Its records, in the order of the input.
+    pub records: Vec<CrawledRecord>,
+    /// Requests that were sent for it.
+    pub requests: u32,
+    /// From the time at which it was taken up until its last answer, waits for the limits included.
+    pub elapsed: Duration,
+    /// Bytes of the answers' bodies.
+    pub bytes: u64,
+    /// Its part of the memory.
+    pub(super) _held: Held,
+}
+
+/// A record of the input, with what came for it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CrawledRecord {
+    /// Its place in the input, from 0.
+    pub place: u64,
+    /// The record, as it was.
+    pub input: Value,
+    /// The pages of the answer, in their order; in a [batch](super::Batch) its elements of the answer. Or why there is none.
+    pub outcome: Result<Vec<Value>, Quarantined>,
+}
+
+/// A request that failed for good, for the eyes of a person and the next run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Quarantined {
+    /// What was requested, without secrets and headers; of a call with pages that which failed.
+    pub request: String,
+    /// The status of the last answer, if there was one.
+    pub status: Option<u16>,
+    /// The beginning of its body, without what was sent as a secret.
+    pub response: Option<String>,
+    /// Why it failed.
+    pub error: Arc<Error>,
+}
+
+/// What was sent for a call.
+#[derive(Default)]
+pub(super) struct Effort {
+    requests: u32,
+    bytes: u64,
+}
+
+/// A page that has arrived.
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// None where there is [nothing](super::Success::nothing).
+    pub(super) document: Option<Value>,
+    pub(super) bytes: u64,
+}
+
+/// The pages of a call so far: how many, and where they were.
+#[derive(Default)]
+pub(super) struct Trail {
+    pages: u64,
+    /// Digests of their URLs.
+    seen: HashSet<u64>,
+}
+
+/// The last answer to a request that failed.
+#[derive(Default)]
+struct LastAnswer {
+    status: Option<u16>,
+    body: Option<Bytes>,
+}
+
+/// What is sent for a page.
+pub(super) struct Ask<'a> {
+    pub(super) method: &'a Method,
+    pub(super) url: Url,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: Option<Bytes>,
+    /// As it may be shown.
+    pub(super) shown: Cow<'a, str>,
+}
+
+pub(super) fn key(shown: &str, records: &[(u64, Value)]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(shown);
+    for (_, record) in records {
+        hasher.update("\n");
+        hasher.update(record.to_string());
+    }
+    let digest: String = hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let longest = LONGEST_KEY - (" …#".len() + digest.len());
+    let (end, cut) = match shown.len() <= longest {
+        true => (shown.len(), ""),
+        false => ((0..=longest).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or_default(), "…"),
+    };
+    format!("{}{cut} #{digest}", &shown[..end])
+}
+
+/// What is shown of a record that makes no request.
+pub(super) fn shown_record(record: &Value) -> String {
+    shortened(&record.to_string(), LONGEST_KEY)
+}
+
+impl Shared {
+    /// Makes a call whose first request is prepared, if it can be.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        records: Vec<(u64, Value)>,
+        prepared: Result<Prepared, String>,
+        first_wait: WaitsFirst,
+    ) -> Crawled {
+        let begun = Instant::now();
+        let mut effort = Effort::default();
+        let held = Held::new(self);
+        let inputs: Vec<&Value> = records.iter().map(|(_, input)| input).collect();
+        let shown = match &prepared {
+            Ok(prepared) => prepared.shown.clone(),
+            Err(_) => inputs.first().map(|input| shown_record(input)).unwrap_or_default(),
+        };
+        let key = key(&shown, &records);
+        let outcomes = self.outcomes(&inputs, prepared, &mut effort, &held, first_wait).await;
+        let records = records.into_iter().zip(outcomes);
+        let records = records.map(|((place, input), outcome)| CrawledRecord { place, input, outcome }).collect();
+        let elapsed = begun.elapsed();
+        let Effort { requests, bytes } = effort;
+        Crawled { key, request: shown, records, requests, elapsed, bytes, _held: held }
+    }
+
+    async fn outcomes(
+        &self,
+        inputs: &[&Value],
+        prepared: Result<Prepared, String>,
+        effort: &mut Effort,
+        held: &Held,
+        first_wait: WaitsFirst,
+    ) -> Vec<Result<Vec<Value>, Quarantined>> {
+        let mut outcomes: Vec<Option<Result<Vec<Value>, Quarantined>>> = inputs.iter().map(|_| None).collect();
+        // What is asked for yet, the first of them last.
+        let mut parts = vec![(0, inputs.len())];
+        let (mut first, mut first_wait) = (Some(prepared), Some(first_wait));
+        while let Some((start, end)) = parts.pop() {
+            let part = &inputs[start..end];
+            let prepared = first.take().unwrap_or_else(|| self.prepare(part));
+            let answered = match prepared {
+                Err(what) => {
+                    let shown = part.first().map(|input| shown_record(input));
+                    let error = Arc::new(Error::Record { what });
+                    Err(Quarantined { request: shown.unwrap_or_default(), status: None, response: None, error })
+                }
+                Ok(prepared) => match self.pages(&prepared, effort, held, first_wait.take()).await {
+                    Ok((pages, status)) => Ok((prepared, pages, status)),
+                    Err(failure) => Err(failure),
+                },
+            };
+            match (answered, &self.batch) {
+                (Ok((_, pages, _)), None) => {
+                    if let Some(outcome) = outcomes.get_mut(start) {
+                        *outcome = Some(Ok(pages));
+                    }
+                }
+                (Ok((prepared, pages, status)), Some(batch)) => {
+                    let answer = pages.into_iter().next().unwrap_or_default();
+                    let hide = |text: &str| self.template.hide(&prepared.headers, text);
+                    let failed = |what| {
+                        let location = self.location(&prepared.headers, &prepared.url);
+                        let error = Error::Answer { location, what, throttle: None, is_lasting: true };
+                        let response = Some(shortened(&hide(&answer.to_string()), KEPT));
+                        let (request, status) = (prepared.shown.clone(), Some(status));
+                        Quarantined { request, status, response, error: Arc::new(error) }
+                    };
+                    match batch.split(part, &answer, &hide) {
+                        Ok(found) => {
+                            for (place, found) in (start..end).zip(found) {
+                                let outcome = match found {
+                                    Part::Found(elements) => Ok(elements),
+                                    // It may be another time.
+                                    Part::Broken(_) if part.len() > 1 => {
+                                        parts.push((place, place + 1));
+                                        continue;
+                                    }
+                                    Part::Missing(_) if batch.may_miss => Ok(Vec::new()),
+                                    Part::Broken(what) | Part::Missing(what) => Err(failed(what)),
+                                };
+                                if let Some(found) = outcomes.get_mut(place) {
+                                    *found = Some(outcome);
+                                }
+                            }
+                        }
+                        // One of them may be to blame.
+                        Err(_) if part.len() > 1 => parts.extend(halves(start, end)),
+                        Err(what) => {
+                            if let Some(outcome) = outcomes.get_mut(start) {
+                                *outcome = Some(Err(failed(what)));
+                            }
+                        }
+                    }
+                }
+                (Err(failure), Some(_)) if part.len() > 1 && is_of_one(&failure.error) => {
+                    parts.extend(halves(start, end));
+                }
+                (Err(failure), _) => {
+                    outcomes[start..end].iter_mut().for_each(|outcome| *outcome = Some(Err(failure.clone())));
+                }
+            }
+        }
+        // Each has one: the parts cover all.
+        outcomes.into_iter().flatten().collect()
+    }
+
+    /// All pages of an answer.
+    async fn pages(
+        &self,
+        prepared: &Prepared,
+        effort: &mut Effort,
+        held: &Held,
+        mut first_wait: Option<WaitsFirst>,
+    ) -> Result<(Vec<Value>, u16), Quarantined> {
+        let (mut url, mut trail) = (None, Trail::default());
+        let mut pages = Vec::new();
+        loop {
+            let (page, next) = self.next_page(prepared, url, &mut trail, effort, first_wait.take()).await?;
+            held.add(page.bytes);
+            pages.extend(page.document);
+            match next {
+                None => return Ok((pages, page.status)),
+                next => url = next,
+            }
+        }
+    }
+
+    /// The page at `url`, without one the first, and the URL of the next one.
+    pub(super) async fn next_page(
+        &self,
+        prepared: &Prepared,
+        url: Option<Url>,
+        trail: &mut Trail,
+        effort: &mut Effort,
+        first_wait: Option<WaitsFirst>,
+    ) -> Result<(Page, Option<Url>), Quarantined> {
+        let is_first = url.is_none();
+        let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
+        let mut ask = prepared.ask(url.clone());
+        if !is_first {
+            ask.shown = format!("{} {}", ask.method, self.template.hide(ask.headers, url.as_str())).into();
+        }
+        let failed = |page: Option<&Page>, what| {
+            let error = Error::Protocol { location: redacted(&url), what };
+            let document = page.and_then(|page| page.document.as_ref());
+            let response = document.map(|document| self.template.hide(ask.headers, &document.to_string()));
+            Quarantined {
+                request: ask.shown.to_string(),
+                status: page.map(|page| page.status),
+                response: response.map(|text| shortened(&text, KEPT)),
+                error: Arc::new(self.hidden(ask.headers, error)),
+            }
+        };
+        if trail.pages >= self.options.max_pages.max(1) as u64 {
+            return Err(failed(None, format!("it has more than {} pages", self.options.max_pages)));
+        }
+        if !trail.seen.insert(self.digests.hash_one(url.as_str())) {
+            return Err(failed(None, "its pages lead back to one that was read".to_owned()));
+        }
+        let page = self.page(&ask, effort, first_wait).await?;
+        trail.pages += 1;
+        match self.next_url(&url, &page, trail.pages) {
+            Ok(next) => Ok((page, next)),
+            Err(what) => Err(failed(Some(&page), what)),
+        }
+    }
+
+    /// One page, by the one retry loop.
+    async fn page(
+        &self,
+        ask: &Ask<'_>,
+        effort: &mut Effort,
+        first_wait: Option<WaitsFirst>,
+    ) -> Result<Page, Quarantined> {
+        let last = std::sync::Mutex::new(LastAnswer::default());
+        let (requests, bytes) = (AtomicUsize::new(0), std::sync::atomic::AtomicU64::new(0));
+        let first_wait = std::sync::Mutex::new(first_wait);
+        let (last, requests, bytes, first_wait) = (&last, &requests, &bytes, &first_wait);
+        let on_retry = |attempt, delay, error: &Error| {
+            self.options.observer.event(&Event::Retry { name: &ask.shown, attempt, delay, error });
+        };
+        let attempt = move |permit: Permit| {
+            // Whoever may begin more calls is to know that this one waits no longer.
+            drop(lock(first_wait).take());
+            requests.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let mut answer = LastAnswer::default();
+                let result = self.attempt(ask, permit, &mut answer).await;
+                let result = result.map_err(|error| self.once(ask, self.hidden(ask.headers, error)));
+                bytes.fetch_add(answer.body.as_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
+                *lock(last) = answer;
+                result
+            }
+        };
+        let host = ask.url.host_str().unwrap_or_default();
+        let result = self.limiter.retry(host, &self.options.retry, on_retry, attempt).await;
+        effort.requests += requests.load(Ordering::Relaxed) as u32;
+        effort.bytes += bytes.load(Ordering::Relaxed);
+        result.map_err(|error| {
+            let LastAnswer { status, body } = std::mem::take(&mut *lock(last));
+            // Hidden first, and cut afterwards.
+            let text = body.map(|body| self.template.hide(ask.headers, &String::from_utf8_lossy(&body)));
+            let response = text.map(|text| shortened(&text, KEPT));
+            Quarantined { request: ask.shown.to_string(), status, response, error: Arc::new(error) }
+        })
+    }
+
+    async fn attempt(&self, ask: &Ask<'_>, permit: Permit, last: &mut LastAnswer) -> Result<Page, Error> {
+        let answer = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone()).await?;
+        permit.answered();
+        let status = answer.status;
+        last.status = Some(status);
+        let headers = answer.headers.clone();
+        let hide = |text: &str| self.template.hide(ask.headers, text);
+        if self.success.is_nothing(status) {
+            return Ok(Page { status, headers, document: None, bytes: 0 });
+        }
+        if !self.success.has_status(status) {
+            let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
+            // The body may ask everybody to wait, too.
+            let document = serde_json::from_slice(&body).ok();
+            let wait = document.and_then(|document: Value| self.success.wait(&document));
+            last.body = Some(body);
+            return Err(match (error, wait) {
+                (error, None) => error,
+                (error, Some(_)) if error.retry_after().is_some() || !error.is_transient() => error,
+                (Error::Status { location, status, retry_after: None, reason }, throttle) => {
+                    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                    let what = format!("the server answered {status}{reason}");
+                    Error::Answer { location, what, throttle, is_lasting: false }
+                }
+                (error, _) => error,
+            });
+        }
+        let location = answer.location().to_owned();
+        let body = answer.read(self.options.answer_limit).await?;
+        last.body = Some(body.clone());
+        let document = match body.is_empty() && matches!(status, 204 | 205) {
+            // They have none (RFC 9110, sections 15.3.5 and 15.3.6).
+            true => Value::Null,
+            false => serde_json::from_slice(&body).map_err(|error| Error::Answer {
+                location: location.clone(),
+                what: format!("its body is no JSON: {error}"),
+                throttle: None,
+                is_lasting: false,
+            })?,
+        };
+        self.success.judge(&location, &document, &hide)?;
+        Ok(Page { status, headers, document: Some(document), bytes: body.len() as u64 })
+    }
+
+    /// The error of a request that must not be repeated where it may have been carried out.
+    fn once(&self, ask: &Ask<'_>, error: Error) -> Error {
+        let is_unknown = match &error {
+            Error::Transport { what, .. } => *what != CANNOT_CONNECT,
+            Error::Truncated { .. } => true,
+            _ => false,
+        };
+        if !is_unknown || self.options.repeat || ask.method.is_idempotent() {
+            return error;
+        }
+        let location = self.location(ask.headers, &ask.url);
+        Error::Unrepeatable { location, source: Box::new(error) }
+    }
+
+    /// A URL as messages show it.
+    fn location(&self, headers: &HeaderMap, url: &Url) -> String {
+        self.template.hide(headers, &redacted(url))
+    }
+
+    /// The error without what was sent as a secret, in whatever it says.
+    fn hidden(&self, headers: &HeaderMap, mut error: Error) -> Error {
+        let texts: [Option<&mut String>; 2] = match &mut error {
+            Error::Answer { location, what, .. }
+            | Error::Protocol { location, what }
+            | Error::Changed { location, what }
+            | Error::Corrupt { location, what } => [Some(location), Some(what)],
+            Error::Status { location, reason, .. } | Error::Denied { location, reason } => {
+                [Some(location), reason.as_mut()]
+            }
+            Error::NotFound { location }
+            | Error::Truncated { location, .. }
+            | Error::TooLarge { location, .. }
+            | Error::Interrupted { location } => [Some(location), None],
+            Error::Transport { location, source, .. } => {
+                let text = source.to_string();
+                let hidden = self.template.hide(headers, &text);
+                if hidden != text {
+                    *source = hidden.into();
+                }
+                [Some(location), None]
+            }
+            // No other one comes of a request.
+            _ => [None, None],
+        };
+        for text in texts.into_iter().flatten() {
+            *text = self.template.hide(headers, text);
+        }
+        error
+    }
+
+    fn first_url(&self, url: &Url) -> Url {
+        self.pagination.as_ref().map_or_else(|| url.clone(), |pagination| pagination.first(url.clone()))
+    }
+
+    fn next_url(&self, url: &Url, page: &Page, number: u64) -> Result<Option<Url>, String> {
+        let (Some(pagination), Some(document)) = (&self.pagination, &page.document) else { return Ok(None) };
+        pagination.next(url, &page.headers, document, number)
+    }
+
+    /// The request for these records.
+    pub(super) fn prepare(&self, records: &[&Value]) -> Result<Prepared, String> {
+        let differing = self.batch.as_ref().map(|batch| (batch.field.as_str(), batch.several));
+        self.template.fill(Records { records, differing })
+    }
+}
+
+impl Prepared {
+    fn ask(&self, url: Url) -> Ask<'_> {
+        Ask {
+            method: &self.method,
+            url,
+            headers: &self.headers,
+            body: self.body.clone(),
+            shown: Cow::Borrowed(&self.shown),
+        }
+    }
+}
+
+/// Whether a failure may be one record's: the server understood who asks, and answered.
+fn is_of_one(error: &Error) -> bool {
+    match error {
+        Error::Exhausted { source, .. } => is_of_one(source),
+        Error::Transport { .. } | Error::Unrepeatable { .. } | Error::Denied { .. } => false,
+        // Of a gateway: it is the server behind it that did not answer.
+        Error::Status { status: 502 | 504, .. } => false,
+        error => !error.is_throttle(),
+    }
+}
+
+/// The first half last.
+fn halves(start: usize, end: usize) -> [(usize, usize); 2] {
+    let middle = start + (end - start) / 2;
+    [(middle, end), (start, middle)]
+}
+
+/// Counts a call as one that waits for its first permit, until it is dropped.
+pub(super) struct WaitsFirst(pub(super) Arc<Shared>);
+
+impl WaitsFirst {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for WaitsFirst {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.news.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_short_and_differ() {
+        let records = |name: &str| vec![(0, serde_json::json!({"id": 1, "name": name}))];
+        let one = key("GET http://host/1", &records("a"));
+        assert_eq!((one.len(), one.split_once(" #").unwrap().0), (17 + 2 + 16, "GET http://host/1"));
+        assert_eq!(one, key("GET http://host/1", &[(7, records("a").remove(0).1)]));
+        assert_ne!(one, key("GET http://host/1", &records("b")));
+        let long = |end: char| key(&format!("GET http://host/{}{end}", "ä".repeat(400)), &records("a"));
+        assert!(long('1').len() <= LONGEST_KEY && long('1') != long('2'), "{}", long('1'));
+        assert_eq!((long('1'), &long('1')[..400]), (long('1'), &long('2')[..400]));
+    }
+}

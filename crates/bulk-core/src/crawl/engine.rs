@@ -1,0 +1,480 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::RandomState;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FusedStream, Peekable};
+use futures::{Stream, StreamExt};
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::call::{Crawled, Effort, Quarantined, Trail, WaitsFirst, key, shown_record};
+use super::rule::json_path;
+use super::template::{Prepared, Records};
+use super::{Batch, Pagination, RequestTemplate, SpecError, Success};
+use crate::{Error, HttpClient, Limiter, Observer, RetryPolicy};
+
+/// Calls that wait for the limiter at most, and how much of a second's they are.
+const MOST_AHEAD: f64 = 64.0;
+const AHEAD: f64 = 0.02;
+/// Calls that have come and wait for the reader at most, before no more begin, unless more may be under way at once.
+const UNREAD: usize = 16;
+/// Records of which it is asked at once whether they are done.
+const ASKED: usize = 256;
+
+/// How a crawl goes about it.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct CrawlOptions {
+    /// Calls under way at once, at most. Default 256; 0 counts as 1. There are never more than are of use: as many as the
+    /// limiter's rate times the time that answers take (Little's law), and a few that wait for it.
+    pub concurrency: usize,
+    /// Whether calls come in the order of the input, or as their answers do. Default [`CrawlOrder::AsTheyCome`].
+    pub order: CrawlOrder,
+    /// How far ahead of the call whose turn it is others may be, where the order is that of the input. Default 4,096 calls.
+    pub window: usize,
+    /// Bytes of a page, at most. Default 32 MiB.
+    pub answer_limit: usize,
+    /// Bytes of pages that were fetched and not dropped by the reader, beyond which no further call begins unless there is
+    /// none. What is under way comes on top, and parsed JSON takes several times its bytes. Default 64 MiB.
+    pub memory: u64,
+    /// Pages of a call, at most. Default 10,000; 0 counts as 1.
+    pub max_pages: usize,
+    /// Whether a request is repeated that may have been carried out, since its connection broke before the answer was there,
+    /// although its method is not idempotent (RFC 9110, section 9.2.2), such as `POST`. Default no: it fails with
+    /// [`Error::Unrepeatable`]. Say yes where it only asks.
+    pub repeat: bool,
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// Who is told of [retries](crate::Event::Retry). Default nobody.
+    pub observer: Arc<dyn Observer>,
+    /// Cancel it to begin no more calls; those under way are given up, and do not come. What has come already
+    /// does. Default a token of its own.
+    pub stop: CancellationToken,
+    /// Tells of records, by the [keys](Crawler::key) of their calls, which of them an earlier run has done: they are left out,
+    /// before batches are made. It is asked for some hundreds at once, as far as the input has them. What it does not tell of
+    /// is not done. Default none is.
+    pub done: Option<Done>,
+}
+
+impl Default for CrawlOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            order: CrawlOrder::AsTheyCome,
+            window: 4096,
+            answer_limit: 32 * 1024 * 1024,
+            memory: 64 * 1024 * 1024,
+            max_pages: 10_000,
+            repeat: false,
+            retry: RetryPolicy::default(),
+            observer: Arc::new(()),
+            stop: CancellationToken::new(),
+            done: None,
+        }
+    }
+}
+
+/// Which of the records with these [keys](Crawler::key) are done, in their order.
+pub type Done = Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, Vec<bool>> + Send + Sync>;
+
+/// In which order the calls of a crawl come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CrawlOrder {
+    /// As the answers do.
+    #[default]
+    AsTheyCome,
+    /// As in the input.
+    OfInput,
+}
+
+/// Requests an API for records: what is requested, when it is a success, and how.
+///
+/// Assign what is not the default, then [`crawl`](Self::crawl). The limiter is shared with whoever else asks the same API.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Crawler {
+    /// The connections.
+    pub client: HttpClient,
+    /// How often.
+    pub limiter: Limiter,
+    /// What is requested for a record.
+    pub template: RequestTemplate,
+    /// When an answer is a success. Default status 200 to 299, and JSON.
+    pub success: Success,
+    /// How an answer leads to its next page. Default none does.
+    pub pagination: Option<Pagination>,
+    /// How several records are requested at once. Default they are not.
+    pub batch: Option<Batch>,
+    /// How it goes about it.
+    pub options: CrawlOptions,
+}
+
+/// What all calls of a crawl share.
+pub(super) struct Shared {
+    pub(super) client: HttpClient,
+    pub(super) limiter: Limiter,
+    pub(super) template: RequestTemplate,
+    pub(super) success: Success,
+    pub(super) pagination: Option<Pagination>,
+    pub(super) batch: Option<Batch>,
+    pub(super) options: CrawlOptions,
+    /// Calls that wait for their first permit.
+    pub(super) waiting: AtomicUsize,
+    /// Bytes of pages that were not dropped.
+    held: AtomicU64,
+    /// More calls may be able to begin.
+    pub(super) news: Notify,
+    /// Of the URLs of pages.
+    pub(super) digests: RandomState,
+}
+
+/// The pages of a call, as they count against [`CrawlOptions::memory`].
+pub(super) struct Held {
+    shared: Arc<Shared>,
+    bytes: AtomicU64,
+}
+
+impl Held {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: shared.clone(), bytes: AtomicU64::new(0) }
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.shared.news.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Held").field(&self.bytes).finish()
+    }
+}
+
+impl Crawler {
+    /// A crawler that asks this under these limits, with all else by default.
+    pub fn new(client: HttpClient, limiter: Limiter, template: RequestTemplate) -> Self {
+        let (success, options) = (Success::default(), CrawlOptions::default());
+        Self { client, limiter, template, success, pagination: None, batch: None, options }
+    }
+
+    /// Makes a call for each record of the input, or for each [batch](Self::batch) of them, and gives what came of each:
+    /// a failure is an item, too, and not the end.
+    ///
+    /// Calls go on by themselves, whether the stream is read or not, until as many wait for the reader as
+    /// [`CrawlOptions::memory`] allows or [`CrawlOptions::concurrency`] is used up. Dropping the stream stops everything at once.
+    ///
+    /// # Errors
+    ///
+    /// If the parts do not go together: a place of the template for which nothing stands, a batch whose field it has no
+    /// place for, a batch with pages, or a limiter that is to be [adaptive](crate::LimiterOptions::adaptive) without a limit.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside a tokio runtime.
+    pub fn crawl<I>(self, input: I) -> Result<Crawl, SpecError>
+    where
+        I: Stream<Item = Value> + Send + 'static,
+    {
+        let shared = self.shared()?;
+        // What waits for the reader waits in the driver, where it is counted.
+        let (send, items) = mpsc::channel(1);
+        let driver = AbortOnDropHandle::new(tokio::spawn(drive(shared, input.boxed(), send)));
+        Ok(Crawl { items, driver: Some(driver) })
+    }
+
+    /// The [key](Crawled::key) of the call for this record alone, as it is in a batch of one: by which it is
+    /// [known](CrawlOptions::done) whether it is done, whatever batch it was in.
+    pub fn key(&self, record: &Value) -> String {
+        key_of(&self.template, self.batch.as_ref(), record)
+    }
+
+    /// The pages of the answer for one record, one at a time as they are read: for lists that are too long to be one call, such
+    /// as the ids of all that changed. Ends with the first failure. Dropping the stream stops it.
+    ///
+    /// # Errors
+    ///
+    /// As [`crawl`](Self::crawl).
+    pub fn pages(self, record: Value) -> Result<BoxStream<'static, Result<Value, Quarantined>>, SpecError> {
+        let shared = self.shared()?;
+        let prepared = shared.prepare(&[&record]).map_err(|what| Quarantined {
+            request: record.to_string(),
+            status: None,
+            response: None,
+            error: Arc::new(Error::Record { what }),
+        });
+        // The prepared request, the URL of the page, and what came before it.
+        let begin = Some((prepared, None, Trail::default()));
+        let pages = futures::stream::unfold((shared, begin), |(shared, state)| async move {
+            let (prepared, url, mut trail) = state?;
+            let prepared = match prepared {
+                Ok(prepared) => prepared,
+                Err(failure) => return Some((Err(failure), (shared, None))),
+            };
+            match shared.next_page(&prepared, url, &mut trail, &mut Effort::default(), None).await {
+                Ok((page, next)) => {
+                    let state = next.map(|next| (Ok(prepared), Some(next), trail));
+                    Some((Ok(page.document), (shared, state)))
+                }
+                Err(failure) => Some((Err(failure), (shared, None))),
+            }
+        });
+        Ok(pages.filter_map(|page| std::future::ready(page.transpose())).boxed())
+    }
+
+    /// The records of a list that the API itself has, for a request that needs none: what `each` (a JSONPath such as `$[*]`)
+    /// finds on its [pages](Self::pages), as they are read. What is no object becomes one with it as the field `name`. Ends
+    /// with the first failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`crawl`](Self::crawl), and if `each` is no JSONPath.
+    pub fn records(self, each: &str, name: &str) -> Result<BoxStream<'static, Result<Value, Quarantined>>, SpecError> {
+        let (each, name) = (json_path(each)?, name.to_owned());
+        let pages = self.pages(Value::Object(Map::new()))?;
+        let record = move |found: &Value| match found {
+            Value::Object(_) => found.clone(),
+            found => Value::Object(Map::from_iter([(name.clone(), found.clone())])),
+        };
+        let records = pages.flat_map(move |page| {
+            let records: Vec<_> = match page {
+                Ok(page) => each.query(&page).into_iter().map(|found| Ok(record(found))).collect(),
+                Err(failure) => vec![Err(failure)],
+            };
+            futures::stream::iter(records)
+        });
+        Ok(records.boxed())
+    }
+
+    fn shared(self) -> Result<Arc<Shared>, SpecError> {
+        let Self { client, limiter, template, success, pagination, batch, options } = self;
+        template.check()?;
+        if limiter.adapts_nothing() {
+            return Err(SpecError::new("adaptive", "there is no limit to lower"));
+        }
+        if let Some(batch) = &batch {
+            if !template.fields().contains(&batch.field.as_str()) {
+                return Err(SpecError::new(&batch.field, "the request has no place for the field of its batches"));
+            }
+            if pagination.is_some() {
+                return Err(SpecError::new(&batch.field, "the answer to a batch has no pages"));
+            }
+        }
+        Ok(Arc::new(Shared {
+            client,
+            limiter,
+            template,
+            success,
+            pagination,
+            batch,
+            options,
+            waiting: AtomicUsize::new(0),
+            held: AtomicU64::new(0),
+            news: Notify::new(),
+            digests: RandomState::new(),
+        }))
+    }
+}
+
+/// What comes of a crawl, call by call. Dropping it stops the crawl.
+#[derive(Debug)]
+pub struct Crawl {
+    items: mpsc::Receiver<Crawled>,
+    driver: Option<AbortOnDropHandle<()>>,
+}
+
+impl Stream for Crawl {
+    type Item = Crawled;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Crawled>> {
+        if let Some(item) = ready!(self.items.poll_recv(cx)) {
+            return Poll::Ready(Some(item));
+        }
+        if let Some(driver) = &mut self.driver {
+            let ended = ready!(Pin::new(driver).poll(cx));
+            self.driver = None;
+            crate::run::joined(ended);
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl FusedStream for Crawl {
+    fn is_terminated(&self) -> bool {
+        self.driver.is_none()
+    }
+}
+
+/// The input, call by call.
+struct Inputs {
+    shared: Arc<Shared>,
+    /// The fields that the template has places for.
+    fields: Vec<String>,
+    records: Peekable<BoxStream<'static, (u64, Value)>>,
+    /// Those of the next call that have come.
+    next: Vec<(u64, Value)>,
+}
+
+/// A call that has not begun.
+struct Next {
+    records: Vec<(u64, Value)>,
+    prepared: Result<Prepared, String>,
+}
+
+/// Begins calls, and hands on what comes of them.
+async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc::Sender<Crawled>) {
+    let options = &shared.options;
+    let records = futures::stream::iter(0..).zip(input).boxed();
+    let records = match &options.done {
+        Some(done) => not_done(&shared, done.clone(), records),
+        None => records,
+    };
+    let mut input = Inputs {
+        shared: shared.clone(),
+        fields: shared.template.fields().into_iter().map(str::to_owned).collect(),
+        records: records.peekable(),
+        next: Vec::new(),
+    };
+    let ahead = (shared.limiter.per_second() * AHEAD).clamp(2.0, MOST_AHEAD) as usize;
+    let mut calls: JoinSet<(u64, Crawled)> = JoinSet::new();
+    // Calls that were begun, and of those in order the next one to go.
+    let (mut begun, mut next) = (0u64, 0u64);
+    let mut early: BTreeMap<u64, Crawled> = BTreeMap::new();
+    // Those that wait for the reader, who has one besides.
+    let mut unread: VecDeque<Crawled> = VecDeque::new();
+    let most_unread = options.concurrency.max(UNREAD);
+    let mut is_end = false;
+    while !(is_end && calls.is_empty() && unread.is_empty()) {
+        let is_within = shared.held.load(Ordering::Relaxed) < options.memory;
+        let is_idle = calls.is_empty() && early.is_empty() && unread.is_empty();
+        let has_room = is_within || is_idle && send.capacity() > 0;
+        let waits_for_reader = !unread.is_empty() || is_idle && !has_room && !is_end;
+        let is_near = options.order == CrawlOrder::AsTheyCome || begun - next < options.window.max(1) as u64;
+        let is_free = calls.len() < options.concurrency.max(1)
+            && unread.len() < most_unread
+            && shared.waiting.load(Ordering::Relaxed) < ahead;
+        tokio::select! {
+            biased;
+            () = options.stop.cancelled() => {
+                calls.abort_all();
+                // What has come is not asked for again.
+                for crawled in unread {
+                    if send.send(crawled).await.is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
+            room = send.reserve(), if waits_for_reader => {
+                let Ok(room) = room else { return };
+                if let Some(crawled) = unread.pop_front() {
+                    room.send(crawled);
+                }
+            }
+            Some(call) = calls.join_next(), if !calls.is_empty() => {
+                let Some((number, crawled)) = crate::run::joined(call) else { return };
+                if options.order == CrawlOrder::AsTheyCome {
+                    unread.push_back(crawled);
+                    continue;
+                }
+                early.insert(number, crawled);
+                while let Some(crawled) = early.remove(&next) {
+                    next += 1;
+                    unread.push_back(crawled);
+                }
+            }
+            next = input.next_call(), if !is_end && has_room && is_near && is_free => {
+                let Some(Next { records, prepared }) = next else {
+                    is_end = true;
+                    continue;
+                };
+                let number = begun;
+                begun += 1;
+                let (waits, shared) = (WaitsFirst::new(&shared), shared.clone());
+                calls.spawn(async move { (number, shared.call(records, prepared, waits).await) });
+            }
+            // What keeps the next call from beginning has changed.
+            () = shared.news.notified(), if !is_end => {}
+        }
+    }
+}
+
+/// The records that are not done, in their order.
+fn not_done(
+    shared: &Arc<Shared>,
+    done: Done,
+    records: BoxStream<'static, (u64, Value)>,
+) -> BoxStream<'static, (u64, Value)> {
+    let shared = shared.clone();
+    let asked = records.ready_chunks(ASKED).then(move |records| {
+        let answer = done(records.iter().map(|(_, record)| shared.key(record)).collect());
+        async move {
+            // What it does not tell of is not done.
+            let done = answer.await.into_iter().chain(std::iter::repeat(false));
+            let left = records.into_iter().zip(done).filter(|(_, is_done)| !is_done);
+            futures::stream::iter(left.map(|(record, _)| record))
+        }
+    });
+    asked.flatten().boxed()
+}
+
+impl Shared {
+    /// The key of the call for this record alone.
+    fn key(&self, record: &Value) -> String {
+        key_of(&self.template, self.batch.as_ref(), record)
+    }
+}
+
+fn key_of(template: &RequestTemplate, batch: Option<&Batch>, record: &Value) -> String {
+    let differing = batch.map(|batch| (batch.field.as_str(), batch.several));
+    let prepared = template.fill(Records { records: &[record], differing });
+    let shown = prepared.map_or_else(|_| shown_record(record), |prepared| prepared.shown);
+    key(&shown, &[(0, record.clone())])
+}
+
+impl Inputs {
+    /// The next call. Dropping the future loses nothing.
+    async fn next_call(&mut self) -> Option<Next> {
+        let records = self.next_records().await?;
+        Some(self.prepare(records))
+    }
+
+    fn prepare(&self, records: Vec<(u64, Value)>) -> Next {
+        let inputs: Vec<&Value> = records.iter().map(|(_, input)| input).collect();
+        let prepared = self.shared.prepare(&inputs);
+        Next { records, prepared }
+    }
+
+    /// The records of the next call. Dropping the future loses none.
+    async fn next_records(&mut self) -> Option<Vec<(u64, Value)>> {
+        if self.next.is_empty() {
+            let first = self.records.next().await?;
+            self.next.push(first);
+        }
+        if let Some(batch) = &self.shared.batch {
+            while self.next.len() < batch.size.max(1) {
+                let (last, fields) = (self.next.last(), &self.fields);
+                let is_alike =
+                    |(_, next): &(u64, Value)| last.is_some_and(|(_, last)| batch.is_alike(fields, last, next));
+                let Some(next) = Pin::new(&mut self.records).next_if(is_alike).await else { break };
+                self.next.push(next);
+            }
+        }
+        Some(std::mem::take(&mut self.next))
+    }
+}

@@ -1,0 +1,30 @@
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use serde_json::Value;
+
+use crate::user_query::subselect;
+use crate::{Error, Session};
+
+/// The rows of a query as JSON objects, by the server's `row_to_json`: records for a crawl, for instance. They are read as they
+/// are taken, in one statement, whose snapshot the server keeps until the last one. Dropping the stream ends the session.
+///
+/// # Errors
+///
+/// [`Error::Options`] if it is no query, [`Error::Database`] if the server refuses it; so may be an item, and is the last then.
+pub async fn query_records(session: Session, query: &str) -> Result<BoxStream<'static, Result<Value, Error>>, Error> {
+    let query = subselect(query, "the input")?;
+    let sql = format!("SELECT pg_catalog.row_to_json(bulk_input)::text FROM (\n{query}\n) bulk_input");
+    let failed = |error| Error::database("read the input")(error);
+    let rows = session.client().query_raw(&sql, Vec::<String>::new()).await.map_err(failed)?;
+    let records = rows.map_err(failed).and_then(move |row| async move {
+        let text: &str = row.try_get(0).map_err(failed)?;
+        serde_json::from_str(text)
+            .map_err(|error| Error::Options { what: format!("a row of the input is no JSON: {error}") })
+    });
+    // As long as there may be more of them.
+    let records = records.map(move |record| {
+        let _session = &session;
+        record
+    });
+    Ok(records.boxed())
+}

@@ -1,0 +1,252 @@
+//! New tables for a crawl that replaces tables.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::{Oid, ToSql};
+
+use super::ledger::Round;
+use super::{CrawlJob, CrawlLoadOptions};
+use crate::ledger::{self, Load};
+use crate::post_data::apply_post_data_of;
+use crate::table_lock::lock_tables;
+use crate::verify::is_any_row;
+use crate::{
+    Definition, DefinitionKind, Error, FileIdentity, ForeignKey, Ident, LoadOptions, PostData, PostDataOptions,
+    Session, Swap, SwapOptions, TableName, drop_swapped, prepare_swap, settle, swap,
+};
+
+/// The tables that are to take the places of others.
+pub(super) struct Publication {
+    swap: Swap,
+    /// The old tables.
+    tables: Vec<TableName>,
+    /// The marks by which the swap knows what they hold.
+    loads: Vec<(TableName, Load)>,
+    /// Its number in the ledger.
+    crawl: i64,
+}
+
+fn tables(job: &CrawlJob) -> Vec<TableName> {
+    let mut tables: Vec<TableName> = job.tables.iter().map(|table| table.table.clone()).collect();
+    tables.sort();
+    tables.dedup();
+    tables
+}
+
+async fn oids(session: &Session, tables: &[TableName]) -> Result<Vec<Oid>, Error> {
+    let mut oids = Vec::new();
+    for table in tables {
+        let row = session
+            .client()
+            .query_one("SELECT coalesce(pg_catalog.to_regclass($1)::oid, 0)", &[&table.to_string()])
+            .await
+            .map_err(Error::database(format!("find {table:#}")))?;
+        oids.push(row.get(0));
+    }
+    Ok(oids)
+}
+
+/// Whether the tables are the new ones of this round already.
+pub(super) async fn is_published(session: &Session, job: &CrawlJob, round: &Round) -> Result<bool, Error> {
+    Ok(!round.twins.is_empty() && oids(session, &tables(job)).await? == round.twins)
+}
+
+/// Makes the new tables, or finds what an earlier run of the round has left.
+pub(super) async fn prepare(
+    session: &mut Session,
+    job: &CrawlJob,
+    options: &CrawlLoadOptions,
+    round: &mut Round,
+) -> Result<Publication, Error> {
+    drop_old(session).await?;
+    let tables = tables(job);
+    let file = FileIdentity::new(format!("crawl {}", job.name), Some(format!("{}/{}", round.id, round.number)), 0);
+    let files: Vec<_> = tables.iter().map(|table| (table.clone(), file.clone(), LoadOptions::default())).collect();
+    let swap = prepare_swap(session, &files).await?;
+    let mut twins = Vec::new();
+    for table in &tables {
+        let what = "could not be made anew beside the old one".to_owned();
+        let lost = || Error::Occupied { table: table.clone(), what };
+        twins.push(swap.twin(table).ok_or_else(lost)?.clone());
+    }
+    let oids = oids(session, &twins).await?;
+    let locked: Vec<_> = twins.iter().cloned().zip(oids.iter().copied()).collect();
+    lock_tables(session, &locked).await?;
+    let mut is_lost = oids != round.twins;
+    for (table, (twin, oid)) in tables.iter().zip(&locked) {
+        let rows = job.tables.iter().zip(&round.target_rows).filter(|(target, _)| target.table == *table);
+        let has_rows = rows.map(|(_, rows)| *rows).any(|rows| rows > 0);
+        is_lost |= has_rows && is_emptied(session, twin, *oid).await?;
+    }
+    if is_lost {
+        round.set_twins(session, &job.name, &twins, oids.clone()).await?;
+    }
+    // So that a row with the key of another one, or one that refers to nothing, is left out when it comes, and not found
+    // when all have.
+    let schema = swap.schema()?;
+    let mut plan = schema.plan();
+    let is_unique = |definition: &&Definition| match &definition.kind {
+        DefinitionKind::Index { unique, .. } => *unique,
+        kind => matches!(kind, DefinitionKind::Constraint(_)),
+    };
+    plan.indexes.retain(is_unique);
+    // What a row of this job refers to may come behind it.
+    let leads_out = |key: &ForeignKey| key.checked && !twins.contains(&key.references);
+    plan.foreign_keys
+        .retain(|definition| matches!(&definition.kind, DefinitionKind::ForeignKey(key) if leads_out(key)));
+    plan.after_indexes.clear();
+    plan.triggers.clear();
+    let done = apply_post_data_of(session, &plan, &twins, &[], &post_data(options)).await?;
+    check(job, &done, &twins)?;
+
+    let mut loads = Vec::new();
+    for (twin, oid) in twins.into_iter().zip(oids) {
+        let known = ledger::loads(session.client(), &twin).await?;
+        let load = match known.into_iter().find(|load| load.oid == oid && load.file == file) {
+            Some(load) => load,
+            None => ledger::begin(session, &twin, oid, &file, None).await?,
+        };
+        loads.push((twin, load));
+    }
+    Ok(Publication { swap, tables, loads, crawl: round.id })
+}
+
+fn post_data(options: &CrawlLoadOptions) -> PostDataOptions {
+    let (observer, stop) = (Arc::clone(&options.observer), options.stop.clone());
+    PostDataOptions { observer, stop, ..PostDataOptions::default() }
+}
+
+/// Whether crash recovery may have emptied a table: one that is not logged, and has no row.
+async fn is_emptied(session: &Session, table: &TableName, oid: Oid) -> Result<bool, Error> {
+    let row = session
+        .client()
+        .query_one("SELECT relpersistence = 'u' FROM pg_catalog.pg_class WHERE oid = $1", &[&oid])
+        .await
+        .map_err(Error::database(format!("look into {table:#}")))?;
+    Ok(row.get(0) && !is_any_row(session.client(), table).await?)
+}
+
+impl Publication {
+    /// The new table in place of `table`.
+    pub(super) fn twin(&self, table: &TableName) -> Option<(&TableName, Oid)> {
+        let twin = self.swap.twin(table)?;
+        let (_, load) = self.loads.iter().find(|(other, _)| other == twin)?;
+        Some((twin, load.oid))
+    }
+
+    /// Has the new tables take the places of the old ones, with all that belongs to these.
+    pub(super) async fn publish(
+        self,
+        session: &mut Session,
+        job: &CrawlJob,
+        options: &CrawlLoadOptions,
+        rejected: u64,
+    ) -> Result<(), Error> {
+        let twins = self.swap.twins();
+        let schema = self.swap.schema()?;
+        let plan = schema.plan();
+        let keys = plan.foreign_keys.iter().filter_map(|definition| match &definition.kind {
+            DefinitionKind::ForeignKey(key) if key.checked && twins.contains(&key.references) => Some(key),
+            _ => None,
+        });
+        let keys: Vec<&ForeignKey> = keys.collect();
+        self.reject_orphans(session, job, &keys, options.max_rejects, rejected).await?;
+        for (twin, load) in &self.loads {
+            let count = session.client().query_one(&format!("SELECT pg_catalog.count(*) FROM {twin}"), &[]).await;
+            let count = count.map_err(Error::database(format!("count the rows of {twin:#}")))?;
+            let rows = ledger::unsigned(count.get(0));
+            if rows == 0 && !options.allow_empty {
+                let what = format!("it gave no row for {:#}, whose rows stay", twin.name);
+                return Err(Error::Crawl { job: job.name.clone(), what });
+            }
+            ledger::finish(session, load, rows).await?;
+        }
+        let done = apply_post_data_of(session, &plan, &twins, &twins, &post_data(options)).await?;
+        check(job, &done, &twins)?;
+        settle(session, &twins).await?;
+        let (observer, stop) = (Arc::clone(&options.observer), options.stop.clone());
+        let how = SwapOptions { observer, stop, ..SwapOptions::default() };
+        swap(session, &self.swap, &how).await?;
+        drop_old(session).await
+    }
+}
+
+impl Publication {
+    /// Leaves out the rows of the new tables that refer to rows of these which are not there, and the rows that refer to
+    /// them, and so on.
+    async fn reject_orphans(
+        &self,
+        session: &mut Session,
+        job: &CrawlJob,
+        keys: &[&ForeignKey],
+        max_rejects: u64,
+        rejected: u64,
+    ) -> Result<(), Error> {
+        let action = || Error::database(format!("look for rows of the crawl {} that refer to nothing", job.name));
+        let transaction = session.client_mut().transaction().await.map_err(action())?;
+        let mut found = 0;
+        loop {
+            let before = found;
+            for key in keys {
+                let Some(table) = self.old_name(&key.table) else { continue };
+                let message = format!("it violates the foreign key {} to {:#}", key.name.as_str(), key.references.name);
+                let pairs = key.columns.iter().zip(&key.ref_columns);
+                let is_same: Vec<_> = pairs.map(|(column, other)| format!("p.{other} = c.{column}")).collect();
+                let is_set: Vec<_> = key.columns.iter().map(|column| format!("c.{column} IS NOT NULL")).collect();
+                let sql = format!(
+                    "WITH gone AS (
+                         DELETE FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {}) RETURNING c.*)
+                     INSERT INTO bulk.call_reject (crawl_id, target_schema, target_table, \"column\", sqlstate, message, fields)
+                     SELECT $1, $2, $3, $4, '23503', $5, pg_catalog.row_to_json(gone) FROM gone",
+                    key.table,
+                    is_set.join(" AND "),
+                    key.references,
+                    is_same.join(" AND "),
+                );
+                let column = key.columns.iter().map(Ident::as_str).collect::<Vec<_>>().join(", ");
+                let parameters: [&(dyn ToSql + Sync); 5] =
+                    [&self.crawl, &table.schema.as_str(), &table.name.as_str(), &column, &message];
+                found += transaction.execute(&sql, &parameters).await.map_err(action())?;
+            }
+            if found == before {
+                break;
+            }
+        }
+        if found > 0 && rejected.saturating_add(found) > max_rejects {
+            let what = format!(
+                "{found} rows refer to rows that have not come, and {rejected} are left out already, which is more than \
+                 the {max_rejects} that may be; the old tables stay"
+            );
+            return Err(Error::Crawl { job: job.name.clone(), what });
+        }
+        transaction.commit().await.map_err(action())
+    }
+
+    /// The table whose place a new one takes.
+    fn old_name(&self, twin: &TableName) -> Option<&TableName> {
+        self.tables.iter().find(|table| self.swap.twin(table) == Some(twin))
+    }
+}
+
+/// What somebody still reads goes with the next run.
+async fn drop_old(session: &mut Session) -> Result<(), Error> {
+    match drop_swapped(session).await {
+        Err(error) if session.is_closed() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if the new tables cannot have all that the old ones have.
+fn check(job: &CrawlJob, done: &PostData, twins: &[TableName]) -> Result<(), Error> {
+    let orphans = done.orphans.iter().filter(|orphans| twins.contains(&orphans.table)).map(|orphans| {
+        format!("{} rows violate the foreign key {} to {:#}", orphans.rows, orphans.constraint, orphans.references)
+    });
+    let refused = done.refused.iter().map(|refused| format!("{}: {}", refused.what, refused.reason));
+    match refused.chain(orphans).next() {
+        None => Ok(()),
+        Some(first) => {
+            let what = format!("the new tables cannot have what the old ones have, so that these stay: {first}");
+            Err(Error::Crawl { job: job.name.clone(), what })
+        }
+    }
+}
