@@ -155,9 +155,12 @@ async fn load_all(
             result = result.and_then(|loaded| Ok(merged.map(|_| loaded)?));
         }
         let Input { name, path, identity, size, .. } = &inputs.items[place];
-        let mut file = file_report(name, &load.table, *size, &result);
-        file.seconds = Some(begun.elapsed().as_secs_f64());
-        report.file(file);
+        // What was interrupted has not failed.
+        if !result.as_ref().is_err_and(Failure::is_stop) {
+            let mut file = file_report(name, &load.table, *size, &result);
+            file.seconds = Some(begun.elapsed().as_secs_f64());
+            report.file(file);
+        }
         // Also what was left out before a failure, if the server still answers.
         if let Some(rejects) = &rejects {
             let written = rejects.write(&sessions[0], &load.table, path, identity, result.is_ok(), report).await;
