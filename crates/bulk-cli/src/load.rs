@@ -127,7 +127,7 @@ async fn load_all(
     let (to_fetch, to_read, unmeasured) = inputs.sizes();
     report.totals().set_endless(unmeasured > 0);
     let progress = Progress::start(report, to_fetch, to_read);
-    let _watch = ServerWatch::start(&load.database, sessions, report).await;
+    let _watch = ServerWatch::start(&load.database, sessions, report);
     let mut tally = Tally::default();
     let mut is_any_left_out = false;
     for place in 0..inputs.items.len() {

@@ -54,6 +54,7 @@ pub(crate) struct RunMeters {
     loads: Arc<Mutex<Loads>>,
     /// What the database does besides, the last one last.
     serving: Arc<Mutex<Vec<&'static str>>>,
+    unwatched: Arc<Mutex<Option<String>>>,
 }
 
 /// The workers of the files that are being loaded.
@@ -97,6 +98,19 @@ impl RunMeters {
     /// What bound the run in the last seconds.
     pub(crate) fn bound_of_late(&self) -> Option<LimitUse> {
         RunVerdict::of(&self.recent()?).bottleneck.map(|bottleneck| bottleneck.used)
+    }
+
+    /// Why nobody sees what the server does, if somebody wanted to.
+    pub(crate) fn unwatched(&self) -> Option<String> {
+        lock(&self.unwatched).clone()
+    }
+
+    /// Notes that, or that it is seen. Says whether it is news.
+    pub(crate) fn set_unwatched(&self, why: Option<String>) -> bool {
+        let mut unwatched = lock(&self.unwatched);
+        let is_news = *unwatched != why;
+        *unwatched = why;
+        is_news
     }
 
     /// Meters the connections of a download, and those who put away what is whole.

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bulk_core::{FileReport, MeterReading, RejectReport, RunVerdict};
+use bulk_core::{FileReport, MeterReading, RejectReport, Resource, RunVerdict};
 use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -72,12 +72,17 @@ impl Report {
             return;
         }
         let verdict = RunVerdict::of(reading);
-        let text = match &verdict.bottleneck {
+        let mut text = match &verdict.bottleneck {
             Some(bottleneck) => bottleneck.to_string().replace('\n', " "),
             None => verdict.to_string(),
         };
         // It is plain data.
-        let fields = serde_json::to_value(&verdict).unwrap_or_default();
+        let mut fields = serde_json::to_value(&verdict).unwrap_or_default();
+        let is_of_server = verdict.bottleneck.is_some_and(|bottleneck| bottleneck.used.resource == Resource::Server);
+        if let Some(why) = self.meters.unwatched().filter(|_| is_of_server) {
+            text.push_str(&format!(" What the server did in the end is not known: {why}."));
+            fields["unwatched"] = why.into();
+        }
         self.event("verdict", &text, fields);
     }
 
