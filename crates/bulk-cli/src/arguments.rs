@@ -64,9 +64,13 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     /// Say what the run's stages do, and what binds, to whoever asks over HTTP, as Prometheus does: at /metrics of this
-    /// address, such as 127.0.0.1:9000. A port alone is one of 127.0.0.1, which other machines do not reach.
+    /// address, such as 127.0.0.1:9000. A port alone is one of 127.0.0.1, which other machines do not reach. Where it is the
+    /// environment or a file that says so and the address cannot be had, the run goes on without.
     #[arg(long, global = true, value_name = "ADDRESS:PORT", value_parser = crate::metrics::address, env = "BULK_METRICS")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Whether the command line says so, rather than the environment or a file.
+    #[arg(skip)]
+    pub(crate) is_metrics_said: bool,
     /// Take settings from this TOML file: long flags as keys, at its top or in a table named as a command. Flags win
     /// over the environment (BULK_…), and that wins over the file.
     #[arg(long, global = true, value_name = "FILE", env = "BULK_CONFIG")]
@@ -138,6 +142,11 @@ impl Command {
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
         }
+    }
+
+    /// Whether it does anything that may be metered.
+    pub(crate) fn is_metered(&self) -> bool {
+        !matches!(self, Self::Report(_) | Self::Doctor(_))
     }
 
     /// What it does when [`Common::stop`] is cancelled; nothing if it does not heed that, since it has nothing to keep.

@@ -11,6 +11,9 @@ use crate::exit::Failure;
 /// Flags that each run has to be asked for anew.
 const NOT_IN_FILES: [&str; 5] = ["config", "restart", "name", "help", "version"];
 
+/// Flags of every command that some have no use for: a file that sets them for all others does not mean these.
+const NOT_FOR: [(&str, &str); 3] = [("report", "report"), ("report", "metrics"), ("doctor", "metrics")];
+
 /// Reads the command line. Where it and the environment say nothing, the file of `--config` (or `BULK_CONFIG`) speaks.
 ///
 /// Its keys are the long flags: those at the top are for every command that has them, those in a table named as a
@@ -21,20 +24,33 @@ pub(crate) fn arguments() -> Result<Arguments, Failure> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
     let command = Arguments::command();
     let Some(file) = File::find(&line, &command)? else {
-        return Ok(parsed(command.get_matches_from(line)));
+        let matches = command.get_matches_from(line);
+        let is_metrics_said = is_on_line(&matches, "metrics");
+        return Ok(parsed(matches, is_metrics_said));
     };
     let matches = file.without_requirements(command.clone()).get_matches_from(&line);
+    let is_metrics_said = is_on_line(&matches, "metrics");
     let more = file.flags(&command, &matches);
     let at = line.iter().position(|argument| argument == "--").unwrap_or(line.len());
     line.splice(at..at, more);
     let matches = command.try_get_matches_from(line).map_err(|error| {
         Failure::usage(format!("with the settings of {}: {}", file.path.display(), error.to_string().trim_end()))
     })?;
-    Ok(parsed(matches))
+    Ok(parsed(matches, is_metrics_said))
 }
 
-fn parsed(matches: ArgMatches) -> Arguments {
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+fn parsed(matches: ArgMatches, is_metrics_said: bool) -> Arguments {
+    let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    arguments.common.is_metrics_said = is_metrics_said;
+    arguments
+}
+
+/// Whether a flag of every command is on the command line.
+fn is_on_line(mut matches: &ArgMatches, flag: &str) -> bool {
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    matches.value_source(flag) == Some(ValueSource::CommandLine)
 }
 
 struct File {
@@ -105,7 +121,7 @@ impl File {
         let mut flags = Vec::new();
         let own = sub.get_arguments().map(|arg| (sub, arg));
         for (owner, arg) in own.chain(command.get_arguments().map(|arg| (command, arg))) {
-            let Some(flag) = arg.get_long() else { continue };
+            let Some(flag) = arg.get_long().filter(|flag| !NOT_FOR.contains(&(name, *flag))) else { continue };
             let Some(value) = self.get(name, flag) else { continue };
             let said = given.value_source(arg.get_id().as_str());
             let is_said = |said| matches!(said, Some(ValueSource::CommandLine | ValueSource::EnvVariable));
@@ -227,6 +243,12 @@ mod tests {
             added(known, &["bulk", "known", "export", "s3://b", "--out", "o"]),
             ["--format=csv", "--known=sqlite:a"]
         );
+        // What shows reports does not write one over what it shows, and where nothing runs there is nothing to measure.
+        let told = "report = 'run.json'\nmetrics = '9000'\njson = true";
+        assert_eq!(added(told, &["bulk", "report", "run.json"]), ["--json"]);
+        assert_eq!(added(told, &["bulk", "doctor"]), ["--json", "--report=run.json"]);
+        let all = ["--json", "--report=run.json", "--metrics=9000"];
+        assert_eq!(added(told, &["bulk", "load", "f", "--table", "t"]), all);
         assert_eq!(added("known = 'sqlite:a'", &["bulk", "diff", "s3://b"]), ["--known=sqlite:a"]);
         // A flag wins over its opposite in the file as well.
         let quiet = ["bulk", "fetch", "s3://b", "--out", "o", "--verbose"];

@@ -127,7 +127,7 @@ async fn load_all(
     let (to_fetch, to_read, unmeasured) = inputs.sizes();
     report.totals().set_endless(unmeasured > 0);
     let progress = Progress::start(report, to_fetch, to_read);
-    let _watch = ServerWatch::start(&load.database, sessions, report).await;
+    let _watch = ServerWatch::start(&load.database, sessions, report);
     let mut tally = Tally::default();
     let mut is_any_left_out = false;
     for place in 0..inputs.items.len() {
@@ -155,9 +155,12 @@ async fn load_all(
             result = result.and_then(|loaded| Ok(merged.map(|_| loaded)?));
         }
         let Input { name, path, identity, size, .. } = &inputs.items[place];
-        let mut file = file_report(name, &load.table, *size, &result);
-        file.seconds = Some(begun.elapsed().as_secs_f64());
-        report.file(file);
+        // What was interrupted has not failed.
+        if !result.as_ref().is_err_and(Failure::is_stop) {
+            let mut file = file_report(name, &load.table, *size, &result);
+            file.seconds = Some(begun.elapsed().as_secs_f64());
+            report.file(file);
+        }
         // Also what was left out before a failure, if the server still answers.
         if let Some(rejects) = &rejects {
             let written = rejects.write(&sessions[0], &load.table, path, identity, result.is_ok(), report).await;

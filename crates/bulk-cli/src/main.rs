@@ -55,9 +55,15 @@ fn main() -> ExitCode {
     };
     let report = Report::new(arguments.common.json, arguments.common.quiet, arguments.common.verbose);
     let sampling = report.meters().start_sampling();
-    let mut exit = match execute(&arguments, &report) {
+    let result = execute(&arguments, &report);
+    drop(sampling);
+    // What is said of the run and what is written are of the same time.
+    let reading = report.meters().reading();
+    let mut exit = match result {
         Ok(exit) => {
-            report.verdict();
+            if let Some(reading) = &reading {
+                report.verdict(reading);
+            }
             exit
         }
         Err(failure) => {
@@ -68,8 +74,7 @@ fn main() -> ExitCode {
     if exit == Exit::Interrupted {
         report.note("interrupted; run the same command again to go on");
     }
-    drop(sampling);
-    if let Err(failure) = report.write_record(exit) {
+    if let Err(failure) = report.write_record(exit, reading) {
         report.failure(&failure);
         exit = exit.max(failure.exit);
     }
@@ -78,6 +83,11 @@ fn main() -> ExitCode {
 
 fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
     if let Some(path) = &arguments.common.report {
+        if matches!(arguments.command, Command::Report(_)) {
+            return Err(Failure::usage(
+                "--report: `bulk report` shows what other commands have written, and writes none",
+            ));
+        }
         report.keep(Record::create(path, arguments.command.name())?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -97,8 +107,23 @@ fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
 }
 
 fn serve_metrics(arguments: &Arguments, report: &Report) -> Result<Option<MetricsServer>, Failure> {
+    let (name, is_said) = (arguments.command.name(), arguments.common.is_metrics_said);
     let Some(address) = arguments.common.metrics else { return Ok(None) };
-    let (server, address) = MetricsServer::start(address, arguments.command.name(), report.meters())?;
+    if !arguments.command.is_metered() {
+        return match is_said {
+            true => Err(Failure::usage(format!("--metrics: `bulk {name}` does nothing that is metered"))),
+            false => Ok(None),
+        };
+    }
+    let (server, address) = match MetricsServer::start(address, name, report.meters()) {
+        Ok(started) => started,
+        Err(failure) if is_said => return Err(failure),
+        // It is set for all runs, of which another one may be under way.
+        Err(failure) => {
+            report.warn(format!("{:#}; the run goes on without", failure.error));
+            return Ok(None);
+        }
+    };
     let url = format!("http://{address}/metrics");
     report.event("metrics", &format!("metrics are at {url}"), serde_json::json!({"url": url}));
     Ok(Some(server))

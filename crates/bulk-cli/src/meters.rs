@@ -16,9 +16,6 @@ use bulk_pg::{Event, LoadStage, WorkerState};
 /// How often it is noted what the workers did since the last time, which is how finely a run's course is known.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
-/// What is said of a run while it goes on is of so many seconds.
-const OF_LATE: Duration = Duration::from_secs(10);
-
 const FETCH: &str = "fetch";
 const READ: &str = "read";
 const STDIN: &str = "stdin";
@@ -57,6 +54,7 @@ pub(crate) struct RunMeters {
     loads: Arc<Mutex<Loads>>,
     /// What the database does besides, the last one last.
     serving: Arc<Mutex<Vec<&'static str>>>,
+    unwatched: Arc<Mutex<Option<String>>>,
 }
 
 /// The workers of the files that are being loaded.
@@ -89,24 +87,30 @@ impl RunMeters {
 
     /// All that was metered up to now; `None` if nothing was.
     pub(crate) fn reading(&self) -> Option<MeterReading> {
-        let reading = self.meters.reading();
-        reading.stages.iter().any(|stage| !stage.total.time().is_zero()).then_some(reading)
+        metered(self.meters.reading())
     }
 
-    /// What bound the run up to now; `None` if it has moved nothing.
-    pub(crate) fn verdict(&self) -> Option<RunVerdict> {
-        let reading = self.reading()?;
-        reading.stages.iter().any(|stage| stage.total.items > 0).then(|| RunVerdict::of(&reading))
+    /// The same, with no more of the run's course than its last seconds.
+    pub(crate) fn recent(&self) -> Option<MeterReading> {
+        metered(self.meters.recent())
     }
 
     /// What bound the run in the last seconds.
     pub(crate) fn bound_of_late(&self) -> Option<LimitUse> {
-        let MeterReading { stages, timeline, cores, .. } = self.reading()?;
-        let begin = timeline.end().saturating_sub(OF_LATE);
-        let samples: Vec<_> = timeline.samples().iter().filter(|sample| sample.end > begin).cloned().collect();
-        let mut late = MeterReading::new(stages, samples.into());
-        late.cores = cores;
-        RunVerdict::of(&late).bottleneck.map(|bottleneck| bottleneck.used)
+        RunVerdict::of(&self.recent()?).bottleneck.map(|bottleneck| bottleneck.used)
+    }
+
+    /// Why nobody sees what the server does, if somebody wanted to.
+    pub(crate) fn unwatched(&self) -> Option<String> {
+        lock(&self.unwatched).clone()
+    }
+
+    /// Notes that, or that it is seen. Says whether it is news.
+    pub(crate) fn set_unwatched(&self, why: Option<String>) -> bool {
+        let mut unwatched = lock(&self.unwatched);
+        let is_news = *unwatched != why;
+        *unwatched = why;
+        is_news
     }
 
     /// Meters the connections of a download, and those who put away what is whole.
@@ -315,6 +319,11 @@ impl Drop for Serving<'_> {
             all.remove(place);
         }
     }
+}
+
+/// A reading by which anything was done.
+fn metered(reading: MeterReading) -> Option<MeterReading> {
+    reading.stages.iter().any(|stage| !stage.total.time().is_zero()).then_some(reading)
 }
 
 fn is_copy(stage: LoadStage) -> bool {

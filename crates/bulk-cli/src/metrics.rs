@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bulk_core::{MeterReading, StageCounts};
+use bulk_core::{Bottleneck, RunVerdict, StageCounts};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -131,23 +131,24 @@ impl Page {
         let command = label(self.command);
         text.family("bulk_run_info", "gauge", "The run.");
         text.line("bulk_run_info", &format!("command=\"{command}\",version=\"{}\"", env!("CARGO_PKG_VERSION")), 1.0);
-        let Some(MeterReading { stages, .. }) = self.meters.reading() else { return text.0 };
+        let Some(reading) = self.meters.recent() else { return text.0 };
+        let stages = &reading.stages;
         text.family("bulk_stage_items_total", "counter", "Items that a stage has done.");
-        for stage in &stages {
+        for stage in stages {
             text.line("bulk_stage_items_total", &labels(&stage.name), stage.total.items as f64);
         }
         text.family("bulk_stage_bytes_total", "counter", "Bytes of them.");
-        for stage in &stages {
+        for stage in stages {
             text.line("bulk_stage_bytes_total", &labels(&stage.name), stage.total.bytes as f64);
         }
         text.family("bulk_stage_workers", "gauge", "The most workers that a stage had at once.");
-        for stage in &stages {
+        for stage in stages {
             text.line("bulk_stage_workers", &labels(&stage.name), stage.workers.len() as f64);
         }
         let what = "What the workers of a stage did with their time, in seconds; times of several add up.";
         text.family("bulk_stage_seconds_total", "counter", what);
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        for stage in &stages {
+        for stage in stages {
             for (state, of) in STATES {
                 let seconds = counters.entry((stage.name.clone(), state)).or_default();
                 *seconds = seconds.max(of(&stage.total).as_secs_f64());
@@ -155,7 +156,7 @@ impl Page {
                 text.line("bulk_stage_seconds_total", &labels, *seconds);
             }
         }
-        if let Some(used) = self.meters.bound_of_late() {
+        if let Some(Bottleneck { used, .. }) = RunVerdict::of(&reading).bottleneck {
             let what = "What bound the run in the last ten seconds, and the part of the time that it was used.";
             text.family("bulk_bottleneck_utilisation", "gauge", what);
             let (limit, resource) = (label(&used.limit.to_string()), label(&used.resource.to_string()));

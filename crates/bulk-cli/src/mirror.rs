@@ -104,7 +104,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let rejects = mirror.rejects.as_deref().map(|folder| RejectFiles::new(folder, names)).transpose()?;
     let before = Instant::now();
     let indexer = Indexer::start(&run, &plan, &jobs).await?;
-    let _watch = ServerWatch::start(&mirror.database, &sessions, report).await;
+    let _watch = ServerWatch::start(&mirror.database, &sessions, report);
     let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions, indexer).await?;
     let data_time = before.elapsed();
     if let Some(rejects) = &rejects {

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bulk_core::{FileReport, RejectReport};
+use bulk_core::{FileReport, MeterReading, RejectReport, Resource, RunVerdict};
 use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -38,8 +38,8 @@ impl Report {
     }
 
     /// Writes what was kept, if anybody asked for it.
-    pub(crate) fn write_record(&self, exit: Exit) -> Result<(), Failure> {
-        self.record.get().map_or(Ok(()), |record| record.write(exit, self.meters.reading()))
+    pub(crate) fn write_record(&self, exit: Exit, reading: Option<MeterReading>) -> Result<(), Failure> {
+        self.record.get().map_or(Ok(()), |record| record.write(exit, reading))
     }
 
     /// Notes what became of a file.
@@ -66,15 +66,24 @@ impl Report {
         &self.meters
     }
 
-    /// Says what bound the run, if anything was metered. What else is known of it is for those who ask for it.
-    pub(crate) fn verdict(&self) {
-        let Some(verdict) = self.meters.verdict() else { return };
-        let text = match &verdict.bottleneck {
+    /// Says what bound the run, if it has moved anything. What else is known of it is for those who ask for it.
+    pub(crate) fn verdict(&self, reading: &MeterReading) {
+        if reading.stages.iter().all(|stage| stage.total.items == 0) {
+            return;
+        }
+        let verdict = RunVerdict::of(reading);
+        let mut text = match &verdict.bottleneck {
             Some(bottleneck) => bottleneck.to_string().replace('\n', " "),
             None => verdict.to_string(),
         };
         // It is plain data.
-        self.event("verdict", &text, serde_json::to_value(&verdict).unwrap_or_default());
+        let mut fields = serde_json::to_value(&verdict).unwrap_or_default();
+        let is_of_server = verdict.bottleneck.is_some_and(|bottleneck| bottleneck.used.resource == Resource::Server);
+        if let Some(why) = self.meters.unwatched().filter(|_| is_of_server) {
+            text.push_str(&format!(" What the server did in the end is not known: {why}."));
+            fields["unwatched"] = why.into();
+        }
+        self.event("verdict", &text, fields);
     }
 
     pub(crate) fn totals(&self) -> &Arc<Totals> {

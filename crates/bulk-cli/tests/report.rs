@@ -8,8 +8,9 @@ use std::process::Command;
 use bulk_core::RunReport;
 use bulk_testkit::browser;
 use bulk_testkit::postgres::Database;
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Bench, Ran, bulk, server, small};
+use support::{Bench, Ran, Running, bulk, server, small};
 
 const ROWS: usize = 150_000;
 
@@ -148,6 +149,40 @@ fn what_fails_and_what_is_left_out_is_named() {
     assert!(reject.file.ends_with("bad.csv") && !reject.reason.is_empty(), "{report}");
 }
 
+impl Load {
+    /// Has each row take the server so long, of which a new file has as many.
+    fn slow(&self, seconds: f64, rows: usize) {
+        let check = format!(
+            "CREATE FUNCTION slow(bigint) RETURNS boolean LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_sleep({seconds}); RETURN true; END';
+             ALTER TABLE people ADD CONSTRAINT slow CHECK (slow(id)) NOT VALID"
+        );
+        support::sql(&self.database, &check);
+        let csv: String = (0..rows).map(|id| format!("{id},name\n")).collect();
+        std::fs::write(self.folder.path().join("few.csv"), format!("id,name\n{csv}")).unwrap();
+    }
+}
+
+#[test]
+fn a_server_is_watched_again_after_a_failure() {
+    let load = Load::new();
+    load.slow(0.05, 2_000);
+    let mut running = Running::start(load.command(&["load", "few.csv", "--table", "people"]));
+    let watching = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bulk (watching)'";
+    let process = || support::sql(&load.database, &format!("SELECT pid {watching}"));
+    let mut first = String::new();
+    running.wait_until("somebody to watch", |_| {
+        first = process();
+        !first.is_empty()
+    });
+    assert_eq!(support::sql(&load.database, &format!("SELECT pg_terminate_backend({first})")), "t");
+    running.wait_until("somebody else", |_| !["", first.as_str()].contains(&process().as_str()));
+    running.signal(Signal::TERM);
+    running.wait_until("the answer to the first signal", |said| said.contains("stopping"));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(130));
+}
+
 /// The one connection that the role may have is the load's.
 #[test]
 fn a_server_that_cannot_be_watched_makes_no_difference() {
@@ -162,13 +197,23 @@ fn a_server_that_cannot_be_watched_makes_no_difference() {
     );
     let (scheme, rest) = load.database.url().split_once("://").unwrap();
     let url = format!("{scheme}://{role}:lone@{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
-    let arguments = ["load", "people.csv.bz2", "--table", "people", "--connections", "1", "--report", "run.json"];
-    let mut command = load.command(&arguments);
-    command.env("BULK_DB", url);
-    Ran::of(command).assert(0, &[]);
-    let report = load.report("run.json");
-    let copy = report.meters.stages.iter().find(|stage| stage.name == "copy").unwrap();
-    assert_eq!((copy.total.items, copy.server_events.len()), (ROWS as u64, 0), "{report}");
+    let run = |file: &str| {
+        let arguments = ["load", file, "--table", "people", "--connections", "1", "--restart", "--report", "run.json"];
+        let mut command = load.command(&arguments);
+        command.env("BULK_DB", &url);
+        let ran = Ran::of(command);
+        ran.assert(0, &[]);
+        let report = load.report("run.json");
+        let copy = report.meters.stages.iter().find(|stage| stage.name == "copy").unwrap();
+        (copy.total.items, copy.server_events.len(), ran.stderr)
+    };
+    let (rows, events, _) = run("people.csv.bz2");
+    assert_eq!((rows, events), (ROWS as u64, 0));
+    // A verdict that speaks of the server says what it does not know.
+    load.slow(0.02, 100);
+    let (rows, events, said) = run("few.csv");
+    assert_eq!((rows, events), (100, 0));
+    assert!(said.contains(" What the server did in the end is not known: cannot connect"), "{said}");
 }
 
 #[test]

@@ -67,6 +67,59 @@ fn flags_win_over_the_environment_and_that_wins_over_the_file() {
     }
 }
 
+/// The file is for the runs that write reports.
+#[test]
+fn what_shows_reports_writes_none() {
+    let (bucket, folder) = (bucket("a"), Folder::new());
+    let settings = format!("anonymous = true\nendpoint = '{}'\nreport = 'run.json'\n", bucket.url());
+    folder.write("bulk.toml", &settings);
+    let run = |arguments: &[&str]| Ran::of(folder.command(&[&["--config", "bulk.toml"], arguments].concat()));
+    run(&["fetch", "s3://data", "--out", "out"]).assert(0, &[]);
+    let written = std::fs::read_to_string(folder.0.path().join("run.json")).unwrap();
+    let ran = run(&["report", "run.json"]);
+    ran.assert(0, &[]);
+    assert!(ran.stdout.starts_with("bulk fetch ("), "{}", ran.stdout);
+    run(&["report", "run.json", "--report", "run.json"]).assert(2, &["`bulk report` shows what other commands have"]);
+    assert_eq!(std::fs::read_to_string(folder.0.path().join("run.json")).unwrap(), written);
+}
+
+/// Another run may have it, for which it is set as well.
+#[test]
+fn an_address_for_metrics_that_is_taken_fails_only_who_asked_for_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (bucket, folder) = (bucket("a"), Folder::new());
+    let settings = format!("anonymous = true\nendpoint = '{}'\nout = 'out'\n", bucket.url());
+    folder.write("plain.toml", &settings);
+    folder.write("metrics.toml", &format!("{settings}metrics = '{address}'\n"));
+    let fetch = |file: &str, more: &[&str], set: bool| {
+        let mut command = folder.command(&[&["fetch", "s3://data", "--config", file], more].concat());
+        if set {
+            command.env("BULK_METRICS", &address);
+        }
+        Ran::of(command)
+    };
+    let said = format!("--metrics: cannot listen on {address}: ");
+    fetch("metrics.toml", &["--metrics", &address], true).assert(2, &[&format!("error: {said}")]);
+    assert!(!folder.0.path().join("out").exists());
+    for (file, set) in [("plain.toml", true), ("metrics.toml", false)] {
+        fetch(file, &[], set).assert(0, &[&said, "; the run goes on without"]);
+        assert_eq!(folder.fetched(), "a");
+    }
+
+    // Where nothing is metered, nobody listens.
+    folder.write(
+        "run.json",
+        r#"{"bulk": "0", "command": "fetch", "started": "2026-01-01T00:00:00Z", "seconds": 1, "exit": 0}"#,
+    );
+    let mut command = folder.command(&["report", "run.json", "--config", "metrics.toml"]);
+    command.env("BULK_METRICS", &address);
+    let ran = Ran::of(command);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    let ran = Ran::of(folder.command(&["report", "run.json", "--metrics", &address]));
+    ran.assert(2, &["--metrics: `bulk report` does nothing that is metered"]);
+}
+
 #[test]
 fn what_a_file_cannot_say_is_told_with_its_name() {
     let folder = Folder::new();

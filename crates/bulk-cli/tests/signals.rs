@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use bulk_core::RunReport;
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use bulk_testkit::snapshot::Spec;
 use rustix::process::Signal;
@@ -66,12 +67,15 @@ fn a_mirror_stops_between_chunks_and_goes_on_behind_them() {
         "t" => bench.sql("SELECT count(*) FROM bulk.chunk").parse::<u32>().unwrap(),
         _ => 0,
     };
-    let mut running = Running::start(bench.command(&["--connections", "1"]));
+    let path = bench.folder.path().join("run.json");
+    let mut running = Running::start(bench.command(&["--connections", "1", "--report", path.to_str().unwrap()]));
     running.wait_until("the first chunk", |_| chunks() > 0);
     running.signal(Signal::INT);
     let (status, said) = running.end();
     assert_eq!(status, Some(130), "{said}");
     assert!(!said.contains("error"), "{said}");
+    let report = RunReport::parse(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(report.exit == 130 && report.files.iter().all(|file| file.error.is_none()), "{report}");
 
     let committed =
         || -> BTreeSet<String> { bench.sql("SELECT c FROM bulk.chunk c").lines().map(str::to_owned).collect() };

@@ -28,13 +28,20 @@ fn run(bench: &Bench, mut command: Command) -> RunReport {
     assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
     let said: RunVerdict = serde_json::from_value(ran.events_of("verdict").remove(0)).unwrap();
     let report = RunReport::parse(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(bottleneck(&said), bottleneck(report.verdict.as_ref().unwrap()));
+    assert_eq!(Some(&said), report.verdict.as_ref());
     report
 }
 
 #[track_caller]
 fn assert_bound(report: &RunReport, stage: &str, resource: Resource) {
     assert_eq!(bottleneck(report.verdict.as_ref().unwrap()), (stage.to_owned(), resource), "{report}");
+}
+
+/// A processor that this program may use; not every one of the machine has to be.
+fn processor() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    allowed.trim().split(['-', ',']).next().unwrap().to_owned()
 }
 
 /// One table of wide text.
@@ -57,7 +64,7 @@ fn one_thread_that_decodes_binds() {
     let (bench, _) = Bench::with(&opinions(0.5));
     let whole = bench.command(&["--tables", "opinions", "--where", "opinions.id=1"]);
     let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(whole.get_program()).args(whole.get_args());
+    command.args(["-c", &processor()]).arg(whole.get_program()).args(whole.get_args());
     for (name, value) in whole.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -70,14 +77,14 @@ fn one_thread_that_decodes_binds() {
     assert_eq!((report.meters.cores, decode.workers.len()), (Some(1.0), 1));
 }
 
-/// Each row takes the server a millisecond and more.
+/// Each row takes the server ten milliseconds and more, a hundred times what all else takes.
 #[test]
 fn a_slow_server_binds() {
     let (bench, made) = Bench::with(&opinions(0.1));
     bench.mirror(&["--tables", "opinions", "--where", "opinions.id=1"]).assert(0, &[]);
     bench.sql(
         "CREATE FUNCTION slow(integer) RETURNS boolean LANGUAGE plpgsql AS
-             'BEGIN PERFORM pg_sleep(0.001); RETURN true; END';
+             'BEGIN PERFORM pg_sleep(0.01); RETURN true; END';
          ALTER TABLE search_opinion ADD CONSTRAINT slow CHECK (slow(id)) NOT VALID",
     );
     let report = run(&bench, bench.command(&["--tables", "opinions", "--restart"]));

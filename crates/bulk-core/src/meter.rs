@@ -10,7 +10,7 @@ mod timeline;
 mod wait;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,12 @@ pub use worker::WorkerMeter;
 
 /// What a server said of itself is kept under so many names.
 const MAX_SERVER_EVENTS: usize = 64;
+
+/// How much of a run is recent.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// Samples shorter than this are kept together with the next, so that there are 51 recent ones at most.
+const SHORT: Duration = Duration::from_millis(200);
 
 /// The meters of one run: its [stages](StageMeter), and how they did over time.
 ///
@@ -74,6 +80,8 @@ struct Shared {
 #[derive(Debug)]
 struct History {
     timeline: Timeline,
+    /// The last samples, which stay as short as they were taken however coarse the timeline grows.
+    recent: VecDeque<Sample>,
     /// What each stage had counted at the last sample.
     seen: Vec<StageCounts>,
     process_cpu: Option<Duration>,
@@ -122,7 +130,12 @@ impl Meters {
 
     /// Meters whose timeline has so many samples at most, and at least two.
     pub fn with_samples(samples: usize) -> Self {
-        let history = History { timeline: Timeline::new(samples), seen: Vec::new(), process_cpu: clock::of_process() };
+        let history = History {
+            timeline: Timeline::new(samples),
+            recent: VecDeque::new(),
+            seen: Vec::new(),
+            process_cpu: clock::of_process(),
+        };
         let shared = Shared { started: Instant::now(), stages: Mutex::default(), history: Mutex::new(history) };
         Self { shared: Arc::new(shared) }
     }
@@ -158,7 +171,12 @@ impl Meters {
     pub fn sample(&self) {
         // Held first, so that samples are in the order of their times.
         let mut history = lock(&self.shared.history);
-        let now = Instant::now();
+        let sample = self.since_last(&mut history, Instant::now(), true);
+        history.push(sample);
+    }
+
+    /// What happened since the last sample. The next one begins at its end, if it is kept.
+    fn since_last(&self, history: &mut History, now: Instant, is_kept: bool) -> Sample {
         let end = now.saturating_duration_since(self.shared.started);
         let mut sample = Sample::new(history.timeline.end(), end);
         let process_cpu = clock::of_process();
@@ -166,9 +184,11 @@ impl Meters {
             (Some(now), Some(before)) => now.saturating_sub(before),
             _ => Duration::ZERO,
         };
-        history.process_cpu = process_cpu;
+        if is_kept {
+            history.process_cpu = process_cpu;
+        }
         for (i, stage) in lock(&self.shared.stages).iter().enumerate() {
-            let (counts, workers, busiest) = stage.read(now);
+            let (counts, workers, busiest) = stage.read(now, is_kept);
             if history.seen.len() == i {
                 history.seen.push(StageCounts::default());
             }
@@ -176,9 +196,11 @@ impl Meters {
             since.busiest = busiest;
             since.counts = counts.since(&history.seen[i]);
             sample.stages.push(since);
-            history.seen[i] = counts;
+            if is_kept {
+                history.seen[i] = counts;
+            }
         }
-        history.timeline.push(sample);
+        sample
     }
 
     /// Takes a [sample](Self::sample) at each interval, from a thread that ends when what this returns is dropped.
@@ -190,15 +212,49 @@ impl Meters {
         Sampling::start(self.clone(), interval)
     }
 
-    /// All that was metered up to now, after one more [sample](Self::sample).
+    /// All that was metered up to now. What happened since the last [sample](Self::sample) is one more in its timeline alone:
+    /// a reading changes nothing of those that follow.
     pub fn reading(&self) -> MeterReading {
-        self.sample();
-        let history = lock(&self.shared.history);
+        self.look(|history, last| {
+            let mut timeline = history.timeline.clone();
+            timeline.push(last);
+            timeline
+        })
+    }
+
+    /// The same, but with a timeline of no more than the last ten seconds, in samples as short as they are taken (or a fifth
+    /// of a second, where they are shorter): those of a long run's [reading](Self::reading) grow longer than that. What its
+    /// stages say is of all of the run.
+    pub fn recent(&self) -> MeterReading {
+        self.look(|history, last| {
+            let begin = last.end.saturating_sub(RECENT);
+            let recent = history.recent.iter().filter(|sample| sample.end > begin).cloned();
+            Timeline::from(recent.chain([last]).collect::<Vec<_>>())
+        })
+    }
+
+    fn look(&self, timeline: impl FnOnce(&History, Sample) -> Timeline) -> MeterReading {
+        let mut history = lock(&self.shared.history);
         let now = Instant::now();
+        let last = self.since_last(&mut history, now, false);
         let stages = lock(&self.shared.stages).iter().map(|stage| stage.reading(now)).collect();
-        let mut reading = MeterReading::new(stages, history.timeline.clone());
+        let mut reading = MeterReading::new(stages, timeline(&history, last));
         reading.cores = std::thread::available_parallelism().ok().map(|cores| cores.get() as f64);
         reading
+    }
+}
+
+impl History {
+    fn push(&mut self, sample: Sample) {
+        match self.recent.back_mut().filter(|last| last.duration() < SHORT) {
+            Some(last) => last.append(&sample),
+            None => self.recent.push_back(sample.clone()),
+        }
+        let begin = sample.end.saturating_sub(RECENT);
+        while self.recent.front().is_some_and(|first| first.end <= begin) {
+            self.recent.pop_front();
+        }
+        self.timeline.push(sample);
     }
 }
 
@@ -245,8 +301,8 @@ impl StageMeter {
 }
 
 impl Stage {
-    /// All counts up to now, and since the last call the most workers, and how long the busiest one was busy.
-    fn read(&self, now: Instant) -> (StageCounts, u32, Duration) {
+    /// All counts up to now, and since the last call that was kept the most workers, and how long the busiest one was busy.
+    fn read(&self, now: Instant, is_kept: bool) -> (StageCounts, u32, Duration) {
         let mut slots = lock(&self.slots);
         let Slots { all, busy, .. } = &mut *slots;
         busy.resize(all.len(), Duration::ZERO);
@@ -254,11 +310,15 @@ impl Stage {
         for (slot, before) in all.iter().zip(busy) {
             let counts = lock(slot).read(now, &self.resources);
             busiest = busiest.max(counts.busy().saturating_sub(*before));
-            *before = counts.busy();
+            if is_kept {
+                *before = counts.busy();
+            }
             total.add(&counts);
         }
         let peak = slots.peak;
-        slots.peak = slots.all.len() - slots.free.len();
+        if is_kept {
+            slots.peak = slots.all.len() - slots.free.len();
+        }
         drop(slots);
         (total.rate_limit_held, total.budget_held) = lock(&self.held).read(now);
         (total, u32::try_from(peak).unwrap_or(u32::MAX), busiest)
@@ -299,4 +359,34 @@ impl Stage {
 /// Nothing panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The recent samples after `count` were taken, of so many milliseconds each.
+    fn recent(millis: u64, count: u64) -> Vec<(u64, u64)> {
+        let shared = Meters::with_samples(2).shared;
+        let mut history = lock(&shared.history);
+        for at in 0..count {
+            let time = |at: u64| Duration::from_millis(at * millis);
+            history.push(Sample::new(time(at), time(at + 1)));
+        }
+        let millis = |time: Duration| time.as_millis() as u64;
+        history.recent.iter().map(|sample| (millis(sample.start), millis(sample.end))).collect()
+    }
+
+    #[test]
+    fn the_last_ten_seconds_are_known_as_they_were_sampled() {
+        assert_eq!(recent(4_000, 2), [(0, 4_000), (4_000, 8_000)]);
+        assert_eq!(recent(4_000, 5), [(8_000, 12_000), (12_000, 16_000), (16_000, 20_000)]);
+        assert_eq!(recent(60_000, 3), [(120_000, 180_000)]);
+        let quarters: Vec<_> = (360..400).map(|at| (at * 250, at * 250 + 250)).collect();
+        assert_eq!(recent(250, 400), quarters);
+        // However many there are.
+        let short = recent(1, 60_000);
+        assert_eq!((short.len(), short[0], short[49]), (50, (50_000, 50_200), (59_800, 60_000)));
+        assert_eq!(recent(1, 60_001).len(), 51);
+    }
 }

@@ -30,7 +30,7 @@ const MAX_REASON: usize = 1_000;
 /// A run, as `run.json` has it.
 ///
 /// It is one JSON object, with the names of these fields as keys; times are seconds, but for `started`, which is RFC 3339.
-/// What is empty or not known may be missing, and a reader ignores keys that it does not know. [`schema`](Self::schema) is
+/// What is empty or not known may be missing, but for `events` and `events_left_out`, and a reader ignores keys that it does not know. [`schema`](Self::schema) is
 /// 1: it grows when a key changes its meaning or goes, and not when one is added, nor a word that one may have: such a word is
 /// read as one for what is not known, and a verdict or projection that makes no sense here as none. A file without it is of an earlier
 /// version of the program, which wrote no meters: its other keys mean the same.
@@ -85,10 +85,10 @@ pub struct RunReport {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rejects_left_out: u64,
     /// What was said while it ran, as the program's `--json` has it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub events: Vec<Value>,
     /// How many earlier events are missing.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub events_left_out: u64,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bulk_core::{
     Body, DownloadOptions, ETag, Error, Evidence, Get, Limit, MeterReading, MeteredRead, Meters, Request, Resource,
-    RunVerdict, Source, StageCounts, StageReading, Wait, WorkerMeter, download,
+    RunVerdict, Source, StageCounts, StageReading, StageSample, Wait, WorkerMeter, download,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -119,6 +119,35 @@ fn a_sample_tells_how_long_the_busiest_worker_was_busy() {
     // Of all of the run it was the other one.
     let busiest = samples[0].busiest + samples[1].busiest;
     assert!(reading.stages[0].workers.iter().all(|worker| worker.busy() < busiest), "{reading:?}");
+}
+
+#[test]
+fn a_reading_changes_nothing() {
+    let meters = Meters::new();
+    let fetch = meters.stage("fetch", &[Resource::Network], &[]);
+    let (long, short) = (fetch.worker(), fetch.worker());
+    short.wait_begins(Wait::Input);
+    long.wait(Wait::Network, || thread::sleep(A_WHILE));
+    long.wait_begins(Wait::Input);
+    drop(short);
+    long.add(3, 0);
+    for _ in 0..3 {
+        for reading in [meters.reading(), meters.recent()] {
+            let [sample] = reading.timeline.samples() else { panic!("{reading:#?}") };
+            let StageSample { workers, busiest, counts, .. } = sample.stage(0);
+            assert_eq!((sample.start, workers, counts.items), (Duration::ZERO, 2, 3));
+            assert!(busiest >= A_WHILE, "{sample:?}");
+        }
+    }
+    meters.sample();
+    long.add(4, 0);
+    for reading in [meters.reading(), meters.recent()] {
+        let [first, second] = reading.timeline.samples() else { panic!("{reading:#?}") };
+        assert_eq!((first.start, first.stage(0).workers, first.stage(0).counts.items), (Duration::ZERO, 2, 3));
+        assert!(first.stage(0).busiest >= A_WHILE, "{first:?}");
+        assert_eq!((second.start, second.stage(0).workers, second.stage(0).counts.items), (first.end, 1, 4));
+        assert_eq!(reading.stages[0].total.items, 7);
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn json_has_all_of_it() {
 
     let value: Value = serde_json::from_slice(&json).unwrap();
     let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = ["bulk", "command", "exit", "files", "meters", "projection", "rejects"];
+    let expected = ["bulk", "command", "events", "events_left_out", "exit", "files", "meters", "projection", "rejects"];
     assert_eq!(keys, [&expected[..], &["schema", "seconds", "started", "verdict"]].concat());
     assert_eq!(
         (&value["schema"], &value["seconds"], &value["started"]),
@@ -101,6 +101,15 @@ fn json_has_all_of_it() {
         json!({"workers": 2, "items": 8, "bytes": 4_000_000, "on_cpu": 1.92, "run_queue": 0.08})
     );
     assert_eq!(value["files"][1], json!({"name": "<script>alert(1)</script>\u{1b}[31m", "error": "it does not exist"}));
+}
+
+/// Files of the earliest versions had them, too.
+#[test]
+fn the_keys_of_every_report_are_there_where_nothing_happened() {
+    let value = serde_json::to_value(RunReport::unmetered("load")).unwrap();
+    let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["bulk", "command", "events", "events_left_out", "exit", "schema", "seconds", "started"]);
+    assert_eq!((&value["events"], &value["events_left_out"]), (&json!([]), &json!(0)));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Socket};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Error;
@@ -26,6 +26,7 @@ pub struct Session {
     client: Client,
     connection: JoinHandle<()>,
     target: String,
+    process: Option<i32>,
     lz4: bool,
 }
 
@@ -42,7 +43,8 @@ const SETTINGS: &str = "
     SET lock_timeout = 0;
     SET idle_in_transaction_session_timeout = 0;
     SET client_min_messages = warning;
-    SET synchronous_commit = off;";
+    SET synchronous_commit = off;
+    SELECT pg_catalog.pg_backend_pid();";
 
 impl Session {
     /// Opens a session. `url` is a libpq connection string or URI; what it leaves open is completed as libpq does: by a
@@ -82,12 +84,22 @@ impl Session {
             let _ = connection.await;
         });
         let failed = |error| Error::Connect { target: target.clone(), source: Cause(error) };
-        client.batch_execute(SETTINGS).await.map_err(failed)?;
+        let answers = client.simple_query(SETTINGS).await.map_err(failed)?;
+        let process = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
         // From version 14 on, so that a statement does not run on for hours when its program has been killed.
         let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
         // An unknown setting or a server without the library: the default compression it is.
         let lz4 = client.batch_execute("SET default_toast_compression = lz4").await.is_ok();
-        Ok(Self { client, connection, target, lz4 })
+        Ok(Self { client, connection, target, process, lz4 })
+    }
+
+    /// The server's process for this session, as `pg_stat_activity` calls it; `None` if the server does not tell. Behind a
+    /// pooler it is the one that the session had at first.
+    pub fn process(&self) -> Option<i32> {
+        self.process
     }
 
     /// Whether wide values are compressed by lz4 rather than pglz, which takes the server several times the CPU.

@@ -326,13 +326,18 @@ impl Bucket {
             digests.extend(crc64.map(Digest::Crc64Nvme));
             digests.extend(text("x-amz-checksum-sha256").and_then(base64).map(Digest::Sha256));
         }
-        let has_key = text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
-            || headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
-        if !has_key && !self.name.ends_with("--x-s3") {
+        if !has_own_key(headers) && !self.name.ends_with("--x-s3") {
             digests.extend(etag.and_then(|etag| md5(etag.as_str())).map(Digest::Md5));
         }
         digests
     }
+}
+
+/// Whether what the answer is of is encrypted with a key of its own, so that its ETag is no MD5.
+pub(crate) fn has_own_key(headers: &HeaderMap) -> bool {
+    let how = headers.get("x-amz-server-side-encryption").and_then(|how| how.to_str().ok());
+    how.is_some_and(|how| how.starts_with("aws:kms"))
+        || headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
 }
 
 /// A checksum of the whole object. A composite one has its number of parts behind it (`…-3`), which is no base64.

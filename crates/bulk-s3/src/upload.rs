@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::utf8_percent_encode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::bucket::PATH;
+use crate::bucket::{PATH, has_own_key};
 use crate::chunks::{Chunk, Chunker};
 use crate::file_set::{LEAST_PART, SetEvent, SetFile, SetOptions};
 use crate::page::decode_url;
@@ -59,7 +59,10 @@ pub(crate) struct Uploader {
 
 /// Why a file was not uploaded by copies.
 enum Uncopied {
-    /// The server does not do it, or not of this object: the file is to be sent whole.
+    /// The server does not do it, or does something else: no file is to be.
+    Unknown(Error),
+    /// This one is not: it is to be sent whole. Whatever is in the way of copies alone must not be in the way of that; what is in
+    /// the way of both, that tells, too.
     Refused(Error),
     Failed(Error),
 }
@@ -67,7 +70,8 @@ enum Uncopied {
 impl From<Error> for Uncopied {
     fn from(error: Error) -> Self {
         match error {
-            Error::Request(_) if !error.is_remote() => Self::Refused(error),
+            Error::Request(bulk_core::Error::Status { status: 501, .. }) => Self::Unknown(error),
+            Error::Request(_) => Self::Refused(error),
             _ => Self::Failed(error),
         }
     }
@@ -290,7 +294,7 @@ impl Uploader {
             match self.stored(key).await? {
                 Some(stored) if stored.size.is_none_or(|size| size == file.size) => Ok(etag),
                 _ => {
-                    Err(Uncopied::Refused(self.protocol(key, "what it put together of copies is not the file".into())))
+                    Err(Uncopied::Unknown(self.protocol(key, "what it put together of copies is not the file".into())))
                 }
             }
         };
@@ -304,12 +308,11 @@ impl Uploader {
                 let error = match failed {
                     Uncopied::Failed(error) => return Err(error),
                     Uncopied::Refused(error) => error,
+                    Uncopied::Unknown(error) => {
+                        self.copies.store(false, Ordering::Relaxed);
+                        error
+                    }
                 };
-                // That it is not the object that was listed says nothing of the others.
-                use bulk_core::Error::{Changed, NotFound};
-                if !matches!(error, Error::Request(Changed { .. } | NotFound { .. })) {
-                    self.copies.store(false, Ordering::Relaxed);
-                }
                 (self.observer)(&SetEvent::NotCopied { file, error: &error });
                 Ok(None)
             }
@@ -341,7 +344,7 @@ impl Uploader {
     ) -> Result<Vec<String>, Uncopied> {
         let put = (1_u32..).zip(parts).map(|(number, part)| async move {
             match part.copied_from {
-                Some(from) => self.copy_part(key, id, file, number, from..from + part.len, source).await,
+                Some(from) => self.copy_part(key, id, file, number, part, from..from + part.len, source).await,
                 None => {
                     let _memory = self.memory().await;
                     let bytes = read_part(file, part, &chunks[part.chunks.clone()]).await?;
@@ -354,17 +357,20 @@ impl Uploader {
     }
 
     /// Lets the server copy a part from the object that stands under the key, and gives the part's ETag
-    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html>).
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html>). Not each server heeds the range, or that the
+    /// object is to be the one that was listed, so the ETag must be the MD5 of the file's part, where it is one.
+    #[expect(clippy::too_many_arguments, reason = "they are those of the request")]
     async fn copy_part(
         &self,
         key: &str,
         id: &str,
         file: &SetFile,
         number: u32,
+        part: &Part,
         range: Range<u64>,
         source: &EntityTag,
     ) -> Result<String, Uncopied> {
-        let unusable = |what: &str| Uncopied::Refused(self.protocol(key, what.to_owned()));
+        let unusable = |what: &str| Uncopied::Unknown(self.protocol(key, what.to_owned()));
         let source = [
             (COPY_SOURCE, format!("/{}/{}", self.bucket.name(), utf8_percent_encode(key, PATH))),
             (COPY_SOURCE_IF_MATCH, source.to_header()),
@@ -377,11 +383,16 @@ impl Uploader {
         }
         let number = number.to_string();
         let query = [("partNumber", number.as_str()), ("uploadId", id)];
-        let (_, body) = self.send(Method::PUT, key, &query, headers, Bytes::new(), WORK).await?;
+        let (answered, body) = self.send(Method::PUT, key, &query, headers, Bytes::new(), WORK).await?;
         // One that does not know these headers takes an empty part.
         let answer = UploadAnswer::parse(&body).unwrap_or_default();
         let etag = answer.text("ETag").filter(|_| answer.root == "CopyPartResult");
         let etag = etag.ok_or_else(|| unusable("it does not answer that it has copied a part"))?;
+        let text = etag.trim_matches('"');
+        let is_md5 = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) && !has_own_key(&answered);
+        if is_md5 && !format!("md5:{text}").eq_ignore_ascii_case(&md5(file, part).await?.to_string()) {
+            return Err(unusable("what it copied is not what the object was to have there"));
+        }
         (self.observer)(&SetEvent::Copied { file, bytes: range.end - range.start });
         Ok(etag.to_owned())
     }
@@ -646,6 +657,19 @@ async fn read_part(file: &SetFile, part: &Part, chunks: &[Chunk]) -> Result<Byte
         Ok(Some(Bytes::from(bytes)))
     });
     bytes.await?.ok_or_else(|| changed(&file.path))
+}
+
+/// The MD5 of a part of a file.
+async fn md5(file: &SetFile, part: &Part) -> Result<Digest, Error> {
+    let (path, start, len) = (file.path.clone(), part.start, part.len);
+    blocking(&file.path, move || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut hasher = Hasher::new(&[Algorithm::Md5]);
+        std::io::copy(&mut BufReader::with_capacity(1 << 20, file.take(len)), &mut hasher)?;
+        hasher.finish().pop().ok_or_else(|| std::io::Error::other("no digest was asked for"))
+    })
+    .await
 }
 
 fn changed(path: &Path) -> Error {

@@ -9,7 +9,7 @@ use crate::file_set::LEAST_PART;
 /// S3 has no more parts of an object.
 pub(crate) const MAX_PARTS: u64 = 10_000;
 /// S3 copies up to 5 GiB at once; smaller parts are copied side by side, and none takes long.
-const COPIED_PART: u64 = 512 << 20;
+const COPIED_PART: u64 = 128 << 20;
 
 /// A part of a file, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]

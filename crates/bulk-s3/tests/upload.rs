@@ -460,6 +460,21 @@ impl Changed {
         (done.copied, seen)
     }
 
+    /// The same where somebody puts another object in the place of one between the listing and the upload.
+    async fn upload_over_another(&self) -> (Uploaded, Vec<String>) {
+        let seen = Arc::default();
+        let mut options = options(&seen);
+        options.concurrency = 1;
+        options.notes = Some(self.folder.path().join("notes"));
+        let set = set(&self.folder.path().join("set"), &self.files);
+        let plan = compare_set(&self.bucket, set, options, &read_manifest).await.unwrap();
+        self.server.put("data", "exports/a/larger", random(18 * MIB, 3)).unwrap();
+        let done = plan.upload().await.unwrap();
+        assert!(content(&self.bucket).await == with(&self.files, &[]));
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        (done, seen)
+    }
+
     /// How many copies were asked for.
     fn copies(&self) -> usize {
         self.server.requests().iter().filter(|record| record.copy_range.is_some()).count()
@@ -468,20 +483,28 @@ impl Changed {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_is_copied_all_is_sent() {
-    // The first copy is refused, and no other asked for.
+    // The first copy is refused: where the server knows none no other is asked for, else that object is sent whole.
     let refused = ["unpublished", "not copied a/larger", "put a/larger", "put a/large", "published"];
-    for (code, error) in [(501, "NotImplemented"), (400, "InvalidRequest"), (403, "AccessDenied")] {
+    for (code, error, ends) in
+        [(501, "NotImplemented", true), (400, "InvalidRequest", false), (403, "InvalidObjectState", false)]
+    {
         let changed = Changed::new(Store::memory()).await;
         let fault = Fault::Status { code, error: error.to_owned(), retry_after: None };
         let rule = changed.server.fault(Rule::new(fault).key("exports/a/larger").method(Method::PUT).nth(1));
-        assert_eq!(changed.upload().await, (0, refused.map(str::to_owned).to_vec()));
-        assert_eq!((rule.hits(), changed.copies()), (1, 1));
+        let (copied, seen) = changed.upload().await;
+        assert_eq!(seen, refused);
+        assert_eq!((rule.hits(), copied == 0, changed.copies() == 1), (1, ends, ends), "{code}: {copied}");
         // The next time there is another chance.
         let mut changed = changed;
         changed.files.values_mut().for_each(|bytes| bytes.push(2));
         let (copied, _) = changed.upload().await;
         assert!(copied >= 33 * MIB as u64, "{copied}");
     }
+    // Copies alone do not come to an end.
+    let changed = Changed::new(Store::memory().quirk(Quirk::CopyTimesOut)).await;
+    let neither =
+        ["unpublished", "not copied a/larger", "put a/larger", "not copied a/large", "put a/large", "published"];
+    assert_eq!(changed.upload().await, (0, neither.map(str::to_owned).to_vec()));
     // A server that takes an empty part, and one that copies more than it was told.
     for quirk in [Quirk::CopySourceIgnored, Quirk::CopyRangeIgnored] {
         let changed = Changed::new(Store::memory().quirk(quirk)).await;
@@ -498,19 +521,15 @@ async fn an_object_that_is_not_known_is_not_copied_from() {
     assert_eq!(seen, ["unpublished", "put a/larger", "put a/large", "published"]);
     assert!((16 * MIB as u64..=17 * MIB as u64).contains(&copied), "{copied}");
 
-    let changed = Changed::new(Store::memory()).await;
-    let seen = Arc::default();
-    let mut options = options(&seen);
-    options.concurrency = 1;
-    options.notes = Some(changed.folder.path().join("notes"));
-    let set = set(&changed.folder.path().join("set"), &changed.files);
-    let plan = compare_set(&changed.bucket, set, options, &read_manifest).await.unwrap();
-    changed.server.put("data", "exports/a/larger", random(18 * MIB, 3)).unwrap();
-    let done = plan.upload().await.unwrap();
     let wanted = ["unpublished", "not copied a/larger", "put a/larger", "put a/large", "published"];
-    assert_eq!(*seen.lock().unwrap(), wanted);
+    let changed = Changed::new(Store::memory()).await;
+    let (done, seen) = changed.upload_over_another().await;
+    assert_eq!(seen, wanted);
     assert!((16 * MIB as u64..=17 * MIB as u64).contains(&done.copied), "{done:?}");
-    assert!(content(&changed.bucket).await == with(&changed.files, &[]));
+    // A server that copies whatever is there does not get it published.
+    let changed = Changed::new(Store::memory().quirk(Quirk::CopyIfMatchIgnored)).await;
+    let (done, seen) = changed.upload_over_another().await;
+    assert_eq!((done.copied, seen), (0, wanted.map(str::to_owned).to_vec()));
 
     // Nothing is known, or what is known is damaged.
     let changed = Changed::new(Store::memory()).await;

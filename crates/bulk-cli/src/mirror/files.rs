@@ -68,9 +68,13 @@ impl Totals {
     /// Counts a load, says how it failed, and gives back its sessions.
     fn add(&mut self, run: &Run<'_>, ended: Ended) -> Vec<Session> {
         let Ended { sessions, job, result, outcome, time } = ended;
-        let mut file = file_report(&job.object.key, &job.table, Some(job.object.size), &result);
-        file.seconds = Some(time.as_secs_f64());
-        run.report.file(file);
+        let is_stop = |failure: &Failure| failure.is_stop() && run.common.stop.is_cancelled();
+        // What was interrupted has not failed.
+        if !result.as_ref().is_err_and(is_stop) {
+            let mut file = file_report(&job.object.key, &job.table, Some(job.object.size), &result);
+            file.seconds = Some(time.as_secs_f64());
+            run.report.file(file);
+        }
         match result {
             Ok(loaded) => {
                 self.files += 1;
@@ -91,7 +95,7 @@ impl Totals {
                 }
             }
             // Its chunks so far are kept; the exit status tells the rest.
-            Err(failure) if failure.is_stop() && run.common.stop.is_cancelled() => {}
+            Err(failure) if is_stop(&failure) => {}
             Err(Failure { exit, mut error }) => {
                 let is_fetch = error.chain().any(|cause| fetch_error(cause).is_some());
                 self.is_database_lost |= !is_fetch && matches!(exit, Exit::Remote | Exit::Denied);

@@ -75,6 +75,10 @@ impl S3Error {
         Self::bad_request("InvalidArgument", message).with("ArgumentName", name).with("ArgumentValue", value)
     }
 
+    pub(super) fn gateway_timeout() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "GatewayTimeout", "The origin did not answer in time")
+    }
+
     pub(super) fn not_implemented() -> Self {
         let message = "A header you provided implies functionality that is not implemented";
         Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)

@@ -215,6 +215,9 @@ impl Uploads {
 pub(super) fn copied(site: &Site, headers: &HeaderMap, quirks: &Quirks) -> Result<Option<Bytes>, S3Error> {
     let source = text(headers, HeaderName::from_static("x-amz-copy-source")).filter(|_| !quirks.ignores_copy_source);
     let Some(source) = source else { return Ok(None) };
+    if quirks.copy_times_out {
+        return Err(S3Error::gateway_timeout());
+    }
     let invalid = |what: &str| S3Error::invalid_argument(what, "x-amz-copy-source", source);
     if source.contains('?') {
         return Err(S3Error::not_implemented());
@@ -229,7 +232,7 @@ pub(super) fn copied(site: &Site, headers: &HeaderMap, quirks: &Quirks) -> Resul
     let found = store.open(key).map_err(|error| S3Error::internal(&error))?;
     let object = found.into_object().ok_or_else(|| S3Error::no_such_key(key))?;
     let if_match = text(headers, HeaderName::from_static("x-amz-copy-source-if-match"));
-    if if_match.is_some_and(|wanted| !lists_etag(wanted, &object.meta.etag)) {
+    if !quirks.ignores_copy_if_match && if_match.is_some_and(|wanted| !lists_etag(wanted, &object.meta.etag)) {
         return Err(S3Error::precondition_failed("x-amz-copy-source-If-Match"));
     }
     let mut bytes = Vec::new();

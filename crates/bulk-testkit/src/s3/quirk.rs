@@ -27,6 +27,10 @@ pub enum Quirk {
     CopySourceIgnored,
     /// Passes over the range of UploadPartCopy: all of the object is copied.
     CopyRangeIgnored,
+    /// Passes over the `x-amz-copy-source-if-match` of UploadPartCopy: whichever object is there is copied.
+    CopyIfMatchIgnored,
+    /// Does not come to an end with any UploadPartCopy: `504`, as of a gateway.
+    CopyTimesOut,
 }
 
 /// All that differs.
@@ -39,6 +43,8 @@ pub(super) struct Quirks {
     pub(super) forbidden: Vec<String>,
     pub(super) ignores_copy_source: bool,
     pub(super) ignores_copy_range: bool,
+    pub(super) ignores_copy_if_match: bool,
+    pub(super) copy_times_out: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +69,8 @@ impl Quirks {
             Quirk::ForbiddenPrefix(prefix) => self.forbidden.push(prefix),
             Quirk::CopySourceIgnored => self.ignores_copy_source = true,
             Quirk::CopyRangeIgnored => self.ignores_copy_range = true,
+            Quirk::CopyIfMatchIgnored => self.ignores_copy_if_match = true,
+            Quirk::CopyTimesOut => self.copy_times_out = true,
         }
     }
 }
