@@ -7,8 +7,6 @@ mod known;
 mod run;
 mod spec;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use bulk_core::crawl::Watermark;
@@ -23,6 +21,7 @@ use self::run::{End, Run};
 use self::spec::Spec;
 use crate::arguments::{Common, CrawlArguments};
 use crate::exit::{Exit, Failure};
+use crate::rejects::Staged;
 use crate::report::Report;
 
 pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Report) -> Result<Exit, Failure> {
@@ -67,10 +66,12 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
         }
     };
     let ended = end(ended, load, &run).await;
-    if let Some(file) = &arguments.rejects {
-        write_rejects(arguments, &spec, file, report).await?;
-    }
-    ended
+    let written = match &arguments.rejects {
+        Some(file) => write_rejects(arguments, &spec, file, report).await,
+        None => Ok(()),
+    };
+    // The first failure is the one that counts.
+    ended.and_then(|exit| written.map(|()| exit))
 }
 
 /// Ends the round, or this run of it.
@@ -95,19 +96,17 @@ async fn end(ended: Result<End, Failure>, load: CrawlLoad, run: &Run<'_>) -> Res
     }
 }
 
-/// Writes the rows that were left out, a line of JSON each.
+/// Writes the rows that were left out of the round, a line of JSON each. Without any, nothing stays of an earlier run.
 async fn write_rejects(arguments: &CrawlArguments, spec: &Spec, path: &Path, report: &Report) -> Result<(), Failure> {
-    let failed = |error: io::Error| {
-        let exit = if error.kind() == io::ErrorKind::StorageFull { Exit::Disk } else { Exit::Failed };
-        Failure::new(exit, anyhow::anyhow!("cannot write {}: {error}", path.display()))
-    };
     let session = arguments.database.connect().await?;
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    let count = write_call_rejects(&session, &spec.name, &mut file).await?;
-    file.flush().map_err(failed)?;
-    if count > 0 {
-        report.warn(format!("{count} rows that were left out are in {}", path.display()));
+    let mut file = Staged::create(path.to_owned())?;
+    let count = write_call_rejects(&session, &spec.name, &mut file.writer).await?;
+    if count == 0 {
+        return file.discard();
     }
+    file.keep()?;
+    let path = path.display().to_string();
+    report.event("rejects", &format!("{path}: {count} rows"), json!({"file": path, "rows": count}));
     Ok(())
 }
 

@@ -111,14 +111,14 @@ impl Write for Lines<'_> {
 }
 
 /// A file that gets its name when it is whole. Dropped before that, it leaves what was there.
-struct Staged {
+pub(crate) struct Staged {
     path: PathBuf,
     part: TempPath,
-    writer: BufWriter<File>,
+    pub(crate) writer: BufWriter<File>,
 }
 
 impl Staged {
-    fn create(path: PathBuf) -> Result<Self, Failure> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self, Failure> {
         let mut part = path.clone().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
@@ -127,14 +127,14 @@ impl Staged {
         Ok(Self { path, part, writer: BufWriter::new(file) })
     }
 
-    fn keep(mut self) -> Result<(), Failure> {
+    pub(crate) fn keep(mut self) -> Result<(), Failure> {
         let written = self.writer.flush();
         let kept = written.and_then(|()| self.part.persist(&self.path).map_err(|error| error.error));
         kept.map_err(|error| unwritable(&self.path, &error))
     }
 
     /// Removes what an earlier run left under the name.
-    fn discard(self) -> Result<(), Failure> {
+    pub(crate) fn discard(self) -> Result<(), Failure> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(&self.path, &error)),
             _ => Ok(()),

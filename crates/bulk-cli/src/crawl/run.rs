@@ -147,12 +147,11 @@ impl<'a> Run<'a> {
                 Ok(pages) => pages,
                 Err(failure) if kind.is_needed => return Err(failed(failure)),
                 Err(failure) => {
-                    let mut noted = QuarantinedCall::new(key, Chain(&*failure.error).to_string());
-                    noted.request = json!(failure.request);
+                    let what = Chain(&*failure.error).to_string();
+                    let mut noted = note(key, input, &failure.request, &what, requests);
                     noted.response.clone_from(&failure.response);
-                    (noted.inputs, noted.attempts) = (vec![input.clone()], requests);
                     load.quarantine(noted).await?;
-                    self.fail(&failure.request, &Chain(&*failure.error).to_string(), failure.status);
+                    self.fail(&failure.request, &what, failure.status);
                     self.in_a_row += 1;
                     if self.give_up_after.is_some_and(|most| self.in_a_row >= most.get()) {
                         return Err(self.gives_up(failure));
@@ -171,10 +170,7 @@ impl<'a> Run<'a> {
                 // Nothing of it is kept, and the others go on.
                 Err(what) => {
                     drop(rows);
-                    let mut noted = QuarantinedCall::new(key, what.as_str());
-                    (noted.inputs, noted.request, noted.attempts) =
-                        (vec![input.clone()], json!(call.request), requests);
-                    load.quarantine(noted).await?;
+                    load.quarantine(note(key, input, &call.request, &what, requests)).await?;
                     self.fail(&call.request, &what, None);
                 }
             }
@@ -260,6 +256,13 @@ async fn quarantined(load: &mut CrawlLoad) -> Result<Vec<Value>, Failure> {
         records.extend(calls.into_iter().flat_map(|call| call.inputs));
     }
     Ok(records)
+}
+
+/// What is kept of a record that failed.
+fn note(key: String, input: &Value, request: &str, what: &str, requests: u64) -> QuarantinedCall {
+    let mut noted = QuarantinedCall::new(key, what);
+    (noted.inputs, noted.request, noted.attempts) = (vec![input.clone()], json!(request), requests);
+    noted
 }
 
 /// The rows of a record's pages.
