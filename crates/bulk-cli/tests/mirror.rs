@@ -112,7 +112,7 @@ fn killed_in_the_middle_and_run_again_gives_the_same_tables() {
 #[test]
 fn files_come_in_the_order_that_was_asked_for() {
     let (bench, made) = Bench::with(&small());
-    let list = bench.folder().join("order.txt");
+    let list = bench.folder.path().join("order.txt");
     std::fs::write(&list, "dockets\nbulk-data/courts-2026-06-30.csv.bz2\n").unwrap();
     let list = list.to_str().unwrap().to_owned();
     let planned = |order: &[&str]| -> Vec<(u64, String)> {
