@@ -235,6 +235,11 @@ pub(crate) struct Mirror {
     /// it again.
     #[arg(long, conflicts_with = "keep_files", help_heading = DISK)]
     pub(crate) no_files: bool,
+    /// Which file comes first: by size, by name, as listed, or as a file says that has a base name or key a line (what it
+    /// does not name comes last); each with :asc or :desc behind it. Files are loaded in this order, and fetched ahead of it:
+    /// from the smallest on, the many rows and indexes of small files are made while the largest one is still fetched.
+    #[arg(long, value_name = "ORDER", default_value = "size:asc", env = "BULK_ORDER", help_heading = DISK)]
+    pub(crate) order: String,
     /// Read all files as this dialect: A, B, C, D or csv. Default: told from each file.
     #[arg(long)]
     pub(crate) dialect: Option<bulk_pg::Dialect>,
@@ -395,8 +400,9 @@ pub(crate) struct DiskArguments {
     /// MiB.
     #[arg(long, value_name = "SIZE", value_parser = segment, env = "BULK_SEGMENT", help_heading = DISK)]
     segment: Option<u64>,
-    /// Fetch so far ahead of what is being loaded or extracted, and no further. Default: 64GiB with
-    /// --extract, 4GiB in a mirror and a load with --dir, 256MiB in a load without, and else without end.
+    /// Fetch so far ahead of what is being loaded or extracted, and no further. Default: 64GiB with --extract, an eighth of
+    /// the disk's room in a mirror, and at least 4GiB; 4GiB in a load with --dir, 256MiB in one without, and else without
+    /// end.
     #[arg(long, value_name = "SIZE", value_parser = size, env = "BULK_WINDOW", help_heading = DISK)]
     pub(crate) window: Option<u64>,
 }

@@ -12,7 +12,7 @@ use crate::report::{Report, size};
 
 const BUCKET: &str = "com-courtlistener-storage";
 const PREFIX: &str = "bulk-data";
-/// The first run is killed when so many chunks are committed, which is in the middle of the largest table.
+/// The first run is killed when so many chunks of one file are committed, which is in the middle of the largest table.
 const KILL_AFTER_CHUNKS: i64 = 3;
 
 const QUERIES: [(&str, &str); 3] = [
@@ -165,12 +165,12 @@ impl Mirror {
                 return Ok(false);
             }
             // Until the ledger is made, the query fails.
-            let chunks = session.client().query_one("SELECT count(*) FROM bulk.chunk", &[]).await;
-            let chunks = chunks.map_or(0, |row| row.get::<_, i64>(0));
-            if chunks >= KILL_AFTER_CHUNKS {
+            let chunks = session.client().query("SELECT count(*) FROM bulk.chunk GROUP BY load_id", &[]).await;
+            let chunks: Vec<i64> = chunks.iter().flatten().map(|row| row.get(0)).collect();
+            if chunks.iter().any(|chunks| *chunks >= KILL_AFTER_CHUNKS) {
                 child.kill().map_err(failed)?;
                 child.wait().map_err(failed)?;
-                report.note(format!("   {chunks} chunks were committed"));
+                report.note(format!("   {} chunks were committed", chunks.iter().sum::<i64>()));
                 return Ok(true);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,7 +2,6 @@ mod checks;
 mod extract;
 mod extracted;
 mod meter;
-mod order;
 mod plan;
 mod verify;
 mod workshop;
@@ -21,6 +20,7 @@ use self::checks::Checks;
 use self::extract::Extractor;
 use self::plan::{Choice, Planned};
 use crate::arguments::{Common, Fetch};
+use crate::blocking::blocking;
 use crate::exit::{Exit, Failure, Tally};
 use crate::kept::Kept;
 use crate::progress::Progress;
@@ -252,9 +252,4 @@ pub(crate) async fn manifest(folder: &Path) -> Result<(), Failure> {
         Ok(write_manifest(&folder, records)?)
     })
     .await
-}
-
-/// Runs what blocks in a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(Exit::Failed, error))?
 }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::given::{Given, Keys};
 use self::scratch::Scratch;
 use crate::arguments::{Common, Load};
+use crate::blocking::blocking;
 use crate::exit::{Exit, Failure};
 use crate::load::{Arriving, Decoded, Outcome, codec, decode_options, load_body, load_decoded, load_path};
 use crate::meters::Origin;
@@ -494,11 +495,6 @@ fn version(known: Option<String>) -> String {
 
 fn not_delivered(name: &str) -> Failure {
     Failure::new(Exit::Failed, anyhow::anyhow!("{name} was not delivered"))
-}
-
-/// Runs what blocks in a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(Exit::Failed, error))?
 }
 
 /// Keeps what is read.

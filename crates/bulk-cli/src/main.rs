@@ -1,6 +1,7 @@
 //! The `bulk` program: arguments, wiring, reports and exit codes. Everything an embedder would want is in the libraries.
 
 mod arguments;
+mod blocking;
 mod config;
 mod crawl;
 mod dataset;
@@ -22,6 +23,7 @@ mod malloc;
 mod meters;
 mod metrics;
 mod mirror;
+mod order;
 mod output;
 mod progress;
 mod record;

@@ -5,7 +5,6 @@ mod indexer;
 mod refresh;
 mod swap;
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,11 +25,13 @@ use self::findings::{list_left_out, list_post_data, refuse_orphans, summarise};
 use self::indexer::Indexer;
 use self::refresh::{Found, find, merge};
 use crate::arguments::{Common, Mirror, Orphans};
+use crate::blocking::blocking;
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
 use crate::load::{check, content, state_compression};
 use crate::meters::ServerStage;
+use crate::order::{Order, Placed};
 use crate::rejects::{RejectFiles, note_rejects};
 use crate::report::Report;
 use crate::selection::Selection;
@@ -49,6 +50,8 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let tables = wanted_tables(&dataset, &mirror.tables)?;
     let fill = fills(&dataset, &mirror.fill)?;
     let selection = &Selection::new(mirror, &tables)?;
+    let order = mirror.order.clone();
+    let order = &blocking(move || Order::parse(&order)).await?;
     let arguments = dataset.bucket_arguments(&mirror.bucket);
     let place = Place::open(mirror.from.as_deref().unwrap_or(&dataset.source), &arguments, report)?;
     place.refuse_folder("--dir", &mirror.dir)?;
@@ -60,6 +63,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         tables: &tables,
         fill: &fill,
         selection,
+        order,
         place: &place,
         budget,
         report,
@@ -76,7 +80,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let Some(begun) = stop.run_until_cancelled(begun).await else { return Ok(Exit::Interrupted) };
     let (mut session, snapshot) = begun?;
     if common.dry_run {
-        for (base, object) in &snapshot.files {
+        for (base, object) in in_order(&run, &snapshot) {
             let table = format!("{:#}", tables[base]);
             let fields = json!({"file": object.key, "size": object.size, "table": table});
             report.planned(&format!("{}\t{}\t{table}", object.size, object.key), fields);
@@ -198,6 +202,7 @@ struct Run<'a> {
     tables: &'a BTreeMap<String, TableName>,
     fill: &'a Fill,
     selection: &'a Selection,
+    order: &'a Order,
     place: &'a Place,
     budget: &'a DiskBudget,
     report: &'a Report,
@@ -229,9 +234,16 @@ async fn write_rejects(
     Ok(())
 }
 
+/// The snapshot's files, as they are to come.
+fn in_order<'s>(run: &Run<'_>, snapshot: &'s Snapshot) -> Vec<(&'s String, &'s Object)> {
+    let mut files: Vec<_> = snapshot.files.iter().collect();
+    run.order.sort(&mut files, |(base, object)| Placed { names: [base, &object.key], size: object.size }, run.report);
+    files
+}
+
 /// What is to be done, and by whom.
 struct Prepared {
-    /// What is to be loaded, the largest first.
+    /// What is to be loaded, in order.
     jobs: Vec<Job>,
     /// Tables that are to become what is in their staging tables then.
     staged: Vec<TableName>,
@@ -261,7 +273,9 @@ async fn prepare(
 
     let (mut jobs, mut staged, mut swapped) = (Vec::new(), Vec::new(), Vec::new());
     let (mut skipped, mut skipped_records) = (0, 0);
-    for (base, object) in snapshot.files.clone() {
+    let files = in_order(run, snapshot);
+    for &(base, object) in &files {
+        let (base, object) = (base.clone(), object.clone());
         let table = run.tables[&base].clone();
         let identity = identity(&object);
         let options = load_options(run, snapshot, &table)?;
@@ -303,8 +317,8 @@ async fn prepare(
     if mirror.rebuild_indexes && drop_indexes(&mut session, &tables).await? > 0 {
         report.note("indexes of the tables to be loaded are dropped, and built anew after the data");
     }
-    // The largest first, so that the longest of all is not what everything waits for in the end.
-    jobs.sort_by_key(|job| Reverse(job.object.size));
+    // Those that are swapped came behind the others.
+    jobs.sort_by_key(|job| files.iter().position(|(base, _)| **base == job.base));
     let mut sessions = vec![session];
     while sessions.len() < mirror.connections {
         sessions.push(mirror.database.connect().await?);

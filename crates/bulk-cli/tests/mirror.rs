@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::cmp::Reverse;
 use std::io::Write;
 use std::path::Path;
 
@@ -109,14 +110,35 @@ fn killed_in_the_middle_and_run_again_gives_the_same_tables() {
 }
 
 #[test]
+fn files_come_in_the_order_that_was_asked_for() {
+    let (bench, made) = Bench::with(&small());
+    let list = bench.folder.path().join("order.txt");
+    std::fs::write(&list, "dockets\nbulk-data/courts-2026-06-30.csv.bz2\n").unwrap();
+    let list = list.to_str().unwrap().to_owned();
+    let planned = |order: &[&str]| -> Vec<(u64, String)> {
+        let ran = bench.mirror(&[&["--dry-run", "--json"], order].concat());
+        let events = ran.events_of("planned");
+        events.iter().map(|event| (event["size"].as_u64().unwrap(), event["file"].as_str().unwrap().into())).collect()
+    };
+    let smallest_first = planned(&[]);
+    assert_eq!(smallest_first.len(), made.files.len());
+    assert!(smallest_first.is_sorted_by_key(|(size, _)| *size));
+    assert!(planned(&["--order", "size:desc"]).is_sorted_by_key(|(size, _)| Reverse(*size)));
+    assert!(planned(&["--order", "name"]).is_sorted_by_key(|(_, file)| file.clone()));
+    let listed: Vec<_> = planned(&["--order", &list]).into_iter().take(2).map(|(_, file)| file).collect();
+    assert_eq!(listed, ["bulk-data/dockets-2026-06-30.csv.bz2", "bulk-data/courts-2026-06-30.csv.bz2"]);
+    bench.mirror(&["--order", "sise"]).assert(2, &["--order sise: it is neither size, name or listed nor a file"]);
+}
+
+#[test]
 fn tables_are_indexed_while_others_are_loaded() {
     let (bench, made) = Bench::with(&small());
     // The last one of the order.
-    let stall = Rule::new(Fault::StallAfter(0)).key("bulk-data/people_db_race-2026-06-30.csv.bz2");
+    let stall = Rule::new(Fault::StallAfter(0)).key("bulk-data/opinions-2026-06-30.csv.bz2");
     bench.bucket.fault(stall);
     let is_indexed = || bench.sql("SELECT count(*) FROM pg_indexes WHERE indexname = 'search_docket_pkey'") == "1";
     kill_when(bench.command(&[]), is_indexed);
-    assert_eq!(bench.sql("SELECT count(*) FROM people_db_race"), "0");
+    assert_eq!(bench.sql("SELECT count(*) FROM search_opinion"), "0");
     bench.bucket.clear_faults();
     bench.mirror(&[]).assert(3, &[]);
     bench.assert_holds(&made);

@@ -6,8 +6,8 @@ use bulk_core::{
 };
 use serde_json::json;
 
-use super::blocking;
 use crate::arguments::Fetch;
+use crate::blocking::blocking;
 use crate::exit::{Exit, Failure};
 use crate::report::Report;
 

@@ -15,12 +15,12 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::blocking;
 use super::extracted::{self, Extraction, Line, STATE_FOLDER, Version, Writer};
 use super::meter::{Disk, Meter};
 use super::plan::MANIFEST;
 use super::workshop::{Left, WORKSHOP, Workshop};
 use crate::arguments::{Common, Fetch};
+use crate::blocking::blocking;
 use crate::exit::{Exit, Failure, Tally};
 use crate::report::{Report, size};
 

@@ -5,11 +5,11 @@ use bulk_core::{HttpSource, Request, Source};
 use bulk_s3::{Object, newest_of_each};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::blocking;
-use super::order::{Order, read_list};
 use crate::arguments::Fetch;
+use crate::blocking::blocking;
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
+use crate::order::{Order, Placed, read_list};
 use crate::report::Report;
 use crate::source::{Place, WebFile, http_client};
 
@@ -88,7 +88,11 @@ pub(super) async fn plan(fetch: &Fetch, choice: &Choice, report: &Report) -> Res
         let what = anyhow::anyhow!("{key}: not fetched, because {MANIFEST} in --out is the list of what was fetched");
         planned.failures.push(Failure::new(Exit::Failed, what));
     }
-    choice.order.sort(&mut planned.requests, report);
+    choice.order.sort(
+        &mut planned.requests,
+        |request| Placed { names: [&request.name, &request.key], size: request.size.unwrap_or(0) },
+        report,
+    );
     Ok(planned)
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use bulk_core::{Manifest, Verdict, Verified, VerifyOptions, verify_folder};
 use serde_json::json;
 
-use super::blocking;
 use super::plan::MANIFEST;
 use crate::arguments::{Common, Fetch};
+use crate::blocking::blocking;
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::report::{Report, size};

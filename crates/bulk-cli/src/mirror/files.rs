@@ -17,8 +17,11 @@ use crate::load::{Arriving, Outcome, file_report, load_body};
 use crate::progress::Progress;
 use crate::source::watched;
 
-/// How far the download runs ahead of the load where nobody said how far. A disk that the database shares is not to be
-/// filled by what waits; this is enough to outlast the slow stretches of either.
+/// How far the download runs ahead of the load where nobody said how far: this share of the room on the disk, which the
+/// database may share and needs for more than the files. The largest file, which comes last, is fetched while the others are
+/// loaded.
+const SHARE: u64 = 8;
+/// It is at least this, to outlast the slow stretches of either.
 const WINDOW: u64 = 4 << 30;
 
 /// A file of this size is loaded over all sessions, its chunks side by side; smaller ones are loaded side by side, over
@@ -221,7 +224,8 @@ pub(super) async fn load_all(
 pub(super) fn download_options(run: &Run<'_>) -> DownloadOptions {
     let mut options = DownloadOptions::default();
     options.concurrency = run.common.jobs();
-    options.window = WINDOW;
+    let room = run.budget.shortage(u64::MAX).map_or(0, |shortage| shortage.available);
+    options.window = WINDOW.max(room / SHARE);
     options.evict_staged = !run.mirror.keep_files;
     run.mirror.disk.apply(run.budget, &mut options);
     options.stop = run.common.stop.clone();

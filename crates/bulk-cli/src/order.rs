@@ -3,13 +3,11 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use bulk_core::Request;
-
 use crate::exit::Failure;
 use crate::report::Report;
 
-/// In which order files are fetched.
-pub(super) struct Order {
+/// In which order files come.
+pub(crate) struct Order {
     by: By,
     is_descending: bool,
 }
@@ -22,9 +20,16 @@ enum By {
     File(Vec<String>),
 }
 
+/// What tells a file's place.
+pub(crate) struct Placed<'f> {
+    /// It is sorted by the first; a list may have either.
+    pub(crate) names: [&'f str; 2],
+    pub(crate) size: u64,
+}
+
 impl Order {
     /// `size`, `name`, `listed` or the path of a list, with `:asc` or `:desc` behind it or not.
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let (by, is_descending) = match text.rsplit_once(':') {
             Some((by, "asc")) => (by, Some(false)),
             Some((by, "desc")) => (by, Some(true)),
@@ -42,25 +47,27 @@ impl Order {
         Ok(Self { by, is_descending })
     }
 
-    /// Sorts requests that are in the order of the listing, which decides among equals.
-    pub(super) fn sort(&self, requests: &mut [Request], report: &Report) {
-        let largest_first = |request: &Request| Reverse(request.size.unwrap_or(0));
+    /// Sorts files that are in the order of the listing, which decides among equals.
+    pub(crate) fn sort<T>(&self, files: &mut [T], placed: impl Fn(&T) -> Placed<'_>, report: &Report) {
+        let name = |file: &T| placed(file).names[0].to_owned();
+        let largest_first = |file: &T| Reverse(placed(file).size);
         match (&self.by, self.is_descending) {
-            (By::Size, false) => requests.sort_by_key(|request| request.size.unwrap_or(0)),
-            (By::Size, true) => requests.sort_by_key(largest_first),
-            (By::Name, false) => requests.sort_by(|a, b| a.name.cmp(&b.name)),
-            (By::Name, true) => requests.sort_by(|a, b| b.name.cmp(&a.name)),
+            (By::Size, false) => files.sort_by_key(|file| placed(file).size),
+            (By::Size, true) => files.sort_by_key(largest_first),
+            (By::Name, false) => files.sort_by_cached_key(name),
+            (By::Name, true) => files.sort_by_cached_key(|file| Reverse(name(file))),
             (By::Listed, false) => {}
-            (By::Listed, true) => requests.reverse(),
+            (By::Listed, true) => files.reverse(),
             (By::File(names), is_descending) => {
                 let mut places: HashMap<&str, (usize, bool)> = HashMap::new();
                 for (place, name) in names.iter().enumerate() {
                     places.entry(name).or_insert((if is_descending { names.len() - place } else { place }, false));
                 }
-                requests.sort_by_key(largest_first);
-                requests.sort_by_cached_key(|request| {
-                    let name = if places.contains_key(request.name.as_str()) { &request.name } else { &request.key };
-                    let Some((place, is_used)) = places.get_mut(name.as_str()) else { return usize::MAX };
+                files.sort_by_key(largest_first);
+                files.sort_by_cached_key(|file| {
+                    let [name, other] = placed(file).names;
+                    let name = if places.contains_key(name) { name } else { other };
+                    let Some((place, is_used)) = places.get_mut(name) else { return usize::MAX };
                     *is_used = true;
                     *place
                 });
@@ -73,7 +80,7 @@ impl Order {
 }
 
 /// The lines of a file, or of standard input for `-`, without empty ones.
-pub(super) fn read_list(path: &Path) -> std::io::Result<Vec<String>> {
+pub(crate) fn read_list(path: &Path) -> std::io::Result<Vec<String>> {
     let reader: Box<dyn Read> = match path.to_str() {
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(std::fs::File::open(path)?),
