@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bulk_core::LimitUse;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -143,13 +142,9 @@ impl Totals {
         *lock(&self.paused) = why;
     }
 
-    /// Tells what binds of late, if anything does.
-    fn set_bound(&self, used: Option<&LimitUse>) {
-        let text = used.map(|used| {
-            let LimitUse { limit, resource, utilisation, .. } = used;
-            format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0)
-        });
-        *lock(&self.bound) = text;
+    /// Tells what binds of late, if anything does, in a few words.
+    fn set_bound(&self, bound: Option<String>) {
+        *lock(&self.bound) = bound;
     }
 
     pub(crate) fn add_loaded(&self, records: u64, bytes: u64) {
@@ -378,7 +373,7 @@ impl Progress {
                 tokio::time::sleep(if shown.is_some() { DRAW_EVERY } else { LINE_EVERY }).await;
                 if looked.elapsed() >= LOOK_EVERY {
                     looked = Instant::now();
-                    totals.set_bound(report.meters().bound_of_late().as_ref());
+                    totals.set_bound(report.meters().bound_of_late());
                 }
                 if let Some(bars) = &shown {
                     let sums = totals.now();

@@ -49,6 +49,10 @@ impl Record {
         self.kept().report.add_reject(reject);
     }
 
+    pub(crate) fn leave_out_rejects(&self, rejects: u64) {
+        self.kept().report.rejects_left_out += rejects;
+    }
+
     /// Writes the file. What had that name is replaced at once, never in part.
     pub(crate) fn write(&self, exit: Exit, reading: Option<MeterReading>) -> Result<(), Failure> {
         let failed = |error: std::io::Error| {

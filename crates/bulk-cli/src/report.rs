@@ -56,6 +56,13 @@ impl Report {
         }
     }
 
+    /// Counts records that were left out and are not noted.
+    pub(crate) fn leave_out_rejects(&self, rejects: u64) {
+        if let Some(record) = self.record.get() {
+            record.leave_out_rejects(rejects);
+        }
+    }
+
     /// Whether what happens is kept for `--report`.
     pub(crate) fn is_kept(&self) -> bool {
         self.record.get().is_some()
@@ -123,6 +130,16 @@ impl Report {
     /// A step with its figures, for machines as fields, for people as `text`.
     pub(crate) fn event(&self, event: &str, text: &str, fields: Value) {
         self.say(event, text, fields, self.quiet);
+    }
+
+    /// How far long work is, with its figures, and what binds of late.
+    pub(crate) fn progress(&self, mut text: String, mut fields: Value) {
+        let bound = self.meters.bound_of_late();
+        if let Some(bound) = &bound {
+            text.push_str(&format!("; {bound}"));
+        }
+        fields["bound"] = bound.into();
+        self.event("progress", &text, fields);
     }
 
     /// A step with its figures that is shown to people only with `-v`.
