@@ -187,6 +187,19 @@ impl Totals {
         })
     }
 
+    /// How many bytes are to be fetched yet; `None` where that is not known.
+    pub(crate) fn left_to_fetch(&self) -> Option<u64> {
+        let load = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let is_known = load(&self.unmeasured) == 0 && load(&self.to_fetch) > 0;
+        is_known.then(|| load(&self.to_fetch).saturating_sub(load(&self.fetched)))
+    }
+
+    /// Which part of what is to be read has been; `None` where that is not known, or nothing.
+    pub(crate) fn read_part(&self) -> Option<f64> {
+        let Sums { read, to_read, is_endless, .. } = self.now();
+        (!is_endless && read > 0 && to_read > 0).then(|| read.min(to_read) as f64 / to_read as f64)
+    }
+
     fn now(&self) -> Sums {
         let load = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let reading = self.reading();

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bulk_core::{FileReport, MeterReading, RejectReport, Resource, RunVerdict};
+use bulk_core::{FileReport, MeterReading, Projection, RejectReport, Resource, RunVerdict};
 use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -38,8 +38,13 @@ impl Report {
     }
 
     /// Writes what was kept, if anybody asked for it.
-    pub(crate) fn write_record(&self, exit: Exit, reading: Option<MeterReading>) -> Result<(), Failure> {
-        self.record.get().map_or(Ok(()), |record| record.write(exit, reading))
+    pub(crate) fn write_record(
+        &self,
+        exit: Exit,
+        reading: Option<MeterReading>,
+        projection: Option<Projection>,
+    ) -> Result<(), Failure> {
+        self.record.get().map_or(Ok(()), |record| record.write(exit, reading, projection))
     }
 
     /// Notes what became of a file.
