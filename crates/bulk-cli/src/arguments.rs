@@ -1,5 +1,6 @@
 mod crawl;
 mod export;
+mod goal;
 mod listing;
 mod report;
 mod sync;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::crawl::CrawlArguments;
 pub(crate) use self::export::ExportArguments;
+pub(crate) use self::goal::GoalArguments;
 pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
     StoreArguments,
@@ -314,6 +316,8 @@ pub(crate) struct Mirror {
     #[command(flatten)]
     pub(crate) disk: DiskArguments,
     #[command(flatten)]
+    pub(crate) goal: GoalArguments,
+    #[command(flatten)]
     pub(crate) bucket: BucketArguments,
 }
 
@@ -549,6 +553,8 @@ pub(crate) struct Fetch {
     #[arg(long, value_name = "N", default_value_t = 10_000_000, help_heading = "Extraction")]
     pub(crate) max_entries: u64,
     #[command(flatten)]
+    pub(crate) goal: GoalArguments,
+    #[command(flatten)]
     pub(crate) bucket: BucketArguments,
 }
 
@@ -682,6 +688,8 @@ pub(crate) struct Load {
     pub(crate) verify: bulk_pg::Verification,
     #[command(flatten)]
     pub(crate) disk: DiskArguments,
+    #[command(flatten)]
+    pub(crate) goal: GoalArguments,
     #[command(flatten)]
     pub(crate) bucket: BucketArguments,
 }

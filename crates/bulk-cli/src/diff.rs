@@ -1,5 +1,6 @@
 use std::io::{self, Write};
 
+use bulk_core::{FileReport, Wait};
 use bulk_s3::{Change, ObjectRef, StretchDiff, diff_pages};
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use crate::arguments::{Common, ComparisonArguments, Deletions, Diff};
 use crate::exit::{Exit, Failure};
 use crate::headway::Headway;
 use crate::keys::{Keys, Listed};
+use crate::meters::COMPARE;
 use crate::output::{Destination, is_closed_pipe};
 use crate::report::Report;
 use crate::store::Place;
@@ -32,6 +34,7 @@ pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result
     let ranges = keys.split(headway.left().to_vec(), &*known).await?;
     let mut listed = Listed::new();
     let mut options = keys.diff_options(*compare);
+    options.meter = Some(report.meters().compare(keys.order(!diff.unsorted), place.resource(), false));
     let pages = if diff.unsorted {
         keys.pages(ranges)
     } else {
@@ -40,8 +43,11 @@ pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result
     };
     let mut stretches = diff_pages(pages, known, options);
     let (mut lines, output) = (Vec::new(), Destination::stdout());
+    let (writer, mut found) = (report.meters().write(false, COMPARE), 0);
     loop {
+        writer.wait_begins(Wait::Input);
         let next = common.stop.run_until_cancelled(stretches.try_next()).await;
+        writer.wait_ends();
         let Some(stretch) = next else {
             headway.save()?;
             return Ok(Exit::Interrupted);
@@ -56,11 +62,18 @@ pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result
                 return if is_closed_pipe(&failure) { Ok(Exit::Done) } else { Err(failure) };
             }
         }
+        let written = stretch.changes().len() as u64;
+        writer.add(written, lines.len() as u64);
+        found += written;
         listed.add(stretch.keys);
         headway.done(&stretch)?;
         let counts = headway.counts();
         listed.tell(counts.added + counts.modified + counts.removed, "changes found", report);
     }
+    drop(writer);
+    let mut file = FileReport::default();
+    (file.name, file.records, file.seconds) = ("standard output".to_owned(), Some(found), Some(listed.seconds()));
+    report.file(file);
     let counts = headway.counts();
     headway.finish()?;
     let text = format!(

@@ -1,6 +1,7 @@
 //! `bulk export`: what has changed goes into archives that are published together.
 
 mod database;
+mod meters;
 mod ndjson;
 mod rejects;
 mod spec;
@@ -15,13 +16,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bulk_archive::{
-    Decoder, ExportEvent, ExportOptions, ExportSet, Published, SameContent, Stage, rebuild_indexes, verify_set,
-};
+use bulk_archive::{ExportEvent, ExportOptions, ExportSet, Published, SameContent, Stage, rebuild_indexes, verify_set};
+use bulk_core::{FileReport, MeteredRead, Wait};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use self::meters::ExportMeters;
 use self::ndjson::{Change, Lines, Shape};
 use self::rejects::Rejects;
 use self::spec::Spec;
@@ -30,7 +31,11 @@ use crate::arguments::{Common, ExportArguments};
 use crate::exit::{Exit, Failure};
 use crate::inputs::stdin;
 use crate::load::decode_options;
+use crate::meters::Origin;
 use crate::report::{Chain, NowAndThen, Report, size};
+
+/// So many lines are counted at a time.
+const LINES: u64 = 1024;
 
 pub(crate) async fn run(arguments: &ExportArguments, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let job = Job::new(arguments, common, report)?;
@@ -57,6 +62,7 @@ struct Job {
     connections: usize,
     is_dry: bool,
     report: Report,
+    meters: Arc<ExportMeters>,
     runtime: Handle,
     stop: CancellationToken,
     /// The same for threads.
@@ -84,6 +90,7 @@ impl Job {
             connections: common.jobs(),
             is_dry: common.dry_run,
             report: report.clone(),
+            meters: Arc::new(ExportMeters::new(report.meters())),
             runtime: Handle::current(),
             stop: common.stop.clone(),
             is_stopped: Arc::default(),
@@ -134,7 +141,7 @@ impl Job {
             options.same_content = SameContent::Keep;
         }
         options.stop = Arc::clone(&self.is_stopped);
-        let watch = Watch::new(self.report.clone());
+        let watch = Watch::new(self.report.clone(), self.meters.clone());
         options.observer = Arc::new(move |event: &ExportEvent<'_>| watch.hear(event));
         options
     }
@@ -155,7 +162,10 @@ impl Job {
         rejects: &Rejects,
         started: Instant,
     ) -> Result<Exit, Failure> {
-        let published = stage.publish(watermarks)?;
+        self.meters.end_staging();
+        let published = stage.publish(watermarks);
+        self.meters.end_publishing();
+        let published = published?;
         self.say_published(&published, rejects.count(), started.elapsed());
         upload::upload(self, if rejects.count() > 0 { Exit::Incomplete } else { Exit::Done })
     }
@@ -249,16 +259,26 @@ impl Job {
         }
         let failed = |error| Failure::of_read(&name, error);
         let decoder = if is_stdin {
-            self.runtime.block_on(stdin::open(&self.stop, &self.report))?
+            let decoder = self.runtime.block_on(stdin::open(&self.stop, &self.report))?;
+            self.report.meters().begin_reading(Origin::Stdin, decoder.codec());
+            decoder
         } else {
             let file = File::open(file).map_err(failed)?;
-            Decoder::new(file, &name, &decode_options()).map_err(|error| failed(error.into()))?
+            self.report.meters().decoder(file, &name, decode_options()).map_err(failed)?
         };
+        let worker = self.meters.begin_staging();
+        let decoder = MeteredRead::new(decoder, worker, Wait::Input);
         let mut lines = Lines::new(BufReader::with_capacity(1 << 18, decoder));
         let mut set = self.open()?;
         let mut stage = set.begin()?;
         let (mut rejects, mut said) = (self.rejects(), Said::new());
+        let (mut last, mut counted) = (0, 0);
         while let Some((number, line)) = lines.next().map_err(failed)? {
+            last = number;
+            if number - counted >= LINES {
+                self.meters.staged(number - counted);
+                counted = number;
+            }
             let staged = match shape.read(line) {
                 Ok(Change::Put { kind, group, id, mtime, json }) => {
                     stage.put(&kind, &group, &id, mtime, json.as_bytes())
@@ -277,6 +297,7 @@ impl Job {
             }
             said.tell(number, "lines read", &self.report);
         }
+        self.meters.staged(last - counted);
         self.publish(stage, &BTreeMap::new(), &rejects, started)
     }
 
@@ -294,6 +315,7 @@ impl Job {
         let mut stage = set.begin()?;
         let mut rejects = self.rejects();
         let mut too_many = None;
+        self.meters.begin_staging();
         stage.put_folder(folder, |path, error| {
             let why = match error {
                 bulk_archive::Error::Refused { reason, .. } => reason.to_string(),
@@ -314,18 +336,21 @@ impl Job {
 /// Hears what becomes of archives, which people see only with `-v`, and says how far it is.
 struct Watch {
     report: Report,
+    meters: Arc<ExportMeters>,
     groups: AtomicU64,
     done: AtomicU64,
     said: Mutex<NowAndThen>,
 }
 
 impl Watch {
-    fn new(report: Report) -> Self {
-        Self { report, groups: AtomicU64::new(0), done: AtomicU64::new(0), said: Mutex::new(NowAndThen::new()) }
+    fn new(report: Report, meters: Arc<ExportMeters>) -> Self {
+        let said = Mutex::new(NowAndThen::new());
+        Self { report, meters, groups: AtomicU64::new(0), done: AtomicU64::new(0), said }
     }
 
     fn hear(&self, event: &ExportEvent<'_>) {
         let Self { report, .. } = self;
+        self.meters.on_export(event);
         match event {
             ExportEvent::Resuming => report.note("a run that was cut short is finished first"),
             ExportEvent::Staged { groups } => {
@@ -336,6 +361,9 @@ impl Watch {
                 let text = format!("{kind}/{group}: made anew, {entries} items ({})", size(*bytes));
                 let fields = json!({"type": kind, "group": group, "items": entries, "bytes": bytes});
                 report.minor_event("made", &text, fields);
+                let mut file = FileReport::default();
+                (file.name, file.bytes, file.records) = (format!("{kind}/{group}"), Some(*bytes), Some(*entries));
+                report.file(file);
                 self.count();
             }
             ExportEvent::Emptied { kind, group } => {
@@ -355,7 +383,7 @@ impl Watch {
         if self.said.lock().unwrap_or_else(PoisonError::into_inner).is_time() {
             let groups = self.groups.load(Ordering::Relaxed);
             let text = format!("{done} of {groups} archives are done");
-            self.report.event("progress", &text, json!({"archives_done": done, "archives": groups}));
+            self.report.progress(text, json!({"archives_done": done, "archives": groups}));
         }
     }
 }
@@ -375,11 +403,8 @@ impl Said {
     fn tell(&mut self, count: u64, what: &str, report: &Report) {
         if self.said.is_time() {
             let seconds = self.started.elapsed().as_secs_f64();
-            report.event(
-                "progress",
-                &format!("{count} {what} in {seconds:.0} s"),
-                json!({"count": count, "seconds": seconds}),
-            );
+            let fields = json!({"count": count, "seconds": seconds});
+            report.progress(format!("{count} {what} in {seconds:.0} s"), fields);
         }
     }
 }

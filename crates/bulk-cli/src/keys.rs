@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bulk_core::Source;
+use bulk_core::{InputState, MeteredStream, Source};
 use bulk_s3::{
     Bucket, Compare, DiffOptions, FileListOptions, Inventory, InventoryOptions, Job, KeyFilter, KeyRange, KnownObjects,
     ListOptions, Page, file_pages, in_order, split_ranges,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::{BucketArguments, KeyArguments};
 use crate::exit::Failure;
+use crate::meters::Order;
 use crate::report::{NowAndThen, Report};
 use crate::source::Place;
 
@@ -96,12 +97,14 @@ impl Keys {
                 let mut options = ListOptions::default();
                 (options.prefix, options.filter, options.ranges) = (prefix, filter, ranges);
                 options.connections = *listers;
+                options.meter = Some(self.report.meters().listing(true));
                 self.bucket.pages(options).boxed()
             }
             Listing::Files(files) => {
                 let mut options = FileListOptions::default();
                 (options.prefix, options.filter, options.ranges) = (prefix, filter, ranges);
                 options.bucket = Some(self.bucket.name().to_owned());
+                options.meter = Some(self.report.meters().listing(false));
                 file_pages(files, options)
             }
             Listing::Inventory { inventory, .. } => {
@@ -109,6 +112,7 @@ impl Keys {
                 (options.prefix, options.filter, options.ranges) = (prefix, filter, ranges);
                 let report = self.report.clone();
                 options.download.observer = Arc::new(move |event: &bulk_core::Event<'_>| report.on_download(event));
+                options.meter = Some(self.report.meters().listing(false));
                 inventory.pages(options)
             }
         }
@@ -117,8 +121,17 @@ impl Keys {
     /// The same in the order of the keys.
     pub(crate) fn pages_in_order(&self, ranges: Vec<KeyRange>) -> BoxStream<'static, Result<Page, bulk_s3::Error>> {
         let pages = self.pages(ranges.clone());
-        // From files they are.
-        if self.asks_bucket() { in_order(pages, &ranges, &std::env::temp_dir()) } else { pages }
+        if self.order(true) == Order::Any {
+            return pages;
+        }
+        let input = InputState::default();
+        let merged = in_order(input.watch(pages), &ranges, &std::env::temp_dir());
+        MeteredStream::new(merged, &self.report.meters().merge(), input, |page: &Page| (page.keys, 0)).boxed()
+    }
+
+    /// How pages come that are, or are not, asked for in order. From files they are in order anyway.
+    pub(crate) fn order(&self, is_sorted: bool) -> Order {
+        if is_sorted && self.asks_bucket() { Order::Merged } else { Order::Any }
     }
 
     /// Cuts stretches by what is known, so that all connections have work at once, and in the order of the keys: who wants
@@ -226,12 +239,14 @@ impl Listed {
     /// Says how far it is, if that was not said of late. `found` of `what` were found.
     pub(crate) fn tell(&mut self, found: u64, what: &str, report: &Report) {
         if self.said.is_time() {
-            self.say("progress", found, what, report);
+            let (text, fields) = self.so_far(found, what);
+            report.progress(text, fields);
         }
     }
 
     pub(crate) fn end(&self, found: u64, what: &str, report: &Report) {
-        self.say("listed", found, what, report);
+        let (text, fields) = self.so_far(found, what);
+        report.event("listed", &text, fields);
     }
 
     pub(crate) fn keys(&self) -> u64 {
@@ -243,11 +258,11 @@ impl Listed {
         self.started.elapsed().as_secs_f64()
     }
 
-    fn say(&self, event: &str, found: u64, what: &str, report: &Report) {
+    fn so_far(&self, found: u64, what: &str) -> (String, Value) {
         let keys = self.keys;
         let seconds = self.seconds();
         let speed = keys as f64 / seconds.max(1e-3);
         let text = format!("{keys} keys listed in {seconds:.1} s ({speed:.0} a second), {found} {what}");
-        report.event(event, &text, json!({"keys": keys, "found": found, "seconds": seconds}));
+        (text, json!({"keys": keys, "found": found, "seconds": seconds}))
     }
 }

@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use bulk_core::ETag;
+use bulk_core::{ETag, FileReport, InputState, MeteredStream, Wait};
 use bulk_s3::{KeyRange, ObjectVersion, ObjectWriter};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::arguments::{Common, List, ListFormat};
 use crate::exit::{Exit, Failure};
 use crate::keys::{Keys, Listed};
+use crate::meters::{Order, WRITE};
 use crate::output::{self, Bytes, Destination, Rows, is_closed_pipe};
 use crate::report::Report;
 
@@ -43,33 +44,56 @@ async fn list_objects(list: &List, keys: &Keys, common: &Common, report: &Report
     let mut pages = if list.unsorted { keys.pages(ranges) } else { keys.pages_in_order(ranges) };
     let mut listed = Listed::new();
     let mut found = 0;
+    let before = keys.order(!list.unsorted).stage();
+    let writer = report.meters().write(list.output.out.is_some(), before);
     loop {
-        let Some(page) = common.stop.run_until_cancelled(pages.try_next()).await else {
-            return Ok(Exit::Interrupted);
-        };
+        writer.wait_begins(Wait::Input);
+        let page = common.stop.run_until_cancelled(pages.try_next()).await;
+        writer.wait_ends();
+        let Some(page) = page else { return Ok(Exit::Interrupted) };
         let Some(page) = page? else { break };
         listed.add(page.keys);
-        found += page.objects.len() as u64;
+        let objects = page.objects.len() as u64;
+        found += objects;
         tokio::task::block_in_place(|| rows.write(&page.objects))?;
+        writer.add(objects, 0);
         listed.tell(found, "of them meant", report);
     }
     tokio::task::block_in_place(|| destination.finish(rows.finish()?))?;
-    listed.end(found, "of them meant", report);
+    drop(writer);
+    end(&listed, found, "of them meant", list, report);
     Ok(Exit::Done)
+}
+
+/// Says what was listed, and where it is.
+fn end(listed: &Listed, found: u64, what: &str, list: &List, report: &Report) {
+    listed.end(found, what, report);
+    let mut file = FileReport::default();
+    file.name = list.output.out.as_ref().map_or("standard output".to_owned(), |out| out.display().to_string());
+    (file.records, file.seconds) = (Some(found), Some(listed.seconds()));
+    report.file(file);
 }
 
 async fn list_versions(list: &List, keys: &Keys, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let opened = common.stop.run_until_cancelled(Destination::open(list.output.out.as_deref())).await;
     let Some(opened) = opened else { return Ok(Exit::Interrupted) };
     let (destination, mut bytes) = opened?;
-    let mut versions = keys.bucket.versions(&keys.prefix).ready_chunks(1000);
+    let versions = keys.bucket.versions(&keys.prefix).ready_chunks(1000).map(Ok::<_, bulk_s3::Error>);
+    let listing = report.meters().listing(true);
+    // One task does both.
+    listing.set_workers_of(WRITE);
+    let count = |versions: &Vec<_>| (versions.len() as u64, 0);
+    let mut versions = MeteredStream::new(versions, &listing, InputState::default(), count);
     let mut listed = Listed::new();
     let mut found = 0;
+    let writer = report.meters().write(list.output.out.is_some(), Order::Any.stage());
     loop {
-        let Some(ready) = common.stop.run_until_cancelled(versions.next()).await else {
-            return Ok(Exit::Interrupted);
-        };
-        let Some(ready) = ready else { break };
+        writer.wait_begins(Wait::Input);
+        let ready = common.stop.run_until_cancelled(versions.try_next()).await;
+        writer.wait_ends();
+        let Some(ready) = ready else { return Ok(Exit::Interrupted) };
+        let Some(ready) = ready? else { break };
+        writer.add(ready.len() as u64, 0);
         for version in ready {
             let version = version?;
             listed.add(1);
@@ -82,7 +106,8 @@ async fn list_versions(list: &List, keys: &Keys, common: &Common, report: &Repor
         listed.tell(found, "versions meant", report);
     }
     tokio::task::block_in_place(|| destination.finish(bytes))?;
-    listed.end(found, "versions meant", report);
+    drop(writer);
+    end(&listed, found, "versions meant", list, report);
     Ok(Exit::Done)
 }
 

@@ -140,6 +140,7 @@ async fn load_all(
                 rejects.write(&sessions[0], &load.table, path, identity, true, report).await?;
             }
             if left_out > 0 {
+                note_rejects(&sessions[0], &load.table, identity, report).await;
                 is_any_left_out = true;
                 report.warn(format!("{name}: {left_out} records were left out"));
             }
@@ -162,6 +163,9 @@ async fn load_all(
             report.file(file);
         }
         // Also what was left out before a failure, if the server still answers.
+        if result.as_ref().map_or_else(|failure| !failure.is_stop(), |loaded| loaded.rejected > 0) {
+            note_rejects(&sessions[0], &load.table, identity, report).await;
+        }
         if let Some(rejects) = &rejects {
             let written = rejects.write(&sessions[0], &load.table, path, identity, result.is_ok(), report).await;
             if result.is_ok() {
@@ -174,7 +178,6 @@ async fn load_all(
             Ok(loaded) => {
                 tally.done();
                 if loaded.rejected > 0 {
-                    note_rejects(&sessions[0], &load.table, identity, report).await;
                     is_any_left_out = true;
                     report.warn(format!("{name}: {} records were left out", loaded.rejected));
                 }
@@ -354,7 +357,7 @@ pub(crate) async fn load_path(
     let codec = codec(path)?;
     let path = path.to_owned();
     let meters = report.meters().clone();
-    let open = move || Ok(meters.open(&path, decode_options())?.into());
+    let open = move || Ok(meters.open(&path, codec, decode_options())?.into());
     load_decoded(sessions, table, (Origin::File, codec), open, identity, options, report).await
 }
 
@@ -404,7 +407,7 @@ pub(crate) async fn load_body(
     }
     let codec = Codec::detect(&head);
     let rest = Rest { body: body.into_blocking(), outcome: outcome.clone() };
-    let decode_options = report.meters().decode_options(Origin::Network, decode_options());
+    let decode_options = report.meters().decode_options(Origin::Network, codec, decode_options());
     let open = move || Ok(Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options)?.into());
     let loaded = load_decoded(sessions, table, (Origin::Network, codec), open, &identity, options, report).await;
     // A decoder that failed may have left a thread that reads on.

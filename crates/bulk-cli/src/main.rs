@@ -11,6 +11,7 @@ mod doctor;
 mod exit;
 mod export;
 mod fetch;
+mod goal;
 mod headway;
 mod inferred;
 mod inputs;
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command};
 use crate::exit::{Exit, Failure};
+use crate::goal::RunGoal;
 use crate::metrics::MetricsServer;
 use crate::record::Record;
 use crate::report::Report;
@@ -57,14 +59,18 @@ fn main() -> ExitCode {
     };
     let report = Report::new(arguments.common.json, arguments.common.quiet, arguments.common.verbose);
     let sampling = report.meters().start_sampling();
-    let result = execute(&arguments, &report);
+    let goal = RunGoal::new(&arguments.command);
+    let result = execute(&arguments, goal.as_ref(), &report);
     drop(sampling);
     // What is said of the run and what is written are of the same time.
     let reading = report.meters().reading();
+    let mut projection = None;
     let mut exit = match result {
         Ok(exit) => {
             if let Some(reading) = &reading {
                 report.verdict(reading);
+                // What was stopped has no end that could be compared with anything.
+                projection = goal.filter(|_| exit != Exit::Interrupted).and_then(|goal| goal.end(reading, &report));
             }
             exit
         }
@@ -76,14 +82,14 @@ fn main() -> ExitCode {
     if exit == Exit::Interrupted {
         report.note("interrupted; run the same command again to go on");
     }
-    if let Err(failure) = report.write_record(exit, reading) {
+    if let Err(failure) = report.write_record(exit, reading, projection) {
         report.failure(&failure);
         exit = exit.max(failure.exit);
     }
     exit.into()
 }
 
-fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
+fn execute(arguments: &Arguments, goal: Option<&RunGoal>, report: &Report) -> Result<Exit, Failure> {
     if let Some(path) = &arguments.common.report {
         if matches!(arguments.command, Command::Report(_)) {
             return Err(Failure::usage(
@@ -98,6 +104,7 @@ fn execute(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Failed, error))?;
     let result = runtime.block_on(async {
         let _metrics = serve_metrics(arguments, report)?;
+        let _goal = goal.map(|goal| goal.watch(report));
         tokio::select! {
             result = run(arguments, report) => result,
             () = interrupted(arguments.command.when_stopped(), &arguments.common.stop, report) => Ok(Exit::Interrupted),

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bulk_archive::{Codec, DecodeEvent, DecodeOptions, Decoder};
@@ -16,12 +17,24 @@ use bulk_pg::{Event, LoadStage, WorkerState};
 /// How often it is noted what the workers did since the last time, which is how finely a run's course is known.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
+const LIST: &str = "list";
+const MERGE: &str = "merge";
+pub(crate) const COMPARE: &str = "compare";
+pub(crate) const WRITE: &str = "write";
+pub(crate) const STAGE: &str = "stage";
 const FETCH: &str = "fetch";
 const READ: &str = "read";
+/// The same by a thread of its own.
+const READ_AHEAD: &str = "read ahead";
 const STDIN: &str = "stdin";
 const DECODE: &str = "decode";
+/// The same by the thread that wants what is decoded.
+const INFLATE: &str = "inflate";
 const ENCODE: &str = "encode";
 const COPY: &str = "copy";
+
+/// What a download depends on.
+const FETCHES: &[Resource] = &[Resource::Network, Resource::Disk, Resource::Server];
 
 /// Where the bytes of a load come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +44,25 @@ pub(crate) enum Origin {
     /// A local file.
     File,
     Stdin,
+}
+
+/// The order in which pages of a listing come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As they are listed.
+    Any,
+    /// By their keys, in which they are put.
+    Merged,
+}
+
+impl Order {
+    /// The stage that they come from.
+    pub(crate) fn stage(self) -> &'static str {
+        match self {
+            Self::Any => LIST,
+            Self::Merged => MERGE,
+        }
+    }
 }
 
 /// What the database does for a run that is no load.
@@ -55,6 +87,8 @@ pub(crate) struct RunMeters {
     /// What the database does besides, the last one last.
     serving: Arc<Mutex<Vec<&'static str>>>,
     unwatched: Arc<Mutex<Option<String>>>,
+    /// The stage that takes what is decoded, if it does not encode it.
+    reader: Arc<OnceLock<&'static str>>,
 }
 
 /// The workers of the files that are being loaded.
@@ -95,9 +129,10 @@ impl RunMeters {
         metered(self.meters.recent())
     }
 
-    /// What bound the run in the last seconds.
-    pub(crate) fn bound_of_late(&self) -> Option<LimitUse> {
-        RunVerdict::of(&self.recent()?).bottleneck.map(|bottleneck| bottleneck.used)
+    /// What bound the run in the last seconds, in a few words.
+    pub(crate) fn bound_of_late(&self) -> Option<String> {
+        let LimitUse { limit, resource, utilisation, .. } = RunVerdict::of(&self.recent()?).bottleneck?.used;
+        Some(format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0))
     }
 
     /// Why nobody sees what the server does, if somebody wanted to.
@@ -115,58 +150,94 @@ impl RunMeters {
 
     /// Meters the connections of a download, and those who put away what is whole.
     pub(crate) fn meter_download(&self, options: &mut DownloadOptions) {
-        options.meter = Some(self.origin(Origin::Network));
+        options.meter = Some(self.stage(FETCH, FETCHES, &[]));
         options.finish_meter = Some(self.stage("finish", &[Resource::Disk], &[FETCH]));
     }
 
-    /// Has the stages of a load made, in the order of the data. Those of the first load of a run tell what gets its input
-    /// from what.
+    /// Has the stages of a load made, in the order of the data. What gets its input from what may differ from load to load: a
+    /// run's files may be of several codecs.
     pub(crate) fn begin_load(&self, origin: Origin, codec: Codec) {
-        let origin_stage = self.origin(origin);
-        // bzip2 alone has threads of its own; else one thread reads, decodes and encodes.
-        let is_apart = codec == Codec::Bzip2;
-        if origin == Origin::File && !is_apart {
-            origin_stage.set_workers_of(ENCODE);
-        }
-        let before = if codec == Codec::Plain { origin.stage() } else { DECODE };
-        if codec != Codec::Plain {
-            let decode = self.decode(origin);
-            if !is_apart {
-                decode.set_workers_of(ENCODE);
-            }
-        }
+        let before = self.begin_reading(origin, codec);
         self.stage(ENCODE, &[Resource::Cpu], &[before]);
         self.stage(COPY, &[Resource::Server], &[ENCODE]);
     }
 
-    /// A local file, decoded.
-    pub(crate) fn open(&self, path: &Path, options: DecodeOptions) -> Result<Decoder, bulk_archive::Error> {
+    /// A local file of that codec, decoded.
+    pub(crate) fn open(
+        &self,
+        path: &Path,
+        codec: Codec,
+        options: DecodeOptions,
+    ) -> Result<Decoder, bulk_archive::Error> {
         let name = path.to_string_lossy();
         let file = File::open(path).map_err(|source| bulk_archive::Error::Io {
             file: name.clone().into_owned(),
             offset: None,
             source,
         })?;
-        let file = MeteredRead::stage(file, self.origin(Origin::File).worker());
-        Decoder::new(file, &name, &self.decode_options(Origin::File, options))
+        let file = MeteredRead::stage(file, self.origin(Origin::File, codec).0.worker());
+        Decoder::new(file, &name, &self.decode_options(Origin::File, codec, options))
+    }
+
+    /// Has what is decoded go to another stage than one that encodes it.
+    pub(crate) fn are_read_by(&self, stage: &'static str) {
+        // There is one command a run.
+        let _ = self.reader.set(stage);
+    }
+
+    fn reader(&self) -> &'static str {
+        self.reader.get().copied().unwrap_or(ENCODE)
+    }
+
+    /// Decodes an input that is none of a load, which is begun to be read for that: the stages before the one that
+    /// [reads](Self::are_read_by) them are made.
+    pub(crate) fn decoder(
+        &self,
+        mut input: impl Read + Send + 'static,
+        name: &str,
+        options: DecodeOptions,
+    ) -> io::Result<Decoder> {
+        let mut head = Vec::new();
+        Read::take(&mut input, Codec::HEAD_LEN as u64).read_to_end(&mut head)?;
+        let codec = Codec::detect(&head);
+        self.begin_reading(Origin::File, codec);
+        let input = MeteredRead::stage(Cursor::new(head).chain(input), self.origin(Origin::File, codec).0.worker());
+        Ok(Decoder::new(input, name, &self.decode_options(Origin::File, codec, options))?)
+    }
+
+    /// Has the stages made that bytes of a codec come through. Gives the name of the last one.
+    pub(crate) fn begin_reading(&self, origin: Origin, codec: Codec) -> &'static str {
+        let before = self.origin(origin, codec).1;
+        let before = if codec == Codec::Plain { before } else { self.decode(origin, codec).1 };
+        let reader = self.reader();
+        if reader != ENCODE {
+            self.stage(reader, &[Resource::Cpu, Resource::Disk], &[before]);
+        }
+        before
     }
 
     /// What reads standard input, which another program writes.
     pub(crate) fn stdin(&self) -> WorkerMeter {
-        self.origin(Origin::Stdin).worker()
+        self.stage(STDIN, &[Resource::Server], &[]).worker()
     }
 
-    /// The same options, with the threads that decode metered. The options are of one decoder.
-    pub(crate) fn decode_options(&self, origin: Origin, mut options: DecodeOptions) -> DecodeOptions {
+    /// The same options, with the threads that decode metered. The options are of one decoder of that codec.
+    pub(crate) fn decode_options(&self, origin: Origin, codec: Codec, mut options: DecodeOptions) -> DecodeOptions {
         let (meters, workers) = (self.clone(), Mutex::new(HashMap::new()));
-        options.observer = Arc::new(move |event| meters.on_decode(origin, &workers, event));
+        options.observer = Arc::new(move |event| meters.on_decode(origin, codec, &workers, event));
         options
     }
 
-    fn on_decode(&self, origin: Origin, workers: &Mutex<HashMap<usize, WorkerMeter>>, event: &DecodeEvent) {
+    fn on_decode(
+        &self,
+        origin: Origin,
+        codec: Codec,
+        workers: &Mutex<HashMap<usize, WorkerMeter>>,
+        event: &DecodeEvent,
+    ) {
         let meter = |worker: usize| {
             let mut workers = lock(workers);
-            workers.entry(worker).or_insert_with(|| self.decode(origin).worker()).clone()
+            workers.entry(worker).or_insert_with(|| self.decode(origin, codec).0.worker()).clone()
         };
         match *event {
             DecodeEvent::Works { worker } => meter(worker).wait_ends(),
@@ -269,34 +340,76 @@ impl RunMeters {
         }
     }
 
+    /// What lists a bucket, whose connections work on a processor and wait for the network, or reads listings from files.
+    pub(crate) fn listing(&self, is_bucket: bool) -> StageMeter {
+        let waits = if is_bucket { Resource::Network } else { Resource::Disk };
+        self.stage(LIST, &[Resource::Cpu, waits], &[])
+    }
+
+    /// What puts pages in order, in the thread of the one who writes what comes of them. Those that wait may be on disk.
+    pub(crate) fn merge(&self) -> StageMeter {
+        let stage = self.stage(MERGE, &[Resource::Cpu, Resource::Disk], &[LIST]);
+        stage.set_workers_of(WRITE);
+        stage
+    }
+
+    /// What compares pages with what is known: in that thread, too, or in one of its own.
+    pub(crate) fn compare(&self, order: Order, store: Resource, is_apart: bool) -> StageMeter {
+        let stage = self.stage(COMPARE, &[Resource::Cpu, store], &[order.stage()]);
+        if !is_apart {
+            stage.set_workers_of(WRITE);
+        }
+        stage
+    }
+
+    /// What fetches objects that have changed, and what stores them.
+    pub(crate) fn sync(&self, target: Resource) -> (StageMeter, StageMeter) {
+        let fetch = self.stage(FETCH, &[Resource::Cpu, Resource::Network], &[COMPARE]);
+        (fetch, self.stage("store", &[target], &[FETCH]))
+    }
+
+    /// What writes what it gets of `before` to a file, or to whoever reads standard output.
+    pub(crate) fn write(&self, is_file: bool, before: &str) -> WorkerMeter {
+        let waits = if is_file { Resource::Disk } else { Resource::Server };
+        self.stage(WRITE, &[Resource::Cpu, waits], &[before]).worker()
+    }
+
     /// Waits for a listing.
     pub(crate) async fn on_listing<F: Future>(&self, work: F) -> F::Output {
-        let worker = self.stage("list", &[Resource::Network], &[]).worker();
+        let worker = self.stage(LIST, &[Resource::Network], &[]).worker();
         worker.waiting(Wait::Network, work).await
     }
 
-    fn origin(&self, origin: Origin) -> StageMeter {
-        let resources: &[Resource] = match origin {
-            Origin::Network => &[Resource::Network, Resource::Disk, Resource::Server],
-            Origin::File => &[Resource::Disk],
-            Origin::Stdin => &[Resource::Server],
+    /// The stage that bytes of that codec come from, and its name.
+    fn origin(&self, origin: Origin, codec: Codec) -> (StageMeter, &'static str) {
+        let (name, resources): (_, &[Resource]) = match origin {
+            Origin::Network => (FETCH, FETCHES),
+            Origin::File if has_threads(codec) => (READ_AHEAD, &[Resource::Disk]),
+            Origin::File => (READ, &[Resource::Disk]),
+            Origin::Stdin => (STDIN, &[Resource::Server]),
         };
-        self.stage(origin.stage(), resources, &[])
+        let stage = self.stage(name, resources, &[]);
+        if name == READ {
+            stage.set_workers_of(self.reader());
+        }
+        (stage, name)
     }
 
-    fn decode(&self, origin: Origin) -> StageMeter {
-        self.stage(DECODE, &[Resource::Cpu], &[origin.stage()])
+    /// The stage that decodes that codec, and its name.
+    fn decode(&self, origin: Origin, codec: Codec) -> (StageMeter, &'static str) {
+        let before = self.origin(origin, codec).1;
+        let name = if has_threads(codec) { DECODE } else { INFLATE };
+        let stage = self.stage(name, &[Resource::Cpu], &[before]);
+        if name == INFLATE {
+            stage.set_workers_of(self.reader());
+        }
+        (stage, name)
     }
 }
 
-impl Origin {
-    fn stage(self) -> &'static str {
-        match self {
-            Self::Network => FETCH,
-            Self::File => READ,
-            Self::Stdin => STDIN,
-        }
-    }
+/// Whether a codec is read and decoded in threads of its own; else one thread reads, decodes and encodes.
+fn has_threads(codec: Codec) -> bool {
+    codec == Codec::Bzip2
 }
 
 /// The database does something until this is dropped.

@@ -111,6 +111,10 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     let _watch = ServerWatch::start(&mirror.database, &sessions, report);
     let (mut sessions, totals) = load_all(&run, &snapshot, jobs, sessions, indexer).await?;
     let data_time = before.elapsed();
+    // Also what was left out before a failure, if the server still answers.
+    for (table, object) in wanted.iter().zip(snapshot.files.values()) {
+        note_rejects(&sessions[0], table, &identity(object), report).await;
+    }
     if let Some(rejects) = &rejects {
         write_rejects(&run, &snapshot, rejects, &sessions[0], totals.failed == 0).await?;
     }
@@ -166,10 +170,9 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         write_rejects(&run, &snapshot, &rejects, &sessions[0], true).await?;
     }
     refuse_orphans(mirror.orphans, &post_data)?;
-    for (table, object) in wanted.iter().zip(snapshot.files.values()) {
+    for table in &wanted {
         let count = count_rejects(&sessions[0], table).await?;
         if count > 0 {
-            note_rejects(&sessions[0], table, &identity(object), report).await;
             report.note(format!("{table:#}: {count} records of its file are left out, see bulk.reject"));
             exit = exit.max(Exit::Incomplete);
         }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bulk_core::LimitUse;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -143,13 +142,9 @@ impl Totals {
         *lock(&self.paused) = why;
     }
 
-    /// Tells what binds of late, if anything does.
-    fn set_bound(&self, used: Option<&LimitUse>) {
-        let text = used.map(|used| {
-            let LimitUse { limit, resource, utilisation, .. } = used;
-            format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0)
-        });
-        *lock(&self.bound) = text;
+    /// Tells what binds of late, if anything does, in a few words.
+    fn set_bound(&self, bound: Option<String>) {
+        *lock(&self.bound) = bound;
     }
 
     pub(crate) fn add_loaded(&self, records: u64, bytes: u64) {
@@ -190,6 +185,19 @@ impl Totals {
             (None, Some(FileSoFar { bytes, .. })) => format!("{name} {}", size(bytes)),
             (None, None) => name,
         })
+    }
+
+    /// How many bytes are to be fetched yet; `None` where that is not known.
+    pub(crate) fn left_to_fetch(&self) -> Option<u64> {
+        let load = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let is_known = load(&self.unmeasured) == 0 && load(&self.to_fetch) > 0;
+        is_known.then(|| load(&self.to_fetch).saturating_sub(load(&self.fetched)))
+    }
+
+    /// Which part of what is to be read has been; `None` where that is not known, or nothing.
+    pub(crate) fn read_part(&self) -> Option<f64> {
+        let Sums { read, to_read, is_endless, .. } = self.now();
+        (!is_endless && read > 0 && to_read > 0).then(|| read.min(to_read) as f64 / to_read as f64)
     }
 
     fn now(&self) -> Sums {
@@ -378,7 +386,7 @@ impl Progress {
                 tokio::time::sleep(if shown.is_some() { DRAW_EVERY } else { LINE_EVERY }).await;
                 if looked.elapsed() >= LOOK_EVERY {
                     looked = Instant::now();
-                    totals.set_bound(report.meters().bound_of_late().as_ref());
+                    totals.set_bound(report.meters().bound_of_late());
                 }
                 if let Some(bars) = &shown {
                     let sums = totals.now();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bulk_core::{FileReport, MeterReading, RejectReport, RunReport, RunVerdict};
+use bulk_core::{FileReport, MeterReading, Projection, RejectReport, RunReport, RunVerdict};
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
@@ -49,8 +49,17 @@ impl Record {
         self.kept().report.add_reject(reject);
     }
 
+    pub(crate) fn leave_out_rejects(&self, rejects: u64) {
+        self.kept().report.rejects_left_out += rejects;
+    }
+
     /// Writes the file. What had that name is replaced at once, never in part.
-    pub(crate) fn write(&self, exit: Exit, reading: Option<MeterReading>) -> Result<(), Failure> {
+    pub(crate) fn write(
+        &self,
+        exit: Exit,
+        reading: Option<MeterReading>,
+        projection: Option<Projection>,
+    ) -> Result<(), Failure> {
         let failed = |error: std::io::Error| {
             let path = self.file.path.display();
             Failure::new(Exit::Failed, anyhow::anyhow!("cannot write the report {path}: {error}"))
@@ -60,6 +69,7 @@ impl Record {
         report.events.extend(kept.events.iter().cloned());
         report.exit = exit as u8;
         report.elapsed = self.begun.elapsed();
+        report.projection = projection;
         if let Some(reading) = reading {
             report.verdict = Some(RunVerdict::of(&reading));
             report.meters = reading;

@@ -4,8 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use bulk_core::RejectReport;
-use bulk_pg::{FileIdentity, Session, TableName, write_rejects};
-use serde::Deserialize;
+use bulk_pg::{FileIdentity, RejectedRecords, Session, TableName, find_rejects, write_rejects};
 use serde_json::json;
 use tempfile::TempPath;
 
@@ -60,53 +59,29 @@ impl RejectFiles {
     }
 }
 
+/// So many records of a file are looked at for the report of the run, which keeps no more of all files together.
+const NOTED: u32 = 1000;
+
 /// Notes in the report of the run what is left out of a file so far, if there is to be one. Rows that a foreign key forbids
 /// have no number, and are not among them.
 pub(crate) async fn note_rejects(session: &Session, table: &TableName, identity: &FileIdentity, report: &Report) {
     if !report.is_kept() {
         return;
     }
-    let mut lines = Lines { report, line: Vec::new() };
-    if let Err(error) = write_rejects(session, table, identity, &mut io::sink(), &mut lines).await {
-        report.detail(format!("the report has not all that is left out of {}: {}", identity.key, Chain(&error)));
-    }
-}
-
-/// A line of JSON for each reject, whose line ends are those of lines alone.
-struct Lines<'a> {
-    report: &'a Report,
-    line: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    file: String,
-    record: Option<u64>,
-    byte: Option<u64>,
-    column: Option<String>,
-    message: String,
-}
-
-impl Write for Lines<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-            self.line.extend_from_slice(bytes);
-            return Ok(bytes.len());
-        };
-        self.line.extend_from_slice(&bytes[..end]);
-        let line: Line = serde_json::from_slice(&self.line)?;
-        self.line.clear();
-        if let Some(record) = line.record {
-            let mut reject = RejectReport::default();
-            (reject.file, reject.record, reject.byte) = (line.file, record, line.byte);
-            (reject.column, reject.reason) = (line.column, line.message);
-            self.report.reject(reject);
+    let RejectedRecords { first, count, .. } = match find_rejects(session, table, identity, NOTED).await {
+        Ok(found) => found,
+        Err(error) => {
+            let error = Chain(&error);
+            report.detail(format!("what is left out of {} is not in the report of the run: {error}", identity.key));
+            return;
         }
-        Ok(end + 1)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    };
+    report.leave_out_rejects(count.saturating_sub(first.len() as u64));
+    for found in first {
+        let mut reject = RejectReport::default();
+        (reject.file, reject.record, reject.byte) = (identity.key.clone(), found.record, Some(found.byte));
+        (reject.column, reject.reason) = (found.column, found.message);
+        report.reject(reject);
     }
 }
 

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bulk_core::{FileReport, MeterReading, RejectReport, Resource, RunVerdict};
+use bulk_core::{FileReport, MeterReading, Projection, RejectReport, Resource, RunVerdict};
 use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -38,8 +38,13 @@ impl Report {
     }
 
     /// Writes what was kept, if anybody asked for it.
-    pub(crate) fn write_record(&self, exit: Exit, reading: Option<MeterReading>) -> Result<(), Failure> {
-        self.record.get().map_or(Ok(()), |record| record.write(exit, reading))
+    pub(crate) fn write_record(
+        &self,
+        exit: Exit,
+        reading: Option<MeterReading>,
+        projection: Option<Projection>,
+    ) -> Result<(), Failure> {
+        self.record.get().map_or(Ok(()), |record| record.write(exit, reading, projection))
     }
 
     /// Notes what became of a file.
@@ -53,6 +58,13 @@ impl Report {
     pub(crate) fn reject(&self, reject: RejectReport) {
         if let Some(record) = self.record.get() {
             record.add_reject(reject);
+        }
+    }
+
+    /// Counts records that were left out and are not noted.
+    pub(crate) fn leave_out_rejects(&self, rejects: u64) {
+        if let Some(record) = self.record.get() {
+            record.leave_out_rejects(rejects);
         }
     }
 
@@ -123,6 +135,16 @@ impl Report {
     /// A step with its figures, for machines as fields, for people as `text`.
     pub(crate) fn event(&self, event: &str, text: &str, fields: Value) {
         self.say(event, text, fields, self.quiet);
+    }
+
+    /// How far long work is, with its figures, and what binds of late.
+    pub(crate) fn progress(&self, mut text: String, mut fields: Value) {
+        let bound = self.meters.bound_of_late();
+        if let Some(bound) = &bound {
+            text.push_str(&format!("; {bound}"));
+        }
+        fields["bound"] = bound.into();
+        self.event("progress", &text, fields);
     }
 
     /// A step with its figures that is shown to people only with `-v`.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bulk_core::Resource;
 use bulk_pg::{Ident, Session, TableName};
 use bulk_s3::{
     Compare, KnownObjects, KnownTable, MemoryKnown, PostgresKnown, PostgresOptions, SqliteKnown, SqliteOptions,
@@ -55,6 +56,14 @@ impl Place {
             _ => return Ok(()),
         };
         Err(Failure::usage(format!("--compare {compare} needs {missing}: without it nothing in {table} is the same")))
+    }
+
+    /// What whoever reads it waits for.
+    pub(crate) fn resource(&self) -> Resource {
+        match self {
+            Self::File(_) => Resource::Disk,
+            Self::Database(_) => Resource::Server,
+        }
     }
 
     /// As [`given`](Self::given), of a command that cannot do without.

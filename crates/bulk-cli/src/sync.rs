@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bulk_core::{Algorithm, Digest};
+use bulk_core::{Algorithm, Digest, FileReport};
 use bulk_pg::{Session, TableName, has_rows};
 use bulk_s3::{
     Change, Deletions, Job, KeyRange, KnownObjects, Page, Quarantined, SyncCounts, SyncOptions, SyncStep, diff_pages,
@@ -52,8 +52,12 @@ pub(crate) async fn run(sync: &Sync, common: &Common, report: &Report) -> Result
     if sync.deletions == SyncDeletions::Apply && !keys.asks_bucket() {
         refuse_empty(Pin::new(&mut pages).peek().await, source)?;
     }
-    let stretches = diff_pages(pages, store.known.clone(), keys.diff_options(*compare));
-    let options = options(sync, common, report);
+    let mut comparison = keys.diff_options(*compare);
+    comparison.meter = Some(report.meters().compare(keys.order(false), place.resource(), true));
+    let stretches = diff_pages(pages, store.known.clone(), comparison);
+    let mut options = options(sync, common, report);
+    let meters = report.meters().sync(target.resource());
+    (options.objects.meter, options.meter) = (Some(meters.0), Some(meters.1));
     let steps = bulk_s3::sync(stretches, Arc::new(keys.bucket.clone()), store.known, sink, options);
     let run = Run {
         headway,
@@ -179,6 +183,9 @@ impl Run<'_> {
                 let text = format!("left out: {key:?}{version}: {reason}");
                 let fields = json!({"key": key, "etag": etag, "reason": reason.to_string()});
                 self.report.alert("quarantined", &text, fields);
+                let mut file = FileReport::default();
+                (file.name, file.error) = (key.clone(), Some(reason.to_string()));
+                self.report.file(file);
                 self.left_out.add(key);
             }
             SyncStep::Removed { key, etag } => {
@@ -211,7 +218,10 @@ impl Run<'_> {
             "stored": counts.stored, "unchanged_content": counts.unchanged_content, "removed": counts.removed,
             "quarantined": counts.quarantined, "seconds": seconds,
         });
-        self.report.event(event, &text, fields);
+        match event {
+            "progress" => self.report.progress(text, fields),
+            event => self.report.event(event, &text, fields),
+        }
     }
 }
 

@@ -75,13 +75,13 @@ fn a_load_says_what_bound_it() {
     assert!(report.events.iter().any(|event| event["event"] == "loaded" && event["records"] == ROWS), "{report}");
 
     // Each stage has done all of the work, and was always in one state.
-    assert_eq!(stages(&report), ["read", "decode", "encode", "copy", "verify"]);
+    assert_eq!(stages(&report), ["read ahead", "decode", "encode", "copy", "verify"]);
     let [read, decode, encode, copy, verify] = &report.meters.stages[..] else { unreachable!() };
     let stored = std::fs::metadata(load.folder.path().join("people.csv.bz2")).unwrap().len();
     assert_eq!((read.total.bytes, decode.total.bytes), (stored, load.csv.len() as u64));
     assert_eq!((copy.total.items, copy.total.bytes), (ROWS as u64, encode.total.bytes));
     assert!(encode.total.bytes > 0 && !copy.total.server.is_zero() && !verify.total.server.is_zero());
-    assert_eq!((&decode.after, &encode.after, &copy.after), (&names("read"), &names("decode"), &names("encode")));
+    assert_eq!((&decode.after, &encode.after, &copy.after), (&names("read ahead"), &names("decode"), &names("encode")));
     let workers = decode.workers.len();
     assert!(workers > 0 && workers <= 4, "{workers}");
 
@@ -129,6 +129,32 @@ fn stages_are_those_of_the_input() {
     load.load("people.csv", &["--verify", "none"]).assert(0, &["had been loaded"]);
     let report = load.report("run.json");
     assert_eq!((report.verdict.is_none(), report.meters.stages.len(), report.files.len()), (true, 0, 1));
+}
+
+/// Threads that decode, and the one that encodes and also reads and decodes what is in other codecs, are not taken for each
+/// other.
+#[test]
+fn files_of_several_codecs_have_the_stages_of_each() {
+    let load = Load::new();
+    std::fs::write(load.folder.path().join("plain.csv"), &load.csv).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&load.csv).unwrap();
+    let gzip = encoder.finish().unwrap();
+    std::fs::write(load.folder.path().join("people.csv.gz"), &gzip).unwrap();
+    let bzip2 = std::fs::metadata(load.folder.path().join("people.csv.bz2")).unwrap().len();
+    let arguments =
+        ["load", "people.csv.gz", "people.csv.bz2", "plain.csv", "--table", "people", "--report", "run.json"];
+    load.run(&arguments).assert(0, &[]);
+    let report = load.report("run.json");
+    assert_eq!(stages(&report), ["read", "inflate", "encode", "copy", "read ahead", "decode", "verify"]);
+    let [read, inflate, encode, copy, read_ahead, decode, _] = &report.meters.stages[..] else { unreachable!() };
+    let (plain, of_encode) = (load.csv.len() as u64, Some("encode"));
+    assert_eq!((read.total.bytes, read.workers_of.as_deref()), (gzip.len() as u64 + plain, of_encode));
+    assert_eq!((inflate.total.bytes, inflate.workers_of.as_deref()), (plain, of_encode));
+    assert_eq!((inflate.after.join(" "), decode.after.join(" ")), ("read".to_owned(), "read ahead".to_owned()));
+    assert_eq!((read_ahead.total.bytes, read_ahead.workers_of.as_deref()), (bzip2, None));
+    assert_eq!((decode.total.bytes, decode.workers_of.as_deref()), (plain, None));
+    assert_eq!((encode.after.join(" ").as_str(), copy.total.items), ("inflate decode read", 3 * ROWS as u64));
 }
 
 #[test]

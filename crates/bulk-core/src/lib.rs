@@ -227,8 +227,8 @@ pub use http_source::HttpSource;
 pub use limiter::{Limiter, LimiterOptions, LimiterStatus, Margin, Permit, RateLimit, RateLimitError, Spread};
 pub use manifest::{Manifest, ManifestEntry, write_manifest};
 pub use meter::{
-    MeterReading, MeteredRead, Meters, Resource, Sample, Sampling, StageCounts, StageMeter, StageReading, StageSample,
-    Timeline, Wait, WorkerMeter,
+    InputState, MeterReading, MeteredInput, MeteredRead, MeteredStream, Meters, Resource, Sample, Sampling,
+    StageCounts, StageMeter, StageReading, StageSample, Timeline, Wait, WorkerMeter,
 };
 pub use multipart::{MultipartEtag, MultipartHasher, MultipartVerdict};
 pub use objects::{FetchedObject, ObjectBytes, ObjectOptions, fetch_objects};

@@ -6,6 +6,7 @@ mod read;
 mod reading;
 mod sampling;
 mod slot;
+mod stream;
 mod timeline;
 mod wait;
 mod worker;
@@ -20,6 +21,7 @@ pub use read::MeteredRead;
 pub use reading::{MeterReading, StageReading};
 pub use sampling::Sampling;
 use slot::{Held, Slot};
+pub use stream::{InputState, MeteredInput, MeteredStream};
 pub use timeline::{Sample, StageSample, Timeline};
 pub use wait::{Resource, Wait};
 pub use worker::WorkerMeter;
@@ -91,7 +93,6 @@ struct History {
 struct Stage {
     name: String,
     resources: Vec<Resource>,
-    after: Vec<String>,
     settings: Mutex<Settings>,
     slots: Mutex<Slots>,
     held: Mutex<Held>,
@@ -99,6 +100,7 @@ struct Stage {
 
 #[derive(Debug, Default)]
 struct Settings {
+    after: Vec<String>,
     workers: Option<usize>,
     workers_of: Option<String>,
     capacity: Option<f64>,
@@ -144,8 +146,8 @@ impl Meters {
     ///
     /// `resources` says what its work depends on, what matters most first: time that it works without being on a CPU or
     /// waiting for anything that it named counts as the first one's that is not [`Resource::Cpu`]. `after` names the stages
-    /// that it gets its input from, none for the first; they may be made later. Of a stage that is there already both stay
-    /// as they are.
+    /// that it gets its input from, none for the first; they may be made later. Of a stage that is there already the
+    /// resources stay as they are, and what `after` names comes to those that it has: input may take several ways.
     pub fn stage(&self, name: &str, resources: &[Resource], after: &[&str]) -> StageMeter {
         let mut stages = lock(&self.shared.stages);
         let stage = match stages.iter().find(|stage| stage.name == name) {
@@ -154,7 +156,6 @@ impl Meters {
                 let stage = Arc::new(Stage {
                     name: name.to_owned(),
                     resources: resources.to_vec(),
-                    after: after.iter().map(|&name| name.to_owned()).collect(),
                     settings: Mutex::default(),
                     slots: Mutex::default(),
                     held: Mutex::default(),
@@ -163,6 +164,7 @@ impl Meters {
                 stage
             }
         };
+        stage.follow(after);
         StageMeter { stage }
     }
 
@@ -270,6 +272,12 @@ impl StageMeter {
         WorkerMeter::begin(self.stage.clone())
     }
 
+    /// What its workers wait for where nobody says: its first resource that is not the CPU; its input, if it states none.
+    pub fn wait(&self) -> Wait {
+        let mut waits = self.stage.resources.iter().map(|resource| resource.wait());
+        waits.find(|wait| *wait != Wait::Input).unwrap_or(Wait::Input)
+    }
+
     /// How many workers there may be. Default: as many as there ever were at once. It matters where workers come and go
     /// with the work, such as a task for each request.
     pub fn set_workers(&self, workers: usize) {
@@ -301,6 +309,16 @@ impl StageMeter {
 }
 
 impl Stage {
+    /// Gets its input from these, too.
+    fn follow(&self, stages: &[&str]) {
+        let after = &mut lock(&self.settings).after;
+        for &name in stages {
+            if !after.iter().any(|known| known == name) {
+                after.push(name.to_owned());
+            }
+        }
+    }
+
     /// All counts up to now, and since the last call that was kept the most workers, and how long the busiest one was busy.
     fn read(&self, now: Instant, is_kept: bool) -> (StageCounts, u32, Duration) {
         let mut slots = lock(&self.slots);
@@ -327,13 +345,13 @@ impl Stage {
     fn reading(&self, now: Instant) -> StageReading {
         let mut reading = StageReading::new(&self.name);
         reading.resources.clone_from(&self.resources);
-        reading.after.clone_from(&self.after);
         reading.workers = lock(&self.slots).all.iter().map(|slot| lock(slot).read(now, &self.resources)).collect();
         for worker in &reading.workers {
             reading.total.add(worker);
         }
         (reading.total.rate_limit_held, reading.total.budget_held) = lock(&self.held).read(now);
         let settings = lock(&self.settings);
+        reading.after.clone_from(&settings.after);
         reading.max_workers = settings.workers.map(|workers| u32::try_from(workers).unwrap_or(u32::MAX));
         reading.workers_of.clone_from(&settings.workers_of);
         reading.capacity = settings.capacity;

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::meter::{StageMeter, Wait, WorkerMeter};
 use crate::pace::Pace;
 use crate::{Algorithm, Body, Digest, ETag, Error, Event, Get, Hasher, Observer, Request, RetryPolicy, Source};
 
@@ -33,6 +34,10 @@ pub struct ObjectOptions {
     pub retry: RetryPolicy,
     /// Who is told of [retries](Event::Retry). Default nobody.
     pub observer: Arc<dyn Observer>,
+    /// The meter of the stage that fetches, of which each object under way is a worker: it waits for
+    /// [room in the budget](Wait::Budget), then for what the stage [states](StageMeter::wait), and works while it hashes.
+    /// Its items are objects that came. Default none.
+    pub meter: Option<StageMeter>,
     /// Cancel it to begin no more requests; those under way end as [`Error::Interrupted`]. Default a token of its own.
     pub stop: CancellationToken,
 }
@@ -45,6 +50,7 @@ impl Default for ObjectOptions {
             digests: Vec::new(),
             retry: RetryPolicy::default(),
             observer: Arc::new(()),
+            meter: None,
             stop: CancellationToken::new(),
         }
     }
@@ -101,6 +107,9 @@ where
     let concurrency = options.concurrency.max(1);
     let budget =
         u32::try_from(options.budget.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, Semaphore::MAX_PERMITS as u32);
+    if let Some(meter) = &options.meter {
+        meter.set_workers(concurrency);
+    }
     let pace = Pace::new(concurrency, options.retry.timeout);
     let room = Arc::new(Semaphore::new(budget as usize));
     let fetcher = Arc::new(Fetcher { source, options, pace, room, budget });
@@ -137,8 +146,9 @@ struct Fetcher {
 
 impl Fetcher {
     async fn fetch(&self, request: Request) -> FetchedObject {
+        let worker = self.options.meter.as_ref().map(StageMeter::worker);
         let outcome = tokio::select! {
-            outcome = self.fetch_whole(&request) => outcome,
+            outcome = self.fetch_whole(&request, worker.as_ref()) => outcome,
             () = self.options.stop.cancelled() => {
                 Err(Error::Interrupted { location: self.source.location(&request.key) })
             }
@@ -146,7 +156,7 @@ impl Fetcher {
         FetchedObject { request, outcome }
     }
 
-    async fn fetch_whole(&self, request: &Request) -> Result<ObjectBytes, Error> {
+    async fn fetch_whole(&self, request: &Request, worker: Option<&WorkerMeter>) -> Result<ObjectBytes, Error> {
         let location = || self.source.location(&request.key);
         let most = u64::from(self.budget) * UNIT;
         let mut size = request.size.unwrap_or(UNMEASURED.min(most));
@@ -155,14 +165,16 @@ impl Fetcher {
             let Some(units) = units else {
                 return Err(Error::TooLarge { location: location(), size: Some(size), limit: most });
             };
-            let room = self.room.clone().acquire_many_owned(units).await;
+            let room = waiting(worker, Wait::Budget, self.room.clone().acquire_many_owned(units)).await;
             // It is never closed.
             let room = room.map_err(|_| Error::Interrupted { location: location() })?;
             let on_retry = |attempt, delay, error: &Error| {
                 self.options.observer.event(&Event::Retry { name: &request.key, attempt, delay, error });
             };
-            let attempt = || async { (self.attempt(request, u64::from(units) * UNIT).await, false) };
-            match self.pace.retry(&self.options.retry, on_retry, attempt).await {
+            let wait = self.options.meter.as_ref().map_or(Wait::Network, StageMeter::wait);
+            let working = worker.map(|worker| (worker, wait));
+            let attempt = || async { (self.attempt(request, u64::from(units) * UNIT, working).await, false) };
+            match waiting(worker, wait, self.pace.retry(&self.options.retry, on_retry, attempt)).await {
                 // It has more than was thought. What it holds is given back before more is asked for: two that wait for
                 // each other would wait for ever.
                 Err(Error::TooLarge { size: found, .. }) if request.size.is_none() && units < self.budget => {
@@ -170,6 +182,9 @@ impl Fetcher {
                 }
                 Err(error) => return Err(error),
                 Ok((bytes, etag, last_modified, digests)) => {
+                    if let Some(worker) = worker {
+                        worker.add(1, bytes.len() as u64);
+                    }
                     return Ok(ObjectBytes { bytes, etag, last_modified, digests, _room: room });
                 }
             }
@@ -180,6 +195,7 @@ impl Fetcher {
         &self,
         request: &Request,
         limit: u64,
+        working: Option<(&WorkerMeter, Wait)>,
     ) -> Result<(Bytes, Option<ETag>, Option<Timestamp>, Vec<Digest>), Error> {
         let location = || self.source.location(&request.key);
         let changed = |what: String| Error::Changed { location: location(), what };
@@ -217,9 +233,15 @@ impl Fetcher {
         let mut all = self.options.digests.clone();
         let computed = all.len();
         all.extend(algorithms(&stated).into_iter().chain(algorithms(&request.digests)));
+        if let Some((worker, _)) = working {
+            worker.wait_ends();
+        }
         let mut hasher = Hasher::new(&all);
         hasher.update(&bytes);
         let mut found = hasher.finish();
+        if let Some((worker, wait)) = working {
+            worker.wait_begins(wait);
+        }
         let compared = found.split_off(computed);
         for (expected, found) in stated.iter().zip(&compared) {
             if expected != found {
@@ -234,5 +256,13 @@ impl Fetcher {
             }
         }
         Ok((bytes.freeze(), etag, last_modified, found))
+    }
+}
+
+/// What a worker waits for until that is there, if it is metered.
+async fn waiting<F: Future>(worker: Option<&WorkerMeter>, wait: Wait, future: F) -> F::Output {
+    match worker {
+        Some(worker) => worker.waiting(wait, future).await,
+        None => future.await,
     }
 }

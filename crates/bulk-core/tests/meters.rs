@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bulk_core::{
-    Body, DownloadOptions, ETag, Error, Evidence, Get, Limit, MeterReading, MeteredRead, Meters, Request, Resource,
-    RunVerdict, Source, StageCounts, StageReading, StageSample, Wait, WorkerMeter, download,
+    Body, DownloadOptions, ETag, Error, Evidence, Get, InputState, Limit, MeterReading, MeteredRead, MeteredStream,
+    Meters, Request, Resource, RunVerdict, Source, StageCounts, StageReading, StageSample, Wait, WorkerMeter, download,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -154,7 +154,8 @@ fn a_reading_changes_nothing() {
 fn a_stage_is_known_by_its_name() {
     let meters = Meters::new();
     meters.stage("copy", &[Resource::Server], &["encode"]).worker().add(1, 10);
-    let again = meters.stage("copy", &[Resource::Cpu], &[]);
+    // What it gets its input from is added: there may be several ways.
+    let again = meters.stage("copy", &[Resource::Cpu], &["merge", "encode"]);
     again.worker().add(1, 10);
     again.set_workers(4);
     again.set_capacity(0.5);
@@ -163,7 +164,7 @@ fn a_stage_is_known_by_its_name() {
     (0..1000).for_each(|event| again.saw_server(&event.to_string()));
     let reading = meters.reading();
     let [copy] = &reading.stages[..] else { panic!("{reading:?}") };
-    assert_eq!((&copy.resources[..], &copy.after[..]), (&[Resource::Server][..], &["encode".to_owned()][..]));
+    assert_eq!((&copy.resources[..], copy.after.join(" ").as_str()), (&[Resource::Server][..], "encode merge"));
     assert_eq!((copy.max_workers, copy.capacity, copy.total.items, copy.total.bytes), (Some(4), Some(0.5), 2, 20));
     assert_eq!(copy.workers_of.as_deref(), Some("encode"));
     assert_eq!((copy.server_events.len(), copy.server_events["CPU"], copy.server_events["ClientRead"]), (64, 2, 1));
@@ -547,4 +548,43 @@ async fn a_download_is_blocked_by_its_reader() {
     let StageCounts { blocked, network, disk, budget, .. } = stage(&reading, "fetch").total;
     assert!(blocked > 10 * A_WHILE && blocked > 4 * (network + disk), "{reading:#?}");
     assert!(budget.is_zero());
+}
+
+/// A stream of one item for each of these, before which it is pending for as long as that takes.
+fn slow(pauses: Vec<Duration>) -> impl futures::Stream<Item = Result<u64, ()>> + Unpin {
+    let items = futures::stream::iter(pauses).then(|pause| async move {
+        tokio::time::sleep(pause).await;
+        Ok(pause.as_millis() as u64)
+    });
+    Box::pin(items)
+}
+
+/// Each wait is longer by a while than the one before, so that none is taken for another.
+#[tokio::test]
+async fn a_stream_waits_for_its_input_or_for_what_its_stage_states() {
+    let meters = Meters::new();
+    let merge = meters.stage("merge", &[Resource::Cpu, Resource::Disk], &["list"]);
+    assert_eq!(merge.wait(), Wait::Disk);
+    assert_eq!(meters.stage("encode", &[Resource::Cpu], &[]).wait(), Wait::Input);
+    let input = InputState::default();
+    let pages = input.watch(slow(vec![2 * A_WHILE; 2]));
+    let merged = pages.then(|page| async move {
+        tokio::time::sleep(3 * A_WHILE).await;
+        page
+    });
+    let outer = Instant::now();
+    let mut merged = MeteredStream::new(Box::pin(merged), &merge, input, |millis: &u64| (1, *millis));
+    let mut items = 0;
+    while let Some(item) = merged.next().await {
+        assert_eq!(item, Ok(40));
+        items += 1;
+        tokio::time::sleep(4 * A_WHILE).await;
+    }
+    drop(merged);
+    let outer = outer.elapsed();
+    let StageCounts { starved, disk, blocked, .. } = stage(&meters.reading(), "merge").total;
+    let total = stage(&meters.reading(), "merge").total;
+    assert_eq!((items, total.items, total.bytes), (2, 2, 80));
+    assert!(starved >= 4 * A_WHILE && disk >= 6 * A_WHILE && blocked >= 8 * A_WHILE, "{total:?}");
+    assert!(total.time() <= outer && starved + disk + blocked <= outer, "{total:?} {outer:?}");
 }

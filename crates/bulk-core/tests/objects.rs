@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulk_core::{
-    Algorithm, Digest, ETag, Error, FetchedObject, FileSource, HttpSource, ObjectOptions, Request, fetch_objects,
+    Algorithm, Digest, ETag, Error, FetchedObject, FileSource, HttpSource, Meters, ObjectOptions, Request, Resource,
+    fetch_objects,
 };
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use futures::{StreamExt, stream};
@@ -40,6 +41,8 @@ async fn many_objects_come_whole_with_one_request_each() {
     options.digests = vec![Algorithm::Sha256];
     // Four of the largest at a time.
     options.budget = 4096;
+    let meters = Meters::new();
+    options.meter = Some(meters.stage("fetch", &[Resource::Cpu, Resource::Network], &[]));
     let mut found = BTreeMap::new();
     let mut objects = fetch_objects(source(&server), stream::iter(requests), options);
     while let Some(FetchedObject { request, outcome, .. }) = objects.next().await {
@@ -50,6 +53,10 @@ async fn many_objects_come_whole_with_one_request_each() {
     }
     assert!(found.into_iter().eq((0..300).map(|number| (number, body(number as usize)))));
     assert_eq!(server.requests().len(), 301);
+    let [fetch] = &meters.reading().stages[..] else { panic!("{:?}", meters.reading()) };
+    let bytes: usize = (0..300).map(|number| body(number).len()).sum();
+    assert_eq!((fetch.total.items, fetch.total.bytes, fetch.max_workers), (300, bytes as u64, Some(64)));
+    assert!(!fetch.total.network.is_zero() && !fetch.total.budget.is_zero(), "{fetch:?}");
 }
 
 #[tokio::test]

@@ -206,7 +206,7 @@ pub use record_error::{Contradiction, RecordError, RecordErrorKind};
 pub use record_options::{Grammar, RecordOptions};
 pub use records::Records;
 pub use refresh::{Refreshed, find_refreshed, refresh};
-pub use rejects::write_rejects;
+pub use rejects::{RejectedRecord, RejectedRecords, find_rejects, write_rejects};
 pub use restart::{restart, restart_with_plan};
 pub use restore::NotRestored;
 pub use schema::{

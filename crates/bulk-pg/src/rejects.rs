@@ -156,6 +156,93 @@ struct Line<'a> {
     fields: Option<&'a RawValue>,
 }
 
+/// The rejects of a file, by the [parameters](OfFile::parameters) that tell it.
+const OF_FILE: &str = "
+    FROM bulk.load l JOIN bulk.reject r ON r.load_id = l.id
+    WHERE (l.target_schema = $1 AND l.target_table = $2 OR l.target_oid IN
+           (SELECT s.staging_oid FROM bulk.refresh s WHERE s.target_schema = $1 AND s.target_table = $2
+            UNION SELECT w.twin_oid FROM bulk.swap w
+            WHERE w.target_schema = $1 AND w.target_table = $2 AND w.swapped_at IS NULL))
+      AND l.file_key = $3
+      AND l.file_etag IS NOT DISTINCT FROM $4 AND l.file_size = $5";
+
+/// A record that was left out of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejectedRecord {
+    /// Its number in the file, from 1.
+    pub record: u64,
+    /// Where it starts in the decoded file.
+    pub byte: u64,
+    /// The column that is to blame, if it is one.
+    pub column: Option<String>,
+    /// Why: its first 1,001 characters.
+    pub message: String,
+}
+
+/// The first records of a file that were left out, and how many they all are: see [`find_rejects`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejectedRecords {
+    /// The first ones, in the file's order.
+    pub first: Vec<RejectedRecord>,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// The first `limit` of the records of a file that were left out of a table so far, without the records themselves, and how
+/// many there are. Which these are is told as by [`write_rejects`]; rows that were taken out for a foreign key are not among
+/// them, as they have no place in the file.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub async fn find_rejects(
+    session: &Session,
+    table: &TableName,
+    file: &FileIdentity,
+    limit: u32,
+) -> Result<RejectedRecords, Error> {
+    let action = || Error::database(format!("read the rejects of {}", file.key));
+    let limit = i64::from(limit);
+    let of_file = OfFile::new(table, file);
+    let mut parameters = of_file.parameters().to_vec();
+    let count = format!("SELECT count(r.record){OF_FILE}");
+    let count = session.client().query_one(&count, &parameters).await.map_err(action())?;
+    parameters.push(&limit);
+    let first = format!(
+        "SELECT r.record, r.byte, r.\"column\", left(r.message, 1001){OF_FILE} AND r.record IS NOT NULL
+         ORDER BY r.record LIMIT $6"
+    );
+    let first = session.client().query(&first, &parameters).await.map_err(action())?;
+    let record = |row: Row| RejectedRecord {
+        record: unsigned(row.get(0)),
+        byte: unsigned(row.get(1)),
+        column: row.get(2),
+        message: row.get(3),
+    };
+    Ok(RejectedRecords { first: first.into_iter().map(record).collect(), count: unsigned(count.get(0)) })
+}
+
+/// Which rejects are meant, as the server is asked for them.
+struct OfFile<'a> {
+    schema: &'a str,
+    table: &'a str,
+    file: &'a FileIdentity,
+    size: i64,
+}
+
+impl<'a> OfFile<'a> {
+    fn new(table: &'a TableName, file: &'a FileIdentity) -> Self {
+        let size = i64::try_from(file.size).unwrap_or(i64::MAX);
+        Self { schema: table.schema.as_str(), table: table.name.as_str(), file, size }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 5] {
+        [&self.schema, &self.table, &self.file.key, &self.file.etag, &self.size]
+    }
+}
+
 /// Writes the records of a file that were left out of a table, and tells how many they are.
 ///
 /// `raw` gets them byte for byte as they stand in the decoded file, without its header (and, of COPY's binary format,
@@ -178,25 +265,12 @@ pub async fn write_rejects(
     lines: &mut impl Write,
 ) -> Result<u64, Error> {
     let action = || Error::database(format!("read the rejects of {}", file.key));
-    let size = i64::try_from(file.size).unwrap_or(i64::MAX);
-    let parameters: [&(dyn ToSql + Sync); 5] =
-        [&table.schema.as_str(), &table.name.as_str(), &file.key, &file.etag, &size];
-    let rows = session
-        .client()
-        .query_raw(
-            "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw, r.fields::text
-             FROM bulk.load l JOIN bulk.reject r ON r.load_id = l.id
-             WHERE (l.target_schema = $1 AND l.target_table = $2 OR l.target_oid IN
-                    (SELECT s.staging_oid FROM bulk.refresh s WHERE s.target_schema = $1 AND s.target_table = $2
-                     UNION SELECT w.twin_oid FROM bulk.swap w
-                     WHERE w.target_schema = $1 AND w.target_table = $2 AND w.swapped_at IS NULL))
-               AND l.file_key = $3
-               AND l.file_etag IS NOT DISTINCT FROM $4 AND l.file_size = $5
-             ORDER BY r.record, r.fields",
-            parameters,
-        )
-        .await
-        .map_err(action())?;
+    let of_file = OfFile::new(table, file);
+    let all = format!(
+        "SELECT r.record, r.byte, r.\"column\", r.sqlstate, r.message, r.raw, r.fields::text{OF_FILE}
+         ORDER BY r.record, r.fields"
+    );
+    let rows = session.client().query_raw(&all, of_file.parameters()).await.map_err(action())?;
     let mut rows = pin!(rows);
     let mut count = 0;
     while let Some(row) = rows.try_next().await.map_err(action())? {

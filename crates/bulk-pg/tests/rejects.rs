@@ -4,7 +4,10 @@ mod support;
 
 use std::slice::from_mut;
 
-use bulk_pg::{CopyFormat, Error, LoadOptions, Loaded, Session, count_rows, find_loaded, load, restart, write_rejects};
+use bulk_pg::{
+    CopyFormat, Error, LoadOptions, Loaded, Session, count_rows, find_loaded, find_rejects, load, restart,
+    write_rejects,
+};
 use support::{Bench, chain, file, load_t, table, whole};
 
 fn options(max_rejects: u64) -> LoadOptions {
@@ -147,6 +150,11 @@ impl Sown {
         let written = write_rejects(&session, &table("t"), &identity, &mut raw, &mut lines).await.unwrap();
         assert_eq!(written, bad);
         assert!(raw == self.bad.iter().flat_map(|(_, _, raw)| raw.clone()).collect::<Vec<_>>(), "{what}, seed {seed}");
+        let found = find_rejects(&session, &table("t"), &identity, 7).await.unwrap();
+        assert_eq!((found.count, found.first.len() as u64), (bad, bad.min(7)));
+        for (found, (record, byte, _)) in found.first.iter().zip(&self.bad) {
+            assert_eq!((found.record, found.byte), (*record, *byte as u64));
+        }
         let lines: Vec<serde_json::Value> =
             lines.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         assert_eq!(lines.len() as u64, bad);
@@ -157,6 +165,12 @@ impl Sown {
             );
             assert!(!line["message"].as_str().unwrap().is_empty());
             assert_eq!(line["sqlstate"].as_str().unwrap().len(), 5);
+        }
+        for (found, line) in found.first.iter().zip(&lines) {
+            assert_eq!(
+                (&line["column"], &line["message"]),
+                (&found.column.clone().into(), &found.message.clone().into())
+            );
         }
     }
 }

@@ -5,7 +5,9 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulk_core::{Algorithm, Digest, DownloadOptions, Hasher, Request, Source, download, remove_staged};
+use bulk_core::{
+    Algorithm, Digest, DownloadOptions, Hasher, Request, Source, StageMeter, Wait, download, remove_staged,
+};
 use flate2::bufread::MultiGzDecoder;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -85,6 +87,9 @@ pub struct InventoryOptions {
     pub folder: PathBuf,
     /// How they are fetched.
     pub download: DownloadOptions,
+    /// The meter of this stage, whose worker is the thread that reads and sorts what is fetched. Its items are keys. Default
+    /// none.
+    pub meter: Option<StageMeter>,
 }
 
 impl Default for InventoryOptions {
@@ -96,6 +101,7 @@ impl Default for InventoryOptions {
             files: None,
             folder: std::env::temp_dir(),
             download: DownloadOptions::default(),
+            meter: None,
         }
     }
 }
@@ -237,14 +243,20 @@ impl Inventory {
         let (format, manifest) = (self.format, self.manifest.clone());
         on_thread(name.clone(), move |sender| {
             let mut files = files;
+            let meter = options.meter.as_ref().map(StageMeter::worker);
             let selection = Selection::new(options.prefix, options.filter, options.ranges);
             let mut collection = Collection::new(&selection, &options.folder);
-            while let Some(file) = files.next(sender)? {
+            loop {
+                let file = match &meter {
+                    Some(meter) => meter.wait(Wait::Input, || files.next(sender))?,
+                    None => files.next(sender)?,
+                };
+                let Some(file) = file else { break };
                 let reader = open(&file, format, &manifest)?;
                 each_batch(reader, sender, |batch| collection.add(batch).map_err(Stop::from))?;
                 file.done()?;
             }
-            collection.page(&name, sender)
+            collection.page(&name, sender, meter.as_ref())
         })
     }
 

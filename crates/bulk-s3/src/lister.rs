@@ -2,7 +2,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bulk_core::Pace;
+use bulk_core::{Pace, StageMeter, Wait, WorkerMeter};
 use futures::Stream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -27,11 +27,16 @@ pub struct ListOptions {
     pub filter: KeyFilter,
     /// How many pages are asked for at a time, at most. 0 counts as 1. Default 32.
     pub connections: usize,
+    /// The meter of this stage. Its workers are the connections, which wait for what the stage [states](StageMeter::wait)
+    /// from a request to the end of its answer, and work while they read that; its items are keys, its bytes those of the
+    /// answers. Default none.
+    pub meter: Option<StageMeter>,
 }
 
 impl Default for ListOptions {
     fn default() -> Self {
-        Self { prefix: String::new(), ranges: vec![KeyRange::all()], filter: KeyFilter::all(), connections: 32 }
+        let (ranges, filter) = (vec![KeyRange::all()], KeyFilter::all());
+        Self { prefix: String::new(), ranges, filter, connections: 32, meter: None }
     }
 }
 
@@ -82,8 +87,9 @@ impl Bucket {
         let mut workers = JoinSet::new();
         for _ in 0..connections {
             let (shared, sender) = (shared.clone(), sender.clone());
+            let worker = Worker::new(options.meter.as_ref());
             workers.spawn(async move {
-                if let Err(error) = shared.work(&sender).await {
+                if let Err(error) = shared.work(&sender, &worker).await {
                     // Nobody reads any more, or this is the last that is read.
                     let _ = sender.send(Err(error)).await;
                 }
@@ -141,6 +147,33 @@ impl Stream for Pages {
     }
 }
 
+/// A connection, as it is metered.
+struct Worker {
+    meter: Option<WorkerMeter>,
+    /// What it waits for between a request and the end of its answer.
+    wait: Wait,
+}
+
+impl Worker {
+    fn new(stage: Option<&StageMeter>) -> Self {
+        Self { meter: stage.map(StageMeter::worker), wait: stage.map_or(Wait::Network, StageMeter::wait) }
+    }
+
+    /// What it waits for until that is there, if it is metered.
+    async fn waiting<F: Future>(&self, wait: Wait, future: F) -> F::Output {
+        match &self.meter {
+            Some(meter) => meter.waiting(wait, future).await,
+            None => future.await,
+        }
+    }
+
+    fn add(&self, keys: u64, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.add(keys, bytes as u64);
+        }
+    }
+}
+
 struct Shared {
     bucket: Bucket,
     pace: Pace,
@@ -157,9 +190,9 @@ impl Shared {
     }
 
     /// Lists range after range until none is left.
-    async fn work(&self, sender: &mpsc::Sender<Result<Page, Error>>) -> Result<(), Error> {
-        while let Some((lane, range)) = self.take().await {
-            self.list(lane, range, sender).await?;
+    async fn work(&self, sender: &mpsc::Sender<Result<Page, Error>>, worker: &Worker) -> Result<(), Error> {
+        while let Some((lane, range)) = worker.waiting(Wait::Input, self.take()).await {
+            self.list(lane, range, sender, worker).await?;
         }
         Ok(())
     }
@@ -185,10 +218,16 @@ impl Shared {
         }
     }
 
-    async fn list(&self, lane: Lane, range: KeyRange, sender: &mpsc::Sender<Result<Page, Error>>) -> Result<(), Error> {
+    async fn list(
+        &self,
+        lane: Lane,
+        range: KeyRange,
+        sender: &mpsc::Sender<Result<Page, Error>>,
+        worker: &Worker,
+    ) -> Result<(), Error> {
         let mut cursor = Cursor::new(self.bucket.clone(), &self.prefix, range.after, self.pace.clone());
         loop {
-            let body = cursor.fetch().await?;
+            let body = worker.waiting(worker.wait, cursor.fetch()).await?;
             let fetched = match cursor.read(&body, &self.filter)? {
                 Fetched::Page(page) => page,
                 Fetched::Again => continue,
@@ -198,6 +237,7 @@ impl Shared {
                     continue;
                 }
             };
+            let bytes = body.len();
             drop(body);
             let advanced =
                 self.ranges().advance(lane, fetched.first.as_deref(), fetched.last.as_deref(), fetched.has_more);
@@ -205,7 +245,8 @@ impl Shared {
             self.changed.notify_one();
             let Some(range) = range else { continue };
             let page = fetched.within(range, lane.0, !goes_on);
-            if sender.send(Ok(page)).await.is_err() || !goes_on {
+            worker.add(page.keys, bytes);
+            if worker.waiting(Wait::Output, sender.send(Ok(page))).await.is_err() || !goes_on {
                 return Ok(());
             }
         }

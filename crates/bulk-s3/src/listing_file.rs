@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use bulk_core::{StageMeter, WorkerMeter};
 use flate2::bufread::MultiGzDecoder;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -34,6 +35,8 @@ pub struct FileListOptions {
     /// Where temporary files are made, if rows have to be sorted that memory should not hold. Default: the system's folder
     /// for such files.
     pub folder: PathBuf,
+    /// The meter of this stage, whose worker is the thread that reads and sorts. Its items are keys. Default none.
+    pub meter: Option<StageMeter>,
 }
 
 impl Default for FileListOptions {
@@ -45,6 +48,7 @@ impl Default for FileListOptions {
             bucket: None,
             order: RowOrder::Any,
             folder: std::env::temp_dir(),
+            meter: None,
         }
     }
 }
@@ -90,13 +94,14 @@ pub fn file_pages<P: Into<PathBuf>>(
     let location = name(&files);
     on_thread(location, move |sender| {
         let selection = Selection::new(options.prefix, options.filter, options.ranges);
-        let rows = Rows { files: &files, bucket: options.bucket.as_deref(), sender };
+        let meter = options.meter.as_ref().map(StageMeter::worker);
+        let rows = Rows { files: &files, bucket: options.bucket.as_deref(), sender, meter: meter.as_ref() };
         if options.order == RowOrder::Sorted || rows.are_sorted()? {
             return rows.page(&selection);
         }
         let mut collection = Collection::new(&selection, &options.folder);
         rows.each(|batch| collection.add(batch).map_err(Stop::from))?;
-        collection.page(&name(&files), sender)
+        collection.page(&name(&files), sender, meter.as_ref())
     })
 }
 
@@ -163,6 +168,7 @@ struct Rows<'a> {
     files: &'a [PathBuf],
     bucket: Option<&'a str>,
     sender: &'a mpsc::Sender<Result<Page, Error>>,
+    meter: Option<&'a WorkerMeter>,
 }
 
 impl Rows<'_> {
@@ -198,7 +204,7 @@ impl Rows<'_> {
 
     /// Makes pages of rows that are in order.
     fn page(&self, selection: &Selection) -> Result<(), Stop> {
-        let mut pager = Pager::new(selection, self.sender);
+        let mut pager = Pager::new(selection, self.sender, self.meter);
         let mut last: Option<String> = None;
         for file in self.files {
             each_batch(open_objects(file, self.bucket)?, self.sender, |batch| {
@@ -249,8 +255,13 @@ impl<'a> Collection<'a> {
     }
 
     /// Makes pages. `name` is what the objects were read from.
-    pub(crate) fn page(self, name: &str, sender: &mpsc::Sender<Result<Page, Error>>) -> Result<(), Stop> {
-        let mut pager = Pager::new(self.selection, sender);
+    pub(crate) fn page(
+        self,
+        name: &str,
+        sender: &mpsc::Sender<Result<Page, Error>>,
+        meter: Option<&WorkerMeter>,
+    ) -> Result<(), Stop> {
+        let mut pager = Pager::new(self.selection, sender, meter);
         let mut left_out = self.left_out.into_iter().enumerate().peekable();
         let mut sorted = self.sorter.finish()?;
         let (mut batch, mut last) = (Batch::new(), Batch::new());

@@ -1,5 +1,6 @@
 //! Pages of a listing, out of objects that were read from files.
 
+use bulk_core::{Wait, WorkerMeter};
 use tokio::sync::mpsc;
 
 use crate::{Batch, Error, KeyFilter, KeyRange, ObjectRef, Page};
@@ -56,6 +57,7 @@ impl From<Error> for Stop {
 pub(crate) struct Pager<'a> {
     selection: &'a Selection,
     sender: &'a mpsc::Sender<Result<Page, Error>>,
+    meter: Option<&'a WorkerMeter>,
     /// The stretch under way, and the border that its next page begins behind.
     place: usize,
     after: Option<String>,
@@ -66,9 +68,13 @@ pub(crate) struct Pager<'a> {
 }
 
 impl<'a> Pager<'a> {
-    pub(crate) fn new(selection: &'a Selection, sender: &'a mpsc::Sender<Result<Page, Error>>) -> Self {
+    pub(crate) fn new(
+        selection: &'a Selection,
+        sender: &'a mpsc::Sender<Result<Page, Error>>,
+        meter: Option<&'a WorkerMeter>,
+    ) -> Self {
         let after = selection.ranges.first().and_then(|range| range.after.clone());
-        Self { selection, sender, place: 0, after, objects: Batch::new(), keys: 0, last: None }
+        Self { selection, sender, meter, place: 0, after, objects: Batch::new(), keys: 0, last: None }
     }
 
     /// Counts keys of the stretch at `place` that the filter leaves out, wherever they stand in it. To be called before
@@ -123,6 +129,14 @@ impl<'a> Pager<'a> {
             lane: self.place as u64,
             is_last,
         };
-        self.sender.blocking_send(Ok(page)).map_err(|_| Stop::Dropped)
+        let keys = page.keys;
+        let send = || self.sender.blocking_send(Ok(page)).map_err(|_| Stop::Dropped);
+        match self.meter {
+            Some(meter) => {
+                meter.add(keys, 0);
+                meter.wait(Wait::Output, send)
+            }
+            None => send(),
+        }
     }
 }

@@ -3,6 +3,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use bulk_core::{InputState, MeteredStream, StageMeter};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -31,11 +32,15 @@ pub struct DiffOptions {
     /// How many pages are compared at a time: while the store answers one, others are merged. 1 keeps them in the order in
     /// which they come; 0 counts as 1. Default 8.
     pub concurrency: usize,
+    /// The meter of this stage, as of a [`MeteredStream`]: what it [states](StageMeter::wait) is what it waits for while the
+    /// store is read. Its items are keys. Default none.
+    pub meter: Option<StageMeter>,
 }
 
 impl Default for DiffOptions {
     fn default() -> Self {
-        Self { prefix: String::new(), filter: KeyFilter::all(), compare: Compare::Etag, as_of: None, concurrency: 8 }
+        let (filter, compare) = (KeyFilter::all(), Compare::Etag);
+        Self { prefix: String::new(), filter, compare, as_of: None, concurrency: 8, meter: None }
     }
 }
 
@@ -202,11 +207,17 @@ where
         as_of: options.as_of,
         ahead: Mutex::default(),
     });
+    let input = InputState::default();
+    let pages = input.watch(pages.boxed());
     let stretches = pages.map_ok(move |page| pieces(merge.clone(), page));
     let stretches = if concurrency == 1 {
         stretches.try_flatten().boxed()
     } else {
         stretches.try_flatten_unordered(concurrency).boxed()
+    };
+    let stretches = match &options.meter {
+        Some(meter) => MeteredStream::new(stretches, meter, input, |stretch: &StretchDiff| (stretch.keys, 0)).boxed(),
+        None => stretches,
     };
     StretchDiffs { stretches: Some(stretches) }
 }

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bulk_core::{Algorithm, ETag, ObjectOptions, Source};
+use bulk_core::{Algorithm, ETag, ObjectOptions, Source, StageMeter, Wait, WorkerMeter};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
@@ -62,11 +62,16 @@ pub struct SyncOptions {
     /// How many stretches with changes may be under way at once, each with its changes in memory, a page at most. Default 64;
     /// 0 counts as 1.
     pub stretches: usize,
+    /// The meter of the stage that stores, whose one worker waits for what the stage [states](StageMeter::wait) while the sink
+    /// stores. Its items are objects that were stored. What is fetched has
+    /// [its own](ObjectOptions::meter). Default none.
+    pub meter: Option<StageMeter>,
 }
 
 impl Default for SyncOptions {
     fn default() -> Self {
-        Self { objects: ObjectOptions::default(), deletions: Deletions::Report, batch: 1000, stretches: 64 }
+        let (objects, deletions) = (ObjectOptions::default(), Deletions::Report);
+        Self { objects, deletions, batch: 1000, stretches: 64, meter: None }
     }
 }
 
@@ -177,7 +182,7 @@ pub fn sync<S>(
 where
     S: Stream<Item = Result<StretchDiff, Error>> + Send + 'static,
 {
-    let SyncOptions { mut objects, deletions, batch, stretches: open } = options;
+    let SyncOptions { mut objects, deletions, batch, stretches: open, meter } = options;
     if !objects.digests.contains(&Algorithm::Sha256) {
         objects.digests.push(Algorithm::Sha256);
     }
@@ -188,6 +193,8 @@ where
     let mut fetching = JoinSet::new();
     requests.spawn(&mut fetching, source, objects);
     let counts = Arc::<Mutex<SyncCounts>>::default();
+    let wait = meter.as_ref().map_or(Wait::Input, StageMeter::wait);
+    let meter = meter.as_ref().map(StageMeter::worker);
     let storing = Storing {
         work,
         fetching,
@@ -198,9 +205,17 @@ where
         counts: counts.clone(),
         steps: VecDeque::new(),
         failure: None,
+        meter,
+        wait,
     };
     let steps = futures::stream::try_unfold(storing, |mut storing| async move {
+        if let Some(meter) = &storing.meter {
+            meter.wait_ends();
+        }
         let step = storing.next().await?;
+        if let Some(meter) = &storing.meter {
+            meter.wait_begins(Wait::Output);
+        }
         Ok(step.map(|step| (step, storing)))
     });
     SyncRun { steps: Some(steps.boxed()), counts }
@@ -252,6 +267,17 @@ struct Storing {
     steps: VecDeque<SyncStep>,
     /// What is to be told after that.
     failure: Option<Error>,
+    meter: Option<WorkerMeter>,
+    /// What the worker waits for while the sink stores.
+    wait: Wait,
+}
+
+/// What a worker waits for until that is there, if it is metered.
+async fn waiting<F: Future>(meter: Option<&WorkerMeter>, wait: Wait, future: F) -> F::Output {
+    match meter {
+        Some(meter) => meter.waiting(wait, future).await,
+        None => future.await,
+    }
 }
 
 impl Storing {
@@ -265,7 +291,8 @@ impl Storing {
             }
             let mut work = Vec::new();
             // What is ready, and not a full batch: objects that wait here hold the budget of those to come.
-            if self.work.recv_many(&mut work, self.batch).await > 0 {
+            let ready = self.work.recv_many(&mut work, self.batch);
+            if waiting(self.meter.as_ref(), Wait::Input, ready).await > 0 {
                 self.store(work).await?;
                 continue;
             }
@@ -318,7 +345,12 @@ impl Storing {
             }
         }
         if !batch.is_empty() {
-            let refusals = self.sink.store(&batch, &*self.known).await?;
+            let storing = self.sink.store(&batch, &*self.known);
+            let refusals = waiting(self.meter.as_ref(), self.wait, storing).await?;
+            if let Some(meter) = &self.meter {
+                let bytes = batch.objects.iter().map(|object| object.bytes().len() as u64).sum();
+                meter.add(batch.objects.len() as u64, bytes);
+            }
             done.stored = batch.objects.len() as u64;
             for Refusal { key, reason } in refusals {
                 let refused = batch.objects.iter().find(|object| object.key == key);

@@ -14,6 +14,13 @@ pub enum ExportEvent<'a> {
         /// Groups with changes, effective or not.
         groups: u64,
     },
+    /// A group is worked on, in this thread, until one of the next three tells what came of it.
+    Begun {
+        /// The type of the items.
+        kind: &'a str,
+        /// The group.
+        group: &'a str,
+    },
     /// None of the changes of a group has an effect, so that it stays as it is.
     Untouched {
         /// The type of the items.

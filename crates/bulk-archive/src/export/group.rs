@@ -85,6 +85,7 @@ pub(crate) fn make(
     options: &ExportOptions,
 ) -> Result<(Done, Counts), Error> {
     let (kind, group) = (&*task.kind_name, &*task.group_name);
+    options.tell(&ExportEvent::Begun { kind, group });
     let (done, counts) = match task.old {
         Some(old) => spliced(task, &old, runs, folder, options),
         None => new(task, runs, folder, options),

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::DatabaseArguments;
+use super::{DatabaseArguments, GoalArguments};
 
 const PROGRESS: &str = "Runs and what they leave";
 
@@ -111,4 +111,6 @@ pub(crate) struct CrawlArguments {
     /// Where it is noted how many requests were made lately, so that the next run keeps the limits, too. Default: SPEC.limits.
     #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
     pub(crate) limits_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) goal: GoalArguments,
 }

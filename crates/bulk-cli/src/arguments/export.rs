@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::{BucketArguments, DatabaseUrl, number, segment, time};
+use super::{BucketArguments, DatabaseUrl, GoalArguments, number, segment, time};
 
 const SOURCE: &str = "Where items come from";
 const ARCHIVES: &str = "The archives";
@@ -117,6 +117,8 @@ pub(crate) struct ExportArguments {
     /// replaced, and written last.
     #[arg(long, value_name = "S3-URL", conflicts_with_all = ["verify", "rebuild_index"], help_heading = UPLOAD)]
     pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) goal: GoalArguments,
     #[command(flatten, next_help_heading = UPLOAD)]
     pub(crate) bucket: BucketArguments,
 }

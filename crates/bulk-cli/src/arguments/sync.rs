@@ -6,7 +6,7 @@ use bulk_pg::{Ident, TableName};
 use bulk_s3::{BodyType, PathColumn};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ComparisonArguments, DatabaseUrl, OutputArguments, StoreArguments, segment};
+use super::{ComparisonArguments, DatabaseUrl, GoalArguments, OutputArguments, StoreArguments, segment};
 
 const TARGET: &str = "Where objects go";
 
@@ -53,6 +53,8 @@ pub(crate) struct Sync {
     pub(crate) memory: u64,
     #[command(flatten)]
     pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) goal: GoalArguments,
     #[command(flatten)]
     pub(crate) comparison: ComparisonArguments,
 }

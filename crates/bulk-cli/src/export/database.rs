@@ -56,6 +56,7 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
         rows: 0,
         read: BTreeMap::new(),
     };
+    job.meters.begin_staging_rows();
     run.remove_gone(&types)?;
     run.put_changed(&types)?;
     for item in &types {
@@ -208,7 +209,7 @@ impl Run<'_, '_> {
             }
         }
         let mut reader = self.snapshot.read(selections);
-        while let Some(batch) = self.job.wait(reader.next_batch())?? {
+        while let Some(batch) = self.job.meters.reading(|| self.job.wait(reader.next_batch()))?? {
             let name = names[batch.selection()];
             for row in batch.rows() {
                 let Some(id) = row?.id else { continue };
@@ -245,7 +246,7 @@ impl Run<'_, '_> {
 
     /// Stages all rows of a reader, of whose selections these are the types.
     fn put_all(&mut self, mut reader: ItemReader, names: &[&str]) -> Result<(), Failure> {
-        while let Some(batch) = self.job.wait(reader.next_batch())?? {
+        while let Some(batch) = self.job.meters.reading(|| self.job.wait(reader.next_batch()))?? {
             let name = names[batch.selection()];
             let mut rows = 0;
             for row in batch.rows() {
@@ -253,6 +254,7 @@ impl Run<'_, '_> {
                 rows += 1;
             }
             self.rows += rows;
+            self.job.meters.staged(rows);
             self.read.entry(name.to_owned()).or_default().0 += rows;
             self.said.tell(self.rows, "rows read", &self.job.report);
         }
@@ -338,7 +340,9 @@ impl Iterator for Ids<'_> {
 impl Ids<'_> {
     /// Whether there was anything left.
     fn more(&mut self) -> Result<bool, Failure> {
-        let Some(batch) = self.job.wait(self.reader.next_batch())?? else { return Ok(false) };
+        let Some(batch) = self.job.meters.reading(|| self.job.wait(self.reader.next_batch()))?? else {
+            return Ok(false);
+        };
         for row in batch.rows() {
             let row = row?;
             match (row.id, row.group) {

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use bulk_core::{FileReport, RejectReport};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
@@ -31,18 +32,30 @@ impl Rejects {
         {
             return Ok(());
         }
+        self.note(id.map_or_else(|| kind.to_owned(), |id| format!("{kind} {id:?}")), why);
         let of = id.map_or("a row".to_owned(), |id| format!("the row {id:?}"));
         self.add(&format!("{kind}: {of} is left out: {why}"), json!({"type": kind, "id": id, "reason": why}))
     }
 
     pub(super) fn add_line(&mut self, file: &str, number: u64, why: &str) -> Result<(), Failure> {
         let fields = json!({"file": file, "line": number, "reason": why});
+        let mut reject = RejectReport::default();
+        (reject.file, reject.record, reject.reason) = (file.to_owned(), number, why.to_owned());
+        self.report.reject(reject);
         self.add(&format!("{file}: line {number} is left out: {why}"), fields)
     }
 
     pub(super) fn add_file(&mut self, path: &Path, why: &str) -> Result<(), Failure> {
+        self.note(path.display().to_string(), why);
         let fields = json!({"file": path.display().to_string(), "reason": why});
         self.add(&format!("{} is left out: {why}", path.display()), fields)
+    }
+
+    /// What has no number is a file of its own in the report of the run.
+    fn note(&self, name: String, why: &str) {
+        let mut file = FileReport::default();
+        (file.name, file.error) = (name, Some(why.to_owned()));
+        self.report.file(file);
     }
 
     fn add(&mut self, text: &str, fields: Value) -> Result<(), Failure> {

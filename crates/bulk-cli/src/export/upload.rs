@@ -55,6 +55,7 @@ impl Target {
             report.minor_event("compared", &text, json!({"files": files, "bytes": bytes, "removed": removals}));
             let progress = (files > 0).then(|| Progress::start_upload(report, bytes));
             let uploaded = job.wait(plan.upload());
+            job.meters.end_uploads();
             drop(progress);
             Ok(uploaded??)
         });
@@ -113,8 +114,11 @@ impl Target {
         let mut options = SetOptions::default();
         options.concurrency = job.connections;
         options.notes = Some(job.out.join(NOTES));
-        let report = job.report.clone();
-        options.observer = Arc::new(move |event: &SetEvent<'_>| hear(event, &report));
+        let (report, meters) = (job.report.clone(), job.meters.clone());
+        options.observer = Arc::new(move |event: &SetEvent<'_>| {
+            meters.on_upload(event);
+            hear(event, &report);
+        });
         let read_manifest = |bytes: &[u8]| {
             let manifest = SetManifest::parse(bytes, MANIFEST).ok()?;
             Some(manifest.named().filter_map(|(name, _, sha256)| Some((name.to_owned(), sha256?))).collect())

@@ -1,6 +1,6 @@
 use std::io::{self, Cursor, IsTerminal, Read};
 
-use bulk_archive::Decoder;
+use bulk_archive::{Codec, Decoder};
 use bulk_core::{Wait, WorkerMeter};
 use bulk_pg::FileIdentity;
 use jiff::Timestamp;
@@ -35,11 +35,16 @@ pub(crate) async fn open(stop: &CancellationToken, report: &Report) -> Result<De
         report.warn("reading standard input, which is the terminal: end it with Ctrl-D");
     }
     let meters = report.meters();
-    let reader = Pieces::start(stop, meters.stdin()).map_err(|error| Failure::of_read(NAME, error))?;
-    let options = meters.decode_options(Origin::Stdin, decode_options());
-    let decoder = tokio::task::spawn_blocking(move || Decoder::new(reader, NAME, &options));
+    let mut reader = Pieces::start(stop, meters.stdin()).map_err(|error| Failure::of_read(NAME, error))?;
+    let meters = meters.clone();
+    let decoder = tokio::task::spawn_blocking(move || {
+        let mut head = Vec::new();
+        Read::take(&mut reader, Codec::HEAD_LEN as u64).read_to_end(&mut head)?;
+        let options = meters.decode_options(Origin::Stdin, Codec::detect(&head), decode_options());
+        Ok(Decoder::new(Cursor::new(head).chain(reader), NAME, &options)?)
+    });
     let decoder = decoder.await.map_err(|error| Failure::new(Exit::Failed, error))?;
-    decoder.map_err(|error| Failure::of_read(NAME, error.into()))
+    decoder.map_err(|error: io::Error| Failure::of_read(NAME, error))
 }
 
 /// Standard input, which a thread of its own reads: no read of it can be broken off, and whoever waits for it must be

@@ -2,7 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulk_core::FolderLock;
+use bulk_core::{FolderLock, Resource};
 use bulk_pg::{Session, TableName, lock_table};
 use bulk_s3::{BodyType, FolderSink, LinesSink, Sink, TableOptions, TableSink};
 
@@ -34,6 +34,14 @@ impl<'a> Target<'a> {
             (None, None, false) => Err(Failure::usage(
                 "where objects go is not said: give --out DIR, --table TABLE with --db, or --stdout",
             )),
+        }
+    }
+
+    /// What whoever stores there waits for.
+    pub(crate) fn resource(&self) -> Resource {
+        match self {
+            Self::Folder(_) => Resource::Disk,
+            Self::Table { .. } | Self::Stdout => Resource::Server,
         }
     }
 
