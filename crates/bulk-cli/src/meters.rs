@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bulk_archive::{Codec, DecodeEvent, DecodeOptions, Decoder};
+use bulk_core::crawl::CrawlOptions;
 use bulk_core::{
     DownloadOptions, LimitUse, MeterReading, MeteredRead, Meters, Resource, RunVerdict, Sampling, StageMeter, Wait,
     WorkerMeter,
@@ -22,6 +23,8 @@ const STDIN: &str = "stdin";
 const DECODE: &str = "decode";
 const ENCODE: &str = "encode";
 const COPY: &str = "copy";
+const REQUESTS: &str = "requests";
+const EXPLODE: &str = "explode";
 
 /// Where the bytes of a load come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(crate) enum ServerStage {
     Merge,
     /// It counts and hashes rows.
     Verify,
+    /// It puts new tables in the places of others, and does what is to be done behind that.
+    Publish,
 }
 
 /// The stages of a run and their workers. They are made as their work begins; a run that meters nothing has none. Clones share
@@ -117,6 +122,21 @@ impl RunMeters {
     pub(crate) fn meter_download(&self, options: &mut DownloadOptions) {
         options.meter = Some(self.origin(Origin::Network));
         options.finish_meter = Some(self.stage("finish", &[Resource::Disk], &[FETCH]));
+    }
+
+    /// Has the stages of a crawl made, in the order of the data. Gives that which makes rows of answers.
+    pub(crate) fn begin_crawl(&self) -> StageMeter {
+        let mut options = CrawlOptions::default();
+        self.meter_crawl(&mut options);
+        let explode = self.stage(EXPLODE, &[Resource::Cpu], &[FETCH]);
+        self.stage(COPY, &[Resource::Server], &[EXPLODE]);
+        explode
+    }
+
+    /// Meters the calls of a crawl, and how they wait for leave.
+    pub(crate) fn meter_crawl(&self, options: &mut CrawlOptions) {
+        options.limit_meter = Some(self.stage(REQUESTS, &[Resource::RateLimit], &[]));
+        options.meter = Some(self.stage(FETCH, &[Resource::Server, Resource::Network], &[REQUESTS]));
     }
 
     /// Has the stages of a load made, in the order of the data. Those of the first load of a run tell what gets its input
@@ -229,6 +249,11 @@ impl RunMeters {
                     worker.meter.add(records.saturating_sub(rejected + filtered), 0);
                 }
             }
+            Event::Called { job, rows, bytes, .. } => {
+                if let Some(worker) = lock(&self.loads).get(job).and_then(|load| load.get(&(LoadStage::Copy, 0))) {
+                    worker.meter.add(rows, bytes);
+                }
+            }
             _ => {}
         }
     }
@@ -240,6 +265,7 @@ impl RunMeters {
             ServerStage::Index => "index",
             ServerStage::Merge => "merge",
             ServerStage::Verify => "verify",
+            ServerStage::Publish => "publish",
         };
         let worker = self.stage(name, &[Resource::Server], &[]).worker();
         let _serving = Serving::begin(&self.serving, name);

@@ -145,11 +145,7 @@ impl Totals {
 
     /// Tells what binds of late, if anything does.
     fn set_bound(&self, used: Option<&LimitUse>) {
-        let text = used.map(|used| {
-            let LimitUse { limit, resource, utilisation, .. } = used;
-            format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0)
-        });
-        *lock(&self.bound) = text;
+        *lock(&self.bound) = used.map(bound_by);
     }
 
     pub(crate) fn add_loaded(&self, records: u64, bytes: u64) {
@@ -341,6 +337,12 @@ impl What {
             Self::Upload => " uploaded",
         }
     }
+}
+
+/// What binds of late.
+pub(crate) fn bound_by(used: &LimitUse) -> String {
+    let LimitUse { limit, resource, utilisation, .. } = used;
+    format!("bound by {limit} ({resource}, {:.0}%)", utilisation * 100.0)
 }
 
 /// Shows the totals until it is dropped: bars on a terminal, else a line every few seconds.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_pg::{
-    CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
-    drop_indexes, write_call_rejects,
+    CallProgress, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, Error, Event,
+    QuarantinedCall, Session, drop_indexes, write_call_rejects,
 };
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -336,6 +336,76 @@ async fn a_table_that_a_view_needs_is_told_before_the_first_call() {
     );
     let begun = CrawlLoad::begin(session, &job, options()).await.unwrap_err().to_string();
     assert_eq!(begun, error.to_string().replace("view v", "view public.v"));
+}
+
+/// A part of a call of several, from one number to another, each a row and its double as a row of another table.
+async fn part(
+    load: &mut CrawlLoad,
+    at: Option<&str>,
+    next: Option<&str>,
+    numbers: std::ops::Range<i32>,
+) -> Result<(), Error> {
+    let mut call = match at {
+        None => load.call("long"),
+        Some(at) => load.call_at("long", at),
+    };
+    for number in numbers {
+        call.row(0, [Some(&json!(number))])?;
+        call.row(1, [Some(&json!(2 * number))])?;
+    }
+    match next {
+        None => call.finish().await,
+        Some(next) => call.finish_part(next).await,
+    }
+}
+
+#[tokio::test]
+async fn a_long_call_is_committed_in_parts_and_goes_on_behind_them() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer CHECK (id <> 7)); CREATE TABLE u (id integer)");
+    let mut job = job("t", &["id"], CrawlMode::Append);
+    job.tables.push(CrawlTable::new(table("u"), ["id"], CrawlMode::Append));
+    let count = "SELECT (SELECT count(*) FROM t), (SELECT count(DISTINCT id) FROM t), (SELECT count(*) FROM u)";
+
+    // Such as an older version has made it.
+    begin(&bench, &job, lenient()).await.suspend().await.unwrap();
+    bench.psql("ALTER TABLE bulk.call DROP next, DROP given");
+    let mut load = begin(&bench, &job, lenient()).await;
+    // Both in one batch.
+    part(&mut load, None, Some("page 2"), 0..3).await.unwrap();
+    part(&mut load, Some("page 2"), Some("page 3"), 3..6).await.unwrap();
+    call(&mut load, "short", &[[json!(100)]]).await.unwrap();
+    let outcome = load.suspend().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.is_complete), (1, 13, false));
+    assert_eq!(bench.psql(count), "7|7|6");
+
+    // Another run knows how far it is, and goes on there and nowhere else.
+    let mut load = begin(&bench, &job, lenient()).await;
+    let progress = load.marks().progress(&["long", "short", "none"]).await.unwrap();
+    assert_eq!(progress, [CallProgress::Part("page 3".to_owned()), CallProgress::Done, CallProgress::Open]);
+    assert_eq!(load.done(&["long", "short", "none"]).await.unwrap(), [false, true, false]);
+    let mut failed = QuarantinedCall::new("long", "page 4 is missing");
+    failed.attempts = 2;
+    load.quarantine(failed).await.unwrap();
+    part(&mut load, Some("page 3"), Some("page 4"), 6..9).await.unwrap();
+    let outcome = load.suspend().await.unwrap();
+    // Of the 7 the rows of both tables are numbered behind those of before; it is in quarantine until it is whole.
+    assert_eq!((outcome.calls, outcome.rows, outcome.rejected, outcome.quarantined), (1, 18, 1, 1));
+    assert_eq!(bench.psql("SELECT key, target_table, row FROM bulk.call_reject"), "long|t|8");
+    assert_eq!(bench.psql("SELECT key, next, given FROM bulk.call WHERE next IS NOT NULL"), "long|page 4|{9,9}");
+
+    for (at, next) in [(None, None), (Some("page 3"), Some("page 4")), (Some("page 5"), None)] {
+        let mut load = begin(&bench, &job, lenient()).await;
+        part(&mut load, at, next, 20..21).await.unwrap();
+        let error = load.suspend().await.unwrap_err().to_string();
+        assert!(error.contains("long is committed already"), "{error}");
+    }
+    assert_eq!(bench.psql(count), "9|9|9");
+
+    let mut load = begin(&bench, &job, lenient()).await;
+    part(&mut load, Some("page 4"), None, 9..10).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.quarantined, outcome.is_complete), (2, 20, 0, true));
+    assert_eq!(bench.psql(count), "10|10|10");
 }
 
 #[tokio::test]
