@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
-use crate::entangled::outside_keys;
+use crate::entangled::check_replaceable;
 use crate::sequences::raise_sequences_of;
 use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
@@ -76,10 +76,14 @@ pub enum CrawlMode {
     Upsert,
     /// The rows with their keys are deleted; all columns of a key must be given. None there is no error.
     Delete,
-    /// All of them together take the place of those that are there, in one moment at the end: see
-    /// [`prepare_swap`](crate::prepare_swap) for what is taken over, and which tables cannot be replaced. Either all
-    /// tables of a job are replaced or none. A row that refers to one of a table that is not replaced needs it when it
-    /// comes, and keeps it from being deleted; one that refers to a row of this job needs it at the end.
+    /// All of them together take the place of those that are there, in one moment at the end. The new tables take the places
+    /// of the old ones, with all that belongs to these: see [`prepare_swap`](crate::prepare_swap). Where something depends on
+    /// one of the old tables that would go with it, such as a view or a materialized view, the tables stay, and one
+    /// transaction deletes all of their rows and inserts the new ones: nobody waits for it but who writes to them, and nobody
+    /// ever sees them empty; it costs writing the rows twice, and the room of the old ones until they are vacuumed. Such tables
+    /// can have no triggers. Either all tables of a job are replaced or none. A row that refers to one of a table that is not
+    /// replaced needs it when it comes, and keeps it from being deleted; one that refers to a row of this job needs it at the
+    /// end.
     Replace,
 }
 
@@ -145,7 +149,7 @@ impl CrawlJob {
     }
 
     /// Whether its tables can take its rows, as [`CrawlLoad::begin`] finds it out, without beginning anything: tables,
-    /// columns, keys, and whether something depends on a table that is to be replaced.
+    /// columns, keys, and whether tables that are to be replaced can be.
     ///
     /// # Errors
     ///
@@ -156,7 +160,7 @@ impl CrawlJob {
             let mut tables: Vec<_> = targets.into_iter().map(|target| target.written).collect();
             tables.sort();
             tables.dedup();
-            outside_keys(session.client(), &tables).await?;
+            check_replaceable(session.client(), &tables).await?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ const TABLES: &str = "
         started_at timestamptz,
         finished_at timestamptz
     );
-    COMMENT ON TABLE bulk.crawl IS 'A crawl by its name. A round is all of its calls from one beginning to the end: finished_at is not set while it is open. targets are the tables of the job, target_rows how many rows of the round are committed into each. twins are the new tables of a round that replaces tables. watermark is that of the last round that was whole, next_watermark what it becomes with this one.';
+    COMMENT ON TABLE bulk.crawl IS 'A crawl by its name. A round is all of its calls from one beginning to the end: finished_at is not set while it is open. targets are the tables of the job, target_rows how many rows of the round are committed into each. twins are the new tables of a round that replaces tables, or the old ones once these have the new rows. watermark is that of the last round that was whole, next_watermark what it becomes with this one.';
     CREATE TABLE IF NOT EXISTS bulk.call (
         crawl_id bigint NOT NULL REFERENCES bulk.crawl ON DELETE CASCADE,
         digest bytea NOT NULL,
