@@ -545,7 +545,9 @@ fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
 
     // Where everything is refused it gives up, and goes on where it was.
     *refused.lock().unwrap() = Some(0);
-    bench.spec(&batches(&api.url(), 7).replace("[limits]", "[limits]\n        concurrency = 1"));
+    // Slow enough for the third to be given up.
+    let slow = batches(&api.url(), 7).replace("1000/s", "20/s");
+    bench.spec(&slow.replace("[limits]", "[limits]\n        concurrency = 1"));
     bench.sql("TRUNCATE item");
     api.clear();
     bench.run(&["--give-up-after", "14"]).assert(6, &["14 records in a row failed", "no session"]);
