@@ -6,14 +6,17 @@ mod input;
 mod known;
 mod run;
 mod spec;
+mod status;
 
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use bulk_core::crawl::Watermark;
-use bulk_core::{Algorithm, Digest};
+use bulk_core::{Algorithm, Digest, RejectReport};
 use bulk_pg::{CrawlJob, CrawlLoad, CrawlLoadOptions, write_call_rejects};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::api::Api;
 use self::input::Records;
@@ -21,8 +24,10 @@ use self::run::{End, Run};
 use self::spec::Spec;
 use crate::arguments::{Common, CrawlArguments};
 use crate::exit::{Exit, Failure};
+use crate::meters::ServerStage;
 use crate::rejects::Staged;
 use crate::report::Report;
+use crate::server_watch::ServerWatch;
 
 pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let spec = Spec::read(&arguments.spec)?;
@@ -49,15 +54,19 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
     options.allow_empty = arguments.allow_empty;
     options.restart = arguments.restart;
     options.stop = common.stop.clone();
+    let observer = report.clone();
+    options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));
     if let Some(since) = &spec.since {
         options.next_watermark = Watermark::begin(None, since.slack).end(true).map(|next| next.to_string());
     }
-    let mut load = CrawlLoad::begin(session, &job, options).await?;
+    let mut run = Run::new(&spec, arguments, report);
+    let _watch = ServerWatch::start(&arguments.database, std::slice::from_ref(&session), report);
+    let beginning = CrawlLoad::begin(session, &job, options);
+    let mut load = report.meters().on_server(ServerStage::Prepare, beginning).await?;
     let since = since(&spec, load.watermark())?;
     if let Some(since) = &since {
         report.note(format!("what has changed since {since} is asked for"));
     }
-    let mut run = Run::new(&spec, arguments, report);
     let ended = match load.is_published() {
         true => Ok(End::Whole),
         false => {
@@ -65,20 +74,23 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
             run.crawl(arguments, &api, common, &mut load).await
         }
     };
-    let ended = end(ended, load, &run).await;
+    let ended = end(ended, load, &run, report).await;
     let written = match &arguments.rejects {
         Some(file) => write_rejects(arguments, &spec, file, report).await,
         None => Ok(()),
     };
+    if report.is_kept() {
+        note_rejects(arguments, &spec, report).await?;
+    }
     // The first failure is the one that counts.
     ended.and_then(|exit| written.map(|()| exit))
 }
 
 /// Ends the round, or this run of it.
-async fn end(ended: Result<End, Failure>, load: CrawlLoad, run: &Run<'_>) -> Result<Exit, Failure> {
+async fn end(ended: Result<End, Failure>, load: CrawlLoad, run: &Run<'_>, report: &Report) -> Result<Exit, Failure> {
     match ended {
         Ok(End::Whole) => {
-            let outcome = load.finish().await?;
+            let outcome = report.meters().on_server(ServerStage::Publish, load.finish()).await?;
             Ok(run.say_end(&outcome))
         }
         Ok(end) => {
@@ -108,6 +120,50 @@ async fn write_rejects(arguments: &CrawlArguments, spec: &Spec, path: &Path, rep
     let path = path.display().to_string();
     report.event("rejects", &format!("{path}: {count} rows"), json!({"file": path, "rows": count}));
     Ok(())
+}
+
+/// Notes the rows that were left out for `--report`.
+async fn note_rejects(arguments: &CrawlArguments, spec: &Spec, report: &Report) -> Result<(), Failure> {
+    let session = arguments.database.connect().await?;
+    write_call_rejects(&session, &spec.name, &mut RejectNotes { report, line: Vec::new() }).await?;
+    Ok(())
+}
+
+/// Takes lines of rejects.
+struct RejectNotes<'a> {
+    report: &'a Report,
+    line: Vec<u8>,
+}
+
+impl RejectNotes<'_> {
+    fn note(&mut self) {
+        // They come from this program.
+        let Ok(line) = serde_json::from_slice::<Value>(&self.line) else { return };
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let mut reject = RejectReport::default();
+        reject.file = format!("{}, {}", text("table"), text("call"));
+        reject.record = line["row"].as_u64().unwrap_or_default();
+        reject.column = line["column"].as_str().map(ToOwned::to_owned);
+        reject.reason = text("message");
+        self.report.reject(reject);
+        self.line.clear();
+    }
+}
+
+impl Write for RejectNotes<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                self.note();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What the loader is told of the spec.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bulk_archive::{Codec, DecodeEvent, DecodeOptions, Decoder};
+use bulk_core::crawl::CrawlOptions;
 use bulk_core::{
     DownloadOptions, LimitUse, MeterReading, MeteredRead, Meters, Resource, RunVerdict, Sampling, StageMeter, Wait,
     WorkerMeter,
@@ -32,6 +33,8 @@ const DECODE: &str = "decode";
 const INFLATE: &str = "inflate";
 const ENCODE: &str = "encode";
 const COPY: &str = "copy";
+const REQUESTS: &str = "requests";
+const EXPLODE: &str = "explode";
 
 /// What a download depends on.
 const FETCHES: &[Resource] = &[Resource::Network, Resource::Disk, Resource::Server];
@@ -76,6 +79,8 @@ pub(crate) enum ServerStage {
     Merge,
     /// It counts and hashes rows.
     Verify,
+    /// It puts new tables in the places of others, and does what is to be done behind that.
+    Publish,
 }
 
 /// The stages of a run and their workers. They are made as their work begins; a run that meters nothing has none. Clones share
@@ -152,6 +157,21 @@ impl RunMeters {
     pub(crate) fn meter_download(&self, options: &mut DownloadOptions) {
         options.meter = Some(self.stage(FETCH, FETCHES, &[]));
         options.finish_meter = Some(self.stage("finish", &[Resource::Disk], &[FETCH]));
+    }
+
+    /// Has the stages of a crawl made, in the order of the data. Gives that which makes rows of answers.
+    pub(crate) fn begin_crawl(&self) -> StageMeter {
+        let mut options = CrawlOptions::default();
+        self.meter_crawl(&mut options);
+        let explode = self.stage(EXPLODE, &[Resource::Cpu], &[FETCH]);
+        self.stage(COPY, &[Resource::Server], &[EXPLODE]);
+        explode
+    }
+
+    /// Meters the calls of a crawl, and how they wait for leave.
+    pub(crate) fn meter_crawl(&self, options: &mut CrawlOptions) {
+        options.limit_meter = Some(self.stage(REQUESTS, &[Resource::RateLimit], &[]));
+        options.meter = Some(self.stage(FETCH, &[Resource::Server, Resource::Network], &[REQUESTS]));
     }
 
     /// Has the stages of a load made, in the order of the data. What gets its input from what may differ from load to load: a
@@ -300,6 +320,11 @@ impl RunMeters {
                     worker.meter.add(records.saturating_sub(rejected + filtered), 0);
                 }
             }
+            Event::Called { job, rows, bytes, .. } => {
+                if let Some(worker) = lock(&self.loads).get(job).and_then(|load| load.get(&(LoadStage::Copy, 0))) {
+                    worker.meter.add(rows, bytes);
+                }
+            }
             _ => {}
         }
     }
@@ -311,6 +336,7 @@ impl RunMeters {
             ServerStage::Index => "index",
             ServerStage::Merge => "merge",
             ServerStage::Verify => "verify",
+            ServerStage::Publish => "publish",
         };
         let worker = self.stage(name, &[Resource::Server], &[]).worker();
         let _serving = Serving::begin(&self.serving, name);

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Server, bungie};
+use bulk_core::{Limit, Resource, RunReport, RunVerdict, StageReading};
+use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie};
 use bulk_testkit::postgres::Database;
 use serde_json::json;
 use support::{NOWHERE, Ran, bulk, files, kill_when, server, sql};
@@ -543,7 +545,9 @@ fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
 
     // Where everything is refused it gives up, and goes on where it was.
     *refused.lock().unwrap() = Some(0);
-    bench.spec(&batches(&api.url(), 7).replace("[limits]", "[limits]\n        concurrency = 1"));
+    // Slow enough for the third to be given up.
+    let slow = batches(&api.url(), 7).replace("1000/s", "20/s");
+    bench.spec(&slow.replace("[limits]", "[limits]\n        concurrency = 1"));
     bench.sql("TRUNCATE item");
     api.clear();
     bench.run(&["--give-up-after", "14"]).assert(6, &["14 records in a row failed", "no session"]);
@@ -563,4 +567,211 @@ fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
         .assert(3, &["60 rows left out", "left-out.ndjson: 60 rows"]);
     let listed = std::fs::read_to_string(bench.folder.path().join("left-out.ndjson")).unwrap();
     assert_eq!(listed.lines().filter(|line| line.contains("\"column\":\"missing\"")).count(), 60, "{listed}");
+}
+
+/// What bound a run, as it says at its end and as its report has it.
+#[track_caller]
+fn bound(bench: &Bench) -> (RunReport, Ran) {
+    let ran = bench.run(&["--json", "--report", "run.json"]);
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let said: RunVerdict = serde_json::from_value(ran.events_of("verdict").remove(0)).unwrap();
+    let report = RunReport::parse(&std::fs::read(bench.folder.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!(Some(&said), report.verdict.as_ref());
+    (report, ran)
+}
+
+#[track_caller]
+fn limit(report: &RunReport) -> (Limit, Resource) {
+    let used = &report.verdict.as_ref().unwrap().bottleneck.as_ref().unwrap_or_else(|| panic!("{report}")).used;
+    (used.limit.clone(), used.resource)
+}
+
+fn stage<'r>(report: &'r RunReport, name: &str) -> &'r StageReading {
+    report.meters.stages.iter().find(|stage| stage.name == name).unwrap()
+}
+
+#[test]
+fn what_bound_a_crawl_is_said() {
+    let bench = Bench::new(MEMBERS);
+    bench.sql("INSERT INTO member SELECT 3, 5 + n, 9 + n FROM generate_series(1, 80) n");
+    let of = |name: &str| Limit::Stage { stage: name.to_owned() };
+
+    // 120 at 40 a second.
+    let api =
+        Server::builder(bungie(SECRET, |_| 11)).latency(Latency::fixed(Duration::from_millis(20))).start().unwrap();
+    bench.spec(&statistics(&api.url(), "[limits]\nrate = ['40/s']"));
+    let (report, ran) = bound(&bench);
+    assert_eq!(limit(&report), (Limit::RateLimit { stage: "requests".to_owned() }, Resource::RateLimit), "{report}");
+    let part = ran.events_of("crawled").remove(0)["of_permitted"].as_f64().unwrap();
+    assert!((0.7..1.1).contains(&part), "{part}");
+    let items = ["requests", "fetch", "explode", "copy"].map(|name| stage(&report, name).total.items);
+    assert_eq!(items, [120, 120, 1320, 1320]);
+    let file = &report.files[0];
+    assert_eq!(
+        (file.name.as_str(), file.table.as_deref(), file.records),
+        ("statistics", Some("public.stat"), Some(1320))
+    );
+
+    // Two at a time, which take a tenth of a second each.
+    let slow =
+        Server::builder(bungie(SECRET, |_| 11)).latency(Latency::fixed(Duration::from_millis(100))).start().unwrap();
+    bench.sql("DELETE FROM member WHERE character > 45 AND character < 1000");
+    bench.spec(&statistics(&slow.url(), "[limits]\nrate = ['1000/s']\nconcurrency = 2"));
+    let (report, _) = bound(&bench);
+    assert_eq!(limit(&report), (of("fetch"), Resource::Server), "{report}");
+
+    // Each row takes the database five milliseconds.
+    bench.sql(
+        "CREATE FUNCTION slow(bigint) RETURNS boolean LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_sleep(0.005); RETURN true; END';
+         ALTER TABLE stat ADD CONSTRAINT slow CHECK (slow(activity)) NOT VALID",
+    );
+    bench.spec(&statistics(&api.url(), "[limits]\nrate = ['1000/s']"));
+    let (report, _) = bound(&bench);
+    assert_eq!(limit(&report), (of("copy"), Resource::Server), "{report}");
+    let events = &stage(&report, "copy").server_events;
+    let most = events.iter().max_by_key(|(_, times)| **times).map(|(event, _)| event.as_str());
+    assert_eq!(most, Some("Timeout/PgSleep"), "{report}");
+}
+
+#[test]
+fn rows_and_requests_that_failed_are_in_the_report() {
+    let bench = Bench::new("CREATE TABLE item (id int CHECK (id <> 2))");
+    let api = Server::builder(|asked: &Asked| match asked.path.as_str() {
+        "/items/3" => Answer::error(404, "not found"),
+        path => Answer::json(json!({"id": path.rsplit('/').next()})),
+    })
+    .start()
+    .unwrap();
+    bench.spec(&format!(
+        r#"
+        [input]
+        query = "SELECT n AS id FROM generate_series(1, 3) n"
+        [request]
+        url = "{}/items/{{id}}"
+        [limits]
+        rate = ["500/s"]
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id" }}
+        "#,
+        api.url()
+    ));
+    bench.run(&["--report", "run.json", "--max-rejects", "1"]).assert(3, &["1 rows left out"]);
+    let report = RunReport::parse(&std::fs::read(bench.folder.path().join("run.json")).unwrap()).unwrap();
+    let [failed, job] = &report.files[..] else { panic!("{report}") };
+    assert_eq!((failed.name.as_str(), failed.records), (format!("GET {}/items/3", api.url()).as_str(), None));
+    assert!(failed.error.as_ref().unwrap().contains("does not exist"), "{failed:?}");
+    assert_eq!((job.name.as_str(), job.records, job.rejected), ("job", Some(2), 1));
+    let [reject] = &report.rejects[..] else { panic!("{report}") };
+    assert!(reject.file.starts_with(&format!("public.item, GET {}/items/2 #", api.url())), "{reject:?}");
+    assert_eq!((reject.record, reject.reason.contains("check constraint")), (1, true));
+}
+
+/// Pages of half a megabyte, which are too many to be one transaction.
+#[test]
+fn killed_within_the_pages_of_one_call_it_goes_on_behind_those_that_are_committed() {
+    let bench = Bench::new("CREATE TABLE page (list int, page int, text text)");
+    let pages = 60;
+    let text = "x".repeat(500_000);
+    let api = Server::builder(move |asked: &Asked| {
+        let page: usize = asked.param("page").unwrap().parse().unwrap();
+        Answer::json(json!({"last": pages, "page": page, "text": text}))
+    })
+    .start()
+    .unwrap();
+    let at = |rate: &str| {
+        bench.spec(&format!(
+            r#"
+            [input]
+            query = "SELECT 1 AS id"
+            [request]
+            url = "{}/lists/{{id}}"
+            [pages]
+            parameter = "page"
+            last = "$.last"
+            [limits]
+            rate = ["{rate}"]
+            spread = "even"
+            [[rows]]
+            table = "page"
+            columns = {{ list = "input.id", page = "$.page", text = "$.text" }}
+            "#,
+            api.url()
+        ));
+    };
+    at("20/s");
+    let committed = || {
+        let is_there = bench.sql("SELECT to_regclass('bulk.call') IS NOT NULL") == "t";
+        if is_there { bench.sql("SELECT count(*) FROM page").parse::<usize>().unwrap() } else { 0 }
+    };
+    kill_when(bench.command(&[]), || committed() > 0);
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    while bench.sql(others) != "0" {}
+    let kept = committed();
+    assert!((1..pages).contains(&kept), "{kept}");
+    assert_eq!(bench.sql("SELECT next, rows FROM bulk.call"), format!("{kept} {}|{kept}", kept + 1));
+    api.clear();
+    at("1000/s");
+    let ran = bench.run(&[]);
+    ran.assert(0, &["1 calls with 60 rows", "complete"]);
+    assert_eq!(api.arrivals().len(), pages - kept);
+    assert_eq!(bench.sql("SELECT count(*), count(DISTINCT page), min(length(text)) FROM page"), "60|60|500000");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_input_that_stalls_keeps_nothing_from_being_committed_and_told() {
+    use std::io::Write;
+    let bench = Bench::new("CREATE TABLE item (id int)");
+    let api = Server::builder(|asked: &Asked| Answer::json(json!({"id": asked.segments()[1]}))).start().unwrap();
+    bench.spec(&format!(
+        r#"
+        [input]
+        file = "-"
+        [request]
+        url = "{}/items/{{id}}"
+        [limits]
+        rate = ["500/s"]
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id" }}
+        "#,
+        api.url()
+    ));
+    let mut command = bench.command(&[]);
+    command.stdin(std::process::Stdio::piped());
+    let mut running = support::Running::start(command);
+    let mut input = running.child.stdin.take().unwrap();
+    input.write_all(b"{\"id\": 1}\n{\"id\": 2}\n{\"id\": 3}\n{\"id\":").unwrap();
+    running.wait_until("three rows", |_| bench.sql("SELECT count(*) FROM item") == "3");
+    running.wait_until("progress", |said| said.contains("3 requests in"));
+    input.write_all(b" 4}\n").unwrap();
+    drop(input);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("4 calls with 4 rows are loaded"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn jobs_that_share_a_file_of_limits_take_turns() {
+    let bench = Bench::new(MEMBERS);
+    let api = Server::builder(bungie(SECRET, |_| 1)).start().unwrap();
+    bench.spec(&statistics(&api.url(), "[limits]\nrate = ['10/s']\nspread = 'even'"));
+    let other = statistics(&api.url(), "[limits]\nrate = ['1000/s']").replace("\"statistics\"", "\"others\"");
+    std::fs::write(bench.folder.path().join("other.toml"), other.replace("table = \"stat\"", "table = \"stat2\""))
+        .unwrap();
+    bench.sql("CREATE TABLE stat2 (LIKE stat)");
+    let mut second = bulk(["crawl", "other.toml", "--limits-file", "job.toml.limits"]);
+    second.env("BULK_DB", bench.database.url()).env("API_KEY", SECRET).current_dir(bench.folder.path());
+
+    let mut running = support::Running::start(bench.command(&[]));
+    running.wait_until("a request", |_| !api.arrivals().is_empty());
+    let before = bench.sql("SELECT count(*) FROM bulk.crawl");
+    let ran = Ran::of(second);
+    ran.assert(1, &["another run uses the limits of this file"]);
+    let (status, said) = running.end();
+    assert_eq!((status, before.as_str()), (Some(0), "1"), "{said}");
+    assert_eq!(api.arrivals().len(), 40, "{:?}", targets(&api));
 }

@@ -1,9 +1,10 @@
 //! Requests to an API for each record of an input, at the rate that it permits (feature `crawl`).
 //!
-//! A [`Crawler`] makes requests of records by a [`RequestTemplate`], under a [`Limiter`](crate::Limiter), and gives what came
-//! of each call as a [`Crawled`], with the records that it was made of. A [`Success`] says which answers are one; a
-//! [`Batch`] asks for several records at once, a [`Pagination`] follows pages, and a [`Watermark`] remembers from when on the
-//! next run is to ask. What fails for good is [`Quarantined`], with its request and answer, without their secrets.
+//! A [`Crawler`] makes requests of records by a [`RequestTemplate`], under a [`Limiter`](crate::Limiter), and gives what
+//! came of each call as a [`Crawled`], with the records that it was made of; a call with very many pages comes in several. A
+//! [`Success`] says which answers are one; a [`Batch`] asks for several records at once, a [`Pagination`] follows pages, and
+//! a [`Watermark`] remembers from when on the next run is to ask. What fails for good is [`Quarantined`], with its request
+//! and answer, without their secrets.
 //!
 //! ```
 //! use bulk_core::crawl::{Crawler, RequestTemplate};
@@ -39,7 +40,9 @@
 mod batch;
 mod call;
 mod engine;
+mod meter;
 mod pagination;
+mod part;
 mod rule;
 mod success;
 mod template;
@@ -47,7 +50,7 @@ mod watermark;
 
 pub use self::batch::Batch;
 pub use self::call::{Crawled, CrawledRecord, Quarantined};
-pub use self::engine::{Crawl, CrawlOptions, CrawlOrder, Crawler, Done};
+pub use self::engine::{Crawl, CrawlOptions, CrawlOrder, Crawler, Done, Progress};
 pub use self::pagination::Pagination;
 pub use self::rule::{Rule, SpecError};
 pub use self::success::Success;

@@ -348,16 +348,34 @@ impl Limiter {
         host: &str,
         policy: &RetryPolicy,
         on_retry: impl FnMut(u32, Duration, &Error),
+        attempt: F,
+    ) -> Result<T, Error>
+    where
+        F: FnMut(Permit) -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        self.retry_with(host, || self.acquire(host), policy, on_retry, attempt).await
+    }
+
+    /// The same, where `leave` [acquires](Self::acquire) the permits of `host`.
+    pub(crate) async fn retry_with<T, L, Leave, F, Fut>(
+        &self,
+        host: &str,
+        leave: L,
+        policy: &RetryPolicy,
+        on_retry: impl FnMut(u32, Duration, &Error),
         mut attempt: F,
     ) -> Result<T, Error>
     where
+        L: Fn() -> Leave,
+        Leave: Future<Output = Permit>,
         F: FnMut(Permit) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
         let at_hand = Mutex::new(None);
         let lock = || at_hand.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = || async {
-            let permit = self.acquire(host).await;
+            let permit = leave().await;
             *lock() = Some(permit);
         };
         let paced = || {

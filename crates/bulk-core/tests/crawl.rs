@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulk_core::crawl::{
-    Batch, Crawl, CrawlOrder, Crawled, CrawledRecord, Crawler, Pagination, RequestTemplate, Watermark,
+    Batch, Crawl, CrawlOrder, Crawled, CrawledRecord, Crawler, Pagination, Progress, RequestTemplate, Watermark,
 };
-use bulk_core::{Error, Event, HttpClient, Limiter, LimiterOptions, Margin, Observer};
+use bulk_core::{Error, Event, HttpClient, Limiter, LimiterOptions, Margin, Meters, Observer, Resource};
 use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -383,6 +383,141 @@ async fn pages_of_all_kinds_are_followed() {
 }
 
 #[tokio::test]
+async fn a_call_with_many_pages_comes_in_parts_and_goes_on_behind_each() {
+    let text = "x".repeat(1000);
+    let items: Vec<Value> = (0..20).map(|number| json!({"n": number, "text": text})).collect();
+    let server = Server::builder(paged(items, 1)).start().unwrap();
+    let numbers = |calls: &[Crawled]| -> Vec<u64> {
+        let pages = calls.iter().flat_map(|call| call.records[0].outcome.as_ref().unwrap());
+        pages.map(|page| page["items"][0]["n"].as_u64().unwrap()).collect()
+    };
+    for (path, pagination) in [
+        ("/next", Pagination::next_link("$.next").unwrap()),
+        ("/cursor", Pagination::cursor("$.cursor", "cursor").unwrap()),
+        ("/number", Pagination::number("page", 1, "$.last_page").unwrap()),
+    ] {
+        let mut crawler = crawler(&server, path);
+        crawler.pagination = Some(pagination);
+        // Four pages, as three have not so many bytes.
+        crawler.options.part_bytes = 3500;
+        let calls = all(crawler.clone().crawl(records([1])).unwrap()).await;
+        assert_eq!(calls.iter().map(|call| call.requests).collect::<Vec<_>>(), [4, 4, 4, 4, 4], "{path}");
+        assert_eq!((calls[0].at.as_ref(), calls[4].next.as_ref()), (None, None));
+        for (one, other) in calls.iter().zip(&calls[1..]) {
+            assert_eq!((&one.key, &one.request, &one.next), (&other.key, &other.request, &other.at));
+            assert!(one.next.is_some());
+        }
+        assert!(numbers(&calls).into_iter().eq(0..20), "{path}");
+
+        // Behind each of them another run goes on.
+        for (place, call) in calls.iter().take(4).enumerate() {
+            server.clear();
+            let next = call.next.clone().unwrap();
+            let mut crawler = crawler.clone();
+            crawler.options.done = Some(Arc::new(move |keys: Vec<String>| {
+                std::future::ready(vec![Progress::Part(next.clone()); keys.len()]).boxed()
+            }));
+            let rest = all(crawler.crawl(records([1])).unwrap()).await;
+            assert_eq!(rest[0].at, call.next);
+            assert!(numbers(&rest).into_iter().eq(4 * (place as u64 + 1)..20), "{path}");
+            assert_eq!(server.arrivals().len(), 20 - 4 * (place + 1), "{path}");
+        }
+    }
+
+    // What nobody can make sense of is no reason to begin anew.
+    let mut crawler = crawler(&server, "/next");
+    crawler.pagination = Some(Pagination::next_link("$.next").unwrap());
+    for place in ["x", "4 http://127.0.0.1:1/next?at=4", "x http://host/"] {
+        server.clear();
+        let place = place.to_owned();
+        crawler.options.done = Some(Arc::new(move |keys: Vec<String>| {
+            std::future::ready(vec![Progress::Part(place.clone()); keys.len()]).boxed()
+        }));
+        let calls = all(crawler.clone().crawl(records([1])).unwrap()).await;
+        let failure = calls[0].records[0].outcome.as_ref().unwrap_err().error.to_string();
+        assert!(failure.contains("an earlier run has left its first pages"), "{failure}");
+        assert_eq!(server.arrivals().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn no_part_is_fetched_before_the_one_ahead_of_it_is_taken() {
+    let server = Server::builder(|asked: &Asked| {
+        let page: u64 = asked.param("page").unwrap().parse().unwrap();
+        Answer::json(json!({"list": asked.path, "page": page, "last": 9, "text": "x".repeat(1000)}))
+    })
+    .start()
+    .unwrap();
+    for order in [CrawlOrder::OfInput, CrawlOrder::AsTheyCome] {
+        server.clear();
+        let mut crawler = crawler(&server, "/{id}");
+        crawler.pagination = Some(Pagination::number("page", 1, "$.last").unwrap());
+        (crawler.options.part_bytes, crawler.options.concurrency, crawler.options.order) = (2000, 3, order);
+        // Whoever holds all of the memory goes on.
+        crawler.options.memory = 1;
+        let mut calls = crawler.crawl(records(0..5)).unwrap();
+        let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        let (mut places, mut taken) = (Vec::new(), 0);
+        while let Some(call) = calls.next().await {
+            let record = &call.records[0];
+            let pages = record.outcome.as_ref().unwrap();
+            let pages = pages.iter().map(|page| page["page"].as_u64().unwrap());
+            taken += pages.len();
+            found.entry(record.place).or_default().extend(pages);
+            places.push(record.place);
+            // Of each call that is under way one part and a page.
+            assert!(server.arrivals().len() <= taken + 3 * 3, "{} and {taken}", server.arrivals().len());
+        }
+        assert_eq!(found.len(), 5);
+        assert!(found.values().all(|pages| pages.iter().copied().eq(1..=9)), "{found:?}");
+        assert!(order == CrawlOrder::AsTheyCome || places.is_sorted(), "{places:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_with_a_secret_is_not_given_away() {
+    let server = Server::builder(|asked: &Asked| {
+        let (key, page) = (asked.param("key").unwrap(), asked.param("page").map_or(1, |page| page.parse().unwrap()));
+        let next = (page < 9).then(|| format!("/list?key={key}&page={}", page + 1));
+        Answer::json(json!({"next": next, "text": "x".repeat(1000)}))
+    })
+    .start()
+    .unwrap();
+    let mut crawler = crawler(&server, "/list?key={$key}");
+    crawler.template = crawler.template.secret("key", "s3cr3t-k3y");
+    crawler.pagination = Some(Pagination::next_link("$.next").unwrap());
+    crawler.options.part_bytes = 2000;
+    let calls = all(crawler.clone().crawl(records([1])).unwrap()).await;
+    assert_eq!((calls.len(), calls[0].records[0].outcome.as_ref().unwrap().len()), (1, 9));
+    // That has an end, too.
+    crawler.options.memory = 5000;
+    let calls = all(crawler.crawl(records([1])).unwrap()).await;
+    let failure = calls[0].records[0].outcome.as_ref().unwrap_err();
+    assert!(failure.error.to_string().contains("the URL of the next one has a secret"), "{}", failure.error);
+    assert!(!format!("{calls:?}").contains("s3cr3t-k3y"));
+}
+
+#[tokio::test]
+async fn what_calls_wait_for_is_metered() {
+    let latency = Latency::heavy_tail(Duration::from_millis(20), Duration::from_millis(30));
+    let server = Server::builder(echo).latency(latency).start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    crawler.limiter = limiter(&["50/s"]);
+    let meters = Meters::new();
+    crawler.options.limit_meter = Some(meters.stage("requests", &[Resource::RateLimit], &[]));
+    crawler.options.meter = Some(meters.stage("fetch", &[Resource::Server], &["requests"]));
+    let calls = all(crawler.crawl(records(0..60)).unwrap()).await;
+    let bytes: u64 = calls.iter().map(|call| call.bytes).sum();
+    let reading = meters.reading();
+    let [requests, fetch] = &reading.stages[..] else { panic!("{reading:?}") };
+    assert_eq!((requests.total.items, fetch.total.items, fetch.total.bytes), (60, 60, bytes));
+    // All but those that go at once in the beginning, at 20 ms each.
+    assert!(requests.total.rate_limit_held >= SECOND, "{requests:?}");
+    assert!(fetch.total.server >= Duration::from_millis(60 * 20), "{fetch:?}");
+    assert!(fetch.total.starved >= SECOND && fetch.total.rate_limit.is_zero(), "{fetch:?}");
+}
+
+#[tokio::test]
 async fn changes_and_deletions_since_the_last_run_are_asked_for() {
     let space = ArchivesSpace::new("session-1");
     (0..30).for_each(|id| space.put(id, "old", 1000));
@@ -425,8 +560,9 @@ async fn calls_that_are_done_are_not_made_again() {
     let times = asked.clone();
     crawler.options.done = Some(Arc::new(move |keys: Vec<String>| {
         *times.lock().unwrap() += 1;
-        let done = keys.iter().map(|key| key.split_once(" #").unwrap().0.ends_with(['0', '1'])).collect();
-        std::future::ready(done).boxed()
+        let is_done = |key: &String| key.split_once(" #").unwrap().0.ends_with(['0', '1']);
+        let progress = |key| if is_done(key) { Progress::Done } else { Progress::Open };
+        std::future::ready(keys.iter().map(progress).collect()).boxed()
     }));
     let calls = all(crawler.crawl(records(0..1000)).unwrap()).await;
     let mut requests: Vec<_> = calls.into_iter().map(|call| call.request).collect();

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
-use crate::entangled::outside_keys;
+use crate::entangled::check_replaceable;
 use crate::sequences::raise_sequences_of;
 use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
@@ -76,10 +76,14 @@ pub enum CrawlMode {
     Upsert,
     /// The rows with their keys are deleted; all columns of a key must be given. None there is no error.
     Delete,
-    /// All of them together take the place of those that are there, in one moment at the end: see
-    /// [`prepare_swap`](crate::prepare_swap) for what is taken over, and which tables cannot be replaced. Either all
-    /// tables of a job are replaced or none. A row that refers to one of a table that is not replaced needs it when it
-    /// comes, and keeps it from being deleted; one that refers to a row of this job needs it at the end.
+    /// All of them together take the place of those that are there, in one moment at the end. The new tables take the places
+    /// of the old ones, with all that belongs to these: see [`prepare_swap`](crate::prepare_swap). Where something depends on
+    /// one of the old tables that would go with it, such as a view or a materialized view, the tables stay, and one
+    /// transaction deletes all of their rows and inserts the new ones: nobody waits for it but who writes to them, and nobody
+    /// ever sees them empty; it costs writing the rows twice, and the room of the old ones until they are vacuumed. Such tables
+    /// can have no triggers. Either all tables of a job are replaced or none. A row that refers to one of a table that is not
+    /// replaced needs it when it comes, and keeps it from being deleted; one that refers to a row of this job needs it at the
+    /// end.
     Replace,
 }
 
@@ -92,7 +96,7 @@ pub struct CrawlLoadOptions {
     pub batch_bytes: usize,
     /// How long a row waits for others to be committed with. Default 1 s.
     pub batch_time: Duration,
-    /// Bytes of rows that one call may have, which are in memory together. Default 256 MiB.
+    /// Bytes of rows that one call, or part of one, may have, which are in memory together. Default 256 MiB.
     pub call_bytes: usize,
     /// How many rows may be left out of a round. Each is noted in `bulk.call_reject` with its call. Default 0.
     pub max_rejects: u64,
@@ -145,7 +149,7 @@ impl CrawlJob {
     }
 
     /// Whether its tables can take its rows, as [`CrawlLoad::begin`] finds it out, without beginning anything: tables,
-    /// columns, keys, and whether something depends on a table that is to be replaced.
+    /// columns, keys, and whether tables that are to be replaced can be.
     ///
     /// # Errors
     ///
@@ -156,7 +160,7 @@ impl CrawlJob {
             let mut tables: Vec<_> = targets.into_iter().map(|target| target.written).collect();
             tables.sort();
             tables.dedup();
-            outside_keys(session.client(), &tables).await?;
+            check_replaceable(session.client(), &tables).await?;
         }
         Ok(())
     }
@@ -213,7 +217,8 @@ impl CrawlTable {
 /// A **call** is a request with all of its pages, known by a key, such as method and URL without secrets. Calls whose rows
 /// are not the same, such as for two input records that lead to one URL, must have keys of their own. Its rows, of
 /// whichever tables, and the mark that it is done (`bulk.call`) commit in one transaction, together with those of other
-/// calls. A **round** is all calls of a job from one beginning to the end; it is [begun](Self::begin) by the first run,
+/// calls; of a call that is too long for that, [each part](CallRows::finish_part) does, with a mark of where it goes on. A
+/// **round** is all calls of a job from one beginning to the end; it is [begun](Self::begin) by the first run,
 /// gone on with by those after it, however that has ended, and over with [`finish`](Self::finish).
 ///
 /// Rows go on while the next ones are fetched: a task of its own sends them, and [`CallRows::finish`] waits as long as it is
@@ -406,7 +411,15 @@ impl CrawlLoad {
 
     /// Takes the rows of a call, of this key. Nothing of it is kept but by [`CallRows::finish`].
     pub fn call(&mut self, key: impl Into<String>) -> CallRows<'_> {
-        let batch = CallBatch::new(key.into(), self.targets.len());
+        let batch = CallBatch::new(key.into(), None, self.targets.len());
+        CallRows::new(self, batch)
+    }
+
+    /// Takes the rows of a call of which a [part](CallRows::finish_part) is there that goes on at `at`. If that is not where it
+    /// goes on, nothing of it is taken, and the load ends.
+    pub fn call_at(&mut self, key: impl Into<String>, at: impl Into<String>) -> CallRows<'_> {
+        let at = ledger::without_nul(&at.into());
+        let batch = CallBatch::new(key.into(), Some(at), self.targets.len());
         CallRows::new(self, batch)
     }
 
@@ -421,6 +434,20 @@ impl CrawlLoad {
         self.check_open()?;
         let permit = self.room_for(call.room()).await?;
         self.tell(Message::Quarantine { call: Box::new(call), permit }).await
+    }
+
+    /// Commits what waits, and waits until it is committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`CallRows::finish`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Message::Flush { answer }).await?;
+        match answered.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure().await),
+        }
     }
 
     /// Commits what waits, and ends the run. The round stays open: the next run goes on with it.
@@ -546,6 +573,18 @@ pub struct CrawlMarks {
     is_published: bool,
 }
 
+/// How far a call of a round is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallProgress {
+    /// Nothing of it is.
+    Open,
+    /// A part of it is, which goes on there: see [`CallRows::finish_part`].
+    Part(String),
+    /// All of it is.
+    Done,
+}
+
 impl CrawlMarks {
     /// As [`CrawlLoad::done`].
     ///
@@ -553,16 +592,31 @@ impl CrawlMarks {
     ///
     /// [`Error::Crawl`] if the load has ended; why, it says itself.
     pub async fn done(&self, keys: &[&str]) -> Result<Vec<bool>, Error> {
+        Ok(self.progress(keys).await?.iter().map(|progress| *progress == CallProgress::Done).collect())
+    }
+
+    /// The same with how far calls are of which a part is committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`done`](Self::done).
+    pub async fn progress(&self, keys: &[&str]) -> Result<Vec<CallProgress>, Error> {
         if self.is_published || !self.has_calls {
-            return Ok(vec![self.is_published; keys.len()]);
+            let all = if self.is_published { CallProgress::Done } else { CallProgress::Open };
+            return Ok(vec![all; keys.len()]);
         }
         let digests: Vec<Vec<u8>> = keys.iter().map(|key| digest(key)).collect();
         let (answer, answered) = oneshot::channel();
         let messages = self.messages.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
-        let message = Message::Done { digests: digests.clone(), answer };
+        let message = Message::Progress { digests: digests.clone(), answer };
         messages.ok_or_else(|| self.ended())?.send(message).map_err(|_| self.ended())?;
-        let done = answered.await.map_err(|_| self.ended())?;
-        Ok(digests.iter().map(|digest| done.contains(digest)).collect())
+        let found = answered.await.map_err(|_| self.ended())?;
+        let progress = |digest| match found.get(digest) {
+            None => CallProgress::Open,
+            Some(None) => CallProgress::Done,
+            Some(Some(next)) => CallProgress::Part(next.clone()),
+        };
+        Ok(digests.iter().map(progress).collect())
     }
 
     fn ended(&self) -> Error {

@@ -40,12 +40,41 @@ pub(crate) async fn outside_keys(
     tables: &[(TableName, Oid)],
 ) -> Result<Vec<OutsideKey>, Error> {
     let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
-    let name = |oid: Oid| tables.iter().find(|(_, other)| *other == oid).map(|(table, _)| table.clone());
-    let mut found: Vec<(Oid, String)> = Vec::new();
-    for sql in [OF_ITSELF, DEPENDENTS] {
-        let rows = client.query(sql, &[&oids]).await.map_err(Error::database("find what depends on the tables"))?;
-        found.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+    let mut found = described(client, OF_ITSELF, &oids).await?;
+    found.extend(described(client, DEPENDENTS, &oids).await?);
+    outside_keys_but(client, tables, found).await
+}
+
+/// Whether something would go with tables that step aside, such as a view, but for foreign keys of other tables.
+pub(crate) async fn has_dependents(client: &impl GenericClient, tables: &[(TableName, Oid)]) -> Result<bool, Error> {
+    let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
+    Ok(!described(client, DEPENDENTS, &oids).await?.is_empty())
+}
+
+/// Finds why tables can get the rows of others neither by stepping aside nor where they are.
+pub(crate) async fn check_replaceable(client: &impl GenericClient, tables: &[(TableName, Oid)]) -> Result<(), Error> {
+    let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
+    let mut found = described(client, OF_ITSELF, &oids).await?;
+    if has_dependents(client, tables).await? {
+        // They would be told of each row that goes and comes.
+        found.extend(described(client, TRIGGERS, &oids).await?);
     }
+    outside_keys_but(client, tables, found).await.map(drop)
+}
+
+async fn described(client: &impl GenericClient, sql: &str, tables: &[Oid]) -> Result<Vec<(Oid, String)>, Error> {
+    let rows = client.query(sql, &[&tables]).await.map_err(Error::database("find what depends on the tables"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Foreign keys of other tables, which have no rows. An error if one has some, or if anything was found already.
+async fn outside_keys_but(
+    client: &impl GenericClient,
+    tables: &[(TableName, Oid)],
+    mut found: Vec<(Oid, String)>,
+) -> Result<Vec<OutsideKey>, Error> {
+    let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
+    let name = |oid: Oid| tables.iter().find(|(_, other)| *other == oid).map(|(table, _)| table.clone());
     let mut keys = Vec::new();
     let rows = client.query(KEYS, &[&oids]).await.map_err(Error::database("find what depends on the tables"))?;
     for row in &rows {
@@ -125,6 +154,11 @@ const DEPENDENTS: &str = "
       AND NOT (d.classid = 'pg_catalog.pg_statistic_ext'::regclass AND EXISTS
                (SELECT FROM pg_catalog.pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = ANY ($1)))
     ORDER BY 1, 2";
+
+/// Triggers of the tables that something depends on.
+const TRIGGERS: &str = "
+    SELECT t.tgrelid, pg_catalog.pg_describe_object('pg_catalog.pg_trigger'::regclass, t.oid, 0)
+    FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgenabled <> 'D' ORDER BY 1, 2";
 
 /// Foreign keys of other tables that lead to the tables.
 const KEYS: &str = "

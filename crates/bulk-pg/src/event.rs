@@ -85,7 +85,7 @@ pub enum Event<'a> {
     /// A worker of a load does something else from now on. It says so itself, on its thread or in its task, some times for
     /// each 256 KiB: who meters them sees what binds.
     Worker {
-        /// The file.
+        /// The file, or the job of a crawl.
         file: &'a str,
         /// What it belongs to.
         stage: LoadStage,

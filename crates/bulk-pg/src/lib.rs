@@ -169,8 +169,8 @@ pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
 pub use crawl::query_records;
 pub use crawl::{
-    CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable, QuarantinedCall,
-    write_call_rejects,
+    CallProgress, CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable,
+    QuarantinedCall, write_call_rejects,
 };
 pub use create_table::{SqlType, create_table, table_exists};
 pub use dependents::{drop_dependents, drop_foreign_keys};

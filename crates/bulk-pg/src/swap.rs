@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Oid;
 use tokio_util::sync::CancellationToken;
 
-use crate::entangled::outside_keys;
+use crate::entangled::{check_replaceable, outside_keys};
 use crate::input_format::can_go_on;
 use crate::ledger::{self, Load};
 use crate::leftover::{self, Kind, begin_locked_with_leftovers};
@@ -113,12 +113,22 @@ pub async fn prepare_swap(
     session: &mut Session,
     files: &[(TableName, FileIdentity, LoadOptions)],
 ) -> Result<Swap, Error> {
+    prepare_twins(session, files, false).await
+}
+
+/// The same, also of tables that other things depend on, if those need not go with them: for tables that may get the rows of
+/// their twins where they are.
+pub(crate) async fn prepare_twins(
+    session: &mut Session,
+    files: &[(TableName, FileIdentity, LoadOptions)],
+    may_stay: bool,
+) -> Result<Swap, Error> {
     let tables: Vec<TableName> = files.iter().map(|(table, ..)| table.clone()).collect();
     let (transaction, found, leftovers) =
         begin_locked_with_leftovers(session, &tables, &[Kind::Staging], LOCK_TIMEOUT).await?;
     let result = async {
         leftover::discard(&transaction, &leftovers).await?;
-        prepare(&transaction, files, found).await
+        prepare(&transaction, files, found, may_stay).await
     };
     let result = result.await;
     end(transaction, result, "make tables to be swapped").await
@@ -128,13 +138,17 @@ async fn prepare(
     transaction: &Transaction<'_>,
     files: &[(TableName, FileIdentity, LoadOptions)],
     found: Vec<(TableName, Oid)>,
+    may_stay: bool,
 ) -> Result<Swap, Error> {
     let action = || Error::database("make tables to be swapped");
     qualify_names(transaction).await?;
     if let Some((table, ..)) = files.iter().find(|(table, ..)| !found.iter().any(|(other, _)| other == table)) {
         return Err(Error::NoTable { table: table.clone() });
     }
-    outside_keys(transaction, &found).await?;
+    match may_stay {
+        true => check_replaceable(transaction, &found).await?,
+        false => drop(outside_keys(transaction, &found).await?),
+    }
     let mut twins = Vec::new();
     for (table, oid) in found {
         let row = transaction
@@ -303,6 +317,34 @@ async fn attempt(session: &mut Session, swap: &Swap, keep_old: bool) -> Result<A
 
 const SWAP: &str = "swap the tables";
 
+impl Swap {
+    /// The old tables.
+    pub(crate) fn tables(&self) -> Vec<(TableName, Oid)> {
+        self.twins.iter().map(|twin| (twin.table.clone(), twin.oid)).collect()
+    }
+
+    /// Fails if an old table is not what it was when its twin was made. The names of the server's answers are to be whole.
+    pub(crate) async fn check_unaltered(
+        &self,
+        transaction: &Transaction<'_>,
+        found: &[(TableName, Oid)],
+    ) -> Result<(), Error> {
+        qualify_names(transaction).await?;
+        let now = scripts(transaction, &self.twins).await?;
+        for ((twin, then), now) in self.twins.iter().zip(&self.scripts).zip(now) {
+            if *then != now || !found.iter().any(|(table, oid)| *table == twin.table && *oid == twin.oid) {
+                return Err(altered(&twin.table));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn altered(table: &TableName) -> Error {
+    let what = "was altered, or made anew, since the table was made that is to take its place; run it again";
+    Error::Occupied { table: table.clone(), what: what.to_owned() }
+}
+
 async fn exchange(
     transaction: &Transaction<'_>,
     swap: &Swap,
@@ -310,10 +352,6 @@ async fn exchange(
     keep_old: bool,
 ) -> Result<(), Error> {
     let action = || Error::database(SWAP);
-    let altered = |table: &TableName| {
-        let what = "was altered, or made anew, since the table was made that is to take its place; run it again";
-        Error::Occupied { table: table.clone(), what: what.to_owned() }
-    };
     qualify_names(transaction).await?;
     for twin in &swap.twins {
         if !found.iter().any(|(table, oid)| *table == twin.table && *oid == twin.oid) {

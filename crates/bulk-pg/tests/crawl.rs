@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_pg::{
-    CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, Error, Event, QuarantinedCall, Session,
-    drop_indexes, write_call_rejects,
+    CallProgress, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMode, CrawlOutcome, CrawlTable, Error, Event,
+    QuarantinedCall, Session, drop_indexes, write_call_rejects,
 };
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -323,19 +323,171 @@ async fn tables_that_do_not_fit_are_told_before_the_first_call() {
 }
 
 #[tokio::test]
-async fn a_table_that_a_view_needs_is_told_before_the_first_call() {
-    let bench = Bench::new("crawl", &format!("{OLD}; CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM t"));
-    let job = job("t", &["id"], CrawlMode::Replace);
-    let session = session(&bench).await;
-    let error = job.check_tables(&session).await.unwrap_err();
-    assert!(matches!(error, Error::Occupied { .. }));
-    assert_eq!(
-        error.to_string(),
-        "table public.t cannot be swapped, because of what would go with the old table or get lost: rule _RETURN on \
-         materialized view v; drop it, or use --refresh"
+async fn a_table_that_a_view_needs_is_replaced_where_it_is() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE p (id integer PRIMARY KEY, name text);
+         CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, p integer REFERENCES p, twice integer GENERATED ALWAYS AS (2 * p) STORED);
+         INSERT INTO p VALUES (1, 'old'), (2, 'old'); INSERT INTO t (p) SELECT 1 + n % 2 FROM generate_series(1, 10) n;
+         CREATE VIEW v AS SELECT t.*, p.name FROM t JOIN p ON p.id = t.p;
+         CREATE MATERIALIZED VIEW m AS SELECT count(*) AS rows, min(name) AS name FROM v",
     );
-    let begun = CrawlLoad::begin(session, &job, options()).await.unwrap_err().to_string();
-    assert_eq!(begun, error.to_string().replace("view v", "view public.v"));
+    let mut job = job("p", &["id", "name"], CrawlMode::Replace);
+    job.tables.push(CrawlTable::new(table("t"), ["p"], CrawlMode::Replace));
+    job.after = vec!["REFRESH MATERIALIZED VIEW m".to_owned()];
+    job.check_tables(&session(&bench).await).await.unwrap();
+    let seen =
+        "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM v), (SELECT string_agg(DISTINCT name, ',') FROM v)";
+    let load_calls = async |load: &mut CrawlLoad, rows: i32| {
+        for key in ["a", "b"] {
+            let mut call = load.call(key);
+            let first = if key == "a" { 0 } else { 1 };
+            if first == 0 {
+                for id in 2..=4 {
+                    call.row(0, [Some(&json!(id)), Some(&json!("new"))]).unwrap();
+                }
+            }
+            for number in 0..rows / 2 {
+                call.row(1, [Some(&json!(2 + (number + first) % 3))]).unwrap();
+            }
+            call.finish().await.unwrap();
+        }
+    };
+
+    let mut load = begin(&bench, &job, options()).await;
+    load_calls(&mut load, 3000).await;
+    // Somebody looks all the time, and somebody has looked before.
+    let (stop, readers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (ends, found, url) = (stop.clone(), readers.clone(), bench.database.url().to_owned());
+    let looks = tokio::spawn(async move {
+        let reader = Session::connect(&url).await.unwrap();
+        while ends.load(Ordering::SeqCst) == 0 {
+            let row = reader.client().query_one("SELECT count(*) FROM v", &[]).await.unwrap();
+            found.lock().unwrap().push(row.get::<_, i64>(0));
+        }
+    });
+    let old = session(&bench).await;
+    old.client().batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t").await.unwrap();
+    while readers.lock().unwrap().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let outcome = load.finish().await.unwrap();
+    let after = readers.lock().unwrap().len();
+    while readers.lock().unwrap().len() < after + 2 {
+        tokio::task::yield_now().await;
+    }
+    stop.store(1, Ordering::SeqCst);
+    looks.await.unwrap();
+    assert_eq!((outcome.is_complete, outcome.rows), (true, 3003));
+    assert_eq!(bench.psql(seen), "3000|3000|new");
+    assert_eq!(bench.psql("SELECT rows, name FROM m"), "3000|new");
+    assert_eq!(bench.psql("SELECT count(*) FROM t WHERE twice <> 2 * p"), "0");
+    let counts = readers.lock().unwrap().clone();
+    assert!(counts.iter().all(|count| [10, 3000].contains(count)), "{counts:?}");
+    assert_eq!((counts[0], counts.last()), (10, Some(&3000)));
+    let row = old.client().query_one("SELECT count(*), (SELECT min(name) FROM v) FROM t", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (10, "old"));
+    // Nothing is left beside them, and numbers go on behind the largest.
+    assert_eq!(bench.psql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bulk\\_%'"), "0");
+    assert_eq!(bench.psql("SELECT count(*) FROM bulk.swap"), "0");
+    assert_eq!(
+        bench.psql("INSERT INTO t (p) VALUES (2) RETURNING id > (SELECT max(id) FROM t)").lines().next(),
+        Some("t")
+    );
+
+    // What fails behind it does not have it done again.
+    job.after.push("SELECT 1 / (SELECT count(*) FROM ready)".to_owned());
+    bench.psql("CREATE TABLE ready (); DELETE FROM t WHERE id > 100");
+    let mut load = begin(&bench, &job, options()).await;
+    load_calls(&mut load, 600).await;
+    load.finish().await.unwrap_err();
+    assert_eq!(bench.psql(seen), "600|600|new");
+    bench.psql("INSERT INTO ready DEFAULT VALUES");
+    let load = begin(&bench, &job, options()).await;
+    assert!(load.is_published());
+    assert!(load.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql(seen), "600|600|new");
+    assert_eq!(bench.psql("SELECT rows FROM m"), "600");
+
+    // What would be told of each row is told before the first call.
+    bench.psql(
+        "CREATE TRIGGER told AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    );
+    let error = CrawlLoad::begin(session(&bench).await, &job, options()).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Occupied { .. }) && error.to_string().contains("trigger told on table public.t"),
+        "{error}"
+    );
+}
+
+/// A part of a call of several, from one number to another, each a row and its double as a row of another table.
+async fn part(
+    load: &mut CrawlLoad,
+    at: Option<&str>,
+    next: Option<&str>,
+    numbers: std::ops::Range<i32>,
+) -> Result<(), Error> {
+    let mut call = match at {
+        None => load.call("long"),
+        Some(at) => load.call_at("long", at),
+    };
+    for number in numbers {
+        call.row(0, [Some(&json!(number))])?;
+        call.row(1, [Some(&json!(2 * number))])?;
+    }
+    match next {
+        None => call.finish().await,
+        Some(next) => call.finish_part(next).await,
+    }
+}
+
+#[tokio::test]
+async fn a_long_call_is_committed_in_parts_and_goes_on_behind_them() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer CHECK (id <> 7)); CREATE TABLE u (id integer)");
+    let mut job = job("t", &["id"], CrawlMode::Append);
+    job.tables.push(CrawlTable::new(table("u"), ["id"], CrawlMode::Append));
+    let count = "SELECT (SELECT count(*) FROM t), (SELECT count(DISTINCT id) FROM t), (SELECT count(*) FROM u)";
+
+    // Such as an older version has made it.
+    begin(&bench, &job, lenient()).await.suspend().await.unwrap();
+    bench.psql("ALTER TABLE bulk.call DROP next, DROP given");
+    let mut load = begin(&bench, &job, lenient()).await;
+    // Both in one batch.
+    part(&mut load, None, Some("page 2"), 0..3).await.unwrap();
+    part(&mut load, Some("page 2"), Some("page 3"), 3..6).await.unwrap();
+    call(&mut load, "short", &[[json!(100)]]).await.unwrap();
+    let outcome = load.suspend().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.is_complete), (1, 13, false));
+    assert_eq!(bench.psql(count), "7|7|6");
+
+    // Another run knows how far it is, and goes on there and nowhere else.
+    let mut load = begin(&bench, &job, lenient()).await;
+    let progress = load.marks().progress(&["long", "short", "none"]).await.unwrap();
+    assert_eq!(progress, [CallProgress::Part("page 3".to_owned()), CallProgress::Done, CallProgress::Open]);
+    assert_eq!(load.done(&["long", "short", "none"]).await.unwrap(), [false, true, false]);
+    let mut failed = QuarantinedCall::new("long", "page 4 is missing");
+    failed.attempts = 2;
+    load.quarantine(failed).await.unwrap();
+    part(&mut load, Some("page 3"), Some("page 4"), 6..9).await.unwrap();
+    let outcome = load.suspend().await.unwrap();
+    // Of the 7 the rows of both tables are numbered behind those of before; it is in quarantine until it is whole.
+    assert_eq!((outcome.calls, outcome.rows, outcome.rejected, outcome.quarantined), (1, 18, 1, 1));
+    assert_eq!(bench.psql("SELECT key, target_table, row FROM bulk.call_reject"), "long|t|8");
+    assert_eq!(bench.psql("SELECT key, next, given FROM bulk.call WHERE next IS NOT NULL"), "long|page 4|{9,9}");
+
+    for (at, next) in [(None, None), (Some("page 3"), Some("page 4")), (Some("page 5"), None)] {
+        let mut load = begin(&bench, &job, lenient()).await;
+        part(&mut load, at, next, 20..21).await.unwrap();
+        let error = load.suspend().await.unwrap_err().to_string();
+        assert!(error.contains("long is committed already"), "{error}");
+    }
+    assert_eq!(bench.psql(count), "9|9|9");
+
+    let mut load = begin(&bench, &job, lenient()).await;
+    part(&mut load, Some("page 4"), None, 9..10).await.unwrap();
+    let outcome = load.finish().await.unwrap();
+    assert_eq!((outcome.calls, outcome.rows, outcome.quarantined, outcome.is_complete), (2, 20, 0, true));
+    assert_eq!(bench.psql(count), "10|10|10");
 }
 
 #[tokio::test]

@@ -47,6 +47,9 @@ impl<'a> Api<'a> {
             crawler.options.max_pages = max_pages;
         }
         crawler.options.stop = common.stop.clone();
+        if !common.dry_run {
+            report.meters().meter_crawl(&mut crawler.options);
+        }
         let observer = report.clone();
         crawler.options.observer = Arc::new(move |event: &Event<'_>| {
             // There may be twenty of them a second, and nothing to be done about them.
@@ -56,6 +59,10 @@ impl<'a> Api<'a> {
             }
         });
         Ok(Self { spec, crawler, since })
+    }
+
+    pub(super) fn limiter(&self) -> &Limiter {
+        &self.crawler.limiter
     }
 
     /// Who asks for records.

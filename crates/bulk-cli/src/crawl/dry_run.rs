@@ -29,6 +29,10 @@ pub(super) async fn show(
     let mut calls = crawler.crawl(input).map_err(wrong)?;
     let mut exit = Exit::Done;
     while let Some(call) = calls.next().await {
+        // Of a call that comes in parts the first one shows how its rows are.
+        if call.at.is_some() {
+            continue;
+        }
         report.planned(&call.request, json!({"request": call.request}));
         for CrawledRecord { input, outcome, .. } in &call.records {
             match outcome {

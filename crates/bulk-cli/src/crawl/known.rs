@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulk_core::crawl::Done;
+use bulk_core::crawl::{Done, Progress};
 use bulk_core::{Algorithm, Digest};
-use bulk_pg::CrawlMarks;
+use bulk_pg::{CallProgress, CrawlMarks};
 use futures::FutureExt;
 
 /// How many keys are kept at least.
@@ -38,25 +38,25 @@ impl Known {
         Arc::new(Self { marks, taken: Mutex::default() })
     }
 
-    /// A call is made by somebody else.
-    pub(super) fn take(&self, key: &str) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(digest(key));
-    }
-
     pub(super) fn done(self: &Arc<Self>) -> Done {
         let known = self.clone();
         Arc::new(move |keys: Vec<String>| {
             let known = known.clone();
-            async move { known.are_done(&keys).await }.boxed()
+            async move { known.progress(&keys).await }.boxed()
         })
     }
 
-    async fn are_done(&self, keys: &[String]) -> Vec<bool> {
+    async fn progress(&self, keys: &[String]) -> Vec<Progress> {
         let texts: Vec<&str> = keys.iter().map(String::as_str).collect();
         // An error there is told by the load's next call.
-        let done = self.marks.done(&texts).await.unwrap_or_else(|_| vec![false; keys.len()]);
+        let all = self.marks.progress(&texts).await.unwrap_or_else(|_| vec![CallProgress::Open; keys.len()]);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        done.into_iter().zip(keys).map(|(is_done, key)| !taken.insert(digest(key)) || is_done).collect()
+        let progress = |(progress, key): (CallProgress, &String)| match (taken.insert(digest(key)), progress) {
+            (false, _) | (true, CallProgress::Done) => Progress::Done,
+            (true, CallProgress::Part(at)) => Progress::Part(at),
+            (true, _) => Progress::Open,
+        };
+        all.into_iter().zip(keys).map(progress).collect()
     }
 }
 

@@ -1,8 +1,8 @@
+use std::collections::HashSet;
 use std::num::NonZeroU64;
-use std::time::Instant;
 
-use bulk_core::Limiter;
 use bulk_core::crawl::{Crawl, Crawled, CrawledRecord, Crawler, Quarantined};
+use bulk_core::{FileReport, StageMeter, Wait, WorkerMeter};
 use bulk_pg::{CrawlLoad, CrawlOutcome, QuarantinedCall};
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
@@ -11,9 +11,10 @@ use super::api::{Api, failed, wrong};
 use super::input::Records;
 use super::known::Known;
 use super::spec::{Rows, Spec};
+use super::status::{Status, Tally};
 use crate::arguments::{Common, CrawlArguments};
 use crate::exit::{Exit, Failure};
-use crate::report::{Chain, NowAndThen, Report, SAY_EVERY};
+use crate::report::{Chain, Report};
 
 /// Requests in quarantine that a run makes again, at most; the others wait for the next one.
 const AGAIN: usize = 100_000;
@@ -38,16 +39,15 @@ pub(super) enum End {
 pub(super) struct Run<'a> {
     spec: &'a Spec,
     report: &'a Report,
-    started: Instant,
-    said: NowAndThen,
-    calls: u64,
-    requests: u64,
-    rows: u64,
-    failed: u64,
+    tally: Tally,
+    /// What makes rows of what was answered.
+    explode: StageMeter,
     /// How many records failed since the last one that did not, and how many of them are too many.
     in_a_row: u64,
     give_up_after: Option<NonZeroU64>,
     is_limited: bool,
+    /// Calls with a part that was not taken, whose other parts may come yet.
+    cut_off: HashSet<String>,
 }
 
 /// What the rows of a call are, by the places of their tables.
@@ -57,23 +57,44 @@ struct Kind<'a> {
     crawler: Crawler,
     /// Whether nothing goes on without it.
     is_needed: bool,
+    /// Who makes the rows.
+    meter: &'a WorkerMeter,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(spec: &'a Spec, arguments: &CrawlArguments, report: &'a Report) -> Self {
-        let (started, said) = (Instant::now(), NowAndThen::new());
         let (give_up_after, is_limited) = (NonZeroU64::new(arguments.give_up_after), arguments.limit.is_some());
-        let (calls, requests, rows, failed, in_a_row) = (0, 0, 0, 0, 0);
-        Self { spec, report, started, said, calls, requests, rows, failed, in_a_row, give_up_after, is_limited }
+        let (tally, explode, cut_off) = (Tally::new(&spec.limits), report.meters().begin_crawl(), HashSet::new());
+        Self { spec, report, tally, explode, in_a_row: 0, give_up_after, is_limited, cut_off }
     }
 
-    /// Makes all calls that are not done: those in quarantine, those of the input, and the lists of what is to be deleted.
+    /// Makes all calls that are not done, and loads what comes of them.
     pub(super) async fn crawl(
         &mut self,
         arguments: &CrawlArguments,
         api: &Api<'_>,
         common: &Common,
         load: &mut CrawlLoad,
+    ) -> Result<End, Failure> {
+        self.tally.begin(api.limiter());
+        let _status = Status::start(self.report, &self.tally);
+        let meter = self.explode.worker();
+        let calls = async {
+            let end = self.make_calls(arguments, api, common, load, &meter).await?;
+            meter.waiting(Wait::Output, load.flush()).await?;
+            Ok(end)
+        };
+        meter.run(calls).await
+    }
+
+    /// Those in quarantine, those of the input, and the lists of what is to be deleted.
+    async fn make_calls(
+        &mut self,
+        arguments: &CrawlArguments,
+        api: &Api<'_>,
+        common: &Common,
+        load: &mut CrawlLoad,
+        meter: &WorkerMeter,
     ) -> Result<End, Failure> {
         // What is wrong with it is said before any request.
         let records = Records::open(&self.spec.input, api, &arguments.database, common, self.report).await?;
@@ -82,11 +103,11 @@ impl<'a> Run<'a> {
         let again = quarantined(load).await?;
         if !again.is_empty() {
             self.report.note(format!("{} requests that failed in an earlier run are made again", again.len()));
-            let crawler = api.of_records();
-            // They are in the input, too.
-            again.iter().for_each(|record| known.take(&crawler.key(record)));
+            let mut crawler = api.of_records();
+            // They are in the input, too, and then taken.
+            crawler.options.done = Some(known.done());
             let calls = crawler.clone().crawl(futures::stream::iter(again)).map_err(wrong)?;
-            self.take(calls, &Kind { rows: rows.clone(), crawler, is_needed: false }, load).await?;
+            self.take(calls, &Kind { rows: rows.clone(), crawler, is_needed: false, meter }, load).await?;
             if common.stop.is_cancelled() {
                 return Ok(End::Stopped);
             }
@@ -96,7 +117,7 @@ impl<'a> Run<'a> {
         let limit = arguments.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let (input, trouble) = records.stream(limit);
         let calls = crawler.clone().crawl(input).map_err(wrong)?;
-        self.take(calls, &Kind { rows, crawler, is_needed: false }, load).await?;
+        self.take(calls, &Kind { rows, crawler, is_needed: false, meter }, load).await?;
         if common.stop.is_cancelled() {
             return Ok(End::Stopped);
         }
@@ -112,7 +133,7 @@ impl<'a> Run<'a> {
             let nothing = futures::stream::iter([Value::Object(Map::new())]);
             let calls = crawler.clone().crawl(nothing).map_err(wrong)?;
             let rows = vec![(self.spec.rows.len() + place, &deletes.rows)];
-            self.take(calls, &Kind { rows, crawler, is_needed: true }, load).await?;
+            self.take(calls, &Kind { rows, crawler, is_needed: true, meter }, load).await?;
             if common.stop.is_cancelled() {
                 return Ok(End::Stopped);
             }
@@ -122,27 +143,26 @@ impl<'a> Run<'a> {
 
     /// Loads what comes of calls.
     async fn take(&mut self, mut calls: Crawl, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<(), Failure> {
-        loop {
-            // Also when nothing comes for long, such as when all are asked to wait.
-            let Ok(next) = tokio::time::timeout(SAY_EVERY, calls.next()).await else {
-                self.say_progress(&kind.crawler.limiter);
-                continue;
-            };
-            let Some(call) = next else { return Ok(()) };
-            self.calls += 1;
-            self.requests += u64::from(call.requests);
+        while let Some(call) = kind.meter.waiting(Wait::Input, calls.next()).await {
+            self.tally.add_requests(u64::from(call.requests), call.next.is_none());
             self.load(call, kind, load).await?;
-            if self.said.is_time() {
-                self.say_progress(&kind.crawler.limiter);
-            }
         }
+        Ok(())
     }
 
     /// Each record counts by itself, so that it does not matter which others it was asked for with.
     async fn load(&mut self, call: Crawled, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<(), Failure> {
         let requests = u64::from(call.requests.max(1));
+        let is_last = call.next.is_none();
         for CrawledRecord { input, outcome, .. } in &call.records {
             let key = kind.crawler.key(input);
+            // Nothing goes on behind a part that was not taken.
+            if self.cut_off.contains(&key) {
+                if is_last {
+                    self.cut_off.remove(&key);
+                }
+                continue;
+            }
             let pages = match outcome {
                 Ok(pages) => pages,
                 Err(failure) if kind.is_needed => return Err(failed(failure)),
@@ -150,7 +170,7 @@ impl<'a> Run<'a> {
                     let what = Chain(&*failure.error).to_string();
                     let mut noted = note(key, input, &failure.request, &what, requests);
                     noted.response.clone_from(&failure.response);
-                    load.quarantine(noted).await?;
+                    kind.meter.waiting(Wait::Output, load.quarantine(noted)).await?;
                     self.fail(&failure.request, &what, failure.status);
                     self.in_a_row += 1;
                     if self.give_up_after.is_some_and(|most| self.in_a_row >= most.get()) {
@@ -160,29 +180,48 @@ impl<'a> Run<'a> {
                 }
             };
             self.in_a_row = 0;
-            let mut rows = load.call(key.as_str());
+            let mut rows = match &call.at {
+                None => load.call(key.as_str()),
+                Some(at) => load.call_at(key.as_str(), at),
+            };
             match explode_all(&mut rows, kind, input, pages) {
                 Ok(()) => {
-                    self.rows += rows.rows();
-                    rows.finish().await?;
+                    let count = rows.rows();
+                    let finished = async {
+                        match &call.next {
+                            None => rows.finish().await,
+                            Some(next) => rows.finish_part(next).await,
+                        }
+                    };
+                    kind.meter.waiting(Wait::Output, finished).await?;
+                    kind.meter.add(count, 0);
+                    self.tally.add_rows(count);
                 }
                 Err(what) if kind.is_needed => return Err(Failure::new(Exit::Failed, anyhow::anyhow!(what))),
                 // Nothing of it is kept, and the others go on.
                 Err(what) => {
                     drop(rows);
-                    load.quarantine(note(key, input, &call.request, &what, requests)).await?;
+                    if !is_last {
+                        self.cut_off.insert(key.clone());
+                    }
+                    let noted = load.quarantine(note(key, input, &call.request, &what, requests));
+                    kind.meter.waiting(Wait::Output, noted).await?;
                     self.fail(&call.request, &what, None);
                 }
             }
         }
+        kind.meter.add(0, call.bytes);
         Ok(())
     }
 
     fn fail(&mut self, request: &str, what: &str, status: Option<u16>) {
-        self.failed += 1;
+        let failed = self.tally.add_failed();
         let text = format!("{request}: {what}");
         let fields = json!({"request": request, "status": status});
-        match self.failed <= TOLD {
+        let mut file = FileReport::default();
+        (file.name, file.error) = (request.to_owned(), Some(what.to_owned()));
+        self.report.file(file);
+        match failed <= TOLD {
             true => self.report.alert("quarantined", &text, fields),
             false => self.report.minor_event("quarantined", &text, fields),
         }
@@ -196,28 +235,11 @@ impl<'a> Run<'a> {
         failed
     }
 
-    fn say_progress(&self, limiter: &Limiter) {
-        let held = limiter.status().held;
-        if !held.is_zero() {
-            let seconds = held.as_secs_f64();
-            self.report.note(format!("the API asks everybody to wait for {seconds:.0} s more"));
-        }
-        self.say("progress");
-    }
-
-    fn say(&self, event: &str) {
-        let Self { calls, requests, rows, failed, .. } = self;
-        let seconds = self.started.elapsed().as_secs_f64();
-        let rate = *requests as f64 / seconds.max(1e-3);
-        let text = format!("{requests} requests in {seconds:.1} s ({rate:.1} a second), {rows} rows, {failed} failed");
-        let fields = json!({"calls": calls, "requests": requests, "rows": rows, "failed": failed, "seconds": seconds});
-        self.report.event(event, &text, fields);
-    }
-
     /// Says what the round came to, in all of its runs.
     pub(super) fn say_end(&self, outcome: &CrawlOutcome) -> Exit {
         let CrawlOutcome { is_complete, calls, rows, rejected, quarantined, watermark, .. } = outcome;
-        self.say("crawled");
+        let (text, fields) = self.tally.describe();
+        self.report.event("crawled", &text, fields);
         let state = match (*is_complete, self.is_limited) {
             (true, _) => "complete",
             (false, true) => "not complete; without --limit it goes on",
@@ -232,8 +254,14 @@ impl<'a> Run<'a> {
             "quarantined": quarantined, "watermark": watermark,
         });
         self.report.event("loaded", &text, fields);
-        if self.failed > TOLD {
-            let more = self.failed - TOLD;
+        let mut file = FileReport::default();
+        (file.name, file.records, file.rejected) = (self.spec.name.clone(), Some(self.tally.rows()), *rejected);
+        file.table =
+            Some(self.spec.rows.iter().map(|rows| format!("{:#}", rows.table.table)).collect::<Vec<_>>().join(", "));
+        file.seconds = Some(self.tally.elapsed().as_secs_f64());
+        self.report.file(file);
+        if self.tally.failed() > TOLD {
+            let more = self.tally.failed() - TOLD;
             self.report.warn(format!("{more} failed requests more are in bulk.quarantine, with what was answered"));
         }
         if *rejected > 0 {

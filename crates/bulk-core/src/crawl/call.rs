@@ -14,11 +14,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use url::Url;
 
+use super::Batch;
 use super::batch::Part;
-use super::engine::{Held, Shared};
+use super::engine::{Held, Input, Shared};
+use super::meter::CallMeter;
+use super::part::{Arrived, ArrivedRecord};
 use super::rule::shortened;
 use super::template::{Prepared, Records};
 use crate::http_client::CANNOT_CONNECT;
+use crate::meter::Wait;
 use crate::redaction::redacted;
 use crate::{Error, Event, Permit};
 
@@ -27,7 +31,7 @@ const LONGEST_KEY: usize = 512;
 /// How much of an answer is kept of a failure.
 const KEPT: usize = 2048;
 
-/// What came of one call.
+/// What came of one call, or of a part of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Crawled {
@@ -37,6 +41,12 @@ pub struct Crawled {
     pub key: String,
     /// What was requested, as it may be shown: method, URL and body, without secrets and headers.
     pub request: String,
+    /// Behind which pages it begins, as `next` said of those before it. `None` of a call that begins with its first page.
+    pub at: Option<String>,
+    /// Where the call goes on behind these pages, if there are more: they are the next part of it, of the same key. It is for
+    /// who makes the same call again in another run, which is told of it by [`Progress::Part`](super::Progress::Part), and has
+    /// no secret. `None` of the last part, and of a call that has no other.
+    pub next: Option<String>,
     /// Its records, in the order of the input.
     pub records: Vec<CrawledRecord>,
     /// Requests that were sent for it.
@@ -76,10 +86,10 @@ pub struct Quarantined {
 }
 
 /// What was sent for a call.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Effort {
-    requests: u32,
-    bytes: u64,
+    pub(super) requests: u32,
+    pub(super) bytes: u64,
 }
 
 /// A page that has arrived.
@@ -88,14 +98,15 @@ pub(super) struct Page {
     pub(super) headers: HeaderMap,
     /// None where there is [nothing](super::Success::nothing).
     pub(super) document: Option<Value>,
-    pub(super) bytes: u64,
+    /// The text of the document.
+    pub(super) text: Bytes,
 }
 
 /// The pages of a call so far: how many, and where they were.
 #[derive(Default)]
 pub(super) struct Trail {
-    pages: u64,
-    /// Digests of their URLs.
+    pub(super) pages: u64,
+    /// Digests of the URLs of those that this run has read.
     seen: HashSet<u64>,
 }
 
@@ -116,10 +127,10 @@ pub(super) struct Ask<'a> {
     pub(super) shown: Cow<'a, str>,
 }
 
-pub(super) fn key(shown: &str, records: &[(u64, Value)]) -> String {
+pub(super) fn key<'r>(shown: &str, records: impl IntoIterator<Item = &'r Value>) -> String {
     let mut hasher = Sha256::new();
     hasher.update(shown);
-    for (_, record) in records {
+    for record in records {
         hasher.update("\n");
         hasher.update(record.to_string());
     }
@@ -138,39 +149,40 @@ pub(super) fn shown_record(record: &Value) -> String {
 }
 
 impl Shared {
-    /// Makes a call whose first request is prepared, if it can be.
-    pub(super) async fn call(
+    /// Makes a call for several records at once, whose first request is prepared, if it can be.
+    pub(super) async fn batch_call(
         self: &Arc<Self>,
-        records: Vec<(u64, Value)>,
+        batch: &Batch,
+        records: Vec<Input>,
         prepared: Result<Prepared, String>,
         first_wait: WaitsFirst,
-    ) -> Crawled {
+        meter: &CallMeter,
+    ) -> Arrived {
         let begun = Instant::now();
         let mut effort = Effort::default();
         let held = Held::new(self);
-        let inputs: Vec<&Value> = records.iter().map(|(_, input)| input).collect();
-        let shown = match &prepared {
-            Ok(prepared) => prepared.shown.clone(),
-            Err(_) => inputs.first().map(|input| shown_record(input)).unwrap_or_default(),
-        };
-        let key = key(&shown, &records);
-        let outcomes = self.outcomes(&inputs, prepared, &mut effort, &held, first_wait).await;
+        let inputs: Vec<&Value> = records.iter().map(|input| &input.record).collect();
+        let request = shown(&inputs, &prepared);
+        let key = key(&request, inputs.iter().copied());
+        let outcomes = self.outcomes(batch, &inputs, prepared, &mut effort, first_wait, meter).await;
+        held.add(outcomes.iter().flatten().flatten().map(|text| text.len() as u64).sum());
         let records = records.into_iter().zip(outcomes);
-        let records = records.map(|((place, input), outcome)| CrawledRecord { place, input, outcome }).collect();
+        let records = records.map(|(Input { place, record, .. }, outcome)| ArrivedRecord { place, record, outcome });
+        let records = records.collect();
         let elapsed = begun.elapsed();
-        let Effort { requests, bytes } = effort;
-        Crawled { key, request: shown, records, requests, elapsed, bytes, _held: held }
+        Arrived { key, request, at: None, next: None, records, effort, elapsed, held, taken: None, meter: None }
     }
 
     async fn outcomes(
         &self,
+        batch: &Batch,
         inputs: &[&Value],
         prepared: Result<Prepared, String>,
         effort: &mut Effort,
-        held: &Held,
         first_wait: WaitsFirst,
-    ) -> Vec<Result<Vec<Value>, Quarantined>> {
-        let mut outcomes: Vec<Option<Result<Vec<Value>, Quarantined>>> = inputs.iter().map(|_| None).collect();
+        meter: &CallMeter,
+    ) -> Vec<Result<Vec<Bytes>, Quarantined>> {
+        let mut outcomes: Vec<Option<Result<Vec<Bytes>, Quarantined>>> = inputs.iter().map(|_| None).collect();
         // What is asked for yet, the first of them last.
         let mut parts = vec![(0, inputs.len())];
         let (mut first, mut first_wait) = (Some(prepared), Some(first_wait));
@@ -178,24 +190,16 @@ impl Shared {
             let part = &inputs[start..end];
             let prepared = first.take().unwrap_or_else(|| self.prepare(part));
             let answered = match prepared {
-                Err(what) => {
-                    let shown = part.first().map(|input| shown_record(input));
-                    let error = Arc::new(Error::Record { what });
-                    Err(Quarantined { request: shown.unwrap_or_default(), status: None, response: None, error })
+                Err(what) => Err(unprepared(part, what)),
+                Ok(prepared) => {
+                    let mut trail = Trail::default();
+                    let answer = self.next_page(&prepared, None, &mut trail, effort, first_wait.take(), meter).await;
+                    answer.map(|(page, _)| (prepared, page))
                 }
-                Ok(prepared) => match self.pages(&prepared, effort, held, first_wait.take()).await {
-                    Ok((pages, status)) => Ok((prepared, pages, status)),
-                    Err(failure) => Err(failure),
-                },
             };
-            match (answered, &self.batch) {
-                (Ok((_, pages, _)), None) => {
-                    if let Some(outcome) = outcomes.get_mut(start) {
-                        *outcome = Some(Ok(pages));
-                    }
-                }
-                (Ok((prepared, pages, status)), Some(batch)) => {
-                    let answer = pages.into_iter().next().unwrap_or_default();
+            match answered {
+                Ok((prepared, page)) => {
+                    let (status, answer) = (page.status, page.document.unwrap_or_default());
                     let hide = |text: &str| self.template.hide(&prepared.headers, text);
                     let failed = |what| {
                         let location = self.location(&prepared.headers, &prepared.url);
@@ -208,7 +212,9 @@ impl Shared {
                         Ok(found) => {
                             for (place, found) in (start..end).zip(found) {
                                 let outcome = match found {
-                                    Part::Found(elements) => Ok(elements),
+                                    Part::Found(elements) => {
+                                        Ok(elements.iter().map(|element| element.to_string().into()).collect())
+                                    }
                                     // It may be another time.
                                     Part::Broken(_) if part.len() > 1 => {
                                         parts.push((place, place + 1));
@@ -231,37 +237,14 @@ impl Shared {
                         }
                     }
                 }
-                (Err(failure), Some(_)) if part.len() > 1 && is_of_one(&failure.error) => {
-                    parts.extend(halves(start, end));
-                }
-                (Err(failure), _) => {
+                Err(failure) if part.len() > 1 && is_of_one(&failure.error) => parts.extend(halves(start, end)),
+                Err(failure) => {
                     outcomes[start..end].iter_mut().for_each(|outcome| *outcome = Some(Err(failure.clone())));
                 }
             }
         }
         // Each has one: the parts cover all.
         outcomes.into_iter().flatten().collect()
-    }
-
-    /// All pages of an answer.
-    async fn pages(
-        &self,
-        prepared: &Prepared,
-        effort: &mut Effort,
-        held: &Held,
-        mut first_wait: Option<WaitsFirst>,
-    ) -> Result<(Vec<Value>, u16), Quarantined> {
-        let (mut url, mut trail) = (None, Trail::default());
-        let mut pages = Vec::new();
-        loop {
-            let (page, next) = self.next_page(prepared, url, &mut trail, effort, first_wait.take()).await?;
-            held.add(page.bytes);
-            pages.extend(page.document);
-            match next {
-                None => return Ok((pages, page.status)),
-                next => url = next,
-            }
-        }
     }
 
     /// The page at `url`, without one the first, and the URL of the next one.
@@ -272,6 +255,7 @@ impl Shared {
         trail: &mut Trail,
         effort: &mut Effort,
         first_wait: Option<WaitsFirst>,
+        meter: &CallMeter,
     ) -> Result<(Page, Option<Url>), Quarantined> {
         let is_first = url.is_none();
         let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
@@ -296,7 +280,7 @@ impl Shared {
         if !trail.seen.insert(self.digests.hash_one(url.as_str())) {
             return Err(failed(None, "its pages lead back to one that was read".to_owned()));
         }
-        let page = self.page(&ask, effort, first_wait).await?;
+        let page = self.page(&ask, effort, first_wait, meter).await?;
         trail.pages += 1;
         match self.next_url(&url, &page, trail.pages) {
             Ok(next) => Ok((page, next)),
@@ -310,6 +294,7 @@ impl Shared {
         ask: &Ask<'_>,
         effort: &mut Effort,
         first_wait: Option<WaitsFirst>,
+        meter: &CallMeter,
     ) -> Result<Page, Quarantined> {
         let last = std::sync::Mutex::new(LastAnswer::default());
         let (requests, bytes) = (AtomicUsize::new(0), std::sync::atomic::AtomicU64::new(0));
@@ -324,7 +309,7 @@ impl Shared {
             requests.fetch_add(1, Ordering::Relaxed);
             async move {
                 let mut answer = LastAnswer::default();
-                let result = self.attempt(ask, permit, &mut answer).await;
+                let result = self.attempt(ask, permit, &mut answer, meter).await;
                 let result = result.map_err(|error| self.once(ask, self.hidden(ask.headers, error)));
                 bytes.fetch_add(answer.body.as_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
                 *lock(last) = answer;
@@ -332,7 +317,8 @@ impl Shared {
             }
         };
         let host = ask.url.host_str().unwrap_or_default();
-        let result = self.limiter.retry(host, &self.options.retry, on_retry, attempt).await;
+        let leave = || meter.leave(&self.limiter, host);
+        let result = self.limiter.retry_with(host, leave, &self.options.retry, on_retry, attempt).await;
         effort.requests += requests.load(Ordering::Relaxed) as u32;
         effort.bytes += bytes.load(Ordering::Relaxed);
         result.map_err(|error| {
@@ -344,15 +330,23 @@ impl Shared {
         })
     }
 
-    async fn attempt(&self, ask: &Ask<'_>, permit: Permit, last: &mut LastAnswer) -> Result<Page, Error> {
-        let answer = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone()).await?;
+    async fn attempt(
+        &self,
+        ask: &Ask<'_>,
+        permit: Permit,
+        last: &mut LastAnswer,
+        meter: &CallMeter,
+    ) -> Result<Page, Error> {
+        let asked = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone());
+        let answer = meter.waiting(Wait::Server, asked).await?;
         permit.answered();
         let status = answer.status;
         last.status = Some(status);
         let headers = answer.headers.clone();
         let hide = |text: &str| self.template.hide(ask.headers, text);
         if self.success.is_nothing(status) {
-            return Ok(Page { status, headers, document: None, bytes: 0 });
+            meter.add(0);
+            return Ok(Page { status, headers, document: None, text: Bytes::new() });
         }
         if !self.success.has_status(status) {
             let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
@@ -372,20 +366,22 @@ impl Shared {
             });
         }
         let location = answer.location().to_owned();
-        let body = answer.read(self.options.answer_limit).await?;
+        let body = meter.waiting(Wait::Network, answer.read(self.options.answer_limit)).await?;
         last.body = Some(body.clone());
-        let document = match body.is_empty() && matches!(status, 204 | 205) {
+        let text = match body.is_empty() && matches!(status, 204 | 205) {
             // They have none (RFC 9110, sections 15.3.5 and 15.3.6).
-            true => Value::Null,
-            false => serde_json::from_slice(&body).map_err(|error| Error::Answer {
-                location: location.clone(),
-                what: format!("its body is no JSON: {error}"),
-                throttle: None,
-                is_lasting: false,
-            })?,
+            true => Bytes::from_static(b"null"),
+            false => body,
         };
+        let document = serde_json::from_slice(&text).map_err(|error| Error::Answer {
+            location: location.clone(),
+            what: format!("its body is no JSON: {error}"),
+            throttle: None,
+            is_lasting: false,
+        })?;
         self.success.judge(&location, &document, &hide)?;
-        Ok(Page { status, headers, document: Some(document), bytes: body.len() as u64 })
+        meter.add(text.len() as u64);
+        Ok(Page { status, headers, document: Some(document), text })
     }
 
     /// The error of a request that must not be repeated where it may have been carried out.
@@ -438,7 +434,7 @@ impl Shared {
         error
     }
 
-    fn first_url(&self, url: &Url) -> Url {
+    pub(super) fn first_url(&self, url: &Url) -> Url {
         self.pagination.as_ref().map_or_else(|| url.clone(), |pagination| pagination.first(url.clone()))
     }
 
@@ -464,6 +460,20 @@ impl Prepared {
             shown: Cow::Borrowed(&self.shown),
         }
     }
+}
+
+/// What is shown of a call for these records.
+pub(super) fn shown(inputs: &[&Value], prepared: &Result<Prepared, String>) -> String {
+    match prepared {
+        Ok(prepared) => prepared.shown.clone(),
+        Err(_) => inputs.first().map(|input| shown_record(input)).unwrap_or_default(),
+    }
+}
+
+/// The failure of records of which no request can be made.
+pub(super) fn unprepared(inputs: &[&Value], what: String) -> Quarantined {
+    let request = inputs.first().map(|input| shown_record(input)).unwrap_or_default();
+    Quarantined { request, status: None, response: None, error: Arc::new(Error::Record { what }) }
 }
 
 /// Whether a failure may be one record's: the server understood who asks, and answered.
@@ -510,12 +520,11 @@ mod tests {
 
     #[test]
     fn keys_are_short_and_differ() {
-        let records = |name: &str| vec![(0, serde_json::json!({"id": 1, "name": name}))];
-        let one = key("GET http://host/1", &records("a"));
+        let record = |name: &str| serde_json::json!({"id": 1, "name": name});
+        let one = key("GET http://host/1", &[record("a")]);
         assert_eq!((one.len(), one.split_once(" #").unwrap().0), (17 + 2 + 16, "GET http://host/1"));
-        assert_eq!(one, key("GET http://host/1", &[(7, records("a").remove(0).1)]));
-        assert_ne!(one, key("GET http://host/1", &records("b")));
-        let long = |end: char| key(&format!("GET http://host/{}{end}", "ä".repeat(400)), &records("a"));
+        assert_ne!(one, key("GET http://host/1", &[record("b")]));
+        let long = |end: char| key(&format!("GET http://host/{}{end}", "ä".repeat(400)), &[record("a")]);
         assert!(long('1').len() <= LONGEST_KEY && long('1') != long('2'), "{}", long('1'));
         assert_eq!((long('1'), &long('1')[..400]), (long('1'), &long('2')[..400]));
     }

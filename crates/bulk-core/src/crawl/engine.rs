@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::call::{Crawled, Effort, Quarantined, Trail, WaitsFirst, key, shown_record};
+use super::meter::CallMeter;
+use super::part::{Arrived, Parts};
 use super::rule::json_path;
 use super::template::{Prepared, Records};
 use super::{Batch, Pagination, RequestTemplate, SpecError, Success};
-use crate::{Error, HttpClient, Limiter, Observer, RetryPolicy};
+use crate::{Error, HttpClient, Limiter, Observer, RetryPolicy, StageMeter};
 
 /// Calls that wait for the limiter at most, and how much of a second's they are.
 const MOST_AHEAD: f64 = 64.0;
@@ -42,8 +44,13 @@ pub struct CrawlOptions {
     /// Bytes of a page, at most. Default 32 MiB.
     pub answer_limit: usize,
     /// Bytes of pages that were fetched and not dropped by the reader, beyond which no further call begins unless there is
-    /// none. What is under way comes on top, and parsed JSON takes several times its bytes. Default 64 MiB.
+    /// none. What is under way comes on top, and what the reader has: until it takes them, pages are texts; parsed, they take
+    /// several times as much. Default 64 MiB.
     pub memory: u64,
+    /// Bytes of pages of one call that are in memory together, about. A call with more of them comes in several
+    /// [parts](Crawled::next), each of which the reader must have taken before the next is fetched; where
+    /// [`memory`](Self::memory) is used up, they are smaller, down to a sixteenth. Default 4 MiB.
+    pub part_bytes: u64,
     /// Pages of a call, at most. Default 10,000; 0 counts as 1.
     pub max_pages: usize,
     /// Whether a request is repeated that may have been carried out, since its connection broke before the answer was there,
@@ -52,14 +59,21 @@ pub struct CrawlOptions {
     pub repeat: bool,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// The meter of the stage that fetches. Each call is a worker of it, and each page or answer to a batch an item. It
+    /// waits for the server until an answer begins, for the network until it is there, for input until it has leave to
+    /// ask, and for output until the reader takes it. Default none.
+    pub meter: Option<StageMeter>,
+    /// The meter of the stage before that, in which calls wait for the limiter: for the rate limit, or for the server while
+    /// it has asked everybody to wait. Its items are requests. Default none.
+    pub limit_meter: Option<StageMeter>,
     /// Who is told of [retries](crate::Event::Retry). Default nobody.
     pub observer: Arc<dyn Observer>,
     /// Cancel it to begin no more calls; those under way are given up, and do not come. What has come already
     /// does. Default a token of its own.
     pub stop: CancellationToken,
-    /// Tells of records, by the [keys](Crawler::key) of their calls, which of them an earlier run has done: they are left out,
-    /// before batches are made. It is asked for some hundreds at once, as far as the input has them. What it does not tell of
-    /// is not done. Default none is.
+    /// Tells of records, by the [keys](Crawler::key) of their calls, how far an earlier run has come with them: those that are
+    /// done are left out, before batches are made. It is asked for some hundreds at once, as far as the input has them. Of what
+    /// it does not tell nothing is done. Default nothing is.
     pub done: Option<Done>,
 }
 
@@ -71,9 +85,12 @@ impl Default for CrawlOptions {
             window: 4096,
             answer_limit: 32 * 1024 * 1024,
             memory: 64 * 1024 * 1024,
+            part_bytes: 4 * 1024 * 1024,
             max_pages: 10_000,
             repeat: false,
             retry: RetryPolicy::default(),
+            meter: None,
+            limit_meter: None,
             observer: Arc::new(()),
             stop: CancellationToken::new(),
             done: None,
@@ -81,8 +98,22 @@ impl Default for CrawlOptions {
     }
 }
 
-/// Which of the records with these [keys](Crawler::key) are done, in their order.
-pub type Done = Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, Vec<bool>> + Send + Sync>;
+/// How far the calls of the records with these [keys](Crawler::key) have come, in their order.
+pub type Done = Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, Vec<Progress>> + Send + Sync>;
+
+/// How far an earlier run has come with a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// Nothing of it is done.
+    #[default]
+    Open,
+    /// Some of its pages are done, and it goes on as the [`next`](Crawled::next) of the last part of them said. Its request must
+    /// be the same, and not one of a batch.
+    Part(String),
+    /// All of it is done.
+    Done,
+}
 
 /// In which order the calls of a crawl come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +181,10 @@ impl Held {
     pub(super) fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -226,7 +261,8 @@ impl Crawler {
                 Ok(prepared) => prepared,
                 Err(failure) => return Some((Err(failure), (shared, None))),
             };
-            match shared.next_page(&prepared, url, &mut trail, &mut Effort::default(), None).await {
+            let (effort, meter) = (&mut Effort::default(), CallMeter::default());
+            match shared.next_page(&prepared, url, &mut trail, effort, None, &meter).await {
                 Ok((page, next)) => {
                     let state = next.map(|next| (Ok(prepared), Some(next), trail));
                     Some((Ok(page.document), (shared, state)))
@@ -294,7 +330,7 @@ impl Crawler {
 /// What comes of a crawl, call by call. Dropping it stops the crawl.
 #[derive(Debug)]
 pub struct Crawl {
-    items: mpsc::Receiver<Crawled>,
+    items: mpsc::Receiver<Arrived>,
     driver: Option<AbortOnDropHandle<()>>,
 }
 
@@ -303,7 +339,7 @@ impl Stream for Crawl {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Crawled>> {
         if let Some(item) = ready!(self.items.poll_recv(cx)) {
-            return Poll::Ready(Some(item));
+            return Poll::Ready(Some(item.read()));
         }
         if let Some(driver) = &mut self.driver {
             let ended = ready!(Pin::new(driver).poll(cx));
@@ -325,21 +361,38 @@ struct Inputs {
     shared: Arc<Shared>,
     /// The fields that the template has places for.
     fields: Vec<String>,
-    records: Peekable<BoxStream<'static, (u64, Value)>>,
+    records: Peekable<BoxStream<'static, Input>>,
     /// Those of the next call that have come.
-    next: Vec<(u64, Value)>,
+    next: Vec<Input>,
+}
+
+/// A record of the input.
+#[derive(Default)]
+pub(super) struct Input {
+    pub(super) place: u64,
+    pub(super) record: Value,
+    /// Where its call goes on, if an earlier run has left it.
+    pub(super) at: Option<String>,
 }
 
 /// A call that has not begun.
 struct Next {
-    records: Vec<(u64, Value)>,
+    records: Vec<Input>,
     prepared: Result<Prepared, String>,
 }
 
+/// What has come of calls and does not go to the reader yet, as those before them go first.
+#[derive(Default)]
+struct Early {
+    parts: Vec<Arrived>,
+    is_whole: bool,
+}
+
 /// Begins calls, and hands on what comes of them.
-async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc::Sender<Crawled>) {
+async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc::Sender<Arrived>) {
     let options = &shared.options;
-    let records = futures::stream::iter(0..).zip(input).boxed();
+    let records = futures::stream::iter(0..).zip(input);
+    let records = records.map(|(place, record)| Input { place, record, at: None }).boxed();
     let records = match &options.done {
         Some(done) => not_done(&shared, done.clone(), records),
         None => records,
@@ -351,16 +404,18 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
         next: Vec::new(),
     };
     let ahead = (shared.limiter.per_second() * AHEAD).clamp(2.0, MOST_AHEAD) as usize;
-    let mut calls: JoinSet<(u64, Crawled)> = JoinSet::new();
+    let mut calls: JoinSet<(u64, Arrived)> = JoinSet::new();
+    // Each call waits until its part is taken, so that its end cannot come before it.
+    let (parts, mut came) = mpsc::channel(1);
     // Calls that were begun, and of those in order the next one to go.
     let (mut begun, mut next) = (0u64, 0u64);
-    let mut early: BTreeMap<u64, Crawled> = BTreeMap::new();
+    let mut early: BTreeMap<u64, Early> = BTreeMap::new();
     // Those that wait for the reader, who has one besides.
-    let mut unread: VecDeque<Crawled> = VecDeque::new();
+    let mut unread: VecDeque<Arrived> = VecDeque::new();
     let most_unread = options.concurrency.max(UNREAD);
     let mut is_end = false;
     while !(is_end && calls.is_empty() && unread.is_empty()) {
-        let is_within = shared.held.load(Ordering::Relaxed) < options.memory;
+        let is_within = !shared.is_full();
         let is_idle = calls.is_empty() && early.is_empty() && unread.is_empty();
         let has_room = is_within || is_idle && send.capacity() > 0;
         let waits_for_reader = !unread.is_empty() || is_idle && !has_room && !is_end;
@@ -387,15 +442,31 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
                 }
             }
             Some(call) = calls.join_next(), if !calls.is_empty() => {
-                let Some((number, crawled)) = crate::run::joined(call) else { return };
+                let Some((number, mut last)) = crate::run::joined(call) else { return };
+                // Only where no other call takes its place does it wait as a worker.
+                if !shared.is_full() && unread.len() < most_unread {
+                    last.meter = None;
+                }
                 if options.order == CrawlOrder::AsTheyCome {
-                    unread.push_back(crawled);
+                    unread.push_back(last);
                     continue;
                 }
-                early.insert(number, crawled);
-                while let Some(crawled) = early.remove(&next) {
+                let call = early.entry(number).or_default();
+                call.parts.push(last);
+                call.is_whole = true;
+                while let Some(call) = early.get_mut(&next) {
+                    unread.extend(call.parts.drain(..));
+                    if !call.is_whole {
+                        break;
+                    }
+                    early.remove(&next);
                     next += 1;
-                    unread.push_back(crawled);
+                }
+            }
+            Some((number, part)) = came.recv() => {
+                match options.order == CrawlOrder::AsTheyCome || number == next {
+                    true => unread.push_back(part),
+                    false => early.entry(number).or_default().parts.push(part),
                 }
             }
             next = input.next_call(), if !is_end && has_room && is_near && is_free => {
@@ -406,7 +477,8 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
                 let number = begun;
                 begun += 1;
                 let (waits, shared) = (WaitsFirst::new(&shared), shared.clone());
-                calls.spawn(async move { (number, shared.call(records, prepared, waits).await) });
+                let parts = Parts { number, sender: parts.clone() };
+                calls.spawn(async move { (number, shared.call(records, prepared, waits, &parts).await) });
             }
             // What keeps the next call from beginning has changed.
             () = shared.news.notified(), if !is_end => {}
@@ -415,25 +487,53 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
 }
 
 /// The records that are not done, in their order.
-fn not_done(
-    shared: &Arc<Shared>,
-    done: Done,
-    records: BoxStream<'static, (u64, Value)>,
-) -> BoxStream<'static, (u64, Value)> {
+fn not_done(shared: &Arc<Shared>, done: Done, records: BoxStream<'static, Input>) -> BoxStream<'static, Input> {
     let shared = shared.clone();
-    let asked = records.ready_chunks(ASKED).then(move |records| {
-        let answer = done(records.iter().map(|(_, record)| shared.key(record)).collect());
+    let asked = records.ready_chunks(ASKED).then(move |inputs| {
+        let answer = done(inputs.iter().map(|input| shared.key(&input.record)).collect());
         async move {
-            // What it does not tell of is not done.
-            let done = answer.await.into_iter().chain(std::iter::repeat(false));
-            let left = records.into_iter().zip(done).filter(|(_, is_done)| !is_done);
-            futures::stream::iter(left.map(|(record, _)| record))
+            let done = answer.await.into_iter().chain(std::iter::repeat(Progress::Open));
+            let left = inputs.into_iter().zip(done).filter_map(|(input, progress)| match progress {
+                Progress::Open => Some(input),
+                Progress::Part(at) => Some(Input { at: Some(at), ..input }),
+                Progress::Done => None,
+            });
+            futures::stream::iter(left)
         }
     });
     asked.flatten().boxed()
 }
 
 impl Shared {
+    /// Whether as many pages wait as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.load(Ordering::Relaxed) >= self.options.memory
+    }
+
+    /// Makes a call, whose parts but for the last one go to `parts`.
+    async fn call(
+        self: &Arc<Self>,
+        records: Vec<Input>,
+        prepared: Result<Prepared, String>,
+        waits: WaitsFirst,
+        parts: &Parts,
+    ) -> Arrived {
+        let meter = CallMeter::begin(&self.options);
+        let call = async {
+            match &self.batch {
+                Some(batch) => self.batch_call(batch, records, prepared, waits, &meter).await,
+                None => {
+                    // Without batches each call has one record.
+                    let input = records.into_iter().next().unwrap_or_default();
+                    self.single_call(input, prepared, waits, parts, &meter).await
+                }
+            }
+        };
+        let mut arrived = meter.run(call).await;
+        arrived.meter = meter.waits_for_reader();
+        arrived
+    }
+
     /// The key of the call for this record alone.
     fn key(&self, record: &Value) -> String {
         key_of(&self.template, self.batch.as_ref(), record)
@@ -444,7 +544,7 @@ fn key_of(template: &RequestTemplate, batch: Option<&Batch>, record: &Value) -> 
     let differing = batch.map(|batch| (batch.field.as_str(), batch.several));
     let prepared = template.fill(Records { records: &[record], differing });
     let shown = prepared.map_or_else(|_| shown_record(record), |prepared| prepared.shown);
-    key(&shown, &[(0, record.clone())])
+    key(&shown, [record])
 }
 
 impl Inputs {
@@ -454,14 +554,14 @@ impl Inputs {
         Some(self.prepare(records))
     }
 
-    fn prepare(&self, records: Vec<(u64, Value)>) -> Next {
-        let inputs: Vec<&Value> = records.iter().map(|(_, input)| input).collect();
+    fn prepare(&self, records: Vec<Input>) -> Next {
+        let inputs: Vec<&Value> = records.iter().map(|input| &input.record).collect();
         let prepared = self.shared.prepare(&inputs);
         Next { records, prepared }
     }
 
     /// The records of the next call. Dropping the future loses none.
-    async fn next_records(&mut self) -> Option<Vec<(u64, Value)>> {
+    async fn next_records(&mut self) -> Option<Vec<Input>> {
         if self.next.is_empty() {
             let first = self.records.next().await?;
             self.next.push(first);
@@ -470,7 +570,7 @@ impl Inputs {
             while self.next.len() < batch.size.max(1) {
                 let (last, fields) = (self.next.last(), &self.fields);
                 let is_alike =
-                    |(_, next): &(u64, Value)| last.is_some_and(|(_, last)| batch.is_alike(fields, last, next));
+                    |next: &Input| last.is_some_and(|last| batch.is_alike(fields, &last.record, &next.record));
                 let Some(next) = Pin::new(&mut self.records).next_if(is_alike).await else { break };
                 self.next.push(next);
             }

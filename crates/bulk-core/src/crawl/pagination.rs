@@ -79,6 +79,27 @@ impl Pagination {
         url
     }
 
+    /// What tells the URL of a page that is not the first one: no more of it than the answers say.
+    pub(super) fn place(&self, url: &Url) -> Option<String> {
+        match &self.0 {
+            Kind::LinkHeader | Kind::NextLink(_) => Some(url.to_string()),
+            Kind::Cursor { parameter, .. } | Kind::Number { parameter, .. } => {
+                url.query_pairs().find(|(name, _)| name == parameter).map(|(_, value)| value.into_owned())
+            }
+        }
+    }
+
+    /// The URL of a page whose [`place`](Self::place) this is, where that of the first one is `first`.
+    pub(super) fn at(&self, mut first: Url, place: &str) -> Option<Url> {
+        match &self.0 {
+            Kind::LinkHeader | Kind::NextLink(_) => place.parse().ok(),
+            Kind::Cursor { parameter, .. } | Kind::Number { parameter, .. } => {
+                set(&mut first, parameter, place);
+                Some(first)
+            }
+        }
+    }
+
     /// The URL of the page behind `number` others, whose last one was at `url` and is `document`; none if it is the end.
     ///
     /// # Errors

@@ -49,13 +49,19 @@ impl Lines {
     }
 }
 
-/// A call of a batch.
+/// A call of a batch, or a part of it.
 #[derive(Debug)]
 pub(super) struct CallMark {
     pub(super) key: String,
     pub(super) digest: Vec<u8>,
     pub(super) rows: u64,
     pub(super) rejected: u64,
+    /// How many rows there were for each table, with those that are left out.
+    pub(super) given: Vec<u64>,
+    /// Where it begins, if a part of the call comes before it.
+    pub(super) at: Option<String>,
+    /// Where the call goes on, if this is not all of it.
+    pub(super) next: Option<String>,
 }
 
 /// The rows of one call.
@@ -63,20 +69,17 @@ pub(super) struct CallMark {
 pub(super) struct CallBatch {
     mark: CallMark,
     lines: Vec<Lines>,
-    /// How many there were for each table, with those that are left out.
-    counts: Vec<u64>,
     rejects: Vec<CallReject>,
     quarantined: Vec<QuarantinedCall>,
     pub(super) bytes: usize,
 }
 
 impl CallBatch {
-    pub(super) fn new(key: String, tables: usize) -> Self {
+    pub(super) fn new(key: String, at: Option<String>, tables: usize) -> Self {
         let digest = digest(&key);
         Self {
-            mark: CallMark { key, digest, rows: 0, rejected: 0 },
+            mark: CallMark { key, digest, rows: 0, rejected: 0, given: vec![0; tables], at, next: None },
             lines: (0..tables).map(|_| Lines::default()).collect(),
-            counts: vec![0; tables],
             rejects: Vec::new(),
             quarantined: Vec::new(),
             bytes: 512,
@@ -151,8 +154,8 @@ impl<'a> CallRows<'a> {
             return Ok(false);
         }
         lines.bytes.push(b'\n');
-        self.batch.counts[table] += 1;
-        lines.rows.push(RowEnd { end: lines.bytes.len(), call: 0, row: self.batch.counts[table] });
+        self.batch.mark.given[table] += 1;
+        lines.rows.push(RowEnd { end: lines.bytes.len(), call: 0, row: self.batch.mark.given[table] });
         self.batch.bytes += lines.bytes.len() - start + size_of::<RowEnd>();
         self.batch.mark.rows += 1;
         self.check_room()?;
@@ -188,11 +191,11 @@ impl<'a> CallRows<'a> {
         let Some(target) = self.load.targets.get(table) else { return Err(self.misuse(table, "is not one of them")) };
         let known = |value: Option<&'v Value>| value.filter(|value| !is_too_deep(value)).unwrap_or(&Value::Null);
         let fields = object(target, values.into_iter().map(known));
-        self.batch.counts[table] += 1;
+        self.batch.mark.given[table] += 1;
         let reject = CallReject {
             call: 0,
             table,
-            row: self.batch.counts[table],
+            row: self.batch.mark.given[table],
             column: column.map(ToOwned::to_owned),
             sqlstate: sqlstate.to_owned(),
             message: without_nul(message),
@@ -241,6 +244,23 @@ impl<'a> CallRows<'a> {
     /// something of it was not taken.
     pub async fn finish(self) -> Result<(), Error> {
         self.check_whole()?;
+        self.send().await
+    }
+
+    /// That these are all rows of a part of the call, which goes on at `next` with [`CrawlLoad::call_at`]: for calls that are too
+    /// long to be in memory. The part is committed by itself, with a mark that says so, and not taken twice; a run that ends
+    /// behind it leaves it there, and [`CrawlMarks::progress`](super::CrawlMarks::progress) tells the next one.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub async fn finish_part(mut self, next: impl Into<String>) -> Result<(), Error> {
+        self.check_whole()?;
+        self.batch.mark.next = Some(without_nul(&next.into()));
+        self.send().await
+    }
+
+    async fn send(self) -> Result<(), Error> {
         let Self { load, mut batch, .. } = self;
         load.check_open()?;
         let digest_of = |part: &QuarantinedCall| digest(&part.key);
@@ -275,6 +295,16 @@ impl<'a> CallRows<'a> {
     }
 }
 
+impl CallMark {
+    /// Takes in the part that follows.
+    fn go_on(&mut self, part: Self) {
+        self.rows += part.rows;
+        self.rejected += part.rejected;
+        self.given.iter_mut().zip(part.given).for_each(|(given, more)| *given += more);
+        self.next = part.next;
+    }
+}
+
 impl CallReject {
     /// Bytes that it takes, about.
     fn room(&self) -> usize {
@@ -299,20 +329,36 @@ impl Batch {
     }
 
     pub(super) fn add(&mut self, call: CallBatch, permit: OwnedSemaphorePermit) {
-        let place = self.calls.len();
+        let mark = call.mark;
+        // The part before it may be here.
+        let before = mark
+            .at
+            .as_ref()
+            .and_then(|_| self.calls.iter().position(|call| call.digest == mark.digest && call.next == mark.at));
+        let place = before.unwrap_or(self.calls.len());
+        let given = before.map_or_else(|| vec![0; call.lines.len()], |place| self.calls[place].given.clone());
         self.lines.resize_with(call.lines.len(), Lines::default);
-        for (all, more) in self.lines.iter_mut().zip(call.lines) {
+        for ((all, more), given) in self.lines.iter_mut().zip(call.lines).zip(&given) {
             let start = all.bytes.len();
             if start == 0 {
                 all.bytes = more.bytes;
             } else {
                 all.bytes.extend_from_slice(&more.bytes);
             }
-            all.rows.extend(more.rows.iter().map(|row| RowEnd { end: start + row.end, call: place, row: row.row }));
+            all.rows.extend(more.rows.iter().map(|row| RowEnd {
+                end: start + row.end,
+                call: place,
+                row: given + row.row,
+            }));
         }
-        self.rejects.extend(call.rejects.into_iter().map(|reject| CallReject { call: place, ..reject }));
+        let rejects = call.rejects.into_iter();
+        let numbered = |reject: CallReject| CallReject { call: place, row: given[reject.table] + reject.row, ..reject };
+        self.rejects.extend(rejects.map(numbered));
         self.quarantined.extend(call.quarantined);
-        self.calls.push(call.mark);
+        match self.calls.get_mut(place) {
+            Some(before) => before.go_on(mark),
+            None => self.calls.push(mark),
+        }
         self.bytes += call.bytes;
         self.keep(permit);
     }

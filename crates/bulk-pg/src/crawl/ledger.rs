@@ -27,7 +27,7 @@ const TABLES: &str = "
         started_at timestamptz,
         finished_at timestamptz
     );
-    COMMENT ON TABLE bulk.crawl IS 'A crawl by its name. A round is all of its calls from one beginning to the end: finished_at is not set while it is open. targets are the tables of the job, target_rows how many rows of the round are committed into each. twins are the new tables of a round that replaces tables. watermark is that of the last round that was whole, next_watermark what it becomes with this one.';
+    COMMENT ON TABLE bulk.crawl IS 'A crawl by its name. A round is all of its calls from one beginning to the end: finished_at is not set while it is open. targets are the tables of the job, target_rows how many rows of the round are committed into each. twins are the new tables of a round that replaces tables, or the old ones once these have the new rows. watermark is that of the last round that was whole, next_watermark what it becomes with this one.';
     CREATE TABLE IF NOT EXISTS bulk.call (
         crawl_id bigint NOT NULL REFERENCES bulk.crawl ON DELETE CASCADE,
         digest bytea NOT NULL,
@@ -37,7 +37,8 @@ const TABLES: &str = "
         committed_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (crawl_id, digest)
     );
-    COMMENT ON TABLE bulk.call IS 'A call of the round, whose rows were committed in the transaction that wrote this row. digest is the SHA-256 of its key.';
+    ALTER TABLE bulk.call ADD COLUMN IF NOT EXISTS next text, ADD COLUMN IF NOT EXISTS given bigint[];
+    COMMENT ON TABLE bulk.call IS 'A call of the round, whose rows were committed in the transaction that wrote this row. digest is the SHA-256 of its key. next is set of a call of which a part alone is committed, and says where it goes on; given is how many rows that part had for each table of the job, with those that were left out.';
     CREATE TABLE IF NOT EXISTS bulk.quarantine (
         crawl_id bigint NOT NULL REFERENCES bulk.crawl ON DELETE CASCADE,
         digest bytea NOT NULL,
@@ -70,8 +71,13 @@ const TABLES: &str = "
 pub(super) async fn is_prepared(session: &Session) -> Result<bool, Error> {
     let row = session
         .client()
-        // The last one.
-        .query_one("SELECT pg_catalog.to_regclass('bulk.call_reject') IS NOT NULL", &[])
+        // The last one, and what older ones lack.
+        .query_one(
+            "SELECT pg_catalog.to_regclass('bulk.call_reject') IS NOT NULL AND EXISTS (
+                 SELECT FROM pg_catalog.pg_attribute
+                 WHERE attrelid = pg_catalog.to_regclass('bulk.call') AND attname = 'given' AND NOT attisdropped)",
+            &[],
+        )
         .await
         .map_err(Error::database("look for the ledger of crawls"))?;
     Ok(row.get(0))
@@ -385,7 +391,7 @@ impl QuarantinedCall {
             .execute(
                 "INSERT INTO bulk.quarantine AS q (crawl_id, digest, key, inputs, request, response, reason, attempts)
                  SELECT $1, $2, $3, $4::text::json, $5::text::json, $6, $7, $8
-                 WHERE NOT EXISTS (SELECT FROM bulk.call WHERE crawl_id = $1 AND digest = $2)
+                 WHERE NOT EXISTS (SELECT FROM bulk.call WHERE crawl_id = $1 AND digest = $2 AND next IS NULL)
                  ON CONFLICT (crawl_id, digest) DO UPDATE SET inputs = excluded.inputs, request = excluded.request,
                      response = excluded.response, reason = excluded.reason,
                      attempts = q.attempts + excluded.attempts, last_at = now()",

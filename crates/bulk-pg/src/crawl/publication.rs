@@ -1,19 +1,29 @@
 //! New tables for a crawl that replaces tables.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Oid, ToSql};
 
 use super::ledger::Round;
-use super::{CrawlJob, CrawlLoadOptions};
+use super::{CrawlJob, CrawlLoadOptions, CrawlTable};
+use crate::entangled::has_dependents;
 use crate::ledger::{self, Load};
+use crate::leftover::{Kind, begin_locked_with_leftovers, discard};
 use crate::post_data::apply_post_data_of;
-use crate::table_lock::lock_tables;
+use crate::sequences::raise_sequences_of;
+use crate::swap::prepare_twins;
+use crate::table_lock::{LOCK_TIMEOUT, end, lock_tables};
 use crate::verify::is_any_row;
 use crate::{
     Definition, DefinitionKind, Error, FileIdentity, ForeignKey, Ident, LoadOptions, PostData, PostDataOptions,
-    Session, Swap, SwapOptions, TableName, drop_swapped, prepare_swap, settle, swap,
+    Session, Swap, SwapOptions, TableName, drop_swapped, settle, swap,
 };
+
+/// How long others may go on before it is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The tables that are to take the places of others.
 pub(super) struct Publication {
@@ -62,7 +72,7 @@ pub(super) async fn prepare(
     let tables = tables(job);
     let file = FileIdentity::new(format!("crawl {}", job.name), Some(format!("{}/{}", round.id, round.number)), 0);
     let files: Vec<_> = tables.iter().map(|table| (table.clone(), file.clone(), LoadOptions::default())).collect();
-    let swap = prepare_swap(session, &files).await?;
+    let swap = prepare_twins(session, &files, true).await?;
     let mut twins = Vec::new();
     for table in &tables {
         let what = "could not be made anew beside the old one".to_owned();
@@ -161,6 +171,9 @@ impl Publication {
             }
             ledger::finish(session, load, rows).await?;
         }
+        if has_dependents(session.client(), &self.swap.tables()).await? {
+            return self.put_rows(session, job, options).await;
+        }
         let done = apply_post_data_of(session, &plan, &twins, &twins, &post_data(options)).await?;
         check(job, &done, &twins)?;
         settle(session, &twins).await?;
@@ -220,6 +233,88 @@ impl Publication {
             return Err(Error::Crawl { job: job.name.clone(), what });
         }
         transaction.commit().await.map_err(action())
+    }
+
+    /// Has the old tables get the rows of the new ones, which go, in one transaction. While others write to the old ones it is
+    /// tried again.
+    async fn put_rows(&self, session: &mut Session, job: &CrawlJob, options: &CrawlLoadOptions) -> Result<(), Error> {
+        let started = tokio::time::Instant::now();
+        loop {
+            if options.stop.is_cancelled() {
+                return Err(Error::Stopped { what: "the exchange of the tables' rows".to_owned() });
+            }
+            let is_in_use = |error: &Error| match error {
+                Error::Database { source, .. } => source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+                _ => false,
+            };
+            match self.try_to_put_rows(session, job).await {
+                Err(error) if is_in_use(&error) && started.elapsed() < SwapOptions::default().patience => {}
+                ended => return ended,
+            }
+            let _ = options.stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+        }
+    }
+
+    async fn try_to_put_rows(&self, session: &mut Session, job: &CrawlJob) -> Result<(), Error> {
+        let (transaction, found, leftovers) =
+            begin_locked_with_leftovers(session, &self.tables, &[Kind::Twin], LOCK_TIMEOUT).await?;
+        let result = async {
+            self.swap.check_unaltered(&transaction, &found).await?;
+            self.put(&transaction, job).await?;
+            discard(&transaction, &leftovers).await
+        };
+        let result = result.await;
+        end(transaction, result, "put the new rows in place of the old ones").await
+    }
+
+    async fn put(&self, transaction: &Transaction<'_>, job: &CrawlJob) -> Result<(), Error> {
+        let action =
+            |table: &TableName| Error::database(format!("put the new rows of {table:#} in place of the old ones"));
+        let mut tables: Vec<&TableName> = Vec::new();
+        for CrawlTable { table, .. } in &job.tables {
+            if !tables.contains(&table) {
+                tables.push(table);
+            }
+        }
+        for table in &tables {
+            // Nobody writes meanwhile, and everybody may read.
+            let lock = format!("SET LOCAL lock_timeout = '1s'; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");
+            transaction.batch_execute(&lock).await.map_err(action(table))?;
+        }
+        // Those that refer to others go first, and come last.
+        for table in tables.iter().rev() {
+            transaction.batch_execute(&format!("DELETE FROM {table}")).await.map_err(action(table))?;
+        }
+        for table in &tables {
+            let Some(twin) = self.swap.twin(table) else { continue };
+            let row = transaction
+                .query_one(
+                    "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
+                     FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1)::oid
+                       AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+                    &[&table.to_string()],
+                )
+                .await
+                .map_err(action(table))?;
+            let Some(columns) = row.get::<_, Option<&str>>(0) else { continue };
+            let insert =
+                format!("INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {twin}");
+            transaction.batch_execute(&insert).await.map_err(action(table))?;
+            raise_sequences_of(transaction, table, None).await?;
+        }
+        let check = "SET CONSTRAINTS ALL IMMEDIATE";
+        transaction.batch_execute(check).await.map_err(Error::database("check the new rows of the tables"))?;
+        // By which the next run knows that it was done.
+        let old = self.swap.tables();
+        let oid = |table: &TableName| old.iter().find(|(other, _)| other == table).map(|(_, oid)| *oid);
+        let oids: Vec<Oid> = self.tables.iter().filter_map(oid).collect();
+        let sql = "UPDATE bulk.crawl SET twins = $2 WHERE id = $1";
+        transaction
+            .execute(sql, &[&self.crawl, &oids])
+            .await
+            .map_err(Error::database("note that the crawl is published"))?;
+        let sync = "SET LOCAL synchronous_commit = on";
+        transaction.batch_execute(sync).await.map_err(Error::database("note that the crawl is published"))
     }
 
     /// The table whose place a new one takes.

@@ -1,6 +1,6 @@
 //! The task that commits calls.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -15,6 +15,7 @@ use super::target::{Target, check_names};
 use super::{CrawlJob, CrawlLoadOptions};
 use crate::ledger::unsigned;
 use crate::salvage::{KEEP, UNDO};
+use crate::stage::{LoadStage, Watch, WorkerState};
 use crate::{Error, Event, Session};
 
 /// What the writer is told. What it is given has room, which its permit gives back when it is committed; whoever asks waits
@@ -30,10 +31,14 @@ pub(super) enum Message {
     },
     /// That what waits is to be committed now.
     Commit,
-    /// Which of these are committed.
-    Done {
+    /// The same, and to say so.
+    Flush {
+        answer: oneshot::Sender<()>,
+    },
+    /// Which of these are committed, and those of which a part is with where they go on.
+    Progress {
         digests: Vec<Vec<u8>>,
-        answer: oneshot::Sender<HashSet<Vec<u8>>>,
+        answer: oneshot::Sender<HashMap<Vec<u8>, Option<String>>>,
     },
     Quarantined {
         after: Option<String>,
@@ -59,7 +64,9 @@ impl Writer {
     pub(super) async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<Self, Error> {
         let mut batch = Batch::default();
         let mut deadline = None;
+        let watch = Watch::new(&self.options.observer, &self.job.name, LoadStage::Copy, 0);
         loop {
+            let waiting = watch.waits(WorkerState::WaitsForInput);
             let message = if batch.is_empty() {
                 let message = messages.recv().await;
                 // `None` is for ever.
@@ -73,11 +80,15 @@ impl Writer {
                 match next {
                     Some(message) => message,
                     None => {
+                        drop(waiting);
+                        let _waiting = watch.waits(WorkerState::WaitsForServer);
                         self.commit(std::mem::take(&mut batch)).await?;
                         continue;
                     }
                 }
             };
+            drop(waiting);
+            let _waiting = watch.waits(WorkerState::WaitsForServer);
             match message {
                 None if batch.is_empty() => return Ok(self),
                 None => self.commit(std::mem::take(&mut batch)).await?,
@@ -90,7 +101,11 @@ impl Writer {
                 Some(Message::Quarantine { call, permit }) => batch.add_quarantined(*call, permit),
                 Some(Message::Commit) => self.commit(std::mem::take(&mut batch)).await?,
                 // Whoever has asked may be gone.
-                Some(Message::Done { digests, answer }) => drop(answer.send(self.done(&digests).await?)),
+                Some(Message::Flush { answer }) => {
+                    self.commit(std::mem::take(&mut batch)).await?;
+                    let _ = answer.send(());
+                }
+                Some(Message::Progress { digests, answer }) => drop(answer.send(self.progress(&digests).await?)),
                 Some(Message::Quarantined { after, limit, answer }) => {
                     self.commit(std::mem::take(&mut batch)).await?;
                     let calls = QuarantinedCall::read(&self.session, self.crawl, after.as_deref(), limit).await?;
@@ -103,14 +118,11 @@ impl Writer {
         }
     }
 
-    async fn done(&self, digests: &[Vec<u8>]) -> Result<HashSet<Vec<u8>>, Error> {
-        let rows = self
-            .session
-            .client()
-            .query("SELECT digest FROM bulk.call WHERE crawl_id = $1 AND digest = ANY ($2)", &[&self.crawl, &digests])
-            .await
-            .map_err(Error::database(format!("read the marks of the crawl {}", self.job.name)))?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+    async fn progress(&self, digests: &[Vec<u8>]) -> Result<HashMap<Vec<u8>, Option<String>>, Error> {
+        let sql = "SELECT digest, next FROM bulk.call WHERE crawl_id = $1 AND digest = ANY ($2)";
+        let rows = self.session.client().query(sql, &[&self.crawl, &digests]).await;
+        let rows = rows.map_err(Error::database(format!("read the marks of the crawl {}", self.job.name)))?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     async fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
@@ -125,6 +137,7 @@ impl Writer {
         let action = || Error::database(format!("load calls of the crawl {}", job.name));
         let transaction = session.client_mut().transaction().await.map_err(action())?;
         let left = options.max_rejects.saturating_sub(*rejected);
+        number_on(&transaction, *crawl, job, &mut batch).await?;
         transaction.batch_execute(KEEP).await.map_err(action())?;
         let sender = Sender { transaction: &transaction, targets, job };
         if let Err(cause) = sender.send_all(&batch.lines).await? {
@@ -162,7 +175,7 @@ impl Writer {
         let rows = calls.iter().map(|call| call.rows).sum();
         options.observer.event(&Event::Called {
             job: &job.name,
-            calls: calls.len() as u64,
+            calls: calls.iter().filter(|call| call.next.is_none()).count() as u64,
             rows,
             rejected: rejects.len() as u64,
             quarantined: quarantined.len() as u64,
@@ -221,35 +234,87 @@ async fn insert_rejects(
     Ok(())
 }
 
-/// Notes that calls are done, and that they are not in quarantine.
-async fn mark(transaction: &Transaction<'_>, crawl: i64, job: &CrawlJob, calls: &[CallMark]) -> Result<(), Error> {
-    let action = || Error::database(format!("note calls of the crawl {}", job.name));
-    if calls.is_empty() {
+/// Numbers the rows of parts of calls behind those of the parts before them.
+async fn number_on(transaction: &Transaction<'_>, crawl: i64, job: &CrawlJob, batch: &mut Batch) -> Result<(), Error> {
+    let action = || Error::database(format!("read the marks of the crawl {}", job.name));
+    let digests: Vec<_> =
+        batch.calls.iter().filter(|call| call.at.is_some()).map(|call| call.digest.as_slice()).collect();
+    if digests.is_empty() {
         return Ok(());
     }
-    let digests: Vec<_> = calls.iter().map(|call| call.digest.as_slice()).collect();
-    let keys: Vec<_> = calls.iter().map(|call| without_nul(&call.key)).collect();
-    let rows: Vec<_> = calls.iter().map(|call| call.rows as i64).collect();
-    let rejected: Vec<_> = calls.iter().map(|call| call.rejected as i64).collect();
-    let parameters: [&(dyn ToSql + Sync); 5] = [&crawl, &digests, &keys, &rows, &rejected];
-    let marked = transaction
-        .query(
-            "INSERT INTO bulk.call (crawl_id, digest, key, rows, rejected)
-             SELECT $1, * FROM ROWS FROM (
-                 pg_catalog.unnest($2::bytea[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::bigint[]),
-                 pg_catalog.unnest($5::bigint[]))
-             ON CONFLICT DO NOTHING RETURNING digest",
-            &parameters,
-        )
-        .await
-        .map_err(action())?;
-    if marked.len() < calls.len() {
-        let mut marked: HashSet<&[u8]> = marked.iter().map(|row| row.get(0)).collect();
-        let twice = calls.iter().find(|call| !marked.remove(call.digest.as_slice()));
-        let key = twice.map_or("", |call| call.key.as_str());
-        let what = format!("{key} is committed already; its rows are not taken twice");
-        return Err(Error::Crawl { job: job.name.clone(), what });
+    let sql = "SELECT digest, given FROM bulk.call WHERE crawl_id = $1 AND digest = ANY ($2) AND given IS NOT NULL";
+    let rows = transaction.query(sql, &[&crawl, &digests]).await.map_err(action())?;
+    let given: HashMap<&[u8], Vec<i64>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let Batch { calls, lines, rejects, .. } = batch;
+    let before = |call: usize, table: usize| {
+        let call = calls.get(call).filter(|call| call.at.is_some())?;
+        given.get(call.digest.as_slice())?.get(table).copied().map(unsigned)
+    };
+    for (table, lines) in lines.iter_mut().enumerate() {
+        for row in &mut lines.rows {
+            row.row += before(row.call, table).unwrap_or_default();
+        }
     }
+    for reject in rejects {
+        reject.row += before(reject.call, reject.table).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Notes that calls are done, and that they are not in quarantine, or how far they are.
+async fn mark(transaction: &Transaction<'_>, crawl: i64, job: &CrawlJob, calls: &[CallMark]) -> Result<(), Error> {
+    let action = || Error::database(format!("note calls of the crawl {}", job.name));
+    let refused = |key: &str, what: &str| Err(Error::Crawl { job: job.name.clone(), what: format!("{key} {what}") });
+    let (whole, parts): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.at.is_none() && call.next.is_none());
+    if !whole.is_empty() {
+        let digests: Vec<_> = whole.iter().map(|call| call.digest.as_slice()).collect();
+        let keys: Vec<_> = whole.iter().map(|call| without_nul(&call.key)).collect();
+        let rows: Vec<_> = whole.iter().map(|call| call.rows as i64).collect();
+        let rejected: Vec<_> = whole.iter().map(|call| call.rejected as i64).collect();
+        let parameters: [&(dyn ToSql + Sync); 5] = [&crawl, &digests, &keys, &rows, &rejected];
+        let marked = transaction
+            .query(
+                "INSERT INTO bulk.call (crawl_id, digest, key, rows, rejected)
+                 SELECT $1, * FROM ROWS FROM (
+                     pg_catalog.unnest($2::bytea[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::bigint[]),
+                     pg_catalog.unnest($5::bigint[]))
+                 ON CONFLICT DO NOTHING RETURNING digest",
+                &parameters,
+            )
+            .await
+            .map_err(action())?;
+        if marked.len() < whole.len() {
+            let mut marked: HashSet<&[u8]> = marked.iter().map(|row| row.get(0)).collect();
+            let twice = whole.iter().find(|call| !marked.remove(call.digest.as_slice()));
+            return refused(
+                twice.map_or("", |call| call.key.as_str()),
+                "is committed already; its rows are not taken twice",
+            );
+        }
+    }
+    for part in parts {
+        let CallMark { key, digest, rows, rejected, given, at, next } = part;
+        let (key, rows, rejected, given) = (without_nul(key), *rows as i64, *rejected as i64, signed(given));
+        let parameters: [&(dyn ToSql + Sync); 8] = [&crawl, digest, &key, &rows, &rejected, &given, next, at];
+        let (sql, parameters) = match at {
+            None => (
+                "INSERT INTO bulk.call (crawl_id, digest, key, rows, rejected, given, next)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+                &parameters[..7],
+            ),
+            Some(_) => (
+                "UPDATE bulk.call SET key = $3, rows = rows + $4, rejected = rejected + $5, next = $7, committed_at = now(),
+                     given = ARRAY(SELECT a + b FROM ROWS FROM (pg_catalog.unnest(given), pg_catalog.unnest($6::bigint[]))
+                                                     WITH ORDINALITY t(a, b, place) ORDER BY place)
+                 WHERE crawl_id = $1 AND digest = $2 AND next = $8",
+                &parameters[..],
+            ),
+        };
+        if transaction.execute(sql, parameters).await.map_err(action())? == 0 {
+            return refused(&key, "is committed already, or as far as elsewhere; its rows are not taken twice");
+        }
+    }
+    let digests: Vec<_> = calls.iter().filter(|call| call.next.is_none()).map(|call| call.digest.as_slice()).collect();
     transaction
         .execute("DELETE FROM bulk.quarantine WHERE crawl_id = $1 AND digest = ANY ($2)", &[&crawl, &digests])
         .await
@@ -270,7 +335,7 @@ impl Totals {
         let row = session
             .client()
             .query_one(
-                "SELECT pg_catalog.count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint,
+                "SELECT pg_catalog.count(*) FILTER (WHERE next IS NULL), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint,
                         (SELECT pg_catalog.count(*) FROM bulk.quarantine WHERE crawl_id = $1),
                         (SELECT pg_catalog.count(*) FROM bulk.call_reject WHERE crawl_id = $1 AND key IS NULL)
                  FROM bulk.call WHERE crawl_id = $1",

@@ -1,0 +1,150 @@
+//! How far a crawl is, for whoever looks on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bulk_core::Limiter;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::report::{Report, SAY_EVERY};
+
+/// How often a terminal is drawn anew.
+const DRAW_EVERY: Duration = Duration::from_millis(250);
+/// Limits over longer times are a quota, and no pace that a run could keep.
+const PACE: Duration = Duration::from_secs(60);
+
+/// What a run came to so far. Clones are one.
+#[derive(Clone)]
+pub(super) struct Tally(Arc<Counts>);
+
+struct Counts {
+    /// When the first call could be made.
+    begun: OnceLock<Instant>,
+    /// Requests a second, if the limits are a pace.
+    permitted: Option<f64>,
+    limiter: OnceLock<Limiter>,
+    calls: AtomicU64,
+    requests: AtomicU64,
+    rows: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn new(limits: &bulk_core::LimiterOptions) -> Self {
+        let is_paced = limits.limits.iter().all(|limit| limit.window() <= PACE);
+        let permitted = limits.limits.iter().map(bulk_core::RateLimit::per_second).reduce(f64::min);
+        Self(Arc::new(Counts {
+            begun: OnceLock::new(),
+            permitted: permitted.filter(|_| is_paced),
+            limiter: OnceLock::new(),
+            calls: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }))
+    }
+
+    /// Calls are made from now on.
+    pub(super) fn begin(&self, limiter: &Limiter) {
+        // There is one limiter a run.
+        let _ = self.0.limiter.set(limiter.clone());
+        let _ = self.0.begun.set(Instant::now());
+    }
+
+    pub(super) fn add_requests(&self, requests: u64, is_whole: bool) {
+        self.0.requests.fetch_add(requests, Ordering::Relaxed);
+        self.0.calls.fetch_add(u64::from(is_whole), Ordering::Relaxed);
+    }
+
+    pub(super) fn add_rows(&self, rows: u64) {
+        self.0.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Gives how many failed, with this one.
+    pub(super) fn add_failed(&self) -> u64 {
+        self.0.failed.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rows(&self) -> u64 {
+        self.0.rows.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.0.begun.get().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    /// For people and for machines.
+    pub(super) fn describe(&self) -> (String, Value) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counts { calls, requests, rows, failed, permitted, .. } = &*self.0;
+        let (calls, requests, rows, failed) = (count(calls), count(requests), count(rows), count(failed));
+        let seconds = self.elapsed().as_secs_f64().max(1e-3);
+        let rate = requests as f64 / seconds;
+        let part = permitted.map(|permitted| rate / permitted);
+        let of = part.map_or_else(String::new, |part| format!(", {:.0}% of the permitted rate", part * 100.0));
+        let text =
+            format!("{requests} requests in {seconds:.1} s ({rate:.1} a second{of}), {rows} rows, {failed} failed");
+        let fields = json!({
+            "calls": calls, "requests": requests, "rows": rows, "failed": failed, "seconds": seconds,
+            "of_permitted": part,
+        });
+        (text, fields)
+    }
+
+    /// The same with what bound it lately, and what all wait for.
+    fn describe_now(&self, report: &Report) -> (String, Value) {
+        let (mut text, mut fields) = self.describe();
+        let bound = report.meters().bound_of_late();
+        if let Some(bound) = &bound {
+            text.push_str(&format!("; {bound}"));
+        }
+        let held = self.0.limiter.get().map(|limiter| limiter.status().held).filter(|held| !held.is_zero());
+        if let Some(held) = held {
+            text.push_str(&format!("; the API asks everybody to wait for {:.0} s more", held.as_secs_f64()));
+        }
+        fields["bound"] = json!(bound);
+        (text, fields)
+    }
+}
+
+/// Says every few seconds how far it is, or draws it on a terminal, until it is dropped.
+pub(super) struct Status {
+    _task: AbortOnDropHandle<()>,
+    bar: Option<ProgressBar>,
+}
+
+impl Status {
+    pub(super) fn start(report: &Report, tally: &Tally) -> Self {
+        let bar = report.screen().map(|screen| {
+            let style = ProgressStyle::with_template("crawl {wide_msg}");
+            screen.add(ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+        });
+        let (report, tally, drawn) = (report.clone(), tally.clone(), bar.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(if drawn.is_some() { DRAW_EVERY } else { SAY_EVERY }).await;
+                let (text, fields) = tally.describe_now(&report);
+                match &drawn {
+                    Some(bar) => bar.set_message(text),
+                    None => report.event("progress", &text, fields),
+                }
+            }
+        });
+        Self { _task: AbortOnDropHandle::new(task), bar }
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
