@@ -199,7 +199,7 @@ Examples:
   On a disk that is smaller than the largest file:
     bulk mirror courtlistener --db URL --no-files --window 2GiB
   A part of it:
-    bulk mirror courtlistener --db URL --tables courts,dockets \
+    bulk mirror courtlistener --db URL --tables courts,dockets \\
       --where search_docket.court_id=scotus --columns courts=id,full_name --limit 1000
   A data set of your own, from a folder:
     bulk mirror my-data.toml --db URL --from file:///srv/snapshots
@@ -551,7 +551,7 @@ pub(crate) struct Fetch {
 Examples:
   bulk load courts-2026-06-30.csv.bz2 --db URL --table search_court
   bulk load a.csv b.csv.gz --db URL --table events --append
-  bulk load dockets.csv.bz2 --db URL --table search_docket --where 'court_id=scotus|ca1' \
+  bulk load dockets.csv.bz2 --db URL --table search_docket --where 'court_id=scotus|ca1' \\
     --where 'date_filed is not null' --columns id,court_id,date_filed --limit 1000
   bulk load log.ndjson.zst --db URL --table log --format ndjson --rest more
   bulk load dump.copy --db URL --table people --format text --header id,name
@@ -633,7 +633,7 @@ pub(crate) struct Load {
     #[arg(long, help_heading = ROWS)]
     pub(crate) repair: bool,
     /// Database connections: parts of a file loaded at once.
-    #[arg(long, value_name = "N", default_value_t = 2, env = "BULK_CONNECTIONS")]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Commit after so many decoded bytes, such as 4MiB. It is what each connection loses when it is cut.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "16MiB")]
