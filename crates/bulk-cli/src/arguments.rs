@@ -1,6 +1,7 @@
 mod crawl;
 mod export;
 mod listing;
+mod manual;
 mod report;
 mod sync;
 
@@ -21,19 +22,30 @@ pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
     StoreArguments,
 };
+pub(crate) use self::manual::{CompletionsArguments, ManArguments};
 pub(crate) use self::report::ReportArguments;
 pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 use crate::exit::Failure;
 
-/// Mirrors huge public data sets into PostgreSQL.
+/// Moves bulk data sets: into PostgreSQL, out of it, and between buckets and folders.
 #[derive(Debug, Parser)]
-#[command(name = "bulk", version, max_term_width = 100, after_help = EXIT_STATUS)]
+#[command(name = "bulk", version, long_version = LONG_VERSION, max_term_width = 100, after_help = EXIT_STATUS)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) common: Common,
 }
+
+/// What `--version` says; `-V` says the first line.
+const LONG_VERSION: &str = if cfg!(feature = "postgres-download") {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        "\nfeatures: postgres-download (bulk demo fetches a server where none is installed)"
+    )
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none (bulk demo wants an installed PostgreSQL)")
+};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -124,6 +136,10 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Check database, bucket and disk, and say how to mend what fails.
     Doctor(Doctor),
+    /// Print what a shell needs to complete commands and flags.
+    Completions(CompletionsArguments),
+    /// Print a page of the manual, or write all of them.
+    Man(ManArguments),
 }
 
 impl Command {
@@ -141,12 +157,14 @@ impl Command {
             Self::Report(_) => "report",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 
     /// Whether it does anything that may be metered.
     pub(crate) fn is_metered(&self) -> bool {
-        !matches!(self, Self::Report(_) | Self::Doctor(_))
+        !matches!(self, Self::Report(_) | Self::Doctor(_) | Self::Completions(_) | Self::Man(_))
     }
 
     /// What it does when [`Common::stop`] is cancelled; nothing if it does not heed that, since it has nothing to keep.
@@ -157,7 +175,12 @@ impl Command {
             }
             Self::Crawl(_) => Some("what has been answered is kept"),
             Self::Export(_) => Some("nothing is published, unless it is already"),
-            Self::Known(_) | Self::Report(_) | Self::Demo(_) | Self::Doctor(_) => None,
+            Self::Known(_)
+            | Self::Report(_)
+            | Self::Demo(_)
+            | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_) => None,
         }
     }
 }

@@ -12,7 +12,15 @@ use crate::exit::Failure;
 const NOT_IN_FILES: [&str; 5] = ["config", "restart", "name", "help", "version"];
 
 /// Flags of every command that some have no use for: a file that sets them for all others does not mean these.
-const NOT_FOR: [(&str, &str); 3] = [("report", "report"), ("report", "metrics"), ("doctor", "metrics")];
+const NOT_FOR: [(&str, &str); 6] = [
+    ("report", "report"),
+    ("report", "metrics"),
+    ("doctor", "metrics"),
+    ("completions", "metrics"),
+    ("man", "metrics"),
+    // The folder of one command is not that of all pages.
+    ("man", "out"),
+];
 
 /// Reads the command line. Where it and the environment say nothing, the file of `--config` (or `BULK_CONFIG`) speaks.
 ///

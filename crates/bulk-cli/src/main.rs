@@ -19,6 +19,7 @@ mod known;
 mod list;
 mod load;
 mod malloc;
+mod manual;
 mod meters;
 mod metrics;
 mod mirror;
@@ -143,6 +144,8 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Report(shown) => show_report::run(shown, &arguments.common, report),
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
+        Command::Completions(completions) => Ok(manual::completions(completions, report)),
+        Command::Man(man) => manual::man(man, &arguments.common, report),
     }
 }
 
