@@ -134,7 +134,7 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
-    /// Check database, bucket and disk, and say how to mend what fails.
+    /// Check database, buckets, specs, disk and limits, and say how to mend what fails.
     Doctor(Doctor),
     /// Print what a shell needs to complete commands and flags.
     Completions(CompletionsArguments),
@@ -727,13 +727,25 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  Whether a mirror of CourtListener would find its bucket, the database and room:
+    bulk doctor --db postgresql://me@localhost/courts --dir /srv/bulk
+  A bucket and a database for a sync:
+    bulk doctor s3://bucket/builds/ --db URL
+  What runs every night: an export, a crawl, a data set of your own:
+    bulk doctor export.toml stats.toml my-data.toml --db URL --dir /srv/archives
+
+`bulk --help` tells what the exit status means.")]
 pub(crate) struct Doctor {
-    /// A data set of the catalogue, or a TOML file that describes one.
-    #[arg(value_name = "DATASET", default_value = "courtlistener")]
-    pub(crate) dataset: String,
+    /// What is to be worked with: a data set of the catalogue, a TOML file that describes one, s3://bucket/prefix,
+    /// file:///folder, https://host/file, or the spec of an export or a crawl, which is held against the database without
+    /// reading a row and making a request. Can be given again. Default: courtlistener.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
     #[command(flatten)]
     pub(crate) database: DatabaseArguments,
-    /// The folder that files would wait in.
+    /// The folder that files would wait in, or archives be written to.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
