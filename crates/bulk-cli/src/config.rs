@@ -231,6 +231,47 @@ mod tests {
         }
     }
 
+    /// The sample, as it stands and with what it has commented out.
+    #[test]
+    fn the_sample_is_good() {
+        let sample = include_str!("../../../docs/bulk.toml");
+        assert_eq!(errors(sample), None);
+        let is_setting = |line: &str| {
+            line.split_once(" = ")
+                .is_some_and(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'))
+        };
+        let mut more = 0;
+        let lines = sample.lines().map(|line| match line.strip_prefix("# ").filter(|line| is_setting(line)) {
+            Some(setting) => {
+                more += 1;
+                setting
+            }
+            None => line,
+        });
+        let all: Vec<_> = lines.collect();
+        assert_eq!(errors(&all.join("\n")), None);
+        assert_eq!(more, 4);
+
+        // Each value is one that its flag takes.
+        for (line, own) in [
+            (&["bulk", "mirror", "courtlistener"][..], "--tables=courts"),
+            (&["bulk", "load", "f", "--table", "t"], "--verify=full"),
+            (&["bulk", "fetch", "s3://b", "--out", "o"], "--sha256"),
+            (&["bulk", "sync", "s3://b", "--out", "o"], "--memory=256MiB"),
+            (&["bulk", "known", "import", "s3://b", "f"], "--known=sqlite:known.db"),
+            (&["bulk", "export", "spec.toml"], "--level=6"),
+            (&["bulk", "crawl", "spec.toml"], "--give-up-after=50"),
+        ] {
+            let mut words: Vec<OsString> = line.iter().map(Into::into).collect();
+            let flags = added(sample, line);
+            for flag in [own, "--report=run.json"] {
+                assert!(flags.iter().any(|said| said == flag), "{flag} is not in {flags:?}");
+            }
+            words.extend(flags);
+            Arguments::command().try_get_matches_from(words).unwrap();
+        }
+    }
+
     #[test]
     fn a_file_speaks_where_the_command_line_does_not() {
         let settings =
