@@ -28,3 +28,8 @@ pub fn bulk() -> Result<PathBuf, Box<dyn Error>> {
     }
     Ok(bulk)
 }
+
+/// The programs of the book's page on embedding.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embed.md")]
+pub struct Embed;

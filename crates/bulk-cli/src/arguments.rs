@@ -2,6 +2,7 @@ mod crawl;
 mod export;
 mod goal;
 mod listing;
+mod manual;
 mod report;
 mod sync;
 
@@ -23,19 +24,30 @@ pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
     StoreArguments,
 };
+pub(crate) use self::manual::{CompletionsArguments, ManArguments};
 pub(crate) use self::report::ReportArguments;
 pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 use crate::exit::Failure;
 
-/// Mirrors huge public data sets into PostgreSQL.
+/// Moves bulk data sets: into PostgreSQL, out of it, and between buckets and folders.
 #[derive(Debug, Parser)]
-#[command(name = "bulk", version, max_term_width = 100, after_help = EXIT_STATUS)]
+#[command(name = "bulk", version, long_version = LONG_VERSION, max_term_width = 100, after_help = EXIT_STATUS)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) common: Common,
 }
+
+/// What `--version` says; `-V` says the first line.
+const LONG_VERSION: &str = if cfg!(feature = "postgres-download") {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        "\nfeatures: postgres-download (bulk demo fetches a server where none is installed)"
+    )
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none (bulk demo wants an installed PostgreSQL)")
+};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -124,8 +136,12 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Show the main job on embedded parts: a PostgreSQL, an S3 server and an invented snapshot.
     Demo(Demo),
-    /// Check database, bucket and disk, and say how to mend what fails.
+    /// Check database, buckets, specs, disk and limits, and say how to mend what fails.
     Doctor(Doctor),
+    /// Print what a shell needs to complete commands and flags.
+    Completions(CompletionsArguments),
+    /// Print a page of the manual, or write all of them.
+    Man(ManArguments),
 }
 
 impl Command {
@@ -143,12 +159,14 @@ impl Command {
             Self::Report(_) => "report",
             Self::Demo(_) => "demo",
             Self::Doctor(_) => "doctor",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 
     /// Whether it does anything that may be metered.
     pub(crate) fn is_metered(&self) -> bool {
-        !matches!(self, Self::Report(_) | Self::Doctor(_))
+        !matches!(self, Self::Report(_) | Self::Doctor(_) | Self::Completions(_) | Self::Man(_))
     }
 
     /// What it does when [`Common::stop`] is cancelled; nothing if it does not heed that, since it has nothing to keep.
@@ -159,7 +177,12 @@ impl Command {
             }
             Self::Crawl(_) => Some("what has been answered is kept"),
             Self::Export(_) => Some("nothing is published, unless it is already"),
-            Self::Known(_) | Self::Report(_) | Self::Demo(_) | Self::Doctor(_) => None,
+            Self::Known(_)
+            | Self::Report(_)
+            | Self::Demo(_)
+            | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_) => None,
         }
     }
 }
@@ -201,7 +224,7 @@ Examples:
   On a disk that is smaller than the largest file:
     bulk mirror courtlistener --db URL --no-files --window 2GiB
   A part of it:
-    bulk mirror courtlistener --db URL --tables courts,dockets \
+    bulk mirror courtlistener --db URL --tables courts,dockets \\
       --where search_docket.court_id=scotus --columns courts=id,full_name --limit 1000
   A data set of your own, from a folder:
     bulk mirror my-data.toml --db URL --from file:///srv/snapshots
@@ -563,7 +586,7 @@ pub(crate) struct Fetch {
 Examples:
   bulk load courts-2026-06-30.csv.bz2 --db URL --table search_court
   bulk load a.csv b.csv.gz --db URL --table events --append
-  bulk load dockets.csv.bz2 --db URL --table search_docket --where 'court_id=scotus|ca1' \
+  bulk load dockets.csv.bz2 --db URL --table search_docket --where 'court_id=scotus|ca1' \\
     --where 'date_filed is not null' --columns id,court_id,date_filed --limit 1000
   bulk load log.ndjson.zst --db URL --table log --format ndjson --rest more
   bulk load dump.copy --db URL --table people --format text --header id,name
@@ -645,7 +668,7 @@ pub(crate) struct Load {
     #[arg(long, help_heading = ROWS)]
     pub(crate) repair: bool,
     /// Database connections: parts of a file loaded at once.
-    #[arg(long, value_name = "N", default_value_t = 2, env = "BULK_CONNECTIONS")]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Commit after so many decoded bytes, such as 4MiB. It is what each connection loses when it is cut.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "16MiB")]
@@ -695,6 +718,14 @@ pub(crate) struct Load {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  A mirror that is killed and goes on, with nothing installed:
+    bulk demo
+  Something to try all commands on; docs/ has them step by step:
+    bulk demo --serve --scale 0.1
+
+`bulk --help` tells what the exit status means.")]
 pub(crate) struct Demo {
     /// How much to invent: 1 is about 200 MB of CSV.
     #[arg(long, default_value_t = 1.0)]
@@ -702,16 +733,33 @@ pub(crate) struct Demo {
     /// Leave database and server running until Ctrl-C, and print their URLs.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Mirror nothing: start what the pages of docs/ work with, print where it is as lines for a shell, and serve it until
+    /// Ctrl-C. That is an empty database (BULK_DB), an S3 server (BULK_ENDPOINT) with the invented snapshot, documents of
+    /// builds and an empty bucket for archives, and an API that allows 25 requests a second (API).
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) serve: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  Whether a mirror of CourtListener would find its bucket, the database and room:
+    bulk doctor --db postgresql://me@localhost/courts --dir /srv/bulk
+  A bucket and a database for a sync:
+    bulk doctor s3://bucket/builds/ --db URL
+  What runs every night: an export, a crawl, a data set of your own:
+    bulk doctor export.toml stats.toml my-data.toml --db URL --dir /srv/archives
+
+`bulk --help` tells what the exit status means.")]
 pub(crate) struct Doctor {
-    /// A data set of the catalogue, or a TOML file that describes one.
-    #[arg(value_name = "DATASET", default_value = "courtlistener")]
-    pub(crate) dataset: String,
+    /// What is to be worked with: a data set of the catalogue, a TOML file that describes one, s3://bucket/prefix,
+    /// file:///folder, https://host/file, or the spec of an export or a crawl, which is held against the database without
+    /// reading a row and making a request. Can be given again. Default: courtlistener.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
     #[command(flatten)]
     pub(crate) database: DatabaseArguments,
-    /// The folder that files would wait in.
+    /// The folder that files would wait in, or archives be written to.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
     #[command(flatten)]

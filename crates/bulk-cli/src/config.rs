@@ -12,7 +12,15 @@ use crate::exit::Failure;
 const NOT_IN_FILES: [&str; 5] = ["config", "restart", "name", "help", "version"];
 
 /// Flags of every command that some have no use for: a file that sets them for all others does not mean these.
-const NOT_FOR: [(&str, &str); 3] = [("report", "report"), ("report", "metrics"), ("doctor", "metrics")];
+const NOT_FOR: [(&str, &str); 6] = [
+    ("report", "report"),
+    ("report", "metrics"),
+    ("doctor", "metrics"),
+    ("completions", "metrics"),
+    ("man", "metrics"),
+    // The folder of one command is not that of all pages.
+    ("man", "out"),
+];
 
 /// Reads the command line. Where it and the environment say nothing, the file of `--config` (or `BULK_CONFIG`) speaks.
 ///
@@ -220,6 +228,47 @@ mod tests {
         ];
         for (text, error) in said {
             assert_eq!(errors(text).as_deref(), Some(error));
+        }
+    }
+
+    /// The sample, as it stands and with what it has commented out.
+    #[test]
+    fn the_sample_is_good() {
+        let sample = include_str!("../../../docs/bulk.toml");
+        assert_eq!(errors(sample), None);
+        let is_setting = |line: &str| {
+            line.split_once(" = ")
+                .is_some_and(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'))
+        };
+        let mut more = 0;
+        let lines = sample.lines().map(|line| match line.strip_prefix("# ").filter(|line| is_setting(line)) {
+            Some(setting) => {
+                more += 1;
+                setting
+            }
+            None => line,
+        });
+        let all: Vec<_> = lines.collect();
+        assert_eq!(errors(&all.join("\n")), None);
+        assert_eq!(more, 4);
+
+        // Each value is one that its flag takes.
+        for (line, own) in [
+            (&["bulk", "mirror", "courtlistener"][..], "--tables=courts"),
+            (&["bulk", "load", "f", "--table", "t"], "--verify=full"),
+            (&["bulk", "fetch", "s3://b", "--out", "o"], "--sha256"),
+            (&["bulk", "sync", "s3://b", "--out", "o"], "--memory=256MiB"),
+            (&["bulk", "known", "import", "s3://b", "f"], "--known=sqlite:known.db"),
+            (&["bulk", "export", "spec.toml"], "--level=6"),
+            (&["bulk", "crawl", "spec.toml"], "--give-up-after=50"),
+        ] {
+            let mut words: Vec<OsString> = line.iter().map(Into::into).collect();
+            let flags = added(sample, line);
+            for flag in [own, "--report=run.json"] {
+                assert!(flags.iter().any(|said| said == flag), "{flag} is not in {flags:?}");
+            }
+            words.extend(flags);
+            Arguments::command().try_get_matches_from(words).unwrap();
         }
     }
 

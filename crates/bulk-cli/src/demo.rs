@@ -1,3 +1,5 @@
+mod playground;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -6,6 +8,7 @@ use bulk_pg::Session;
 use bulk_testkit::s3::{EtagStyle, Store};
 use bulk_testkit::{postgres, s3, snapshot};
 
+use self::playground::Playground;
 use crate::arguments::{Common, Demo};
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
@@ -37,9 +40,12 @@ const QUERIES: [(&str, &str); 3] = [
 
 pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result<Exit, Failure> {
     if common.dry_run {
-        report.result(
-            "would start a PostgreSQL and an S3 server on loopback, invent a snapshot, and mirror it three times",
-        );
+        report.result(match demo.serve {
+            true => "would start a PostgreSQL, an S3 server and an API on loopback, and invent what is in them",
+            false => {
+                "would start a PostgreSQL and an S3 server on loopback, invent a snapshot, and mirror it three times"
+            }
+        });
         return Ok(Exit::Done);
     }
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, anyhow::anyhow!("{error}"));
@@ -66,6 +72,12 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
         size(made.bytes)
     ));
     let store = Store::folder(folder.path().join("bucket"), EtagStyle::Multipart);
+    if demo.serve {
+        let playground = blocking(move || Playground::start(BUCKET, store).map_err(|failure| failure.error)).await?;
+        report.note("database, buckets and API run until Ctrl-C; give these lines to another shell:");
+        report.result(&playground.lines(database.url()));
+        return std::future::pending().await;
+    }
     let bucket = s3::Server::builder().bucket(BUCKET, store).start().map_err(|error| failed(&error))?;
     report.note(format!("an S3 server serves it at {}", bucket.url()));
 

@@ -1,20 +1,36 @@
-use bulk_core::RetryPolicy;
+use std::path::Path;
+
+use bulk_core::{Get, RetryPolicy, Source};
+use bulk_pg::{ExportSnapshot, ExportSnapshotOptions};
+use clap::Parser;
 use futures::TryStreamExt;
 use serde_json::json;
 
-use crate::arguments::{DatabaseArguments, Doctor};
+use crate::arguments::{Arguments, BucketArguments, Command, DatabaseArguments, Doctor};
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
-use crate::source::Place;
+use crate::source::{Place, WebFile};
+use crate::{crawl, export};
 
 /// Oldest server that loads are tested with.
 const OLDEST_SERVER: i32 = 13;
+/// What is looked at where nobody says what.
+const DATASET: &str = "courtlistener";
+/// Files and connections that a run with the highest defaults has open, and some.
+const OPEN_FILES: u64 = 512;
+
+/// What is found in order, or why it is not and how that is mended.
+type Finding = Result<String, (Failure, &'static str)>;
 
 pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failure> {
-    let dataset = Dataset::find(&doctor.dataset)?;
+    let given = doctor.what.iter().map(|what| Subject::find(what, doctor)).collect::<Result<Vec<_>, _>>()?;
+    let subjects = match given.is_empty() {
+        true => vec![Subject::find(DATASET, doctor)?],
+        false => given,
+    };
     let mut exit = Exit::Done;
-    let mut check = |name: &str, result: Result<String, (Failure, &str)>| match result {
+    let mut check = |name: &str, result: Finding| match result {
         Ok(text) => {
             report.event("check", &format!("ok    {name}: {text}"), json!({"check": name, "ok": true}));
         }
@@ -26,22 +42,75 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
             exit = exit.max(failure.exit);
         }
     };
-    match doctor.database.target.given() {
-        Some(_) => check("database", database(&doctor.database).await),
-        None => report.note("      database: not checked; give --db URL, or PGDATABASE and its like"),
+    let is_given = doctor.database.target.given().is_some();
+    if is_given {
+        check("database", database(&doctor.database).await);
+    } else {
+        report.note("      database: not checked; give --db URL, or PGDATABASE and its like");
     }
-    check("bucket", bucket(&dataset, doctor, report).await);
-    check("disk", disk(doctor).await);
+    for subject in subjects {
+        match subject {
+            Subject::Place { source, arguments } => check("bucket", bucket(&source, &arguments, report).await),
+            Subject::Web(url) => check("file", web_file(&url).await),
+            Subject::Export(_) | Subject::Crawl(_) if !is_given => {
+                report.note(format!("      {}: not checked; give --db URL", subject.name()));
+            }
+            Subject::Export(spec) => check("export", export_spec(&spec, doctor).await),
+            Subject::Crawl(spec) => check("crawl", crawl_spec(&spec, doctor).await),
+        }
+    }
+    check("disk", disk(&doctor.dir));
+    check("limits", limits());
     Ok(exit)
 }
 
-async fn database(arguments: &DatabaseArguments) -> Result<String, (Failure, &'static str)> {
+/// What somebody wants to work with.
+enum Subject {
+    Place { source: String, arguments: BucketArguments },
+    Web(String),
+    Export(String),
+    Crawl(String),
+}
+
+impl Subject {
+    fn find(what: &str, doctor: &Doctor) -> Result<Self, Failure> {
+        if what.starts_with("https://") || what.starts_with("http://") {
+            return Ok(Self::Web(what.to_owned()));
+        }
+        if what.contains("://") {
+            return Ok(Self::Place { source: what.to_owned(), arguments: doctor.bucket.clone() });
+        }
+        if Path::new(what).extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(what)
+                .map_err(|error| Failure::usage(format!("cannot read {what}: {error}")))?;
+            // What is wrong with it is told by who reads it whole.
+            let table: toml::Table = text.parse().unwrap_or_default();
+            if table.contains_key("request") {
+                return Ok(Self::Crawl(what.to_owned()));
+            }
+            if table.contains_key("type") {
+                return Ok(Self::Export(what.to_owned()));
+            }
+        }
+        let dataset = Dataset::find(what)?;
+        Ok(Self::Place { arguments: dataset.bucket_arguments(&doctor.bucket), source: dataset.source })
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Place { source: name, .. } | Self::Web(name) | Self::Export(name) | Self::Crawl(name) => name,
+        }
+    }
+}
+
+async fn database(arguments: &DatabaseArguments) -> Finding {
     let session = arguments
         .connect()
         .await
         .map_err(|failure| (failure, "check host, port, user and password in --db, and that the server runs"))?;
     let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-                      has_database_privilege(current_database(), 'CREATE')";
+                      has_database_privilege(current_database(), 'CREATE'),
+                      current_setting('max_connections')::bigint - (SELECT sum(numbackends)::bigint FROM pg_stat_database)";
     let failed = |error| (Failure::new(Exit::Failed, error), "see the server's log");
     let row = session.client().query_one(sql, &[]).await.map_err(failed)?;
     let (version, number): (String, i32) = (row.get(0), row.get(1));
@@ -57,20 +126,22 @@ async fn database(arguments: &DatabaseArguments) -> Result<String, (Failure, &'s
         true => "by lz4",
         false => "as the server is set up, because it was built without lz4 or --no-lz4 says so",
     };
-    Ok(format!("{}, PostgreSQL {version}, wide columns compressed {compression}", session.target()))
+    let free: i64 = row.get(3);
+    Ok(format!(
+        "{}, PostgreSQL {version}, wide columns compressed {compression}, {} connections free",
+        session.target(),
+        free.max(0)
+    ))
 }
 
-async fn bucket(dataset: &Dataset, doctor: &Doctor, report: &Report) -> Result<String, (Failure, &'static str)> {
-    let is_folder = dataset.source.starts_with("file://");
-    let mend = match is_folder {
-        true => "make the folder, or name another one as the data set's source",
-        false => "check the network, --endpoint and --region, and the proxy variables",
+async fn bucket(source: &str, arguments: &BucketArguments, report: &Report) -> Finding {
+    let mend = match source.starts_with("file://") {
+        true => "make the folder, or name another one as the source",
+        false => {
+            "check the network, --endpoint and --region, and the proxy variables; a public bucket wants --anonymous"
+        }
     };
-    let arguments = dataset.bucket_arguments(&doctor.bucket);
-    // Who asks what is wrong wants to hear it, rather than that it passes.
-    let mut retry = RetryPolicy::default();
-    retry.attempts = 2;
-    let place = Place::open_with(&dataset.source, &arguments, retry, report).map_err(|failure| (failure, mend))?;
+    let place = Place::open_with(source, arguments, impatient(), report).map_err(|failure| (failure, mend))?;
     let first = match &place {
         Place::Bucket { bucket, prefix } => {
             std::pin::pin!(bucket.list(prefix)).try_next().await.map_err(|error| (error.into(), mend))?
@@ -86,11 +157,85 @@ async fn bucket(dataset: &Dataset, doctor: &Doctor, report: &Report) -> Result<S
     }
 }
 
-async fn disk(doctor: &Doctor) -> Result<String, (Failure, &'static str)> {
+/// Who asks what is wrong wants to hear it, rather than that it passes.
+fn impatient() -> RetryPolicy {
+    let mut retry = RetryPolicy::default();
+    retry.attempts = 2;
+    retry
+}
+
+async fn web_file(url: &str) -> Finding {
+    let mend = "check the URL, the network and the proxy variables";
+    let Some(file) = WebFile::open(url).map_err(|failure| (failure, mend))? else {
+        return Err((Failure::usage(format!("{url}: the URL names no file")), "name a file, not a folder"));
+    };
+    let body = file.source.get(&Get::new(&file.request.key)).await.map_err(|error| (error.into(), mend))?;
+    let location = file.source.location(&file.request.key);
+    Ok(match body.size {
+        Some(bytes) => format!("{location} answers, with {}", size(bytes)),
+        None => format!("{location} answers, and does not say how large the file is"),
+    })
+}
+
+/// Whether the server has the rows that a spec speaks of, and gives them.
+async fn export_spec(path: &str, doctor: &Doctor) -> Finding {
+    let mend = "mend the spec, or GRANT SELECT on its tables to the role";
+    let failed = |failure: Failure| (failure, mend);
+    let spec = export::Spec::read(Path::new(path)).map_err(failed)?;
+    let url = doctor.database.target.url().map_err(failed)?;
+    let mut options = ExportSnapshotOptions::default();
+    options.connections = 1;
+    let snapshot = ExportSnapshot::open(url, options).await.map_err(|error| (error.into(), mend))?;
+    for source in &spec.types {
+        snapshot.prepare(source).await.map_err(|error| (error.into(), mend))?;
+    }
+    let sight = match snapshot.sees_all() {
+        true => "the role sees all open transactions",
+        false => {
+            "the role does not see all open transactions (GRANT pg_read_all_stats), so --overlap has to be longer than they"
+        }
+    };
+    Ok(format!("{path} fits the database, {} types; {sight}", spec.types.len()))
+}
+
+/// As `bulk crawl --check` has it, which makes no request.
+async fn crawl_spec(path: &str, doctor: &Doctor) -> Finding {
+    let mend = "mend the spec, or the tables that it speaks of; `bulk crawl --help` shows one";
+    let line = ["bulk", "crawl", path, "--check"];
+    let checked = match Arguments::try_parse_from(line) {
+        Ok(Arguments { command: Command::Crawl(mut crawl), common }) => {
+            crawl.database = doctor.database.clone();
+            // What it says of itself besides is for who runs it.
+            crawl::run(&crawl, &common, &Report::new(false, true, false)).await
+        }
+        Ok(_) => Ok(Exit::Done),
+        Err(error) => Err(Failure::usage(error)),
+    };
+    checked.map_err(|failure| (failure, mend))?;
+    Ok(format!("{path} fits the database"))
+}
+
+fn disk(folder: &Path) -> Finding {
     let failed = |error: rustix::io::Errno| {
-        let what = anyhow::anyhow!("cannot look at {}: {error}", doctor.dir.display());
+        let what = anyhow::anyhow!("cannot look at {}: {error}", folder.display());
         (Failure::new(Exit::Failed, what), "give a folder that exists with --dir")
     };
-    let stat = rustix::fs::statvfs(&doctor.dir).map_err(failed)?;
-    Ok(format!("{} free in {}", size(stat.f_bavail.saturating_mul(stat.f_frsize)), doctor.dir.display()))
+    let stat = rustix::fs::statvfs(folder).map_err(failed)?;
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).map_err(|error| {
+        let what = anyhow::anyhow!("cannot write to {}: {error}", folder.display());
+        (Failure::new(Exit::Denied, what), "give a folder of your own with --dir")
+    })?;
+    Ok(format!("{} free in {}", size(stat.f_bavail.saturating_mul(stat.f_frsize)), folder.display()))
+}
+
+/// What the system lets a process have.
+fn limits() -> Finding {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if files.is_some_and(|files| files < OPEN_FILES) {
+        let what = anyhow::anyhow!("the process may have {} files open", files.unwrap_or_default());
+        return Err((Failure::new(Exit::Failed, what), "ulimit -n 4096, or LimitNOFILE=4096 of its service"));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let files = files.map_or_else(|| "any number of".to_owned(), |files| files.to_string());
+    Ok(format!("{cores} processors, {files} open files"))
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::meters::ExportMeters;
 use self::ndjson::{Change, Lines, Shape};
 use self::rejects::Rejects;
-use self::spec::Spec;
+pub(crate) use self::spec::Spec;
 use self::upload::Target;
 use crate::arguments::{Common, ExportArguments};
 use crate::exit::{Exit, Failure};

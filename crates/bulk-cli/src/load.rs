@@ -53,9 +53,6 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     check(&options)?;
     options.chunk_size = load.chunk_size;
     options.max_record = usize::try_from(load.max_record).unwrap_or(usize::MAX);
-    if load.connections == 0 {
-        return Err(Failure::usage("--connections must be 1 or more"));
-    }
     Inputs::check(load)?;
     inferred::check(load)?;
     let Some(session) = common.stop.run_until_cancelled(load.database.connect()).await else {

@@ -21,6 +21,7 @@ mod known;
 mod list;
 mod load;
 mod malloc;
+mod manual;
 mod meters;
 mod metrics;
 mod mirror;
@@ -152,6 +153,8 @@ async fn run(arguments: &Arguments, report: &Report) -> Result<Exit, Failure> {
         Command::Demo(demo) => demo::run(demo, &arguments.common, report).await,
         Command::Report(shown) => show_report::run(shown, &arguments.common, report),
         Command::Doctor(doctor) => doctor::run(doctor, report).await,
+        Command::Completions(completions) => Ok(manual::completions(completions, report)),
+        Command::Man(man) => manual::man(man, &arguments.common, report),
     }
 }
 

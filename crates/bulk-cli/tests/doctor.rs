@@ -143,3 +143,51 @@ fn a_data_set_of_ones_own_is_looked_at_like_the_catalogue() {
     check().assert(2, &["mine.toml", "source"]);
     Ran::of(bulk(["doctor", "nothing"])).assert(2, &["there is no data set \"nothing\""]);
 }
+
+/// Each job's own: a bucket, a file of a web server, and specs that are held against the database.
+#[test]
+fn what_is_given_is_looked_at() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), bucket(full()));
+    let database = server().create_database("doctor").unwrap();
+    support::sql(&database, "CREATE TABLE opinion (id bigint, court text); CREATE TABLE stat (id bigint)");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let export = "[[type]]\nname = 'opinions'\ntable = 'opinion'\nid = 'id'\ngroup = 'court'\n";
+    let crawl = format!(
+        "[input]\nquery = 'SELECT 1 AS id'\n[request]\nurl = 'http://{NOWHERE}/{{id}}'\n[limits]\nrate = ['1/s']\n\
+         [[rows]]\ntable = 'stat'\ncolumns = {{ id = '$.id' }}\n"
+    );
+    write("export.toml", export);
+    write("crawl.toml", &crawl);
+    let url = bucket.object_url(BUCKET, "bulk-data/courts-2026-06-30.csv.bz2");
+    let run = |what: &[&str], db: Option<&str>| {
+        let mut command = doctor(&bucket.url(), db, folder.path());
+        command.args(what).current_dir(folder.path());
+        Ran::of(command)
+    };
+    let place = format!("s3://{BUCKET}/bulk-");
+    let ran = run(&[&place, "--anonymous", &url, "export.toml", "crawl.toml"], Some(database.url()));
+    let file = format!("ok    file: {url} answers, with 15 B");
+    ran.assert(
+        0,
+        &[
+            &format!("ok    bucket: {place} answers; its first object is bulk-data/courts-2026-06-30.csv.bz2"),
+            &file,
+            "ok    export: export.toml fits the database, 1 types; the role sees all open transactions",
+            "ok    crawl: crawl.toml fits the database",
+            "ok    limits: ",
+        ],
+    );
+    assert_eq!(support::sql(&database, "SELECT to_regnamespace('bulk') IS NULL"), "t");
+    let ran = run(&["export.toml", "crawl.toml"], None);
+    ran.assert(0, &["      export.toml: not checked; give --db URL", "      crawl.toml: not checked; give --db URL"]);
+
+    write("export.toml", &export.replace("'court'", "'state'"));
+    assert_fails(&run(&["export.toml"], Some(database.url())), 1, "export", &["state"]);
+    write("crawl.toml", &crawl.replace("{ id =", "{ name ="));
+    assert_fails(&run(&["crawl.toml"], Some(database.url())), 1, "crawl", &["name"]);
+    write("crawl.toml", &crawl.replace("1/s", "often"));
+    assert_fails(&run(&["crawl.toml"], Some(database.url())), 2, "crawl", &["crawl.toml: line "]);
+    let missing = format!("{url}x");
+    assert_fails(&run(&[&missing], None), 1, "file", &["does not exist"]);
+    run(&["absent.toml"], None).assert(2, &["cannot read absent.toml"]);
+}

@@ -21,7 +21,8 @@ fn what_is_left_out_is_written_beside_why() {
     let file = |name: &str| read_to_string(folder.path().join("bad").join(name));
 
     load(&["--rejects", "bad"]).assert(2, &["--max-rejects"]);
-    load(&["--connections", "0"]).assert(2, &["--connections must be 1 or more"]);
+    load(&["--connections", "0"])
+        .assert(2, &["invalid value '0' for '--connections <N>': it must be a number from 1 on"]);
     let too_many = "people.csv: more than 1 records are bad; the first one too many: record 4, byte 20: duplicate key";
     load(&["--max-rejects", "1", "--rejects", "bad"]).assert(1, &[too_many]);
     assert!(file("people.csv.rejects").is_err());

@@ -175,7 +175,7 @@ Examples:
   What a bucket has that a store has not, or has otherwise, and what is gone:
     bulk diff s3://bucket/builds/ --anonymous --known sqlite:known.db
   Against a table of your own:
-    bulk diff s3://bucket --suffix buildhub.json --known postgresql://me@localhost/buildhub \
+    bulk diff s3://bucket --suffix buildhub.json --known postgresql://me@localhost/buildhub \\
       --known-table builds --key-column s3_object_key --etag-column s3_object_etag
   In pieces: a run that was ended goes on where it was, and its output is appended:
     bulk diff s3://bucket --known sqlite:known.db --checkpoint diff.checkpoint >> changes.ndjson

@@ -21,7 +21,7 @@ Examples:
     bulk sync s3://bucket --suffix buildhub.json --table build \\
       --db postgresql://me@localhost/buildhub
   Some values of each document in columns of their own, and not the whole of it:
-    bulk sync s3://bucket --suffix buildhub.json --table build --db URL --body none \
+    bulk sync s3://bucket --suffix buildhub.json --table build --db URL --body none \\
       --column 'product=$.source.product' --column 'size:bigint=$.download.size'
   What that would fetch, and nothing done:
     bulk sync s3://bucket --suffix buildhub.json --db URL --table build --dry-run
