@@ -27,6 +27,7 @@ use self::{
     stage::{MOST_BYTES, Stage},
     tar::{BLOCK, Entry, Kind, Tar},
 };
+use crate::span::enter_span;
 use crate::{DecodeOptions, Decoder, Error, Limit, Refusal};
 
 /// How many bytes are asked for at once.
@@ -253,6 +254,7 @@ pub fn extract(
     target: &Path,
     options: &ExtractOptions,
 ) -> Result<Extracted, Error> {
+    enter_span!("extract", { archive = name });
     let decoder = Decoder::new(input, name, &DecodeOptions { threads: options.threads, ..DecodeOptions::default() })?;
     let mut source = Source::new(decoder, name, options.max_ratio);
     let head = source.head(BLOCK)?;

@@ -115,7 +115,8 @@
 //! `bzip2`, `gzip`, `xz` and `zstd`, all on by default, each bring their codec. Detection knows every codec whatever
 //! the features; a file whose codec is left out gives [`Error::CodecDisabled`]. `extract`, on by default, brings
 //! extraction, on Unix. `splice`, on by default, brings archives of items that change, and `gzip`. `export` brings sets of
-//! archives, on Unix, `splice` and SQLite.
+//! archives, on Unix, `splice` and SQLite. `tracing` has spans of the crate of that name, of level DEBUG, for whoever has a
+//! subscriber: `extract` (its `archive`) and, of an export, `archive` (its `kind` and `group`), each in the thread that works.
 
 #[cfg(feature = "splice")]
 mod archive;
@@ -135,6 +136,8 @@ mod gzip;
 mod input;
 mod limit;
 mod refusal;
+#[cfg(all(any(feature = "export", feature = "extract"), unix))]
+mod span;
 #[cfg(feature = "xz")]
 mod xz;
 #[cfg(feature = "zstd")]

@@ -16,6 +16,7 @@ use crate::leftovers;
 use crate::meter::StageMeter;
 use crate::queue::{Limits, Mode, Queue, Save};
 use crate::run::Run;
+use crate::span::{in_current_span, in_span};
 use crate::worker::{blocking, work};
 use crate::{Algorithm, Digest, DiskBudget, ETag, Error, Event, Observer, OrderedBody, Request, RetryPolicy, Source};
 
@@ -252,7 +253,8 @@ impl Work {
         };
         let budget = options.budget.clone().unwrap_or_else(|| DiskBudget::new(&folder));
         let run = Arc::new(Run::new(source, folder, options, Queue::new(mode, limits, budget, plan)));
-        let supervisor = Some(tokio::spawn(supervise(run.clone())));
+        let supervisor =
+            Some(tokio::spawn(in_span!("download", { folder = %run.folder.display() }, supervise(run.clone()))));
         Self { run, supervisor }
     }
 
@@ -312,10 +314,10 @@ async fn supervise(run: Arc<Run>) {
     let (finisher, finished) = Finisher::new();
     // Dropping a set aborts what is in it.
     let mut finishing = JoinSet::new();
-    finishing.spawn(finish_all(run.clone(), finished));
+    finishing.spawn(in_current_span!(finish_all(run.clone(), finished)));
     let mut workers = JoinSet::new();
     for _ in 0..run.options.concurrency {
-        workers.spawn(work(run.clone(), finisher.clone()));
+        workers.spawn(in_current_span!(work(run.clone(), finisher.clone())));
     }
     drop(finisher);
     while let Some(ended) = workers.join_next().await {

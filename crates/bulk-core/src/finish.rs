@@ -15,6 +15,7 @@ use crate::part::{PartFile, Record};
 use crate::queue::{DISK_POLL, Finish, RECORD};
 use crate::retry::retry_when;
 use crate::run::{Run, joined};
+use crate::span::in_span;
 use crate::{Algorithm, Digest, DownloadOptions, Error, Event, Hasher};
 
 /// Files that are finished together at most, and that may wait for it.
@@ -186,6 +187,7 @@ async fn finish_batch(run: Arc<Run>, mut files: Vec<Finish>) {
             drop(finisher);
             results
         });
+        let finishing = in_span!("finish", {}, finishing);
         let Some(results) = joined(finishing.await) else { return };
         let mut short = Vec::new();
         for (finish, result) in results {

@@ -159,6 +159,13 @@
 //!
 //! One download at a time may use a folder, as long as its stream or one of its bodies lives; a second one, also of another
 //! process, waits for 5 s and fails with [`Error::Locked`].
+//!
+//! # Tracing
+//!
+//! With the feature `tracing`, what goes on is in spans of the crate of that name, of level DEBUG, for whoever has a
+//! subscriber: `download` (its `folder`) around the run, `segment` (of a `file`) and `finish` (of a few whole files at once) of
+//! its connections, and `object` (its `key`) of [`fetch_objects`]. What happens in them is told by [`Event`]s and [`Meters`],
+//! which need no feature.
 
 mod budget;
 #[cfg(feature = "conformance")]
@@ -202,6 +209,7 @@ mod run;
 mod run_report;
 mod shortage;
 mod source;
+mod span;
 mod sums;
 mod verdict;
 mod verification;

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::meter::{StageMeter, Wait, WorkerMeter};
 use crate::pace::Pace;
+use crate::span::in_span;
 use crate::{Algorithm, Body, Digest, ETag, Error, Event, Get, Hasher, Observer, Request, RetryPolicy, Source};
 
 /// What memory is counted in.
@@ -118,7 +119,8 @@ where
         .take_until(async move { stop.cancelled().await })
         .map(move |request| {
             let fetcher = fetcher.clone();
-            let task = tokio::spawn(async move { fetcher.fetch(request).await });
+            let fetching = in_span!("object", { key = %request.key }, async move { fetcher.fetch(request).await });
+            let task = tokio::spawn(fetching);
             async move {
                 match AbortOnDropHandle::new(task).await {
                     Ok(fetched) => Some(fetched),

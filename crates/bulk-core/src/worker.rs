@@ -17,6 +17,7 @@ use crate::queue::{
 use crate::ranges::Range;
 use crate::retry::retry_when;
 use crate::run::{Run, joined};
+use crate::span::in_span;
 use crate::{Body, Crc64Nvme, Error, Event, Get, Request, remove_staged};
 
 /// Bytes that one connection gathers before they are written.
@@ -65,7 +66,7 @@ async fn work_metered(run: &Arc<Run>, finisher: Finisher, meter: Option<WorkerMe
                 }
                 // There may be more where this came from.
                 run.news.notify_one();
-                worker.fetch(segment).await;
+                in_span!("segment", { file = %segment.request.name }, worker.fetch(segment)).await;
             }
             Next::Paused(shortage) => run.event(&Event::Paused { shortage: &shortage }),
             Next::Wait(time) => {

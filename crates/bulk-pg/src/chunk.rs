@@ -21,6 +21,7 @@ use crate::rejects::{self, Reject};
 use crate::repair::{Repaired, is_text};
 use crate::rows::RowMaker;
 use crate::salvage::{KEEP, UNDO, known, salvage};
+use crate::span::in_span;
 use crate::stage::{Watch, WorkerState};
 use crate::turns::{Turn, Turns};
 use crate::{Checkpoint, CopyBinary, Error, FileIdentity, Position, RecordError, RecordOptions, Session, TableName};
@@ -108,7 +109,8 @@ impl Destination<'_> {
         watch: &Watch,
     ) -> Result<Option<Committed>, Error> {
         let place = chunk.place;
-        let result = self.copy_in_turn(session, chunk, watch).await;
+        let copying = self.copy_in_turn(session, chunk, watch);
+        let result = in_span!("chunk", { file = %self.file.key }, copying).await;
         if let Some(Tolerance { turns, .. }) = &self.tolerance {
             if matches!(result, Ok(Some(_))) { turns.done() } else { turns.break_off(place) }
         }

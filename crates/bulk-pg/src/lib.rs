@@ -65,6 +65,12 @@
 //! for a load is written down in the transaction that drops it, and comes back as it was with the next run that succeeds,
 //! whatever schema that run has. No privilege beyond those of the tables' owner is needed. Memory does not grow with the
 //! file.
+//!
+//! # Tracing
+//!
+//! With the feature `tracing`, what goes on is in spans of the crate of that name, of level DEBUG, for whoever has a
+//! subscriber: `load` (of a `file` into a `table`), in it a `chunk` for each that is sent and committed, and a `definition`
+//! for each index or constraint that is made.
 
 mod binary_type;
 mod blocking;
@@ -142,6 +148,7 @@ mod scan;
 mod schema;
 mod sequences;
 mod session;
+mod span;
 mod stage;
 mod staging;
 mod statement;

@@ -23,6 +23,7 @@ use crate::json_column::json_shapes;
 use crate::ledger::{self, FileIdentity, Load};
 use crate::rejects;
 use crate::salvage::refers_to_itself;
+use crate::span::in_span;
 use crate::stage::{LoadStage, Watch, WorkerState};
 use crate::staging;
 use crate::table_lock::{LOCK_TIMEOUT, LockedTable, begin, lock_exclusively};
@@ -368,10 +369,13 @@ pub async fn load(
     options: &LoadOptions,
 ) -> Result<Loaded, Error> {
     options.check()?;
-    if options.stage {
-        return staging::stage(sessions, table, file, input, options).await;
-    }
-    load_table(sessions, table, file, input, options).await
+    let loading = async {
+        match options.stage {
+            true => staging::stage(sessions, table, file, input, options).await,
+            false => load_table(sessions, table, file, input, options).await,
+        }
+    };
+    in_span!("load", { file = %file.key, table = %format_args!("{table:#}") }, loading).await
 }
 
 /// [`load`] into the table itself.

@@ -13,6 +13,7 @@ use crate::orphans;
 use crate::pre_data::is_duplicate;
 use crate::restore::restore;
 use crate::sequences::raise_sequences;
+use crate::span::in_span;
 use crate::{
     Definition, DefinitionKind, Error, Event, ForeignKey, Ident, KeptOrphans, NotRestored, Observer, OrphanPolicy,
     Orphans, Phase, Plan, Refused, RejectedOrphans, Session, TableName,
@@ -393,7 +394,8 @@ impl Run<'_> {
             return Ok(false);
         }
         self.step(&definition.summary())?;
-        match session.client().batch_execute(sql).await {
+        let making = session.client().batch_execute(sql);
+        match in_span!("definition", { what = definition.summary() }, making).await {
             Ok(()) => {
                 done.applied += 1;
                 return Ok(true);

@@ -37,6 +37,12 @@
 //!
 //! Keys are UTF-8 of up to 1,024 bytes and are kept as they are: `a//b`, a leading `/`, `+`, `%` and control characters
 //! included. A listing asks for `encoding-type=url`, so that XML can carry them all.
+//!
+//! # Tracing
+//!
+//! With the feature `tracing`, what goes on is in spans of the crate of that name, of level DEBUG, for whoever has a
+//! subscriber: `page` (its `prefix`) for each that is asked for, `store` (how many `objects`) for each batch of a sync, and
+//! those of [`bulk_core`].
 
 mod batch;
 mod bucket;
@@ -63,6 +69,7 @@ mod pager;
 mod ranges;
 mod rows;
 mod snapshot;
+mod span;
 mod split_ranges;
 mod stretch_diff;
 mod sync;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::list::{Cursor, Fetched};
 use crate::ranges::{Lane, Ranges};
+use crate::span::in_span;
 use crate::{Batch, Bucket, Error, KeyFilter, KeyRange};
 
 /// Pages that wait for the reader beside the one that each connection has in hand.
@@ -227,7 +228,7 @@ impl Shared {
     ) -> Result<(), Error> {
         let mut cursor = Cursor::new(self.bucket.clone(), &self.prefix, range.after, self.pace.clone());
         loop {
-            let body = worker.waiting(worker.wait, cursor.fetch()).await?;
+            let body = in_span!("page", { prefix = %self.prefix }, worker.waiting(worker.wait, cursor.fetch())).await?;
             let fetched = match cursor.read(&body, &self.filter)? {
                 Fetched::Page(page) => page,
                 Fetched::Again => continue,

@@ -30,6 +30,7 @@ pub use self::{
     quarantine::{QuarantineReason, Quarantined},
     sink::{Refusal, Sink, SinkBatch, SyncedObject},
 };
+use crate::span::in_span;
 use crate::{Change, Error, KnownObjects, ObjectRef, StretchDiff};
 
 /// What becomes of objects that are known and gone from the bucket.
@@ -346,6 +347,7 @@ impl Storing {
         }
         if !batch.is_empty() {
             let storing = self.sink.store(&batch, &*self.known);
+            let storing = in_span!("store", { objects = batch.objects.len() }, storing);
             let refusals = waiting(self.meter.as_ref(), self.wait, storing).await?;
             if let Some(meter) = &self.meter {
                 let bytes = batch.objects.iter().map(|object| object.bytes().len() as u64).sum();

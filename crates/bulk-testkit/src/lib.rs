@@ -15,6 +15,8 @@ pub mod s3;
 #[cfg(feature = "s3s")]
 pub mod s3s;
 pub mod snapshot;
+#[cfg(feature = "tracing")]
+pub mod spans;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod wire;

@@ -14,6 +14,7 @@ use super::{
     roster::Facts,
     runs::{Merge, Runs, Tag},
 };
+use crate::span::enter_span;
 use crate::{
     Error,
     archive::{
@@ -86,6 +87,7 @@ pub(crate) fn make(
 ) -> Result<(Done, Counts), Error> {
     let (kind, group) = (&*task.kind_name, &*task.group_name);
     options.tell(&ExportEvent::Begun { kind, group });
+    enter_span!("archive", { kind, group });
     let (done, counts) = match task.old {
         Some(old) => spliced(task, &old, runs, folder, options),
         None => new(task, runs, folder, options),
