@@ -13,15 +13,28 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{
-    files::{ARCHIVE, group_file, kind_folder, shown},
-    manifest::{SetArchive, SetBundle, SetManifest, hexadecimal},
+    files::{ARCHIVE, group_file, kind_folder, shape_files, shown},
+    manifest::{SetArchive, SetBundle, SetManifest, SetShape, hexadecimal},
 };
-use crate::{Error, Refusal};
+use crate::{
+    Error, Refusal,
+    archive::{Shape, UnknownShape},
+};
 
 /// Says that a file is a roster of ours (<https://www.sqlite.org/pragma.html#pragma_application_id>): `blkx`.
 const APPLICATION_ID: i32 = 0x626c_6b78;
 /// The version of its tables, as `PRAGMA user_version`.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+
+/// What version 1 lacked.
+const SHAPES: &str = "
+    CREATE TABLE shape (
+        item_group INTEGER NOT NULL REFERENCES item_group,
+        name TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL CHECK (octet_length(sha256) = 32),
+        PRIMARY KEY (item_group, name)
+    ) STRICT, WITHOUT ROWID;";
 
 /// Ids are blobs, because SQLite compares blobs byte by byte and promises nothing of texts that hold U+0000.
 const TABLES: &str = "
@@ -132,21 +145,27 @@ impl Roster {
         };
         let connection = connect().map_err(|error| failed(path, error))?;
         let mut roster = Roster { connection, path: path.to_owned(), names: Names::default() };
-        if !roster.is_made()? {
+        let tables = match roster.version()? {
+            0 => format!("{TABLES} {SHAPES}"),
+            1 => SHAPES.to_owned(),
+            _ => String::new(),
+        };
+        if !tables.is_empty() {
             roster.execute(&format!(
-                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
+                "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
             ))?;
         }
         roster.read_names()?;
         Ok(roster)
     }
 
-    fn is_made(&self) -> Result<bool, Error> {
+    /// The version of the tables; 0 where there are none.
+    fn version(&self) -> Result<i32, Error> {
         let number = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         let numbers = || Ok((number("application_id")?, number("user_version")?));
         match numbers().map_err(|error| self.failed(error))? {
-            (APPLICATION_ID, VERSION) => Ok(true),
-            (0, 0) if self.count("sqlite_schema")? == 0 => Ok(false),
+            (APPLICATION_ID, version @ 1..=VERSION) => Ok(version),
+            (0, 0) if self.count("sqlite_schema")? == 0 => Ok(0),
             (APPLICATION_ID, version) => Err(Error::Set {
                 file: shown(&self.path),
                 reason: format!("its tables are of version {version}, and {VERSION} is known"),
@@ -319,6 +338,29 @@ impl Roster {
         }
     }
 
+    /// The shapes of all groups that have some.
+    pub(crate) fn shapes(&self) -> Result<BTreeMap<u32, BTreeMap<Shape, Facts>>, Error> {
+        let query = "SELECT 0, bytes, sha256, item_group, name FROM shape";
+        let rows = self.rows(query, [], |row| Ok((row.get(3)?, row.get::<_, String>(4)?, facts(row, 0)?)))?;
+        let mut shapes: BTreeMap<u32, BTreeMap<Shape, Facts>> = BTreeMap::new();
+        for (group, name, facts) in rows {
+            let unknown = |error: UnknownShape| Error::Set { file: shown(&self.path), reason: error.to_string() };
+            shapes.entry(group).or_default().insert(name.parse().map_err(unknown)?, facts);
+        }
+        Ok(shapes)
+    }
+
+    pub(crate) fn set_shape(&self, group: u32, shape: Shape, facts: Option<&Facts>) -> Result<(), Error> {
+        match facts {
+            Some(facts) => self.change(
+                "INSERT INTO shape (item_group, name, bytes, sha256) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256",
+                params![group, shape.name(), facts.bytes as i64, facts.sha256],
+            ),
+            None => self.change("DELETE FROM shape WHERE item_group = ?1 AND name = ?2", params![group, shape.name()]),
+        }
+    }
+
     /// The types that have an `all.tar`.
     pub(crate) fn bundles(&self) -> Result<Vec<(u32, Facts)>, Error> {
         self.rows("SELECT 0, bytes, sha256, kind FROM bundle ORDER BY kind", [], |row| {
@@ -390,7 +432,9 @@ impl Roster {
 
     /// Forgets all items, archives and watermarks.
     pub(crate) fn clear(&self) -> Result<(), Error> {
-        self.execute("DELETE FROM item; DELETE FROM archive; DELETE FROM bundle; DELETE FROM watermark")
+        self.execute(
+            "DELETE FROM item; DELETE FROM archive; DELETE FROM shape; DELETE FROM bundle; DELETE FROM watermark",
+        )
     }
 
     /// Forgets groups that have no archive, as one does that lost its last item.
@@ -414,6 +458,16 @@ impl Roster {
             })
             .collect();
         archives.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut shapes = Vec::new();
+        for (group, of_group) in self.shapes()? {
+            let Some(archive) = self.names.groups.get(&group) else { continue };
+            shapes.extend(of_group.into_iter().map(|(shape, facts)| SetShape {
+                name: shape_files(&archive.file, shape).0,
+                bytes: facts.bytes,
+                sha256: hexadecimal(&facts.sha256),
+            }));
+        }
+        shapes.sort_by(|a, b| a.name.cmp(&b.name));
         let mut bundles: Vec<SetBundle> = self
             .bundles()?
             .into_iter()
@@ -423,7 +477,7 @@ impl Roster {
             })
             .collect();
         bundles.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(SetManifest::new(created, archives, bundles))
+        Ok(SetManifest::new(created, archives, shapes, bundles))
     }
 }
 

@@ -49,7 +49,11 @@ pub struct Published {
     pub made_groups: u64,
     /// Groups that have lost their archives.
     pub emptied_groups: u64,
-    /// Bytes of the archives that were made.
+    /// Files of items in other formats that were made.
+    pub made_shapes: u64,
+    /// Such files that are gone.
+    pub removed_shapes: u64,
+    /// Bytes of the files that were made.
     pub made_bytes: u64,
     /// Archives of the set now.
     pub archives: u64,
@@ -62,7 +66,7 @@ pub struct Published {
 impl Published {
     /// Whether the set has changed.
     pub fn has_changed(&self) -> bool {
-        self.made_groups + self.emptied_groups > 0
+        self.made_groups + self.emptied_groups + self.made_shapes + self.removed_shapes > 0
     }
 }
 
