@@ -6,7 +6,7 @@
 //! renamed behind a commit, so that it must last.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -97,6 +97,8 @@ pub(crate) struct Names {
     pub(crate) groups: BTreeMap<u32, Group>,
     kind_numbers: HashMap<String, u32>,
     group_numbers: HashMap<u32, HashMap<String, u32>>,
+    /// Their folders and archives in lower case. Escaped names are ASCII.
+    folded: HashSet<String>,
 }
 
 impl Names {
@@ -109,17 +111,24 @@ impl Names {
     }
 
     fn add_kind(&mut self, number: u32, name: &str) -> Result<(), Refusal> {
-        self.kinds.insert(number, Kind { name: name.to_owned(), folder: kind_folder(name)? });
+        let folder = kind_folder(name)?;
+        self.folded.insert(folder.to_ascii_lowercase());
+        self.kinds.insert(number, Kind { name: name.to_owned(), folder });
         self.kind_numbers.insert(name.to_owned(), number);
         Ok(())
     }
 
     fn add_group(&mut self, number: u32, kind: u32, name: &str) -> Result<(), Refusal> {
-        let folder = self.kinds.get(&kind).map_or("", |kind| &kind.folder);
-        let file = format!("{folder}/{}{ARCHIVE}", group_file(name)?);
+        let file = self.archive(kind, name)?;
+        self.folded.insert(file.to_ascii_lowercase());
         self.groups.insert(number, Group { kind, name: name.to_owned(), file });
         self.group_numbers.entry(kind).or_default().insert(name.to_owned(), number);
         Ok(())
+    }
+
+    fn archive(&self, kind: u32, group: &str) -> Result<String, Refusal> {
+        let folder = self.kinds.get(&kind).map_or("", |kind| &kind.folder);
+        Ok(format!("{folder}/{}{ARCHIVE}", group_file(group)?))
     }
 }
 
@@ -127,6 +136,8 @@ pub(crate) struct Roster {
     connection: Connection,
     path: PathBuf,
     pub(crate) names: Names,
+    /// Whether names that differ in case alone are of one file.
+    pub(crate) folds_case: bool,
 }
 
 impl Roster {
@@ -144,7 +155,7 @@ impl Roster {
             Ok(connection)
         };
         let connection = connect().map_err(|error| failed(path, error))?;
-        let mut roster = Roster { connection, path: path.to_owned(), names: Names::default() };
+        let mut roster = Roster { connection, path: path.to_owned(), names: Names::default(), folds_case: false };
         let tables = match roster.version()? {
             0 => format!("{TABLES} {SHAPES}"),
             1 => SHAPES.to_owned(),
@@ -249,7 +260,8 @@ impl Roster {
             return Ok(kind);
         }
         let refused = |reason| Error::Refused { file: "a type of items".to_owned(), member: short(name), reason };
-        kind_folder(name).map_err(refused)?;
+        let folder = kind_folder(name).map_err(refused)?;
+        self.check_case(&folder).map_err(refused)?;
         self.change("INSERT INTO kind (name) VALUES (?1)", [name])?;
         let number = self.last_number()?;
         self.names.add_kind(number, name).map_err(refused)?;
@@ -262,11 +274,18 @@ impl Roster {
             return Ok(group);
         }
         let refused = |reason| Error::Refused { file: "a group of items".to_owned(), member: short(name), reason };
-        group_file(name).map_err(refused)?;
+        let file = self.names.archive(kind, name).map_err(refused)?;
+        self.check_case(&file).map_err(refused)?;
         self.change("INSERT INTO item_group (kind, name) VALUES (?1, ?2)", params![kind, name])?;
         let number = self.last_number()?;
         self.names.add_group(number, kind, name).map_err(refused)?;
         Ok(number)
+    }
+
+    /// A new folder or archive must not be that of another type or group.
+    fn check_case(&self, name: &str) -> Result<(), Refusal> {
+        let is_there = self.folds_case && self.names.folded.contains(&name.to_ascii_lowercase());
+        if is_there { Err(Refusal::NameInAnotherCase) } else { Ok(()) }
     }
 
     fn last_number(&self) -> Result<u32, Error> {

@@ -125,8 +125,8 @@ impl<'a> Stage<'a> {
     /// Names of types and groups become those of folders and files, escaped as [`entry_name`] says.
     ///
     /// # Errors
-    /// [`Error::Refused`] where the item is bad: an id, a type or a group that cannot be a name, content that is no JSON or
-    /// longer than 1 GiB. The stage is as it was then, and goes on. [`Error::Output`], [`Error::Roster`],
+    /// [`Error::Refused`] where the item is bad: an id, a type or a group that cannot be a name, or not beside the names that
+    /// there are, content that is no JSON or longer than 1 GiB. The stage is as it was then, and goes on. [`Error::Output`], [`Error::Roster`],
     /// [`Error::Stopped`].
     pub fn put(&mut self, kind: &str, group: &str, id: &str, mtime: i64, json: &[u8]) -> Result<(), Error> {
         let refused = |reason| Error::Refused { file: format!("{kind}/{group}"), member: short(id), reason };
