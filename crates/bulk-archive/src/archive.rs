@@ -20,16 +20,21 @@ mod name;
 mod press;
 mod reader;
 mod rebuild;
+#[cfg(all(feature = "export", unix))]
+mod shape;
 mod splice;
 mod varint;
 mod verify;
 mod writer;
 
 #[cfg(all(feature = "export", unix))]
+pub use self::shape::{Shape, UnknownShape};
+#[cfg(all(feature = "export", unix))]
 pub(crate) use self::{
     header::write as write_header,
     index::LONGEST_CONTENT,
     name::{escaped, to_id as name_to_id, unescaped},
+    shape::{How, Map, Old, check_rows, compare as compare_shape, make as make_shape, mark as shape_mark},
     writer::processors,
 };
 pub use self::{

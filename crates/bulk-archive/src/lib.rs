@@ -77,7 +77,8 @@
 //! With the feature `export`, on Unix, an `ExportSet` is a folder of such archives, one for each group of each type of
 //! items. A `Stage` takes changes in any order; `Stage::publish` makes new archives of the groups that have changed, and
 //! gives them their names together. What is killed at any moment leaves the old set or the new one. `verify_set` checks a
-//! folder, `rebuild_indexes` makes all but the archives anew.
+//! folder, `rebuild_indexes` makes all but the archives anew. Beside an archive there may be its items in other formats, each
+//! a `Shape`: lines of JSON, compressed as gzip or Zstandard, and Parquet.
 //!
 //! ```
 //! # #[cfg(all(feature = "export", unix))] {
@@ -115,8 +116,8 @@
 //! `bzip2`, `gzip`, `xz` and `zstd`, all on by default, each bring their codec. Detection knows every codec whatever
 //! the features; a file whose codec is left out gives [`Error::CodecDisabled`]. `extract`, on by default, brings
 //! extraction, on Unix. `splice`, on by default, brings archives of items that change, and `gzip`. `export` brings sets of
-//! archives, on Unix, `splice` and SQLite. `tracing` has spans of the crate of that name, of level DEBUG, for whoever has a
-//! subscriber: `extract` (its `archive`) and, of an export, `archive` (its `kind` and `group`), each in the thread that works.
+//! archives, on Unix, `splice`, `zstd`, SQLite and Parquet. `tracing` has spans of the crate of that name, of level DEBUG, for whoever
+//! has a subscriber: `extract` (its `archive`) and, of an export, `archive` (its `kind` and `group`), each in the thread that works.
 
 #[cfg(feature = "splice")]
 mod archive;
@@ -149,15 +150,19 @@ pub use crate::archive::{
     IndexedArchive, IndexedBlock, IndexedEntry, Item, Outcome, SameContent, SpliceOptions, Spliced, changes_anything,
     entry_name, rebuild_index, splice, verify, verify_blocks,
 };
-#[cfg(all(feature = "export", unix))]
-pub use crate::export::{
-    CheckNew, ExportEvent, ExportOptions, ExportSet, Loose, Published, Rebuilt, SetArchive, SetBundle, SetFault,
-    SetFiles, SetManifest, SetPath, SetReport, Stage, Swept, Wanted, read_watermarks, rebuild_indexes, verify_set,
-};
 #[cfg(all(feature = "extract", unix))]
 pub use crate::extract::{
     ArchiveName, ContentDigest, Destination, ExtractOptions, Extracted, Links, Member, MemberKind, extract,
     remove_leftovers,
+};
+#[cfg(all(feature = "export", unix))]
+pub use crate::{
+    archive::{Shape, UnknownShape},
+    export::{
+        CheckNew, ExportEvent, ExportOptions, ExportSet, Loose, Published, Rebuilt, SetArchive, SetBundle, SetFault,
+        SetFiles, SetManifest, SetPath, SetReport, SetShape, Stage, Swept, Wanted, read_watermarks, rebuild_indexes,
+        verify_set,
+    },
 };
 pub use crate::{
     checkpoint::{Checkpoint, CheckpointError},

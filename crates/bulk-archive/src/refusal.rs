@@ -60,6 +60,8 @@ pub enum Refusal {
     NotUtf8,
     /// A file or folder of a staging folder is not named, or does not stand, as an item of a group of a type.
     NotAnItem,
+    /// The name differs in case alone from that of another type or group, and the file system takes both for one.
+    NameInAnotherCase,
     /// The type of the member, given as its byte in the header, is none that is known here.
     UnknownType(u8),
 }
@@ -92,6 +94,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::NotUtf8 => "its content is not UTF-8",
             Refusal::NotAnItem => "it is no `<type>/<group>/<id>.json`",
+            Refusal::NameInAnotherCase => {
+                "its type or group differs in case alone from another one, and the file system takes both for one"
+            }
             Refusal::UnknownType(kind) => return write!(f, "its type {:?} is unknown", char::from(*kind)),
         })
     }

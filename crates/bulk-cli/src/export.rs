@@ -137,6 +137,14 @@ impl Job {
         options.memory = arguments.memory;
         options.keep_empty = arguments.keep_empty || spec.is_some_and(|spec| spec.keep_empty);
         options.all_tar = arguments.all_tar || spec.is_some_and(|spec| spec.all_tar);
+        match (&arguments.also, spec) {
+            (Some(also), _) => options.shapes = Some(also.0.clone()),
+            (None, Some(spec)) => {
+                options.shapes.clone_from(&spec.also);
+                options.shapes_of.clone_from(&spec.also_of);
+            }
+            (None, None) => {}
+        }
         if arguments.ignore_times || spec.is_some_and(|spec| spec.ignore_times) {
             options.same_content = SameContent::Keep;
         }
@@ -173,10 +181,16 @@ impl Job {
     fn say_published(&self, published: &Published, rejected: u64, elapsed: Duration) {
         let Published { added, replaced, moved, removed, unchanged, made_groups, emptied_groups, made_bytes, .. } =
             *published;
+        let Published { made_shapes, removed_shapes, .. } = *published;
+        let shapes = match (made_shapes, removed_shapes) {
+            (0, 0) => String::new(),
+            (made, 0) => format!("; {made} files in other formats made"),
+            (made, gone) => format!("; {made} files in other formats made, {gone} removed"),
+        };
         let seconds = elapsed.as_secs_f64();
         let changes = match published.has_changed() {
             true => format!(
-                "{added} items added, {replaced} replaced, {moved} moved, {removed} removed; {made_groups} archives made ({}), {emptied_groups} removed",
+                "{added} items added, {replaced} replaced, {moved} moved, {removed} removed; {made_groups} archives made ({}), {emptied_groups} removed{shapes}",
                 size(made_bytes)
             ),
             false => "nothing has changed".to_owned(),
@@ -191,6 +205,7 @@ impl Job {
         let fields = json!({
             "added": added, "replaced": replaced, "moved": moved, "removed": removed, "unchanged": unchanged,
             "archives_made": made_groups, "archives_removed": emptied_groups, "bytes_made": made_bytes,
+            "shapes_made": made_shapes, "shapes_removed": removed_shapes,
             "archives": published.archives, "items": published.entries, "bytes": published.bytes,
             "rejected": rejected, "seconds": seconds,
         });
@@ -233,12 +248,12 @@ impl Job {
         let rebuilt = rebuild_indexes(&self.out, &self.options())?;
         let seconds = started.elapsed().as_secs_f64();
         let text = format!(
-            "{} archives have {} items; {} indexes were not theirs and are new, {} archives were made anew; {seconds:.1} s",
-            rebuilt.archives, rebuilt.entries, rebuilt.indexes, rebuilt.remade
+            "{} archives have {} items; {} indexes were not theirs and are new, {} archives were made anew, {} files in other formats; {seconds:.1} s",
+            rebuilt.archives, rebuilt.entries, rebuilt.indexes, rebuilt.remade, rebuilt.shapes
         );
         let fields = json!({
             "archives": rebuilt.archives, "items": rebuilt.entries, "indexes": rebuilt.indexes,
-            "archives_made": rebuilt.remade, "seconds": seconds,
+            "archives_made": rebuilt.remade, "shapes_made": rebuilt.shapes, "seconds": seconds,
         });
         self.report.event("rebuilt", &text, fields);
         Ok(Exit::Done)
@@ -365,6 +380,14 @@ impl Watch {
                 (file.name, file.bytes, file.records) = (format!("{kind}/{group}"), Some(*bytes), Some(*entries));
                 report.file(file);
                 self.count();
+            }
+            ExportEvent::Shaped { kind, group, shape, bytes, copied, made } => {
+                let text = format!("{kind}/{group}.{shape}: {} ({copied} parts copied, {made} made)", size(*bytes));
+                let fields = json!({
+                    "type": kind, "group": group, "shape": shape.name(), "bytes": bytes,
+                    "parts_copied": copied, "parts_made": made,
+                });
+                report.minor_event("shaped", &text, fields);
             }
             ExportEvent::Emptied { kind, group } => {
                 let text = format!("{kind}/{group}: it is empty");

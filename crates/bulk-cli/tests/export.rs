@@ -646,6 +646,52 @@ fn whatever_kills_an_upload_the_next_one_ends_it() {
 }
 
 #[test]
+fn whatever_kills_an_upload_by_copies_the_next_one_ends_it() {
+    let upload = Upload::empty();
+    let large = "opinions/large.tar.gz";
+    let change = |items: &mut dyn Iterator<Item = (u32, u32)>| {
+        let line = |(id, seed)| {
+            let text = noise(500_000, seed);
+            format!("{{\"type\": \"opinions\", \"group\": \"large\", \"id\": {id}, \"item\": \"{text}\"}}\n")
+        };
+        fs::write(upload.bench.path("changes.ndjson"), items.map(line).collect::<String>()).unwrap();
+    };
+    // Some 21 MiB when they are compressed.
+    change(&mut (0..60).map(|id| (id, id)));
+    Ran::of(upload.command()).assert(0, &[]);
+    upload.assert_is_there();
+    let copies = || upload.server.requests().iter().filter(|record| record.copy_range.is_some()).count();
+    // The request that is held, how many uploads in parts are left unfinished, and how many copies were asked for.
+    let moments = [
+        ("begin", Method::POST, 1, 0, 0),
+        ("first part", Method::PUT, 1, 1, 1),
+        ("second part", Method::PUT, 2, 1, 1),
+        ("complete", Method::POST, 2, 1, 2),
+        ("unheard", Method::POST, 2, 0, 2),
+    ];
+    for (edition, (moment, method, nth, unfinished, asked)) in (1..).zip(moments) {
+        // In the middle: what is before it is copied, and what is behind it.
+        change(&mut [(30, 100 + edition)].into_iter());
+        upload.server.clear_requests();
+        let fault = if moment == "unheard" { Fault::StallAfter(0) } else { Fault::Hang };
+        let held = upload.server.fault(Rule::new(fault).key(&format!("exports/{large}")).method(method).nth(nth));
+        let uploads = || upload.server.uploads("data").unwrap().len();
+        support::kill_when(upload.command(), || held.hits() > 0 && uploads() == unfinished);
+        assert_eq!(copies(), asked, "{moment}");
+        let left = in_bucket(&upload.server);
+        assert!(!left.contains_key("manifest.json"), "{moment}");
+        let is_there = left[large] == support::files(&upload.bench.out())[large];
+        assert_eq!(is_there, moment == "unheard", "{moment}");
+        upload.server.clear_faults();
+        upload.server.clear_requests();
+        Ran::of(upload.command()).assert(0, &["nothing has changed", "uploaded"]);
+        upload.assert_is_there();
+        // What was there already is not known piece by piece: nobody has noted it.
+        assert_eq!(copies(), if is_there { 0 } else { 2 }, "{moment}");
+    }
+}
+
+#[test]
 fn ctrl_c_leaves_an_upload_to_the_next_one() {
     let upload = Upload::new();
     upload.change(1);

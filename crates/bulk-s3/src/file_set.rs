@@ -10,11 +10,13 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::bucket::md5;
-use crate::upload::{Observer, Uploader, blocking, headers_of};
+use crate::upload::{CopyPlan, Observer, Uploader, blocking, headers_of};
 use crate::{Bucket, Error, Object};
 
 /// S3 takes no smaller part, but for the last one of an object.
 pub(crate) const LEAST_PART: u64 = 5 << 20;
+/// How many files are looked through at a time for what objects have of them.
+const SCANS: usize = 4;
 /// A manifest that is longer is taken for a damaged one.
 const MANIFEST_LIMIT: usize = 256 << 20;
 
@@ -110,8 +112,10 @@ pub struct SetOptions {
     /// Requests, and files or parts in memory, at a time, 1 to 1,024. Default 8.
     pub concurrency: usize,
     /// A folder where it is kept what the objects that were uploaded consist of, so that the server copies from the old object what
-    /// a new one has in common with it, and only the rest is sent. It is made if need be, is for this alone, and may be lost:
-    /// then files are sent whole. It takes about 40 bytes for 96 KiB of an object. Default none: nothing is copied.
+    /// a new one has in common with it, and only the rest is sent. It is made if need be, is for such notes alone, of whatever
+    /// buckets, and may be lost: then files are sent whole. It takes about 40 bytes for 96 KiB of an object, in memory, too, for
+    /// those files of an upload that are put together by copies. Notes of objects that the set has no more are removed when it is
+    /// uploaded. Default none: nothing is copied.
     ///
     /// This is for files of 16 MiB and more. What changed in a file is found by its content, and parts have at least 5 MiB, so
     /// each place that changed costs that much, and changes all over a file cost as much as the file.
@@ -263,7 +267,7 @@ pub async fn compare_set(
     options: SetOptions,
     read_manifest: ReadManifest<'_>,
 ) -> Result<SetPlan, Error> {
-    let uploader = Uploader::new(bucket, &options);
+    let uploader = Uploader::new(bucket, &set.prefix, &options);
     let key_of = |name: &str| format!("{}{name}", set.prefix);
     let (manifest, vouched) = match uploader.read(&key_of(&set.manifest.name), MANIFEST_LIMIT).await {
         Ok(None) => (ManifestThere::None, HashMap::new()),
@@ -378,7 +382,7 @@ impl SetPlan {
     /// says of it. The manifest is not written then.
     pub async fn upload(self) -> Result<Uploaded, Error> {
         let Self { set, options, .. } = &self;
-        let uploader = Uploader::new(&self.bucket, options);
+        let uploader = Uploader::new(&self.bucket, &set.prefix, options);
         let concurrency = options.concurrency.clamp(1, 1024);
         let key_of = |name: &str| format!("{}{name}", set.prefix);
         let tell = |event: &SetEvent<'_>| (options.observer)(event);
@@ -400,15 +404,17 @@ impl SetPlan {
             // Many a role may write and not list; what is left costs a little, and hinders nobody.
             Err(error) => tell(&SetEvent::NotAborted { error: &error }),
         }
+        // Before the manifest goes: readers wait from then on.
+        let mut plans = self.plans(&uploader).await?;
         let manifest_key = key_of(&set.manifest.name);
         if self.unpublishes() {
             uploader.remove(&manifest_key).await?;
             tell(&SetEvent::Unpublished);
         }
         let puts = self.uploads.iter().map(|at| {
-            let (file, old, uploader) = (&set.files[*at], self.old.get(at), &uploader);
+            let (file, plan, uploader) = (&set.files[*at], plans.remove(at), &uploader);
             let key = key_of(&file.name);
-            async move { uploader.put(&key, file, old).await.map(|copied| (file, copied)) }
+            async move { uploader.put(&key, file, plan).await.map(|copied| (file, copied)) }
         });
         let puts: Vec<_> = puts.collect();
         let mut puts = futures::stream::iter(puts).buffer_unordered(concurrency);
@@ -442,7 +448,6 @@ impl SetPlan {
             let (key, uploader) = (key_of(name), &uploader);
             async move {
                 uploader.remove(&key).await?;
-                uploader.forget(&key).await;
                 Ok::<_, Error>(name)
             }
         });
@@ -452,6 +457,21 @@ impl SetPlan {
             done.removed += 1;
             tell(&SetEvent::Removed { name });
         }
+        uploader.forget_others(names.into_iter().map(key_of)).await;
         Ok(done)
+    }
+
+    /// How files are put together by copies. Not many are read at a time, since what is found out of a large one, and was of the
+    /// object, is in memory meanwhile.
+    async fn plans(&self, uploader: &Uploader) -> Result<HashMap<usize, CopyPlan>, Error> {
+        let Self { set, old, .. } = self;
+        let plans = self.uploads.iter().map(|at| async move {
+            let file = &set.files[*at];
+            let plan = uploader.plan(&format!("{}{}", set.prefix, file.name), file, old.get(at)).await?;
+            Ok::<_, Error>(plan.map(|plan| (*at, plan)))
+        });
+        let plans: Vec<_> = plans.collect();
+        let plans = futures::stream::iter(plans).buffer_unordered(SCANS.min(self.options.concurrency.max(1)));
+        plans.try_filter_map(|plan| std::future::ready(Ok(plan))).try_collect().await
     }
 }

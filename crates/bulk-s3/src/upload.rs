@@ -2,6 +2,7 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -51,10 +52,18 @@ pub(crate) struct Uploader {
     concurrency: usize,
     part_size: u64,
     observer: Observer,
-    /// Where it is kept what objects consist of.
+    /// Where it is kept what objects below the prefix consist of.
     notes: Option<PathBuf>,
     /// Whether the server has refused none yet.
     copies: AtomicBool,
+}
+
+/// How a file is put together: by copies of stretches of the object that it takes the place of, and of what is sent.
+pub(crate) struct CopyPlan {
+    chunks: Vec<Chunk>,
+    parts: Vec<Part>,
+    /// The object's.
+    etag: EntityTag,
 }
 
 /// Why a file was not uploaded by copies.
@@ -90,7 +99,7 @@ pub(crate) struct Stored {
 
 impl Uploader {
     /// With no more requests, and parts in memory, at a time than the options say.
-    pub(crate) fn new(bucket: &Bucket, options: &SetOptions) -> Self {
+    pub(crate) fn new(bucket: &Bucket, prefix: &str, options: &SetOptions) -> Self {
         let concurrency = options.concurrency.clamp(1, 1024);
         Self {
             bucket: bucket.clone(),
@@ -99,7 +108,7 @@ impl Uploader {
             concurrency,
             part_size: options.part_size.max(LEAST_PART),
             observer: Arc::clone(&options.observer),
-            notes: options.notes.clone(),
+            notes: options.notes.as_ref().map(|folder| UploadNote::path(folder, &bucket.identity(prefix))),
             copies: AtomicBool::new(true),
         }
     }
@@ -109,13 +118,18 @@ impl Uploader {
         size <= self.part_size
     }
 
-    /// Uploads the file, whatever stands there, and was `there` when it was listed. What arrives is what the file's digest says,
-    /// or nothing does. Gives how many of its bytes the server has copied from there.
-    pub(crate) async fn put(&self, key: &str, file: &SetFile, there: Option<&Object>) -> Result<u64, Error> {
+    /// Uploads the file, whatever stands there, by copies if they are planned. What arrives is what the file's digest says, or
+    /// nothing does. Gives how many of its bytes the server has copied.
+    pub(crate) async fn put(&self, key: &str, file: &SetFile, plan: Option<CopyPlan>) -> Result<u64, Error> {
         (self.observer)(&SetEvent::Begun { file });
         if !self.is_single(file.size) {
-            if let Some(copied) = self.put_by_copies(key, file, there).await? {
-                return Ok(copied);
+            // The first that the server refuses may have been another one.
+            if let Some(plan) = plan.filter(|_| self.copies.load(Ordering::Relaxed)) {
+                if let Some(copied) = self.put_by_copies(key, file, plan).await? {
+                    return Ok(copied);
+                }
+                // A part that was on its way when the upload was aborted may have made it live on.
+                let _ = self.abort_unfinished(key, |unfinished| unfinished == key).await;
             }
             self.put_in_parts(key, file).await?;
             return Ok(0);
@@ -267,12 +281,16 @@ impl Uploader {
         self.text(key, &begun.1, "UploadId")
     }
 
-    /// Uploads the file by copies of stretches of the object that it takes the place of. Gives how many bytes were copied, and
-    /// none if the file is to be sent whole: it is not known what the object has, nothing of it is worth a copy, or the server
-    /// refuses.
-    async fn put_by_copies(&self, key: &str, file: &SetFile, there: Option<&Object>) -> Result<Option<u64>, Error> {
+    /// Looks through a file for what it has in common with the object that is `there` by the listing. None if it is to be sent
+    /// whole: it is not known what the object has, or nothing of it is worth a copy.
+    pub(crate) async fn plan(
+        &self,
+        key: &str,
+        file: &SetFile,
+        there: Option<&Object>,
+    ) -> Result<Option<CopyPlan>, Error> {
         // S3 copies no range of a smaller object.
-        let object = there.filter(|object| object.size > LEAST_PART && self.copies.load(Ordering::Relaxed));
+        let object = there.filter(|object| object.size > LEAST_PART && !self.is_single(file.size));
         let (Some(path), Some(object)) = (self.note_path(key, file), object) else { return Ok(None) };
         let Some(etag) = object.etag.as_ref().filter(|etag| !etag.is_weak()) else { return Ok(None) };
         let note = {
@@ -283,12 +301,15 @@ impl Uploader {
         let note = note.ok().flatten().filter(|note| note.etag == *etag && note.size() == object.size);
         let Some(note) = note else { return Ok(None) };
         let chunks = self.scan(file).await?;
-        let Some(parts) = parts(&chunks, &note.chunks, self.part_size) else { return Ok(None) };
-        drop(note);
+        let parts = parts(&chunks, &note.chunks, self.part_size);
+        Ok(parts.map(|parts| CopyPlan { chunks, parts, etag: etag.clone() }))
+    }
 
+    /// Uploads a file as planned. Gives how many bytes were copied, and none if it is to be sent whole, as the server refuses.
+    async fn put_by_copies(&self, key: &str, file: &SetFile, plan: CopyPlan) -> Result<Option<u64>, Error> {
         let id = self.begin(key, file).await?;
         let completed = async {
-            let etags = self.put_planned(key, &id, file, &parts, &chunks, etag).await?;
+            let etags = self.put_planned(key, &id, file, &plan).await?;
             let etag = self.complete(key, &id, file, &etags).await?;
             // A server may have copied something else than the range that it was told.
             match self.stored(key).await? {
@@ -300,6 +321,7 @@ impl Uploader {
         };
         match completed.await {
             Ok(etag) => {
+                let CopyPlan { chunks, parts, .. } = plan;
                 self.note(key, file, etag, chunks).await;
                 Ok(Some(parts.iter().filter(|part| part.copied_from.is_some()).map(|part| part.len).sum()))
             }
@@ -332,28 +354,42 @@ impl Uploader {
         reader.finish(file)
     }
 
-    /// Uploads the parts as planned, and gives their ETags. `source` is that of the object that is copied from.
-    async fn put_planned(
-        &self,
-        key: &str,
-        id: &str,
-        file: &SetFile,
-        parts: &[Part],
-        chunks: &[Chunk],
-        source: &EntityTag,
-    ) -> Result<Vec<String>, Uncopied> {
+    /// Uploads the parts as planned, and gives their ETags.
+    ///
+    /// When one fails, no other is begun, and those that are on their way are waited for: a server may finish a copy after its
+    /// upload was aborted, and keep it (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html>).
+    async fn put_planned(&self, key: &str, id: &str, file: &SetFile, plan: &CopyPlan) -> Result<Vec<String>, Uncopied> {
+        let CopyPlan { chunks, parts, etag: source } = plan;
+        let has_failed = &AtomicBool::new(false);
         let put = (1_u32..).zip(parts).map(|(number, part)| async move {
-            match part.copied_from {
+            if has_failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let put = match part.copied_from {
                 Some(from) => self.copy_part(key, id, file, number, part, from..from + part.len, source).await,
                 None => {
-                    let _memory = self.memory().await;
-                    let bytes = read_part(file, part, &chunks[part.chunks.clone()]).await?;
-                    Ok(self.put_part(key, id, file, number, bytes).await?)
+                    async {
+                        let _memory = self.memory().await;
+                        let bytes = read_part(file, part, &chunks[part.chunks.clone()]).await?;
+                        Ok(self.put_part(key, id, file, number, bytes).await?)
+                    }
+                    .await
                 }
-            }
+            };
+            has_failed.fetch_or(put.is_err(), Ordering::Relaxed);
+            Some(put)
         });
         let put: Vec<_> = put.collect();
-        futures::stream::iter(put).buffered(self.concurrency).try_collect().await
+        let mut put = futures::stream::iter(put).buffered(self.concurrency);
+        let (mut etags, mut failed) = (Vec::with_capacity(parts.len()), None);
+        while let Some(put) = put.next().await {
+            match put {
+                Some(Ok(etag)) => etags.push(etag),
+                Some(Err(error)) if failed.is_none() => failed = Some(error),
+                _ => {}
+            }
+        }
+        failed.map_or(Ok(etags), Err)
     }
 
     /// Lets the server copy a part from the object that stands under the key, and gives the part's ETag
@@ -416,12 +452,12 @@ impl Uploader {
         }
     }
 
-    /// Forgets what the object consists of, which is gone.
-    pub(crate) async fn forget(&self, key: &str) {
-        let Some(folder) = &self.notes else { return };
-        let path = UploadNote::path(folder, &self.bucket.identity(key));
+    /// Forgets what other objects than these consist of.
+    pub(crate) async fn forget_others(&self, keys: impl Iterator<Item = String>) {
+        let Some(folder) = self.notes.clone() else { return };
+        let known: HashSet<PathBuf> = keys.map(|key| UploadNote::path(&folder, &self.bucket.identity(&key))).collect();
         // What is left says nothing of an object with another ETag.
-        let _ = blocking(&path.clone(), move || UploadNote::remove(&path)).await;
+        let _ = blocking(&folder.clone(), move || UploadNote::remove_others(&folder, &known)).await;
     }
 
     /// Uploads the parts of a file, and gives their ETags, and the file's chunks if they are to be noted.

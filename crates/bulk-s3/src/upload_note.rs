@@ -1,5 +1,6 @@
 //! What is kept of an object that was uploaded in parts, so that the next edition of it is uploaded by copies of its stretches.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub(crate) struct UploadNote {
 }
 
 impl UploadNote {
-    /// Where the note of an object is, by its [`identity`](bulk_core::Source::identity).
+    /// Where the note of an object is, or those of a prefix are, by its [`identity`](bulk_core::Source::identity).
     pub(crate) fn path(folder: &Path, identity: &str) -> PathBuf {
         let digest = Digest::of(Algorithm::Sha256, identity.as_bytes()).to_string();
         folder.join(digest.rsplit(':').next().unwrap_or_default())
@@ -49,11 +50,19 @@ impl UploadNote {
         fs::rename(part, path)
     }
 
-    pub(crate) fn remove(path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// Removes all that is in a folder but for these.
+    pub(crate) fn remove_others(folder: &Path, known: &HashSet<PathBuf>) -> io::Result<()> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if !known.contains(&path) {
+                fs::remove_file(path)?;
+            }
         }
+        Ok(())
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -94,6 +103,8 @@ fn checksum(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use bulk_core::ETag;
     use proptest::prelude::*;
 
@@ -116,8 +127,12 @@ mod tests {
         let names: Vec<_> =
             std::fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(names, std::slice::from_ref(&path));
-        UploadNote::remove(&path).unwrap();
-        UploadNote::remove(&path).unwrap();
+        let folder = path.parent().unwrap();
+        std::fs::write(folder.join("0123.part"), "").unwrap();
+        UploadNote::remove_others(folder, &HashSet::from([path.clone()])).unwrap();
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+        UploadNote::remove_others(folder, &HashSet::new()).unwrap();
+        UploadNote::remove_others(&folder.join("absent"), &HashSet::new()).unwrap();
         assert_eq!(UploadNote::read(&path).unwrap(), None);
     }
 

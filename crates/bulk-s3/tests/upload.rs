@@ -475,6 +475,13 @@ impl Changed {
         (done, seen)
     }
 
+    /// What is kept of objects.
+    fn notes(&self) -> Vec<std::path::PathBuf> {
+        let entries =
+            |path: &Path| -> Vec<_> { fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect() };
+        entries(&self.folder.path().join("notes")).iter().flat_map(|folder| entries(folder)).collect()
+    }
+
     /// How many copies were asked for.
     fn copies(&self) -> usize {
         self.server.requests().iter().filter(|record| record.copy_range.is_some()).count()
@@ -533,8 +540,7 @@ async fn an_object_that_is_not_known_is_not_copied_from() {
 
     // Nothing is known, or what is known is damaged.
     let changed = Changed::new(Store::memory()).await;
-    for note in fs::read_dir(changed.folder.path().join("notes")).unwrap() {
-        let path = note.unwrap().path();
+    for path in changed.notes() {
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] ^= 1;
         fs::write(&path, bytes).unwrap();
@@ -548,10 +554,16 @@ async fn an_object_that_is_not_known_is_not_copied_from() {
 async fn what_is_gone_is_forgotten_and_what_cannot_be_kept_is_said() {
     let mut changed = Changed::new(Store::memory()).await;
     let notes = changed.folder.path().join("notes");
-    assert_eq!(fs::read_dir(&notes).unwrap().count(), 2);
+    assert_eq!(changed.notes().len(), 2);
+    // What is gone without being removed by an upload, and what a kill has left, goes, too; not what is of another prefix.
+    fs::write(changed.notes()[0].with_file_name("0123.part"), "").unwrap();
+    fs::create_dir(notes.join("another")).unwrap();
+    fs::write(notes.join("another/note"), "").unwrap();
     changed.files.remove("a/larger");
+    changed.server.remove("data", "exports/a/larger").unwrap();
     changed.upload().await;
-    assert_eq!(fs::read_dir(&notes).unwrap().count(), 1);
+    assert_eq!(changed.notes().len(), 2);
+    assert!(notes.join("another/note").exists());
     // A file stands where the folder is to be.
     fs::remove_dir_all(&notes).unwrap();
     fs::write(&notes, "").unwrap();
@@ -574,7 +586,39 @@ async fn a_file_that_has_changed_is_not_uploaded_by_copies() {
     let error = plan.unwrap().upload().await.unwrap_err();
     assert!(error.to_string().ends_with("a/larger: it is not what the manifest says"), "{error}");
     assert_eq!(changed.server.uploads("data").unwrap(), []);
-    assert_eq!(changed.server.get("data", "exports/manifest").unwrap(), None);
+    // It was found out before readers would have had to wait.
+    assert!(changed.server.get("data", "exports/manifest").unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_on_its_way_is_waited_for_before_its_upload_is_aborted() {
+    let changed = Changed::new(Store::memory()).await;
+    let (seen, folder) = (Heard::default(), changed.folder.path());
+    let mut options = options(&seen);
+    options.concurrency = 2;
+    options.notes = Some(folder.join("notes"));
+    let heard = Arc::clone(&seen);
+    let others = options.observer;
+    options.observer = Arc::new(move |event| match event {
+        SetEvent::Copied { file, .. } | SetEvent::Sent { file, .. } if file.name == "a/larger" => {
+            heard.lock().unwrap().push("part".to_owned());
+        }
+        event => others(event),
+    });
+    // Of the two parts one takes a while, and the other one is refused meanwhile.
+    let larger = |fault, nth| Rule::new(fault).key("exports/a/larger").method(Method::PUT).nth(nth);
+    let slow = changed.server.fault(larger(Fault::Latency(Duration::from_millis(500)), 1));
+    let refused = Fault::Status { code: 400, error: "InvalidRequest".to_owned(), retry_after: None };
+    let refused = changed.server.fault(larger(refused, 2));
+    let set = set(&folder.join("set"), &changed.files);
+    compare_set(&changed.bucket, set, options, &read_manifest).await.unwrap().upload().await.unwrap();
+    assert_eq!((slow.hits(), refused.hits()), (1, 1));
+    let seen = seen.lock().unwrap().clone();
+    let of_larger: Vec<&str> = seen.iter().map(String::as_str).filter(|what| !what.ends_with("a/large")).collect();
+    let whole = [&["unpublished", "part", "not copied a/larger"][..], &["part"; 4], &["put a/larger", "published"]];
+    assert_eq!(of_larger, whole.concat());
+    assert_eq!(changed.server.uploads("data").unwrap(), []);
+    assert!(content(&changed.bucket).await == with(&changed.files, &[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

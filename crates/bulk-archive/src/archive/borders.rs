@@ -69,6 +69,15 @@ impl Borders {
     }
 }
 
+/// Whether a stretch of chains, `len` bytes long, ends before the chain that begins with this id. A stretch has 16 chains on
+/// average, half of that at least, and twice at most, and a chain more.
+#[cfg(all(feature = "export", unix))]
+pub(crate) fn ends_stretch(id: &str, len: u64, lens: Lens) -> bool {
+    let shortest = lens.chain * 8;
+    // Mixed once more than for chains, so that what has begun a chain tells nothing.
+    len >= lens.chain * 32 || (len >= shortest && is_chosen(mix(mix(hash(id))), lens.chain, shortest))
+}
+
 /// True for `part` of `whole` of all hashes.
 fn is_chosen(hash: u64, part: u64, whole: u64) -> bool {
     u128::from(hash) * u128::from(whole) < u128::from(part) << 64

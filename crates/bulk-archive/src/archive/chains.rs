@@ -31,9 +31,14 @@ pub(crate) struct Chains {
 
 impl Chains {
     pub(crate) fn new(file: &str) -> Chains {
+        Chains::behind(file, 0)
+    }
+
+    /// The first block that it will be told of has this number, and begins a chain.
+    pub(crate) fn behind(file: &str, first: u64) -> Chains {
         Chains {
             file: file.to_owned(),
-            first: 0,
+            first,
             trail: VecDeque::new(),
             inflate: Decompress::new(false),
             last: None,

@@ -68,6 +68,12 @@ impl Deflate {
         self.run(&END, &[], FlushCompress::Finish)
     }
 
+    /// The last block of a stream that has nothing more.
+    #[cfg(all(feature = "export", unix))]
+    pub(crate) fn empty_end(&self) -> io::Result<Vec<u8>> {
+        self.run(&[], &[], FlushCompress::Finish)
+    }
+
     fn run(&self, plain: &[u8], window: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
         let mut engine = Compress::new(self.level, false);
         if !window.is_empty() {
@@ -94,13 +100,23 @@ pub(crate) fn engine(level: u32) -> io::Result<u32> {
     }
     let deflate = Deflate::new(level);
     let mut crc = crc32fast::Hasher::new();
-    for sample in [sample(), runs(), noise(48 * 1024), far(), numbers()] {
+    for sample in all_samples() {
         let (before, plain) = sample.split_at(sample.len() / 3);
         crc.update(&deflate.block(plain, &[])?);
         crc.update(&deflate.block(plain, window(before))?);
     }
     crc.update(&deflate.end()?);
     Ok(*mark.get_or_init(|| crc.finalize()))
+}
+
+fn all_samples() -> [Vec<u8>; 5] {
+    [sample(), runs(), noise(48 * 1024), far(), numbers()]
+}
+
+/// Samples of several kinds, one behind another.
+#[cfg(all(feature = "export", unix))]
+pub(crate) fn samples() -> Vec<u8> {
+    all_samples().concat()
 }
 
 /// Numbers that look random, the same ones each time.

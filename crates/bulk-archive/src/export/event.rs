@@ -1,3 +1,5 @@
+use crate::archive::Shape;
+
 /// What happens while a set is exported. Observers run in the threads that work, so they should be quick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -11,7 +13,7 @@ pub enum ExportEvent<'a> {
     },
     /// All changes are staged. What follows is done for each group.
     Staged {
-        /// Groups with changes, effective or not.
+        /// Groups with changes, effective or not, or of which other shapes are asked for.
         groups: u64,
     },
     /// A group is worked on, in this thread, until one of the next three tells what came of it.
@@ -38,6 +40,21 @@ pub enum ExportEvent<'a> {
         entries: u64,
         /// Bytes of it.
         bytes: u64,
+    },
+    /// The items of a group in another format are made, and wait to be published.
+    Shaped {
+        /// The type of the items.
+        kind: &'a str,
+        /// The group.
+        group: &'a str,
+        /// The format.
+        shape: Shape,
+        /// Bytes of the file.
+        bytes: u64,
+        /// Stretches of it that were copied from the file before: blocks, chains or row groups.
+        copied: u64,
+        /// Stretches that were made.
+        made: u64,
     },
     /// A group has become empty; its archive will be removed.
     Emptied {

@@ -10,13 +10,18 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::options::ExportOptions;
-use crate::{Error, Refusal, archive::escaped};
+use crate::{
+    Error, Refusal,
+    archive::{Shape, escaped},
+};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const INFO: &str = "info.json";
 pub(crate) const ALL: &str = "all.tar";
 pub(crate) const ARCHIVE: &str = ".tar.gz";
 pub(crate) const INDEX: &str = ".idx";
+/// What stands before the names of files that are no part of the set, below its folder.
+pub(crate) const STATE: &str = ".bulk";
 
 /// The longest name of a file or folder on common file systems.
 const LONGEST_NAME: usize = 255;
@@ -29,7 +34,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn state(&self) -> PathBuf {
-        self.root.join(".bulk")
+        self.root.join(STATE)
     }
 
     pub(crate) fn roster(&self) -> PathBuf {
@@ -57,6 +62,13 @@ pub(crate) fn kind_folder(kind: &str) -> Result<String, Refusal> {
 /// What the names of the files of a group begin with.
 pub(crate) fn group_file(group: &str) -> Result<String, Refusal> {
     escaped(group, LONGEST_NAME - ARCHIVE.len() - INDEX.len())
+}
+
+/// The file of a shape of the group that has this archive, and the map of it.
+pub(crate) fn shape_files(archive: &str, shape: Shape) -> (String, String) {
+    let name = format!("{}.{shape}", archive.strip_suffix(ARCHIVE).unwrap_or(archive));
+    let map = format!("{STATE}/shapes/{name}.map");
+    (name, map)
 }
 
 /// The time, to the second, as RFC 3339 in UTC.
@@ -160,8 +172,10 @@ impl<'a> Hashed<'a> {
         Ok(BufWriter::with_capacity(128 * 1024, hashed))
     }
 
-    fn finish(self) -> Result<(u64, [u8; 32]), Error> {
-        self.file.sync_all().map_err(cannot_write(&self.path))?;
+    fn finish(self, sync: bool) -> Result<(u64, [u8; 32]), Error> {
+        if sync {
+            self.file.sync_all().map_err(cannot_write(&self.path))?;
+        }
         Ok((self.len, self.sha256.finalize().into()))
     }
 }
@@ -182,8 +196,17 @@ impl Write for Hashed<'_> {
 
 /// Writes what waits, and syncs the file. Gives its length and digest.
 pub(crate) fn finish(file: BufWriter<Hashed<'_>>) -> Result<(u64, [u8; 32]), Error> {
+    end(file, true)
+}
+
+/// Writes what waits to a file that may be lost.
+pub(crate) fn finish_lightly(file: BufWriter<Hashed<'_>>) -> Result<(), Error> {
+    end(file, false).map(drop)
+}
+
+fn end(file: BufWriter<Hashed<'_>>, sync: bool) -> Result<(u64, [u8; 32]), Error> {
     match file.into_inner() {
-        Ok(hashed) => hashed.finish(),
+        Ok(hashed) => hashed.finish(sync),
         Err(error) => {
             let (error, file) = error.into_parts();
             Err(inner(Error::Output { file: shown(&file.get_ref().path), source: error }))

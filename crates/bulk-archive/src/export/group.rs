@@ -13,13 +13,14 @@ use super::{
     options::{CheckNew, ExportOptions},
     roster::Facts,
     runs::{Merge, Runs, Tag},
+    shapes,
 };
 use crate::span::enter_span;
 use crate::{
     Error,
     archive::{
-        ArchiveIndex, ArchiveOptions, ArchiveWriter, Change, IndexedArchive, Outcome, SpliceOptions, changes_anything,
-        splice, verify, verify_blocks,
+        ArchiveIndex, ArchiveOptions, ArchiveWriter, Change, IndexedArchive, Outcome, Shape, SpliceOptions,
+        changes_anything, splice, verify, verify_blocks,
     },
 };
 
@@ -36,9 +37,21 @@ pub(crate) struct Task {
     pub(crate) staged: u64,
     /// How many threads compress.
     pub(crate) threads: usize,
+    /// The shapes that it is to have, and what is there of them.
+    pub(crate) shapes: Vec<(Shape, Option<Facts>)>,
+    /// Those that it has and is not to have.
+    pub(crate) unwanted: Vec<Shape>,
 }
 
-/// What was done.
+/// What came of a task.
+pub(crate) struct Work {
+    pub(crate) done: Done,
+    pub(crate) counts: Counts,
+    /// The shapes that were made.
+    pub(crate) shapes: Vec<(Shape, Facts)>,
+}
+
+/// What was done with an archive.
 pub(crate) enum Done {
     /// Nothing has changed.
     Untouched,
@@ -79,12 +92,19 @@ impl Counts {
     }
 }
 
-pub(crate) fn make(
-    task: &Task,
-    runs: &Runs,
-    folder: &Folder,
-    options: &ExportOptions,
-) -> Result<(Done, Counts), Error> {
+/// Makes the archive of a group, and what stands beside it.
+pub(crate) fn make(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Result<Work, Error> {
+    let (done, counts) = make_archive(task, runs, folder, options)?;
+    let shapes = match &done {
+        Done::Emptied => Vec::new(),
+        Done::Untouched if task.old.is_none() => Vec::new(),
+        Done::Untouched => shapes::make_all(task, false, folder, options)?,
+        Done::Made(_) => shapes::make_all(task, true, folder, options)?,
+    };
+    Ok(Work { done, counts, shapes })
+}
+
+fn make_archive(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Result<(Done, Counts), Error> {
     let (kind, group) = (&*task.kind_name, &*task.group_name);
     options.tell(&ExportEvent::Begun { kind, group });
     enter_span!("archive", { kind, group });

@@ -22,6 +22,9 @@ pub struct SetManifest {
     pub bytes: u64,
     /// The archives, in the order of their names.
     pub archives: Vec<SetArchive>,
+    /// The same items in other formats, as [`Shape`](crate::Shape) tells them by the ends of their names, in the order of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<SetShape>,
     /// Files that have all archives of a type, in the order of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<SetBundle>,
@@ -35,6 +38,18 @@ pub struct SetArchive {
     pub name: String,
     /// Items.
     pub entries: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// The items of an archive in another format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SetShape {
+    /// Its path below the folder.
+    pub name: String,
     /// Bytes.
     pub bytes: u64,
     /// Its SHA-256, in hexadecimal digits.
@@ -57,9 +72,14 @@ pub struct SetBundle {
 const FORMAT: u32 = 1;
 
 impl SetManifest {
-    pub(crate) fn new(created: String, archives: Vec<SetArchive>, bundles: Vec<SetBundle>) -> SetManifest {
+    pub(crate) fn new(
+        created: String,
+        archives: Vec<SetArchive>,
+        shapes: Vec<SetShape>,
+        bundles: Vec<SetBundle>,
+    ) -> SetManifest {
         let (entries, bytes) = (archives.iter().map(|a| a.entries).sum(), archives.iter().map(|a| a.bytes).sum());
-        SetManifest { format: FORMAT, created, entries, bytes, archives, bundles }
+        SetManifest { format: FORMAT, created, entries, bytes, archives, shapes, bundles }
     }
 
     /// Reads the manifest of a folder; none where it has none, as before the first run, and while a new set gets its names.
@@ -90,11 +110,15 @@ impl SetManifest {
         }
     }
 
-    /// Name, bytes and SHA-256 of each file that it names: the archives, then the bundles. A digest that is none is missing.
+    /// Name, bytes and SHA-256 of each file that it names: the archives, the shapes, the bundles. A digest that is none is missing.
     pub fn named(&self) -> impl Iterator<Item = (&str, u64, Option<[u8; 32]>)> {
         let archives = self.archives.iter().map(|archive| (&archive.name, archive.bytes, &archive.sha256));
         let bundles = self.bundles.iter().map(|bundle| (&bundle.name, bundle.bytes, &bundle.sha256));
-        archives.chain(bundles).map(|(name, bytes, sha256)| (name.as_str(), bytes, of_hexadecimal(sha256)))
+        let shapes = self.shapes.iter().map(|shape| (&shape.name, shape.bytes, &shape.sha256));
+        archives
+            .chain(shapes)
+            .chain(bundles)
+            .map(|(name, bytes, sha256)| (name.as_str(), bytes, of_hexadecimal(sha256)))
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

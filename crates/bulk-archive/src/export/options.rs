@@ -1,4 +1,5 @@
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -9,7 +10,7 @@ use std::{
 use super::event::ExportEvent;
 use crate::{
     Error,
-    archive::{ArchiveOptions, SameContent, processors},
+    archive::{ArchiveOptions, SameContent, Shape, processors},
 };
 
 /// How a set is exported.
@@ -35,6 +36,11 @@ pub struct ExportOptions {
     pub check: CheckNew,
     /// Whether each type has an `all.tar` of its archives. By default not.
     pub all_tar: bool,
+    /// What stands beside each archive: the same items in other formats. None, the default, leaves each type those that it has,
+    /// and new types none.
+    pub shapes: Option<BTreeSet<Shape>>,
+    /// The same for some types, by name, of which `shapes` does not count.
+    pub shapes_of: BTreeMap<String, BTreeSet<Shape>>,
     /// Hears what happens.
     pub observer: Arc<dyn Fn(&ExportEvent<'_>) + Send + Sync>,
     /// Set to true, it ends what is under way with [`Error::Stopped`], unless the run is committed already.
@@ -63,6 +69,8 @@ impl Default for ExportOptions {
             same_content: SameContent::default(),
             check: CheckNew::default(),
             all_tar: false,
+            shapes: None,
+            shapes_of: BTreeMap::new(),
             observer: Arc::new(|_| {}),
             stop: Arc::default(),
         }
@@ -79,6 +87,8 @@ impl fmt::Debug for ExportOptions {
             .field("same_content", &self.same_content)
             .field("check", &self.check)
             .field("all_tar", &self.all_tar)
+            .field("shapes", &self.shapes)
+            .field("shapes_of", &self.shapes_of)
             .field("stop", &self.stop)
             .finish_non_exhaustive()
     }
@@ -87,6 +97,11 @@ impl fmt::Debug for ExportOptions {
 impl ExportOptions {
     pub(crate) fn tell(&self, event: &ExportEvent<'_>) {
         (self.observer)(event);
+    }
+
+    /// The shapes that a type is to have; none where it keeps those that it has.
+    pub(crate) fn shapes_of(&self, kind: &str) -> Option<&BTreeSet<Shape>> {
+        self.shapes_of.get(kind).or(self.shapes.as_ref())
     }
 
     /// An error once it is to stop.

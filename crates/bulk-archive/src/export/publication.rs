@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     event::ExportEvent,
-    files::{self, Folder, MANIFEST, cannot_read, cannot_write, shown},
+    files::{self, Folder, MANIFEST, STATE, cannot_read, cannot_write, shown},
     options::ExportOptions,
     roster::Roster,
 };
@@ -31,12 +31,22 @@ pub(crate) fn finish(folder: &Folder, roster: &Roster, options: &ExportOptions) 
     let mut folders = BTreeSet::new();
     for (name, renamed) in pending.iter().filter(|(name, _)| name != MANIFEST) {
         let path = folder.root.join(name);
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent()
+            && !name.starts_with(STATE)
+        {
             folders.insert(parent.to_owned());
         }
         if !renamed {
             files::remove_file(&path)?;
-            options.tell(&ExportEvent::Removed { name });
+            if !name.starts_with(STATE) {
+                options.tell(&ExportEvent::Removed { name });
+            }
+        } else if name.starts_with(STATE) {
+            // It may be lost, and costs time then.
+            match fs::rename(next.join(name), &path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot_write(&path)(error)),
+                _ => {}
+            }
         } else if rename(&next.join(name), &path)? {
             options.tell(&ExportEvent::Renamed { name });
         }
@@ -78,9 +88,8 @@ fn rename(from: &Path, to: &Path) -> Result<bool, Error> {
 /// Whether what was to be renamed is there, as far as lengths tell: somebody may have removed it before it was.
 fn check(folder: &Folder, roster: &Roster, pending: &[(String, bool)]) -> Result<(), Error> {
     let manifest = roster.manifest()?;
-    let files = manifest.archives.iter().map(|archive| (&archive.name, archive.bytes));
-    for (name, bytes) in files.chain(manifest.bundles.iter().map(|bundle| (&bundle.name, bundle.bytes))) {
-        if pending.binary_search_by(|(pending, _)| pending.cmp(name)).is_ok() {
+    for (name, bytes, _) in manifest.named() {
+        if pending.binary_search_by(|(pending, _)| pending.as_str().cmp(name)).is_ok() {
             let path = folder.root.join(name);
             if fs::metadata(&path).map_err(cannot_read(&path))?.len() != bytes {
                 let reason =

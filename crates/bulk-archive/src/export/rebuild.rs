@@ -6,16 +6,19 @@ use std::{
 };
 
 use super::{
-    files::{self, ALL, ARCHIVE, Folder, Hashed, INDEX, Named, digest, inner, shown},
-    group::{newest, pair},
+    files::{self, ALL, ARCHIVE, Folder, Hashed, INDEX, Named, digest, inner, shape_files, shown},
+    group::{Task, newest, pair},
     options::ExportOptions,
     publication,
     roster::Facts,
     set::{ExportSet, Published, each_file, lock},
+    shapes,
 };
 use crate::{
     Error,
-    archive::{ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, rebuild_index, unescaped},
+    archive::{
+        ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Shape, rebuild_index, unescaped,
+    },
 };
 
 /// What [`rebuild_indexes`] did.
@@ -30,9 +33,11 @@ pub struct Rebuilt {
     pub indexes: u64,
     /// Archives that were not as they would be made here, and were made anew of their items.
     pub remade: u64,
+    /// Files of items in other formats that were not those of their archives, and are new.
+    pub shapes: u64,
 }
 
-/// Makes all that stands beside the archives of a set anew, from them: their indexes, the roster, the manifest. What had
+/// Makes all that stands beside the archives of a set anew, from them: their indexes and shapes, the roster, the manifest. What had
 /// been staged is discarded.
 ///
 /// Each archive is made again in memory, so it takes as long as a full export. It is taken to have been made with the
@@ -74,6 +79,7 @@ fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
 
 fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     let (mut archives, mut indexes, mut bundled) = (BTreeSet::new(), BTreeSet::new(), false);
+    let mut shapes = BTreeSet::new();
     each_file(&set.folder.root, |kind, file| {
         if let Some(group) = file.strip_suffix(ARCHIVE)
             && let (Some(kind_name), Some(group)) = (unescaped(kind.as_bytes()), unescaped(group.as_bytes()))
@@ -83,6 +89,8 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
             indexes.insert(format!("{kind}/{file}"));
         } else if file == ALL {
             bundled = true;
+        } else if let Some((group, shape)) = Shape::of_file(file) {
+            shapes.insert((format!("{kind}/{group}{ARCHIVE}"), shape));
         }
     })?;
     set.options.all_tar |= bundled;
@@ -113,11 +121,21 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
             }
         }
         indexes.remove(&format!("{file}{INDEX}"));
+        for shape in Shape::ALL {
+            if shapes.remove(&(file.clone(), shape)) {
+                rebuilt.shapes += u64::from(one_shape(set, file, group, shape)?);
+            }
+        }
         rebuilt.archives += 1;
         rebuilt.entries += made.entries;
     }
     for index in &indexes {
         set.roster.add_pending(index, false)?;
+    }
+    for (archive, shape) in &shapes {
+        let (name, map) = shape_files(archive, *shape);
+        set.roster.add_pending(&name, false)?;
+        set.roster.add_pending(&map, false)?;
     }
     set.make_bundles(&kinds)?;
     set.commit(&mut Published::default(), Some(files::now()))?;
@@ -164,6 +182,42 @@ fn one(set: &ExportSet, file: &str, rebuilt: &mut Rebuilt) -> Result<ArchiveSumm
         }
         Err(error) => Err(error),
     }
+}
+
+/// A shape made anew in `next/`, with its map. Whether it is another one than is there.
+fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape) -> Result<bool, Error> {
+    let names = &set.roster.names;
+    let (kind_name, group_name) = match names.groups.get(&group) {
+        Some(group) => {
+            (names.kinds.get(&group.kind).map_or(String::new(), |kind| kind.name.clone()), group.name.clone())
+        }
+        None => Default::default(),
+    };
+    let task = Task {
+        group,
+        kind_name,
+        group_name,
+        file: file.to_owned(),
+        old: None,
+        staged: 0,
+        threads: set.options.archive.threads,
+        shapes: vec![(shape, None)],
+        unwanted: Vec::new(),
+    };
+    let (name, map) = shape_files(file, shape);
+    let mut is_new = false;
+    for (shape, facts) in shapes::make_all(&task, true, &set.folder, &set.options)? {
+        set.roster.set_shape(group, shape, Some(&facts))?;
+        let next = set.folder.next().join(&name);
+        if same(&set.folder.root.join(&name), &next)? {
+            files::remove_file(&next)?;
+        } else {
+            set.roster.add_pending(&name, true)?;
+            is_new = true;
+        }
+        set.roster.add_pending(&map, true)?;
+    }
+    Ok(is_new)
 }
 
 /// Whether two files have the same bytes; not, if the first is not there.

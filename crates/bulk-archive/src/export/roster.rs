@@ -6,22 +6,35 @@
 //! renamed behind a commit, so that it must last.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{
-    files::{ARCHIVE, group_file, kind_folder, shown},
-    manifest::{SetArchive, SetBundle, SetManifest, hexadecimal},
+    files::{ARCHIVE, group_file, kind_folder, shape_files, shown},
+    manifest::{SetArchive, SetBundle, SetManifest, SetShape, hexadecimal},
 };
-use crate::{Error, Refusal};
+use crate::{
+    Error, Refusal,
+    archive::{Shape, UnknownShape},
+};
 
 /// Says that a file is a roster of ours (<https://www.sqlite.org/pragma.html#pragma_application_id>): `blkx`.
 const APPLICATION_ID: i32 = 0x626c_6b78;
 /// The version of its tables, as `PRAGMA user_version`.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+
+/// What version 1 lacked.
+const SHAPES: &str = "
+    CREATE TABLE shape (
+        item_group INTEGER NOT NULL REFERENCES item_group,
+        name TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL CHECK (octet_length(sha256) = 32),
+        PRIMARY KEY (item_group, name)
+    ) STRICT, WITHOUT ROWID;";
 
 /// Ids are blobs, because SQLite compares blobs byte by byte and promises nothing of texts that hold U+0000.
 const TABLES: &str = "
@@ -84,6 +97,8 @@ pub(crate) struct Names {
     pub(crate) groups: BTreeMap<u32, Group>,
     kind_numbers: HashMap<String, u32>,
     group_numbers: HashMap<u32, HashMap<String, u32>>,
+    /// Their folders and archives in lower case. Escaped names are ASCII.
+    folded: HashSet<String>,
 }
 
 impl Names {
@@ -96,17 +111,24 @@ impl Names {
     }
 
     fn add_kind(&mut self, number: u32, name: &str) -> Result<(), Refusal> {
-        self.kinds.insert(number, Kind { name: name.to_owned(), folder: kind_folder(name)? });
+        let folder = kind_folder(name)?;
+        self.folded.insert(folder.to_ascii_lowercase());
+        self.kinds.insert(number, Kind { name: name.to_owned(), folder });
         self.kind_numbers.insert(name.to_owned(), number);
         Ok(())
     }
 
     fn add_group(&mut self, number: u32, kind: u32, name: &str) -> Result<(), Refusal> {
-        let folder = self.kinds.get(&kind).map_or("", |kind| &kind.folder);
-        let file = format!("{folder}/{}{ARCHIVE}", group_file(name)?);
+        let file = self.archive(kind, name)?;
+        self.folded.insert(file.to_ascii_lowercase());
         self.groups.insert(number, Group { kind, name: name.to_owned(), file });
         self.group_numbers.entry(kind).or_default().insert(name.to_owned(), number);
         Ok(())
+    }
+
+    fn archive(&self, kind: u32, group: &str) -> Result<String, Refusal> {
+        let folder = self.kinds.get(&kind).map_or("", |kind| &kind.folder);
+        Ok(format!("{folder}/{}{ARCHIVE}", group_file(group)?))
     }
 }
 
@@ -114,6 +136,8 @@ pub(crate) struct Roster {
     connection: Connection,
     path: PathBuf,
     pub(crate) names: Names,
+    /// Whether names that differ in case alone are of one file.
+    pub(crate) folds_case: bool,
 }
 
 impl Roster {
@@ -131,22 +155,28 @@ impl Roster {
             Ok(connection)
         };
         let connection = connect().map_err(|error| failed(path, error))?;
-        let mut roster = Roster { connection, path: path.to_owned(), names: Names::default() };
-        if !roster.is_made()? {
+        let mut roster = Roster { connection, path: path.to_owned(), names: Names::default(), folds_case: false };
+        let tables = match roster.version()? {
+            0 => format!("{TABLES} {SHAPES}"),
+            1 => SHAPES.to_owned(),
+            _ => String::new(),
+        };
+        if !tables.is_empty() {
             roster.execute(&format!(
-                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
+                "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
             ))?;
         }
         roster.read_names()?;
         Ok(roster)
     }
 
-    fn is_made(&self) -> Result<bool, Error> {
+    /// The version of the tables; 0 where there are none.
+    fn version(&self) -> Result<i32, Error> {
         let number = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         let numbers = || Ok((number("application_id")?, number("user_version")?));
         match numbers().map_err(|error| self.failed(error))? {
-            (APPLICATION_ID, VERSION) => Ok(true),
-            (0, 0) if self.count("sqlite_schema")? == 0 => Ok(false),
+            (APPLICATION_ID, version @ 1..=VERSION) => Ok(version),
+            (0, 0) if self.count("sqlite_schema")? == 0 => Ok(0),
             (APPLICATION_ID, version) => Err(Error::Set {
                 file: shown(&self.path),
                 reason: format!("its tables are of version {version}, and {VERSION} is known"),
@@ -230,7 +260,8 @@ impl Roster {
             return Ok(kind);
         }
         let refused = |reason| Error::Refused { file: "a type of items".to_owned(), member: short(name), reason };
-        kind_folder(name).map_err(refused)?;
+        let folder = kind_folder(name).map_err(refused)?;
+        self.check_case(&folder).map_err(refused)?;
         self.change("INSERT INTO kind (name) VALUES (?1)", [name])?;
         let number = self.last_number()?;
         self.names.add_kind(number, name).map_err(refused)?;
@@ -243,11 +274,18 @@ impl Roster {
             return Ok(group);
         }
         let refused = |reason| Error::Refused { file: "a group of items".to_owned(), member: short(name), reason };
-        group_file(name).map_err(refused)?;
+        let file = self.names.archive(kind, name).map_err(refused)?;
+        self.check_case(&file).map_err(refused)?;
         self.change("INSERT INTO item_group (kind, name) VALUES (?1, ?2)", params![kind, name])?;
         let number = self.last_number()?;
         self.names.add_group(number, kind, name).map_err(refused)?;
         Ok(number)
+    }
+
+    /// A new folder or archive must not be that of another type or group.
+    fn check_case(&self, name: &str) -> Result<(), Refusal> {
+        let is_there = self.folds_case && self.names.folded.contains(&name.to_ascii_lowercase());
+        if is_there { Err(Refusal::NameInAnotherCase) } else { Ok(()) }
     }
 
     fn last_number(&self) -> Result<u32, Error> {
@@ -316,6 +354,29 @@ impl Roster {
                 params![group, facts.entries as i64, facts.bytes as i64, facts.sha256],
             ),
             None => self.change("DELETE FROM archive WHERE item_group = ?1", [group]),
+        }
+    }
+
+    /// The shapes of all groups that have some.
+    pub(crate) fn shapes(&self) -> Result<BTreeMap<u32, BTreeMap<Shape, Facts>>, Error> {
+        let query = "SELECT 0, bytes, sha256, item_group, name FROM shape";
+        let rows = self.rows(query, [], |row| Ok((row.get(3)?, row.get::<_, String>(4)?, facts(row, 0)?)))?;
+        let mut shapes: BTreeMap<u32, BTreeMap<Shape, Facts>> = BTreeMap::new();
+        for (group, name, facts) in rows {
+            let unknown = |error: UnknownShape| Error::Set { file: shown(&self.path), reason: error.to_string() };
+            shapes.entry(group).or_default().insert(name.parse().map_err(unknown)?, facts);
+        }
+        Ok(shapes)
+    }
+
+    pub(crate) fn set_shape(&self, group: u32, shape: Shape, facts: Option<&Facts>) -> Result<(), Error> {
+        match facts {
+            Some(facts) => self.change(
+                "INSERT INTO shape (item_group, name, bytes, sha256) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256",
+                params![group, shape.name(), facts.bytes as i64, facts.sha256],
+            ),
+            None => self.change("DELETE FROM shape WHERE item_group = ?1 AND name = ?2", params![group, shape.name()]),
         }
     }
 
@@ -390,7 +451,9 @@ impl Roster {
 
     /// Forgets all items, archives and watermarks.
     pub(crate) fn clear(&self) -> Result<(), Error> {
-        self.execute("DELETE FROM item; DELETE FROM archive; DELETE FROM bundle; DELETE FROM watermark")
+        self.execute(
+            "DELETE FROM item; DELETE FROM archive; DELETE FROM shape; DELETE FROM bundle; DELETE FROM watermark",
+        )
     }
 
     /// Forgets groups that have no archive, as one does that lost its last item.
@@ -414,6 +477,16 @@ impl Roster {
             })
             .collect();
         archives.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut shapes = Vec::new();
+        for (group, of_group) in self.shapes()? {
+            let Some(archive) = self.names.groups.get(&group) else { continue };
+            shapes.extend(of_group.into_iter().map(|(shape, facts)| SetShape {
+                name: shape_files(&archive.file, shape).0,
+                bytes: facts.bytes,
+                sha256: hexadecimal(&facts.sha256),
+            }));
+        }
+        shapes.sort_by(|a, b| a.name.cmp(&b.name));
         let mut bundles: Vec<SetBundle> = self
             .bundles()?
             .into_iter()
@@ -423,7 +496,7 @@ impl Roster {
             })
             .collect();
         bundles.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(SetManifest::new(created, archives, bundles))
+        Ok(SetManifest::new(created, archives, shapes, bundles))
     }
 }
 

@@ -1,6 +1,8 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +24,9 @@ use crate::Error;
 /// for, an `all.tar`. [`begin`](ExportSet::begin) stages changes, [`Stage::publish`](crate::Stage::publish) commits them. What is killed, or runs out
 /// of disk, at any moment leaves the old set or the new one: where the manifest is missing, its files are just being
 /// renamed, and the next [`open`](ExportSet::open) finishes that.
+///
+/// Where the file system takes names for one that differ in case alone, so that `Scotus` would overwrite `scotus`, items of the
+/// second such group or type are refused ([`Refusal::NameInAnotherCase`](crate::Refusal::NameInAnotherCase)).
 pub struct ExportSet {
     pub(crate) folder: Folder,
     pub(crate) options: ExportOptions,
@@ -49,7 +54,11 @@ pub struct Published {
     pub made_groups: u64,
     /// Groups that have lost their archives.
     pub emptied_groups: u64,
-    /// Bytes of the archives that were made.
+    /// Files of items in other formats that were made.
+    pub made_shapes: u64,
+    /// Such files that are gone.
+    pub removed_shapes: u64,
+    /// Bytes of the files that were made.
     pub made_bytes: u64,
     /// Archives of the set now.
     pub archives: u64,
@@ -62,7 +71,7 @@ pub struct Published {
 impl Published {
     /// Whether the set has changed.
     pub fn has_changed(&self) -> bool {
-        self.made_groups + self.emptied_groups > 0
+        self.made_groups + self.emptied_groups + self.made_shapes + self.removed_shapes > 0
     }
 }
 
@@ -89,7 +98,8 @@ impl ExportSet {
     }
 
     pub(crate) fn locked(folder: Folder, options: ExportOptions, lock: File) -> Result<ExportSet, Error> {
-        let roster = Roster::open(&folder.roster())?;
+        let mut roster = Roster::open(&folder.roster())?;
+        roster.folds_case = folds_case(&folder, &lock)?;
         let mut set = ExportSet { folder, options, roster, _lock: lock };
         set.recover()?;
         Ok(set)
@@ -203,6 +213,17 @@ pub(crate) fn lock(folder: &Folder) -> Result<File, Error> {
         Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { file: shown(&folder.root) }),
         Err(error) => Err(cannot_write(&path)(error.into())),
+    }
+}
+
+/// Whether the file system takes names that differ in case alone for one: then the lock is found by such a name, too.
+fn folds_case(folder: &Folder, lock: &File) -> Result<bool, Error> {
+    let other = folder.state().join("EXPORT.LOCK");
+    let number = |facts: fs::Metadata| (facts.dev(), facts.ino());
+    match fs::metadata(&other) {
+        Ok(facts) => Ok(number(facts) == number(lock.metadata().map_err(cannot_read(&folder.lock()))?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(cannot_read(&other)(error)),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     options::ExportOptions,
     set::each_file,
 };
-use crate::Error;
+use crate::{Error, archive::Shape};
 
 /// What stands in a folder of a published set, for whoever takes it elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ use crate::Error;
 pub struct SetFiles {
     /// The bytes of its `manifest.json`.
     pub manifest: Vec<u8>,
-    /// All other files: archives, their indexes, each type's `all.tar` and `info.json`. With them a folder can be restored:
+    /// All other files: archives, their indexes and shapes, each type's `all.tar` and `info.json`. With them a folder can be restored:
     /// [`rebuild_indexes`](crate::rebuild_indexes) makes what is known of the set.
     pub files: Vec<SetPath>,
 }
@@ -69,7 +69,9 @@ impl SetFiles {
         let Some((kind, file)) = name.split_once('/') else { return false };
         let archive = file.strip_suffix(INDEX).unwrap_or(file);
         let is_archive = archive.strip_suffix(ARCHIVE).is_some_and(|group| !group.is_empty());
-        !kind.is_empty() && !name.starts_with('.') && !file.contains('/') && (is_archive || matches!(file, INFO | ALL))
+        let is_shape = Shape::of_file(file).is_some_and(|(group, _)| !group.is_empty());
+        let is_known = is_archive || is_shape || matches!(file, INFO | ALL);
+        !kind.is_empty() && !name.starts_with('.') && !file.contains('/') && is_known
     }
 }
 
@@ -79,10 +81,22 @@ mod tests {
 
     #[test]
     fn names_are_of_a_set_or_not() {
-        for name in ["a/b.tar.gz", "a/b.tar.gz.idx", "a/info.json", "a/all.tar", "a%2Fb/%2E.tar.gz"] {
+        let shapes = ["a/b.jsonl.gz", "a/b.jsonl.zst", "a/b.parquet"];
+        let names = ["a/b.tar.gz", "a/b.tar.gz.idx", "a/info.json", "a/all.tar", "a%2Fb/%2E.tar.gz"];
+        for name in names.into_iter().chain(shapes) {
             assert!(SetFiles::is_name(name), "{name}");
         }
-        let others = ["b.tar.gz", "/b.tar.gz", "a/", "a/.tar.gz", "a/b/c.tar.gz", "a/b.tar", "a/b.idx", ".a/b.tar.gz"];
+        let others = [
+            "b.tar.gz",
+            "/b.tar.gz",
+            "a/",
+            "a/.tar.gz",
+            "a/.parquet",
+            "a/b/c.tar.gz",
+            "a/b.tar",
+            "a/b.idx",
+            ".a/b.tar.gz",
+        ];
         for name in others.into_iter().chain(["manifest.json", "a/manifest.json", "info.json", ""]) {
             assert!(!SetFiles::is_name(name), "{name}");
         }

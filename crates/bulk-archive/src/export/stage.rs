@@ -14,11 +14,12 @@ use serde::de::IgnoredAny;
 use super::{
     event::ExportEvent,
     files::{self, INDEX, INFO, MANIFEST, cannot_read, shown},
-    group::{self, Counts, Done, Task},
+    group::{self, Counts, Done, Task, Work},
     publication,
     roster::{Names, short},
     runs::{Runs, Tag},
     set::{ExportSet, Published},
+    shapes::{self, Plan},
 };
 use crate::{
     Error, Refusal,
@@ -124,8 +125,8 @@ impl<'a> Stage<'a> {
     /// Names of types and groups become those of folders and files, escaped as [`entry_name`] says.
     ///
     /// # Errors
-    /// [`Error::Refused`] where the item is bad: an id, a type or a group that cannot be a name, content that is no JSON or
-    /// longer than 1 GiB. The stage is as it was then, and goes on. [`Error::Output`], [`Error::Roster`],
+    /// [`Error::Refused`] where the item is bad: an id, a type or a group that cannot be a name, or not beside the names that
+    /// there are, content that is no JSON or longer than 1 GiB. The stage is as it was then, and goes on. [`Error::Output`], [`Error::Roster`],
     /// [`Error::Stopped`].
     pub fn put(&mut self, kind: &str, group: &str, id: &str, mtime: i64, json: &[u8]) -> Result<(), Error> {
         let refused = |reason| Error::Refused { file: format!("{kind}/{group}"), member: short(id), reason };
@@ -280,7 +281,9 @@ impl<'a> Stage<'a> {
     /// Makes the new archives of all groups with changes, and publishes the set. `watermarks` are saved with it, by type or
     /// any other name; those of other names stay.
     ///
-    /// An archive none of whose items changes is not touched, and where that is so of all, nor is the manifest. Before the
+    /// An archive none of whose items changes is not touched, and where that is so of all, nor is the manifest. What is to
+    /// stand beside archives ([`ExportOptions::shapes`](crate::ExportOptions::shapes)) is made, or removed, for all groups of a
+    /// type, whether they have changed or not. Before the
     /// commit all is as it was, and after it the rest is finished by [`ExportSet::open`] if not here. New files are synced
     /// before.
     ///
@@ -305,13 +308,24 @@ impl<'a> Stage<'a> {
             &tasks,
             options.jobs.max(1),
             |task| group::make(task, &self.runs, folder, options),
-            |task, done| {
-                let (done, of_group) = done;
+            |task, work| {
+                let Work { done, counts: of_group, shapes: made_shapes } = work;
                 counts.add(&of_group);
+                published.made_shapes += made_shapes.len() as u64;
+                for (shape, facts) in &made_shapes {
+                    published.made_bytes += facts.bytes;
+                    shapes::note(roster, &task.file, task.group, *shape, Some(facts))?;
+                }
+                let there = task.shapes.iter().filter(|(_, facts)| facts.is_some()).map(|(shape, _)| shape);
+                let gone = there.filter(|_| matches!(done, Done::Emptied)).chain(&task.unwanted);
+                for shape in gone {
+                    published.removed_shapes += 1;
+                    shapes::note(roster, &task.file, task.group, *shape, None)?;
+                }
                 let index = format!("{}{INDEX}", task.file);
                 match done {
                     Done::Untouched => {
-                        published.untouched_groups += 1;
+                        published.untouched_groups += u64::from(task.staged > 0);
                         return Ok(());
                     }
                     Done::Made(facts) => {
@@ -348,7 +362,14 @@ impl<'a> Stage<'a> {
     fn tasks(&self) -> Result<(Vec<Task>, BTreeSet<String>), Error> {
         let (mut tasks, mut kinds) = (Vec::new(), BTreeSet::new());
         let Names { kinds: all_kinds, groups, .. } = &self.set.roster.names;
-        for (number, staged) in self.runs.groups() {
+        let plan = Plan::new(&self.set.roster, &self.set.options)?;
+        let mut changed: BTreeMap<u32, u64> = self.runs.groups().into_iter().collect();
+        for (number, _) in self.set.roster.archives()? {
+            if groups.get(&number).is_some_and(|group| plan.differs(group.kind, number)) {
+                changed.entry(number).or_default();
+            }
+        }
+        for (number, staged) in changed {
             let group = &groups[&number];
             let kind = &all_kinds[&group.kind];
             kinds.insert(kind.folder.clone());
@@ -360,9 +381,15 @@ impl<'a> Stage<'a> {
                 old: self.set.roster.archive(number)?,
                 staged,
                 threads: 1,
+                shapes: plan.wanted(group.kind, number),
+                unwanted: plan.unwanted(group.kind, number),
             });
         }
-        let work = |task: &Task| task.old.map_or(0, |old| old.bytes / 16) + task.staged;
+        let work = |task: &Task| {
+            let old = task.old.map_or(0, |old| old.bytes);
+            let new_shapes = task.shapes.iter().filter(|(_, facts)| facts.is_none()).count() as u64;
+            old / 16 + task.staged + new_shapes * old
+        };
         tasks.sort_by_key(|task| std::cmp::Reverse(work(task)));
         let all: u64 = tasks.iter().map(work).sum();
         let threads = self.set.options.archive.threads.max(1);

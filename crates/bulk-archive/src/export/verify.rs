@@ -13,13 +13,14 @@ use super::{
     event::ExportEvent,
     files::{ALL, ARCHIVE, INDEX, MANIFEST, Named, cannot_read, digest, inner, shown},
     group::pair,
-    manifest::{SetArchive, SetManifest, hexadecimal},
+    manifest::{SetArchive, SetManifest, SetShape, hexadecimal},
     options::ExportOptions,
     set::each_file,
+    shapes,
 };
 use crate::{
     Error,
-    archive::{IndexedArchive, verify},
+    archive::{IndexedArchive, Shape, verify},
 };
 
 /// What a set was found to be.
@@ -47,7 +48,8 @@ pub struct SetFault {
 }
 
 /// Checks all files of a set: each archive against the manifest (bytes, SHA-256, items) and against its index, as
-/// [`verify`](crate::verify()) does, and that there are no others. Of the options `jobs`, `observer` and `stop` count.
+/// [`verify`](crate::verify()) does, each [`Shape`](crate::Shape) against the manifest and, item by item, its archive, and that
+/// there are no others. Of the options `jobs`, `observer` and `stop` count.
 ///
 /// It reads, writes nothing and takes no lock.
 ///
@@ -73,7 +75,9 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
             let at = next.fetch_add(1, Ordering::Relaxed);
             let (name, checked) = if let Some(archive) = manifest.archives.get(at) {
                 (&archive.name, check(folder, archive, options))
-            } else if let Some(bundle) = manifest.bundles.get(at - manifest.archives.len()) {
+            } else if let Some(shape) = manifest.shapes.get(at - manifest.archives.len()) {
+                (&shape.name, check_shape(folder, shape, options))
+            } else if let Some(bundle) = manifest.bundles.get(at - manifest.archives.len() - manifest.shapes.len()) {
                 (&bundle.name, check_file(folder, &bundle.name, bundle.bytes, &bundle.sha256, options))
             } else {
                 break;
@@ -96,10 +100,12 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
     for archive in &manifest.archives {
         known.extend([archive.name.clone(), format!("{}{INDEX}", archive.name)]);
     }
+    known.extend(manifest.shapes.iter().map(|shape| shape.name.clone()));
     known.extend(manifest.bundles.iter().map(|bundle| bundle.name.clone()));
     each_file(folder, |kind, file| {
         let name = format!("{kind}/{file}");
-        let is_of_sets = file.ends_with(ARCHIVE) || file.ends_with(&format!("{ARCHIVE}{INDEX}")) || file == ALL;
+        let is_archive = file.ends_with(ARCHIVE) || file.ends_with(&format!("{ARCHIVE}{INDEX}"));
+        let is_of_sets = is_archive || Shape::of_file(file).is_some() || file == ALL;
         if is_of_sets && !known.contains(&name) {
             let reason = "the manifest does not speak of it".to_owned();
             add(&name, Error::Set { file: shown(&folder.join(&name)), reason });
@@ -124,6 +130,15 @@ fn check(folder: &Path, expected: &SetArchive, options: &ExportOptions) -> Resul
         return Ok(());
     }
     Err(Error::Set { file, reason: format!("it does not have the {} items of the manifest", expected.entries) })
+}
+
+fn check_shape(folder: &Path, expected: &SetShape, options: &ExportOptions) -> Result<(), Error> {
+    check_file(folder, &expected.name, expected.bytes, &expected.sha256, options)?;
+    let path = folder.join(&expected.name);
+    let Some((group, shape)) = Shape::of_file(&expected.name) else {
+        return Err(Error::Set { file: shown(&path), reason: "its name is that of no shape".to_owned() });
+    };
+    shapes::compare(shape, &path, &folder.join(format!("{group}{ARCHIVE}")), options)
 }
 
 fn check_file(folder: &Path, name: &str, bytes: u64, sha256: &str, options: &ExportOptions) -> Result<(), Error> {

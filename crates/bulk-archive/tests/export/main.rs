@@ -2,5 +2,6 @@
 
 mod history;
 mod repair;
+mod shapes;
 mod stage;
 mod support;

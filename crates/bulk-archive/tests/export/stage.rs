@@ -270,3 +270,33 @@ fn a_set_goes_to_another_thread() {
     is_send::<bulk_archive::Stage<'static>>();
     is_send::<bulk_archive::Wanted>();
 }
+
+#[test]
+fn names_that_differ_in_case_are_refused_where_files_would_be_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let put = |kind: &str, group: &str, id: &str| {
+        let mut set = open(folder);
+        let mut stage = set.begin().unwrap();
+        stage.put(kind, group, id, 1, b"{}")?;
+        stage.publish(&BTreeMap::new()).map(drop)
+    };
+    // Here they are two.
+    put("opinions", "scotus", "1").unwrap();
+    put("opinions", "Scotus", "2").unwrap();
+    assert_eq!(SetManifest::read(folder).unwrap().unwrap().archives.len(), 2);
+    // On such a file system the lock is found by another name, as it is by a link here.
+    fs::hard_link(folder.join(".bulk/export.lock"), folder.join(".bulk/EXPORT.LOCK")).unwrap();
+    let reason = |put: Result<(), Error>| match put.unwrap_err() {
+        Error::Refused { reason, .. } => reason,
+        other => panic!("{other}"),
+    };
+    assert_eq!(reason(put("opinions", "sCotus", "3")), Refusal::NameInAnotherCase);
+    assert_eq!(reason(put("Opinions", "x", "3")), Refusal::NameInAnotherCase);
+    put("opinions", "Scotus", "4").unwrap();
+    put("people", "scotus", "1").unwrap();
+    // Another file is not the lock.
+    fs::remove_file(folder.join(".bulk/EXPORT.LOCK")).unwrap();
+    fs::write(folder.join(".bulk/EXPORT.LOCK"), "").unwrap();
+    put("opinions", "sCotus", "3").unwrap();
+}

@@ -7,7 +7,9 @@ use std::{
     path::Path,
 };
 
-use bulk_archive::{ArchiveOptions, ArchiveReader, ArchiveWriter, ExportOptions, ExportSet, SetManifest, verify_set};
+use bulk_archive::{
+    ArchiveOptions, ArchiveReader, ArchiveWriter, ExportOptions, ExportSet, SetManifest, Shape, verify_set,
+};
 
 /// The items of all types: of each type and id the group, the time and the content.
 pub(crate) type Model = BTreeMap<(String, String), (String, i64, Vec<u8>)>;
@@ -106,8 +108,9 @@ pub(crate) fn check_set(folder: &Path, model: &Model) {
     let mut expected: BTreeSet<String> =
         archives.keys().flat_map(|name| [name.clone(), format!("{name}.idx")]).collect();
     expected.insert("manifest.json".to_owned());
-    // Of `all.tar` the manifest speaks, as is checked below.
-    let is_archive = |name: &String| !name.ends_with("/info.json") && !name.ends_with("/all.tar");
+    // Of `all.tar` and of shapes the manifest speaks, as is checked below.
+    let is_shape = |name: &String| Shape::ALL.iter().any(|shape| name.ends_with(shape.name()));
+    let is_archive = |name: &String| !name.ends_with("/info.json") && !name.ends_with("/all.tar") && !is_shape(name);
     let found = files(folder).into_iter().filter(is_archive).collect();
     assert_eq!(expected, found);
     let report = verify_set(folder, &options()).unwrap();

@@ -1,8 +1,10 @@
 //! What `bulk export` is asked for.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulk_archive::{Shape, UnknownShape};
 use clap::{ArgGroup, Args};
 
 use super::{BucketArguments, DatabaseUrl, GoalArguments, number, segment, time};
@@ -10,6 +12,17 @@ use super::{BucketArguments, DatabaseUrl, GoalArguments, number, segment, time};
 const SOURCE: &str = "Where items come from";
 const ARCHIVES: &str = "The archives";
 const UPLOAD: &str = "To a bucket";
+
+/// What stands beside archives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Also(pub(crate) BTreeSet<Shape>);
+
+fn also(text: &str) -> Result<Also, UnknownShape> {
+    match text {
+        "none" => Ok(Also(BTreeSet::new())),
+        text => text.split(',').map(str::parse).collect::<Result<_, _>>().map(Also),
+    }
+}
 
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -23,6 +36,8 @@ Examples:
     bulk export export.toml --db URL --out archives --dry-run
   With a look for items that are gone or were missed, which reads the ids of all:
     bulk export export.toml --db URL --out archives --sweep
+  With Parquet and compressed lines of JSON beside each archive, kept up to date as it is:
+    bulk export export.toml --db URL --out archives --also parquet,jsonl.zst
   Lines such as {\"type\": \"opinions\", \"group\": \"scotus\", \"id\": 1, \"item\": {…}}:
     ./changes | bulk export --ndjson - --out archives
   Files such as loose/opinions/scotus/1.json:
@@ -43,7 +58,8 @@ The spec, of which only name, table (or query), id and group must be there:
   columns = [\"id\", \"plain_text\"]     # of the JSON; or json = \"body\", a column that has it
   deletions = { table = \"deleted_opinion\", id = \"id\", deleted = \"deleted_at\" }
                                      # or { query = \"SELECT id FROM … WHERE at >= {since}\" }
-At its top there may be level, block-length, chain-length, overlap, time-zone, keep-empty,
+  also = [\"jsonl.zst\", \"parquet\"]    # beside the tar.gz of each group; or jsonl.gz
+At its top there may be also, level, block-length, chain-length, overlap, time-zone, keep-empty,
 ignore-times and all-tar, too. Tables are named as in SQL, columns as they are called.
 
 Readers find all archives of a set while manifest.json is there, and the same before and after they
@@ -105,6 +121,10 @@ pub(crate) struct ExportArguments {
     /// Write an all.tar of the archives of each type, too.
     #[arg(long, help_heading = ARCHIVES)]
     pub(crate) all_tar: bool,
+    /// Beside each archive, keep its items in these formats, too: jsonl.gz, jsonl.zst, parquet, several with commas between, or
+    /// none. Default: what the spec says (also), or what is there.
+    #[arg(long, value_name = "FORMATS", value_parser = also, help_heading = ARCHIVES)]
+    pub(crate) also: Option<Also>,
     /// Compare the archives with their indexes and the manifest, and do nothing else.
     #[arg(long, help_heading = ARCHIVES)]
     pub(crate) verify: bool,

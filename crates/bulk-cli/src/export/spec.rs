@@ -1,10 +1,11 @@
 //! What an export is of: a TOML file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulk_archive::Shape;
 use bulk_pg::{Ident, ItemDeletions, ItemJson, ItemRows, ItemSource, TableName};
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
@@ -24,6 +25,9 @@ pub(crate) struct Spec {
     pub(crate) keep_empty: bool,
     pub(crate) ignore_times: bool,
     pub(crate) all_tar: bool,
+    /// What stands beside archives, unless a type says otherwise.
+    pub(crate) also: Option<BTreeSet<Shape>>,
+    pub(crate) also_of: BTreeMap<String, BTreeSet<Shape>>,
     pub(crate) types: Vec<ItemSource>,
 }
 
@@ -46,6 +50,8 @@ struct File {
     ignore_times: bool,
     #[serde(default)]
     all_tar: bool,
+    #[serde(default, deserialize_with = "shapes")]
+    also: Option<BTreeSet<Shape>>,
     #[serde(default, rename = "type")]
     types: Vec<Type>,
 }
@@ -68,6 +74,8 @@ struct Type {
     #[serde(default, deserialize_with = "optional_column")]
     json: Option<Ident>,
     deletions: Option<Spanned<Deletions>>,
+    #[serde(default, deserialize_with = "shapes")]
+    also: Option<BTreeSet<Shape>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +115,7 @@ impl Spec {
             toml::from_str(text).map_err(|error| format!("{}: {}", place(error.span()), error.message().trim_end()))?;
         let mut types = Vec::new();
         let mut names = BTreeSet::new();
+        let mut also_of = BTreeMap::new();
         for item in file.types {
             let span = item.name.span();
             let at_name = |what: &str| format!("{}: {what}", place(Some(span.clone())));
@@ -116,6 +125,7 @@ impl Spec {
             if !names.insert(item.name.get_ref().clone()) {
                 return Err(at_name(&format!("there is another type {:?}", item.name.get_ref())));
             }
+            also_of.extend(item.also.map(|also| (item.name.get_ref().clone(), also)));
             let rows = match (item.table, item.query) {
                 (Some(table), None) => ItemRows::Table(table),
                 (None, Some(query)) => ItemRows::Query(query),
@@ -141,7 +151,17 @@ impl Spec {
             types.push(source);
         }
         let File {
-            out, level, block_length, chain_length, overlap, time_zone, keep_empty, ignore_times, all_tar, ..
+            out,
+            level,
+            block_length,
+            chain_length,
+            overlap,
+            time_zone,
+            keep_empty,
+            ignore_times,
+            all_tar,
+            also,
+            ..
         } = file;
         Ok(Self {
             out,
@@ -153,6 +173,8 @@ impl Spec {
             keep_empty,
             ignore_times,
             all_tar,
+            also,
+            also_of,
             types,
         })
     }
@@ -186,6 +208,11 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::E
 fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let length = arguments::segment(&String::deserialize(deserializer)?).map_err(de::Error::custom)?;
     u32::try_from(length).map(Some).map_err(|_| de::Error::custom("it must be less than 4GiB"))
+}
+
+fn shapes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeSet<Shape>>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().map(|name| name.parse::<Shape>().map_err(de::Error::custom)).collect::<Result<_, _>>().map(Some)
 }
 
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -225,6 +252,7 @@ mod tests {
             block-length = "64KiB"
             overlap = "1h 30m"
             all-tar = true
+            also = ["jsonl.zst"]
             [[type]]
             name = "opinions"
             table = "Search.Opinion"
@@ -242,11 +270,15 @@ mod tests {
             group = "g"
             json = "body"
             deletions.query = "SELECT 1"
+            also = ["parquet", "jsonl.gz"]
             "#,
         )
         .unwrap();
         assert_eq!((spec.level, spec.block_len, spec.chain_len), (Some(7), Some(64 << 10), None));
         assert_eq!((spec.overlap, spec.all_tar, spec.keep_empty), (Some(Duration::from_secs(5400)), true, false));
+        assert_eq!(spec.also, Some(BTreeSet::from([Shape::JsonlZst])));
+        let also = BTreeSet::from([Shape::JsonlGz, Shape::Parquet]);
+        assert_eq!(spec.also_of, BTreeMap::from([("people".to_owned(), also)]));
         let [opinions, people] = &spec.types[..] else { panic!("{:?}", spec.types) };
         let ident = |name| Ident::new(name).unwrap();
         assert_eq!(opinions.rows, ItemRows::Table(TableName::new("search", "opinion").unwrap()));
@@ -265,7 +297,7 @@ mod tests {
         for (more, said) in [
             (
                 "id = \"i\"\ntabel = \"t\"",
-                "line 5, tabel: unknown field `tabel`, expected one of `name`, `table`, `query`, `id`, `group`, `modified`, `columns`, `json`, `deletions`",
+                "line 5, tabel: unknown field `tabel`, expected one of `name`, `table`, `query`, `id`, `group`, `modified`, `columns`, `json`, `deletions`, `also`",
             ),
             ("id = \"i\"\ntable = \"a b\"", "line 5, table: \"a b\" is not a name of the form table or schema.table"),
             ("id = \"\"\ntable = \"t\"", "line 4, id: an identifier is empty"),
@@ -279,6 +311,10 @@ mod tests {
             (
                 "id = \"i\"\ntable = \"t\"\njson = \"j\"\ncolumns = [\"c\"]",
                 "line 2, name: this type has columns and json; give one of them",
+            ),
+            (
+                "id = \"i\"\ntable = \"t\"\nalso = [\"tar.gz\"]",
+                "line 6, also: \"tar.gz\" is no shape; there are jsonl.gz, jsonl.zst, parquet",
             ),
             ("id = \"i\"\ntable = \"t\"\ncolumns = []", "line 6, columns: no columns are no JSON"),
             (
@@ -299,7 +335,7 @@ mod tests {
             ("chain-length = \"8GiB\"", "line 1, chain-length: it must be less than 4GiB"),
             (
                 "db = \"postgres://me:secret@host/x\"",
-                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `type`",
+                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `also`, `type`",
             ),
         ] {
             assert_eq!(Spec::parse(text).unwrap_err(), said);

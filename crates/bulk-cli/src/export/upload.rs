@@ -192,7 +192,9 @@ fn content_type(name: &str) -> Option<&'static str> {
     match name.rsplit_once('.')?.1 {
         "gz" => Some("application/gzip"),
         "json" => Some("application/json"),
+        "parquet" => Some("application/vnd.apache.parquet"),
         "tar" => Some("application/x-tar"),
+        "zst" => Some("application/zstd"),
         _ => None,
     }
 }

@@ -1,0 +1,184 @@
+//! The items of an archive in other formats: shapes, each a file that is made from the archive and its index.
+//!
+//! A shape is a row of stretches. Each has some neighbouring blocks of the archive, begins where one of them does, and is a
+//! function of their entries; which blocks make one follows from the archive, and so from the items. A map beside the shape
+//! ([`map`]) has a digest of the entries of each stretch, so that a stretch that an older file of the shape has already is
+//! copied, and nothing of the archive is inflated for it. So a shape is, like the archive, the same however it came about,
+//! as long as the same compressor makes it: another one makes the whole of it anew.
+//!
+//! | shape | a stretch is |
+//! |---|---|
+//! | [`JsonlGz`](Shape::JsonlGz) | the lines of a block, compressed as the block of the archive is ([`lines`]) |
+//! | [`JsonlZst`](Shape::JsonlZst) | the lines of a chain, as blocks of the one frame ([`frame`]) |
+//! | [`Parquet`](Shape::Parquet) | the rows of some chains, as a row group ([`rows`]) |
+
+mod compare;
+mod frame;
+mod in_order;
+mod lines;
+mod map;
+mod rows;
+mod stretch;
+
+use std::{
+    fmt,
+    fs::File,
+    io::{Read, Seek, Write},
+    str::FromStr,
+};
+
+use self::map::MapWriter;
+pub(crate) use self::{compare::compare, map::Map, rows::check as check_rows, stretch::Digest};
+use super::splice::IndexedArchive;
+use crate::Error;
+
+/// What may stand beside the archive of a group: the same items in another format.
+///
+/// Rows of JSON have what the items have, in the order of their ids, a line each. A line break between two tokens of an
+/// item, which JSON allows, becomes a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Shape {
+    /// `<group>.jsonl.gz`: JSON, a line for each item, as one gzip member. A changed item costs its block, as in the archive.
+    JsonlGz,
+    /// `<group>.jsonl.zst`: the same as one Zstandard frame (RFC 8878), for which a reader needs a window of 2 MiB. Lines
+    /// that end a stretch have some spaces at their end, by which the next one is independent of it. It is one frame because
+    /// readers stop behind the first one, silently (Python's `zstandard`, and with it pandas). A changed item costs its chain.
+    JsonlZst,
+    /// `<group>.parquet`: the columns `id`, `modified` (a timestamp in UTC, to the second; null for a year that it cannot
+    /// have) and `json`, each item a row, compressed by Zstandard. A row group has about 16 chains of the archive, 16 MiB by
+    /// default, and is made anew as a whole where an item of it has changed: that many changes all over a group cost as much as
+    /// a new file.
+    Parquet,
+}
+
+impl Shape {
+    /// All that there are.
+    pub const ALL: [Shape; 3] = [Shape::JsonlGz, Shape::JsonlZst, Shape::Parquet];
+
+    /// Its name, which is what the name of its files ends with, behind a dot.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::JsonlGz => "jsonl.gz",
+            Shape::JsonlZst => "jsonl.zst",
+            Shape::Parquet => "parquet",
+        }
+    }
+
+    /// What stands before a name that ends as a file of a shape does, and the shape.
+    pub(crate) fn of_file(name: &str) -> Option<(&str, Shape)> {
+        Shape::ALL.into_iter().find_map(|shape| Some((name.strip_suffix(shape.name())?.strip_suffix('.')?, shape)))
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Shape {
+    type Err = UnknownShape;
+
+    fn from_str(name: &str) -> Result<Shape, UnknownShape> {
+        Shape::ALL.into_iter().find(|shape| shape.name() == name).ok_or_else(|| UnknownShape(name.to_owned()))
+    }
+}
+
+/// A name that is that of no [`Shape`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownShape(String);
+
+impl fmt::Display for UnknownShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no shape; there are ", self.0)?;
+        for (at, shape) in Shape::ALL.into_iter().enumerate() {
+            write!(f, "{}{shape}", if at > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UnknownShape {}
+
+/// A file of a shape that is there, and its map.
+pub(crate) struct Old {
+    pub(crate) file: File,
+    pub(crate) map: Map,
+}
+
+/// How a shape is made.
+pub(crate) struct How<'a> {
+    /// The name that errors give.
+    pub(crate) file: &'a str,
+    pub(crate) threads: usize,
+    /// Whether what is compressed is inflated again, and compared. Of rows that is left to [`check_rows`].
+    pub(crate) check: bool,
+}
+
+/// What was made.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// Stretches that were copied.
+    pub(crate) copied: u64,
+    /// The digests of the others, and their numbers.
+    pub(crate) made: Vec<(u64, Digest)>,
+}
+
+/// A mark of what makes a shape of archives of this level: stretches of two that differ must not be mixed.
+pub(crate) fn mark(shape: Shape, level: u32, file: &str) -> Result<u32, Error> {
+    let mark = match shape {
+        Shape::JsonlGz => super::deflate::engine(level),
+        Shape::JsonlZst => frame::mark(),
+        Shape::Parquet => rows::mark(),
+    };
+    mark.map_err(|source| Error::Output { file: file.to_owned(), source })
+}
+
+/// Makes a shape of an archive. What an older file of it has already is copied from there: if that is not what its map says,
+/// the error is [`Error::Set`], and it can be made without.
+///
+/// Both outputs are flushed and given back; the map lacks its end, for which the digest of the shape is needed.
+pub(crate) fn make<A, I, W, X>(
+    shape: Shape,
+    archive: IndexedArchive<A, I>,
+    old: Option<Old>,
+    output: W,
+    map: X,
+    how: &How<'_>,
+) -> Result<(W, MapWriter<X>, Made), Error>
+where
+    A: Read + Seek,
+    I: Read + Seek,
+    W: Write + Send,
+    X: Write,
+{
+    let mark = mark(shape, archive.index.recipe().level, how.file)?;
+    let map = MapWriter::new(map, shape, mark, how.file)?;
+    match shape {
+        Shape::JsonlGz | Shape::JsonlZst => lines::make(shape, archive, old, output, map, how),
+        Shape::Parquet => rows::make(archive, old, output, map, how),
+    }
+}
+
+/// An old file that is not what its map says.
+fn not_as_mapped(file: &str) -> Error {
+    Error::Set { file: file.to_owned(), reason: "it is not what was made".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_of_shapes_or_not() {
+        for shape in Shape::ALL {
+            assert_eq!(shape.to_string().parse(), Ok(shape));
+            assert_eq!(Shape::of_file(&format!("a.b.{shape}")), Some(("a.b", shape)));
+        }
+        assert_eq!(Shape::of_file("a.tar.gz"), None);
+        assert_eq!(Shape::of_file("ajsonl.gz"), None);
+        let error = "tar.gz".parse::<Shape>().unwrap_err();
+        assert_eq!(error.to_string(), "\"tar.gz\" is no shape; there are jsonl.gz, jsonl.zst, parquet");
+    }
+}

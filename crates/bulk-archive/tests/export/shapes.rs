@@ -1,0 +1,330 @@
+//! Items in other formats beside archives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use bulk_archive::{CheckNew, ExportEvent, ExportOptions, ExportSet, SetManifest, Shape, rebuild_indexes, verify_set};
+use proptest::{collection::vec, prelude::*};
+
+use crate::support::{Model, document, options, short};
+
+fn with(shapes: &[Shape]) -> ExportOptions {
+    let mut options = options();
+    options.shapes = Some(shapes.iter().copied().collect());
+    options
+}
+
+/// Makes the set of a model, and gives what was published.
+fn export(folder: &Path, old: &Model, new: &Model, options: ExportOptions) -> bulk_archive::Published {
+    let mut set = ExportSet::open(folder, options).unwrap();
+    let mut stage = set.begin().unwrap();
+    for ((kind, id), item) in new {
+        if old.get(&(kind.clone(), id.clone())) != Some(item) {
+            stage.put(kind, &item.0, id, item.1, &item.2).unwrap();
+        }
+    }
+    for (kind, id) in old.keys().filter(|key| !new.contains_key(*key)) {
+        stage.remove(kind, id).unwrap();
+    }
+    stage.publish(&BTreeMap::new()).unwrap()
+}
+
+/// What stands beside archives, by path.
+fn shapes(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = crate::support::files(folder);
+    let is_shape = |name: &String| Shape::ALL.iter().any(|shape| name.ends_with(&format!(".{shape}")));
+    names.into_iter().filter(is_shape).map(|name| (name.clone(), fs::read(folder.join(&name)).unwrap())).collect()
+}
+
+/// The set has these shapes of each archive, with the items of the model, as readers of others find them, and byte by byte as
+/// a new set has them.
+fn check(folder: &Path, model: &Model, wanted: &[Shape]) {
+    let fresh = tempfile::tempdir().unwrap();
+    let mut options = with(wanted);
+    options.check = CheckNew::Whole;
+    export(fresh.path(), &Model::new(), model, options);
+    let (found, expected) = (shapes(folder), shapes(fresh.path()));
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    assert!(found == expected, "a shape is not as a new one");
+    let report = verify_set(folder, &super::support::options()).unwrap();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    let manifest = SetManifest::read(folder).unwrap().unwrap();
+    assert_eq!(manifest.shapes.iter().map(|shape| &shape.name).collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    for (file, items) in crate::support::archives(model) {
+        let lines: Vec<Vec<u8>> = items.values().map(|(_, content)| content.clone()).collect();
+        let name = |shape: Shape| file.replace("tar.gz", shape.name());
+        for shape in wanted {
+            let bytes = &found[&name(*shape)];
+            let mut text = Vec::new();
+            match shape {
+                Shape::JsonlGz => {
+                    // One member, which ends with the file.
+                    let mut reader = flate2::read::GzDecoder::new(&bytes[..]);
+                    reader.read_to_end(&mut text).unwrap();
+                    assert!(reader.into_inner().is_empty());
+                }
+                Shape::JsonlZst => {
+                    // One frame.
+                    let mut reader = zstd::Decoder::new(&bytes[..]).unwrap().single_frame();
+                    reader.read_to_end(&mut text).unwrap();
+                    assert!(reader.finish().buffer().is_empty());
+                }
+                _ => continue,
+            }
+            let read: Vec<Vec<u8>> =
+                text.split_inclusive(|&byte| byte == b'\n').map(|line| line.trim_ascii_end().to_vec()).collect();
+            assert!(read == lines, "{file}");
+            assert!(text.is_empty() || text.ends_with(b"\n"));
+        }
+    }
+}
+
+fn model(items: std::ops::Range<u64>, groups: u64) -> Model {
+    items
+        .map(|id| {
+            let key = ("opinions".to_owned(), format!("{id:04}"));
+            (key, (format!("ca{}", id % groups), 1_400_000_000 + id as i64, document(id, 700)))
+        })
+        .collect()
+}
+
+/// Which parts of each shape were copied, and which made.
+type Parts = Arc<Mutex<BTreeMap<String, (u64, u64)>>>;
+
+fn told(options: &mut ExportOptions) -> Parts {
+    let parts = Parts::default();
+    let hears = Arc::clone(&parts);
+    options.observer = Arc::new(move |event| {
+        if let ExportEvent::Shaped { group, shape, copied, made, .. } = event {
+            hears.lock().unwrap().insert(format!("{group}.{shape}"), (*copied, *made));
+        }
+    });
+    parts
+}
+
+#[test]
+fn a_change_makes_anew_what_it_is_in_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let old = model(0..3000, 2);
+    export(folder, &Model::new(), &old, with(&Shape::ALL));
+    check(folder, &old, &Shape::ALL);
+    let mut new = old.clone();
+    new.get_mut(&("opinions".to_owned(), "2000".to_owned())).unwrap().2 = document(7, 900);
+    let mut options = with(&Shape::ALL);
+    let parts = told(&mut options);
+    let published = export(folder, &old, &new, options);
+    assert_eq!((published.made_groups, published.made_shapes), (1, 3));
+    check(folder, &new, &Shape::ALL);
+    let parts = parts.lock().unwrap().clone();
+    assert_eq!(parts.keys().collect::<Vec<_>>(), ["ca0.jsonl.gz", "ca0.jsonl.zst", "ca0.parquet"]);
+    for (name, most) in [("ca0.jsonl.gz", 3), ("ca0.jsonl.zst", 2), ("ca0.parquet", 1)] {
+        let (copied, made) = parts[name];
+        assert!(copied > 2 && (1..=most).contains(&made), "{name}: {copied} copied, {made} made");
+    }
+    // The time alone is no part of a line.
+    let old = new.clone();
+    new.get_mut(&("opinions".to_owned(), "0100".to_owned())).unwrap().1 = 5;
+    let mut options = with(&Shape::ALL);
+    let parts = told(&mut options);
+    export(folder, &old, &new, options);
+    check(folder, &new, &Shape::ALL);
+    let parts = parts.lock().unwrap().clone();
+    assert_eq!((parts["ca0.jsonl.gz"].1, parts["ca0.jsonl.zst"].1, parts["ca0.parquet"].1), (0, 0, 1));
+}
+
+#[test]
+fn shapes_come_and_go_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut items = model(0..50, 3);
+    export(folder, &Model::new(), &items, options());
+    check(folder, &items, &[]);
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
+    // Without a change of any item.
+    let published = export(folder, &items, &items, with(&[Shape::Parquet, Shape::JsonlZst]));
+    assert_eq!((published.made_groups, published.made_shapes, published.untouched_groups), (0, 6, 0));
+    assert!(manifest != fs::read(folder.join("manifest.json")).unwrap());
+    check(folder, &items, &[Shape::Parquet, Shape::JsonlZst]);
+    // Who does not speak of them leaves them, and keeps them up to date; a new group has them, too.
+    let before = items.clone();
+    items.insert(("opinions".to_owned(), "x".to_owned()), ("new".to_owned(), 5, b"{}".to_vec()));
+    items.retain(|_, (group, ..)| group != "ca1");
+    let published = export(folder, &before, &items, options());
+    assert_eq!((published.made_shapes, published.removed_shapes, published.emptied_groups), (2, 2, 1));
+    check(folder, &items, &[Shape::Parquet, Shape::JsonlZst]);
+    let published = export(folder, &items, &items, with(&[Shape::JsonlGz, Shape::JsonlZst]));
+    assert_eq!((published.made_shapes, published.removed_shapes), (3, 3));
+    check(folder, &items, &[Shape::JsonlGz, Shape::JsonlZst]);
+    // By type.
+    let mut of_type = with(&[Shape::Parquet]);
+    of_type.shapes_of.insert("opinions".to_owned(), BTreeSet::new());
+    let published = export(folder, &items, &items, of_type);
+    assert_eq!((published.made_shapes, published.removed_shapes), (0, 6));
+    check(folder, &items, &[]);
+    assert_eq!(fs::read_dir(folder.join(".bulk/shapes/opinions")).unwrap().count(), 0);
+}
+
+#[test]
+fn line_breaks_between_tokens_and_odd_times_are_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut set = ExportSet::open(folder, with(&Shape::ALL)).unwrap();
+    let mut stage = set.begin().unwrap();
+    stage.put("a", "b", "1", i64::MAX, b"{\r\n \"a\": \"x\\n\" }").unwrap();
+    stage.put("a", "b", "2", -1, b"[]   ").unwrap();
+    stage.publish(&BTreeMap::new()).unwrap();
+    drop(set);
+    assert!(verify_set(folder, &options()).unwrap().faults.is_empty());
+    let text = zstd::decode_all(&fs::read(folder.join("a/b.jsonl.zst")).unwrap()[..]).unwrap();
+    assert_eq!(str::from_utf8(&text).unwrap(), "{   \"a\": \"x\\n\" }\n[]   \n");
+}
+
+#[test]
+fn an_old_file_that_is_damaged_or_has_lost_its_map_is_made_anew() {
+    for shape in Shape::ALL {
+        for damage in ["map", "missing map", "file", "missing file", "short file"] {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path();
+            let mut items = model(0..400, 1);
+            export(folder, &Model::new(), &items, with(&[shape]));
+            let path = match damage.ends_with("map") {
+                true => folder.join(format!(".bulk/shapes/opinions/ca0.{shape}.map")),
+                false => folder.join(format!("opinions/ca0.{shape}")),
+            };
+            let mut bytes = fs::read(&path).unwrap();
+            if damage.starts_with("missing") {
+                fs::remove_file(&path).unwrap();
+            } else if damage.starts_with("short") {
+                fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            } else {
+                // Within the first stretches.
+                bytes[60] ^= 1;
+                fs::write(&path, &bytes).unwrap();
+            }
+            if damage.ends_with("file") {
+                let faults = verify_set(folder, &options()).unwrap().faults;
+                let names: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+                assert_eq!(names, [format!("opinions/ca0.{shape}")]);
+            }
+            let old = items.clone();
+            items.get_mut(&("opinions".to_owned(), "0399".to_owned())).unwrap().2 = b"{}".to_vec();
+            let mut options = with(&[shape]);
+            let parts = told(&mut options);
+            export(folder, &old, &items, options);
+            assert_eq!(parts.lock().unwrap().values().map(|(copied, _)| *copied).sum::<u64>(), 0, "{shape}: {damage}");
+            check(folder, &items, &[shape]);
+        }
+    }
+}
+
+#[test]
+fn a_shape_with_other_items_than_its_archive_is_found() {
+    for shape in Shape::ALL {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let items = model(0..60, 1);
+        let mut others = items.clone();
+        others.get_mut(&("opinions".to_owned(), "0059".to_owned())).unwrap().2 = b"[]".to_vec();
+        let mut fewer = items.clone();
+        fewer.remove(&("opinions".to_owned(), "0059".to_owned()));
+        let name = format!("opinions/ca0.{shape}");
+        for (other, said) in [
+            (&others, "it differs from the archive at the item \"0059\""),
+            (&fewer, "it differs from the archive at the item \"0059\""),
+            (&model(0..61, 1), "it has more than the archive"),
+        ] {
+            export(folders[0].path(), &Model::new(), &items, with(&[shape]));
+            export(folders[1].path(), &Model::new(), other, with(&[shape]));
+            let manifests = folders.each_ref().map(|folder| SetManifest::read(folder).unwrap().unwrap());
+            // As if it was published so.
+            fs::copy(folders[1].path().join(&name), folders[0].path().join(&name)).unwrap();
+            let mut manifest = manifests[0].clone();
+            manifest.shapes = manifests[1].shapes.clone();
+            fs::write(folders[0].path().join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+            let faults = verify_set(folders[0].path(), &options()).unwrap().faults;
+            let faults: Vec<String> = faults.iter().map(|fault| fault.error.to_string()).collect();
+            assert_eq!(faults, [format!("{}: {said}", folders[0].path().join(&name).display())], "{shape}");
+            for folder in &folders {
+                fs::remove_dir_all(folder.path()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rebuild_makes_shapes_anew_that_are_not_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..300, 2);
+    export(folder, &Model::new(), &items, with(&Shape::ALL));
+    let kept = crate::support::marks(folder)["opinions/ca1.parquet"];
+    fs::write(folder.join("opinions/ca0.jsonl.zst"), b"something").unwrap();
+    fs::copy(folder.join("opinions/ca1.jsonl.gz"), folder.join("opinions/ca0.jsonl.gz")).unwrap();
+    fs::write(folder.join("opinions/stray.parquet"), b"PAR1").unwrap();
+    fs::remove_dir_all(folder.join(".bulk")).unwrap();
+    let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+    assert_eq!((rebuilt.archives, rebuilt.indexes, rebuilt.remade, rebuilt.shapes), (2, 0, 0, 2));
+    check(folder, &items, &Shape::ALL);
+    assert_eq!(crate::support::marks(folder)["opinions/ca1.parquet"], kept);
+    // And their maps are there again.
+    let mut new = items.clone();
+    new.get_mut(&("opinions".to_owned(), "0000".to_owned())).unwrap().2 = b"{}".to_vec();
+    let mut options = options();
+    let parts = told(&mut options);
+    export(folder, &items, &new, options);
+    assert!(parts.lock().unwrap()["ca0.jsonl.gz"].0 > 10);
+    check(folder, &new, &Shape::ALL);
+}
+
+#[test]
+fn a_roster_of_the_version_before_is_taken_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..20, 1);
+    export(folder, &Model::new(), &items, options());
+    let roster = rusqlite::Connection::open(folder.join(".bulk/export.sqlite")).unwrap();
+    roster.execute_batch("DROP TABLE shape; PRAGMA user_version = 1").unwrap();
+    drop(roster);
+    export(folder, &items, &items, with(&[Shape::JsonlGz]));
+    check(folder, &items, &[Shape::JsonlGz]);
+}
+
+/// What happens to an item: it is put into a group with this content, or goes.
+type Step = (u64, Option<(u64, u64)>);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn each_run_leaves_the_shapes_of_its_items(
+        history in vec(vec((0..400u64, proptest::option::weighted(0.8, (0..2u64, 0..1000u64))), 1..250), 1..5),
+        threads in 1..4usize,
+    ) {
+        let history: Vec<Vec<Step>> = history;
+        let folder = tempfile::tempdir().unwrap();
+        let mut model = Model::new();
+        for steps in history {
+            let before = model.clone();
+            for (id, step) in steps {
+                let key = ("opinions".to_owned(), format!("{id:03}"));
+                match step {
+                    Some((group, seed)) => {
+                        let len = 20 + (seed as usize * 37) % 3000;
+                        model.insert(key, (group.to_string(), seed as i64, document(seed, len)));
+                    }
+                    None => drop(model.remove(&key)),
+                }
+            }
+            let mut options = with(&Shape::ALL);
+            options.archive = short();
+            options.archive.threads = threads;
+            export(folder.path(), &before, &model, options);
+            check(folder.path(), &model, &Shape::ALL);
+        }
+    }
+}
