@@ -290,6 +290,11 @@ pub(crate) struct Mirror {
     /// more, which indexes tables that are loaded while others still are.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
+    /// Commit at least this often, such as 5s: chunks that are sent in the meantime are committed together, which costs the
+    /// server less. It is what a kill or a bad record costs, beside a chunk of each connection. 0s: each chunk by itself, as with
+    /// --max-rejects, --verify full or --freeze, and where connections could wait for each other's rows.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", env = "BULK_COMMIT_EVERY")]
+    pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of each file; they are noted in bulk.reject. Default: the first one ends the
     /// load of its file. Of rows that a key forbids this leaves out the later ones where the table has the key already; a
     /// key that is made behind the rows is refused instead, and the run says so.
@@ -673,6 +678,11 @@ pub(crate) struct Load {
     /// Commit after so many decoded bytes, such as 4MiB. It is what each connection loses when it is cut.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "16MiB")]
     pub(crate) chunk_size: u64,
+    /// Commit at least this often, such as 5s: chunks that are sent in the meantime are committed together, which costs the
+    /// server less. It is what a kill or a bad record costs, beside a chunk of each connection. 0s: each chunk by itself, as with
+    /// --max-rejects, --verify full or --freeze, and where connections could wait for each other's rows.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", env = "BULK_COMMIT_EVERY")]
+    pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of a file; they are noted in bulk.reject. Default: the first one ends the
     /// load.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]

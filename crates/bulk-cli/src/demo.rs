@@ -151,6 +151,8 @@ impl Mirror {
         command.args(["mirror", "courtlistener", "--endpoint", &self.endpoint, "--dir"]).arg::<&Path>(&self.dir);
         // The URL may hold a password, which arguments would show to everyone on the machine.
         command.env("BULK_DB", &self.db).stdin(Stdio::null());
+        // So that something is committed when it is killed.
+        command.env("BULK_COMMIT_EVERY", "50ms");
         Ok(command)
     }
 

@@ -81,7 +81,7 @@ impl Content {
         };
         let database = campaign.server.create_database("undisturbed").unwrap();
         campaign.sql(&database, TABLE);
-        let command = content.command(&content.csv, 1, 400_000);
+        let command = content.command(&content.csv, 1, 400_000, "0s");
         content.passes = campaign.undisturbed(&database, command, content.done());
         (content.rows, content.rejects) = (rows(campaign, &database, "t"), rejects(campaign, &database));
         content.assert_ledger(campaign, &database);
@@ -98,9 +98,10 @@ impl Content {
         if self.bad > 0 { 3 } else { 0 }
     }
 
-    fn command(&self, file: &Path, connections: u64, chunk_size: u64) -> Command {
+    fn command(&self, file: &Path, connections: u64, chunk_size: u64, commit_every: &str) -> Command {
         let mut command = bulk(["load", "--table", "t"]);
         command.arg(file).args(["--connections", &connections.to_string(), "--chunk-size", &format!("{chunk_size}B")]);
+        command.args(["--commit-every", commit_every]);
         if self.bad > 0 {
             command.args(["--max-rejects", &self.bad.to_string()]);
         }
@@ -169,14 +170,16 @@ fn whatever_ends_a_load_the_next_ones_bring_it_to_the_same_end() {
         let (connections, content) = (1 + combination % 4, &contents[(combination / 4 % 2) as usize]);
         let file = if combination / 8 == 0 { &content.csv } else { &content.bz2 };
         let (chunk_size, times) = (random.u64(50_000..400_000), random.u64(1..=4));
+        let commit_every = ["0s", "5ms", "50ms"][random.usize(..3)];
         println!(
-            "BULK_CAMPAIGN_SEED={seed} BULK_CAMPAIGN_RUNS=1: {}, {connections} connections, chunks of {chunk_size} bytes",
+            "BULK_CAMPAIGN_SEED={seed} BULK_CAMPAIGN_RUNS=1: {}, {connections} connections, chunks of {chunk_size} bytes, \
+             commits every {commit_every}",
             file.file_name().unwrap().display()
         );
         let database = campaign.server.create_database("disturbed").unwrap();
         campaign.sql(&database, TABLE);
         let work = Work {
-            command: &|| content.command(file, connections, chunk_size),
+            command: &|| content.command(file, connections, chunk_size, commit_every),
             done: content.done(),
             // That another run may do better.
             unfinished: &[4],

@@ -1,6 +1,7 @@
 //! The transaction of one chunk: its rows, its rejects and its mark.
 
 use std::pin::Pin;
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -70,9 +71,20 @@ pub(crate) struct Tolerance {
 /// A chunk that is committed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Committed {
+    pub(crate) start: Position,
     /// Where it ends.
     pub(crate) end: Position,
     pub(crate) counts: Counts,
+}
+
+/// What is noted of a chunk.
+pub(crate) struct Mark {
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    pub(crate) guarded: bool,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) counts: Counts,
+    pub(crate) content: Option<Content>,
 }
 
 /// Records of which something is to be said.
@@ -133,7 +145,7 @@ impl Destination<'_> {
         let transaction = session.client_mut().transaction().await.map_err(action)?;
         let Some((committed, received)) = self.fill(&transaction, chunk, first, watch).await? else { return Ok(None) };
         // Deferred constraints are checked here.
-        transaction.commit().await.map_err(|error| self.refusal(&received, None, error))?;
+        transaction.commit().await.map_err(|error| self.refusal(slice::from_ref(&received), None, error))?;
         if let Some(tolerance) = &self.tolerance {
             tolerance.rejected.fetch_add(committed.counts.rejected, Ordering::Relaxed);
         }
@@ -170,7 +182,7 @@ impl Destination<'_> {
         }
 
         let mut received = Received::new(start);
-        let mut copy = Copy { destination: self, transaction, under_way: None, ended: 0 };
+        let mut copy = Copy::new(self, transaction);
         let (mut next, mut refusal) = (Some(first), None);
         let (end, guarded, checkpoint) = loop {
             match next {
@@ -181,7 +193,7 @@ impl Destination<'_> {
                     }
                     if refusal.is_none() && !bytes.is_empty() {
                         watch.gives(bytes.len() as u64);
-                        let sent = copy.send(encoding, bytes, lines, &received).await;
+                        let sent = copy.send(encoding, bytes, lines, slice::from_ref(&received)).await;
                         refusal = self.tolerated(sent)?;
                     }
                     // Before it waits for more, which may need it.
@@ -195,7 +207,7 @@ impl Destination<'_> {
             watch.says(WorkerState::WaitsForServer);
         };
         if refusal.is_none() {
-            refusal = self.tolerated(copy.finish(&received).await)?;
+            refusal = self.tolerated(copy.finish(slice::from_ref(&received)).await)?;
         }
         // Of several sessions, what was refused may have missed what one before it had not committed yet.
         let is_alone = self.tolerance.as_ref().is_some_and(|tolerance| !tolerance.several);
@@ -211,7 +223,8 @@ impl Destination<'_> {
             // What was deferred is checked while something can be done about it.
             if refusal.is_none() {
                 let checked = transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
-                refusal = self.tolerated(checked.map_err(|error| self.refusal(&received, None, error)))?;
+                refusal =
+                    self.tolerated(checked.map_err(|error| self.refusal(slice::from_ref(&received), None, error)))?;
             }
             let turn = if refusal.is_none() { tolerance.turns.wait(place).await } else { Turn::Yield };
             let kept = (turn == Turn::Yield || !received.rejects.is_empty()).then(|| received.kept());
@@ -244,8 +257,9 @@ impl Destination<'_> {
                 counts.rejected = self.note(tolerance, transaction, &received.rejects, left_out, kept).await?;
             }
         }
-        self.mark(transaction, start, end, (guarded, checkpoint), counts, content).await?;
-        Ok(Some((Committed { end, counts }, received)))
+        let mark = Mark { start, end, guarded, checkpoint, counts, content };
+        self.mark(transaction, slice::from_ref(&mark)).await?;
+        Ok(Some((Committed { start, end, counts }, received)))
     }
 
     /// Tells a failure that something can be done about from others.
@@ -279,16 +293,10 @@ impl Destination<'_> {
         Ok(all.len() as u64)
     }
 
-    async fn mark(
-        &self,
-        transaction: &Transaction<'_>,
-        start: Position,
-        end: Position,
-        (guarded, checkpoint): (bool, Option<Checkpoint>),
-        Counts { rejected, filtered, repaired }: Counts,
-        content: Option<Content>,
-    ) -> Result<(), Error> {
+    /// Notes chunks in the transaction that has their rows.
+    pub(crate) async fn mark(&self, transaction: &Transaction<'_>, marks: &[Mark]) -> Result<(), Error> {
         let action = || Error::database(format!("load a chunk of {}", self.file.key));
+        let rejected: u64 = marks.iter().map(|mark| mark.counts.rejected).sum();
         if rejected > 0 {
             transaction
                 .execute(
@@ -305,33 +313,37 @@ impl Destination<'_> {
                     $12::bigint, $13::text, $14::bigint, $15::bigint, $16::text::numeric
              FROM bulk.load WHERE id = $2 AND attempt = $3 AND {SHAPE} = $4 FOR SHARE"
         );
-        let marked = transaction
-            .execute(
-                &sql,
-                &[
-                    &self.table.to_string(),
-                    &self.load.id,
-                    &self.attempt,
-                    &self.shape,
-                    &(start.chunk as i64),
-                    &(start.record as i64),
-                    &((end.record - start.record) as i64),
-                    &(start.offset as i64),
-                    &((end.offset - start.offset) as i64),
-                    &guarded,
-                    &(rejected as i64),
-                    &checkpoint.as_ref().map(|checkpoint| checkpoint.offset as i64),
-                    &checkpoint.as_ref().map(|checkpoint| checkpoint.text.as_str()),
-                    &(filtered as i64),
-                    &(repaired as i64),
-                    &content.map(|content| content.sum.to_string()),
-                ],
-            )
-            .await
-            .map_err(action())?;
-        if marked == 0 {
-            let what = format!("is loaded from {} by another session by now, or was emptied or altered", self.file.key);
-            return Err(Error::Occupied { table: self.table.clone(), what });
+        let statement = transaction.prepare(&sql).await.map_err(action())?;
+        for Mark { start, end, guarded, checkpoint, counts, content } in marks {
+            let marked = transaction
+                .execute(
+                    &statement,
+                    &[
+                        &self.table.to_string(),
+                        &self.load.id,
+                        &self.attempt,
+                        &self.shape,
+                        &(start.chunk as i64),
+                        &(start.record as i64),
+                        &((end.record - start.record) as i64),
+                        &(start.offset as i64),
+                        &((end.offset - start.offset) as i64),
+                        guarded,
+                        &(counts.rejected as i64),
+                        &checkpoint.as_ref().map(|checkpoint| checkpoint.offset as i64),
+                        &checkpoint.as_ref().map(|checkpoint| checkpoint.text.as_str()),
+                        &(counts.filtered as i64),
+                        &(counts.repaired as i64),
+                        &content.as_ref().map(|content| content.sum.to_string()),
+                    ],
+                )
+                .await
+                .map_err(action())?;
+            if marked == 0 {
+                let what =
+                    format!("is loaded from {} by another session by now, or was emptied or altered", self.file.key);
+                return Err(Error::Occupied { table: self.table.clone(), what });
+            }
         }
         Ok(())
     }
@@ -346,21 +358,24 @@ impl Destination<'_> {
         format!("COPY {} ({}) FROM STDIN{options}", self.table, self.columns)
     }
 
-    /// What the server says of rows, in a COPY with these lines if it was one.
-    pub(crate) fn refusal(&self, received: &Received, lines: Option<&Lines>, error: tokio_postgres::Error) -> Error {
+    /// What the server says of rows of these chunks, in a COPY with these lines if it was one.
+    pub(crate) fn refusal(&self, received: &[Received], lines: Option<&Lines>, error: tokio_postgres::Error) -> Error {
         let (file, table) = (self.file.key.clone(), Box::new(self.table.clone()));
         let Some(answer) = error.as_db_error() else {
             return Error::Database { action: format!("load {file} into {table:#}"), source: Cause(error) };
         };
         let place = answer.where_().and_then(|context| Place::find(context, table.name.as_str()));
         let index = place.as_ref().and_then(|place| lines?.record(place.line));
-        let start = received.start;
-        let (first, last, offset, column) = match index {
-            Some(index) => {
-                let record = start.record + index + 1;
-                (record, record, received.offset(index), place.and_then(|place| place.column))
+        let (first, last, offset, column) = match index.and_then(|index| Received::find(received, index)) {
+            Some((chunk, index)) => {
+                let record = chunk.start.record + index + 1;
+                (record, record, chunk.offset(index), place.and_then(|place| place.column))
             }
-            None => (start.record + 1, start.record + received.records.max(1), Some(start.offset), None),
+            None => {
+                let first = received.first().map_or(Position::default(), |chunk| chunk.start);
+                let last = received.last().map_or(0, |chunk| chunk.start.record + chunk.records.max(1));
+                (first.record + 1, last, Some(first.offset), None)
+            }
         };
         Error::Copy { file, table, first, last, offset, column, source: Cause(error) }
     }
@@ -413,8 +428,8 @@ impl Tolerance {
     }
 }
 
-/// The rows of a chunk on their way: one COPY after the other, as their format changes.
-struct Copy<'a> {
+/// The rows of chunks on their way: one COPY after the other, as their format changes.
+pub(crate) struct Copy<'a> {
     destination: &'a Destination<'a>,
     transaction: &'a Transaction<'a>,
     under_way: Option<UnderWay>,
@@ -428,8 +443,19 @@ struct UnderWay {
     lines: Lines,
 }
 
-impl Copy<'_> {
-    async fn send(&mut self, encoding: Encoding, bytes: Bytes, lines: Lines, received: &Received) -> Result<(), Error> {
+impl<'a> Copy<'a> {
+    pub(crate) fn new(destination: &'a Destination<'a>, transaction: &'a Transaction<'a>) -> Self {
+        Self { destination, transaction, under_way: None, ended: 0 }
+    }
+
+    /// Sends rows of the last of these chunks. `lines` count the records of all of them.
+    pub(crate) async fn send(
+        &mut self,
+        encoding: Encoding,
+        bytes: Bytes,
+        lines: Lines,
+        received: &[Received],
+    ) -> Result<(), Error> {
         let destination = self.destination;
         let refusal = |error| destination.refusal(received, None, error);
         if self.under_way.as_ref().is_some_and(|under_way| under_way.encoding != encoding) {
@@ -451,7 +477,7 @@ impl Copy<'_> {
     }
 
     /// Ends the COPY under way, and compares the rows that were sent with those that the server counts.
-    async fn finish(&mut self, received: &Received) -> Result<(), Error> {
+    pub(crate) async fn finish(&mut self, received: &[Received]) -> Result<(), Error> {
         let Some(UnderWay { mut sink, encoding, lines }) = self.under_way.take() else { return Ok(()) };
         self.ended += 1;
         let refusal = |error| self.destination.refusal(received, Some(&lines), error);

@@ -106,6 +106,7 @@ mod export;
 mod feed;
 mod field;
 mod foreign_key;
+mod group;
 mod header;
 mod ident;
 mod indexes;

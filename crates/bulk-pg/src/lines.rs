@@ -33,6 +33,14 @@ impl Lines {
         self.runs.extend(runs);
     }
 
+    /// The same, of records whose places count from `base` records before.
+    pub(crate) fn behind(mut self, base: u64) -> Self {
+        for run in &mut self.runs {
+            *run = run.start + base..run.end + base;
+        }
+        self
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.count

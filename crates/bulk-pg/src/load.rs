@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,8 @@ use crate::column::Target;
 use crate::content;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
-use crate::feed::{Chunk, Feed};
+use crate::feed::Feed;
+use crate::group::{Chunks, may_wait_for_each_other};
 use crate::input_format::{is_read_alike, not_read_alike, reading};
 use crate::json_column::json_shapes;
 use crate::ledger::{self, FileIdentity, Load};
@@ -75,6 +76,12 @@ pub struct LoadOptions {
     /// Decoded bytes of a chunk, which is what a kill can cost; see [`RecordOptions::chunk_size`]. It may be another one
     /// in each run of a load. Default 16 MiB.
     pub chunk_size: u64,
+    /// How long chunks that follow each other are sent by one COPY before they are committed together, which spares
+    /// the server several hundredths of its CPU time; a kill, or a record that ends the load, then costs what was sent in that
+    /// time, too. Chunks are committed one by one where some of their records may be left out, where their content is hashed,
+    /// and where sessions may wait for each other's rows: several of them, and a unique index, a trigger or partitions.
+    /// Default zero: one by one.
+    pub commit_every: Duration,
     /// The longest record, in decoded bytes; see [`RecordOptions::max_record`]. A load takes about ten megabytes of
     /// memory, and two to four times the longest record that it meets. Default 64 MiB.
     pub max_record: usize,
@@ -147,6 +154,7 @@ impl Default for LoadOptions {
             hint: None,
             fill: BTreeMap::new(),
             chunk_size: 16 << 20,
+            commit_every: Duration::ZERO,
             max_record: RecordOptions::MAX_RECORD,
             lock_timeout: LOCK_TIMEOUT,
             checksum: Checksum::Unknown,
@@ -462,6 +470,10 @@ async fn load_rows(
     if is_frozen {
         others = &mut [];
     }
+    let is_grouped = !options.commit_every.is_zero()
+        && !options.is_tolerant()
+        && !options.hash_content
+        && (others.is_empty() || !may_wait_for_each_other(session.client(), load.oid).await?);
     let resumed = committed.iter().map(|extent| extent.end.record - extent.start.record).sum();
     let several = !others.is_empty();
     // Records that are kept come beside their rows.
@@ -538,10 +550,11 @@ async fn load_rows(
         false => (None, Some(&mut *session)),
     };
     let first = transaction.as_ref().map(Way::Within);
-    let ways = first.into_iter().chain(session_of_chunks.into_iter().chain(others).map(Way::Chunks));
-    let chunks = Mutex::new(chunks);
+    let way = if is_grouped { Way::Groups } else { Way::Chunks };
+    let ways = first.into_iter().chain(session_of_chunks.into_iter().chain(others).map(way));
     // Also by a failure: the others end the chunks that they have.
     let halt = options.stop.child_token();
+    let chunks = Chunks::new(chunks, &halt);
     // Boxed, so that the compiler sees that they may go to another thread.
     let senders: Vec<BoxFuture<'_, _>> =
         ways.enumerate().map(|way| send_chunks(way, &chunks, &destination, options, &halt).boxed()).collect();
@@ -661,6 +674,8 @@ struct Failed {
 enum Way<'a, 't> {
     /// Each by itself.
     Chunks(&'a mut Session),
+    /// With those that follow in some time.
+    Groups(&'a mut Session),
     /// All with the transaction.
     Within(&'a Transaction<'t>),
 }
@@ -668,7 +683,7 @@ enum Way<'a, 't> {
 /// Sends chunks until there are no more, or until it is told to halt. A failure halts all.
 async fn send_chunks(
     (worker, mut way): (usize, Way<'_, '_>),
-    chunks: &Mutex<mpsc::Receiver<Chunk>>,
+    chunks: &Chunks<'_>,
     destination: &Destination<'_>,
     options: &LoadOptions,
     halt: &CancellationToken,
@@ -677,25 +692,31 @@ async fn send_chunks(
     let watch = Watch::new(&options.observer, &destination.file.key, LoadStage::Copy, worker);
     loop {
         let waiting = watch.waits(WorkerState::WaitsForInput);
-        let next = async { chunks.lock().await.recv().await };
-        let Some(Some(chunk)) = halt.run_until_cancelled(next).await else { break };
+        let Some(chunk) = chunks.next().await else { break };
         drop(waiting);
         let start = chunk.start;
+        let one = |committed: Option<Committed>| committed.into_iter().collect();
         let copied = match &mut way {
-            Way::Chunks(session) => destination.copy(session, chunk, &watch).await,
-            Way::Within(transaction) => destination.copy_within(transaction, chunk, &watch).await,
+            Way::Chunks(session) => destination.copy(session, chunk, &watch).await.map(one),
+            Way::Groups(session) => destination.copy_group(session, chunk, chunks, options.commit_every, &watch).await,
+            Way::Within(transaction) => destination.copy_within(transaction, chunk, &watch).await.map(one),
         };
-        let copied = copied.map_err(|error| {
+        let copied: Vec<Committed> = copied.map_err(|error| {
             halt.cancel();
-            Failed { record: start.record, error }
-        });
-        let Some(committed) = copied? else { break };
-        let Committed { end, counts } = committed;
-        let (records, bytes) = (end.record - start.record, end.offset - start.offset);
-        sent.add(Sent { records, counts, bytes });
-        let (file, table) = (destination.file.key.as_str(), options.name_of(destination.table));
-        let Counts { rejected, filtered, repaired } = counts;
-        options.observer.event(&Event::Committed { file, table, records, rejected, filtered, repaired, bytes });
+            // In a group it may be one far behind the first.
+            let record = if let Error::Copy { first, .. } = &error { first.saturating_sub(1) } else { start.record };
+            Failed { record, error }
+        })?;
+        if copied.is_empty() {
+            break;
+        }
+        for Committed { start, end, counts } in copied {
+            let (records, bytes) = (end.record - start.record, end.offset - start.offset);
+            sent.add(Sent { records, counts, bytes });
+            let (file, table) = (destination.file.key.as_str(), options.name_of(destination.table));
+            let Counts { rejected, filtered, repaired } = counts;
+            options.observer.event(&Event::Committed { file, table, records, rejected, filtered, repaired, bytes });
+        }
     }
     Ok(sent)
 }

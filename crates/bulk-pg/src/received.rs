@@ -69,6 +69,17 @@ impl Received {
         self.repaired += repaired;
     }
 
+    /// The chunk that has a record, and its place there, of the place among the records of all of them.
+    pub(crate) fn find(chunks: &[Self], mut index: u64) -> Option<(&Self, u64)> {
+        chunks.iter().find_map(|chunk| {
+            if index < chunk.records {
+                return Some((chunk, index));
+            }
+            index -= chunk.records;
+            None
+        })
+    }
+
     /// The records that became no rows, in order, if they are kept.
     pub(crate) fn left_out(&self) -> Vec<u64> {
         let rejects = self.rejects.iter().map(|reject| reject.index);

@@ -254,7 +254,7 @@ impl Salvage<'_> {
         };
         let answer = cause.0.as_db_error().filter(|_| cause.is_of_rows());
         let Some(refusal) = answer.map(|answer| Refusal::read(answer, self.destination, record)) else {
-            return Err(self.destination.refusal(self.received, None, cause.0));
+            return Err(self.destination.refusal(std::slice::from_ref(self.received), None, cause.0));
         };
         self.execute(UNDO).await?;
         Ok(Some(refusal))

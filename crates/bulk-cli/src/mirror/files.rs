@@ -241,6 +241,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     options.fill = run.fill.get(table.name.as_str()).cloned().unwrap_or_default();
     options.max_rejects = run.mirror.max_rejects;
     options.freeze = run.mirror.freeze;
+    options.commit_every = run.mirror.commit_every;
     options.max_record = usize::try_from(run.mirror.max_record).unwrap_or(usize::MAX);
     run.selection.select(table, &mut options);
     options.hash_content = run.mirror.verify == Verification::Full;
