@@ -15,6 +15,8 @@ use quick_xml::events::Event;
 
 /// Characters of an answer that is no listing, in the message that says so.
 const EXCERPT: usize = 100;
+/// Levels of a listing's XML: it has four, and each end of an element looks at all that it is in.
+const DEEPEST: usize = 16;
 
 /// What stands in a page, as it stands there: nothing is decoded that nobody has asked for.
 #[derive(Debug, Default)]
@@ -154,6 +156,9 @@ impl<'a> RawPage<'a> {
                     if path.len() == 1 && is_object(&name) {
                         let is_delete_marker = name == b"DeleteMarker";
                         object = Some(RawObject { is_delete_marker, ..RawObject::default() });
+                    }
+                    if path.len() == DEEPEST {
+                        return Err(format!("its XML has more than {DEEPEST} levels, which no listing has"));
                     }
                     path.push(name);
                     text.clear();
@@ -462,6 +467,18 @@ mod tests {
             ));
         }
         Ok(found)
+    }
+
+    #[test]
+    fn what_nests_deeper_than_a_listing_is_refused() {
+        let nested = |levels: usize| {
+            let (open, close) = ("<a>".repeat(levels), "</a>".repeat(levels));
+            format!("<ListBucketResult>{open}{close}<IsTruncated>false</IsTruncated></ListBucketResult>")
+        };
+        assert!(RawPage::parse_xml(nested(15).as_bytes()).is_ok());
+        // Were it read, it would take hours.
+        let refused = RawPage::parse_xml(nested(1_000_000).as_bytes()).map(|_| ()).unwrap_err();
+        assert_eq!(refused, "its XML has more than 16 levels, which no listing has");
     }
 
     fn quick(body: &str) -> Option<RawPage<'_>> {
