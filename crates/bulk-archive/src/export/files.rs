@@ -67,7 +67,8 @@ pub(crate) fn group_file(group: &str) -> Result<String, Refusal> {
 /// The file of a shape of the group that has this archive, and the map of it.
 pub(crate) fn shape_files(archive: &str, shape: Shape) -> (String, String) {
     let name = format!("{}.{shape}", archive.strip_suffix(ARCHIVE).unwrap_or(archive));
-    let map = format!("{STATE}/shapes/{name}.map");
+    // Of the same name, which has to fit, too.
+    let map = format!("{STATE}/shapes/{name}");
     (name, map)
 }
 

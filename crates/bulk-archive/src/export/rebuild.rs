@@ -8,6 +8,7 @@ use std::{
 use super::{
     files::{self, ALL, ARCHIVE, Folder, Hashed, INDEX, Named, digest, inner, shape_files, shown},
     group::{Task, newest, pair},
+    manifest::SetManifest,
     options::ExportOptions,
     publication,
     roster::Facts,
@@ -80,6 +81,10 @@ fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
 fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     let (mut archives, mut indexes, mut bundled) = (BTreeSet::new(), BTreeSet::new(), false);
     let mut shapes = BTreeSet::new();
+    // A set that was cut short has none, and maps.
+    let manifest = SetManifest::read(&set.folder.root).ok().flatten();
+    let named: BTreeSet<String> =
+        manifest.into_iter().flat_map(|manifest| manifest.shapes).map(|shape| shape.name).collect();
     each_file(&set.folder.root, |kind, file| {
         if let Some(group) = file.strip_suffix(ARCHIVE)
             && let (Some(kind_name), Some(group)) = (unescaped(kind.as_bytes()), unescaped(group.as_bytes()))
@@ -90,7 +95,12 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         } else if file == ALL {
             bundled = true;
         } else if let Some((group, shape)) = Shape::of_file(file) {
-            shapes.insert((format!("{kind}/{group}{ARCHIVE}"), shape));
+            // Others may have files with such endings here.
+            let archive = format!("{kind}/{group}{ARCHIVE}");
+            let (name, map) = shape_files(&archive, shape);
+            if named.contains(&name) || set.folder.root.join(map).exists() {
+                shapes.insert((archive, shape));
+            }
         }
     })?;
     set.options.all_tar |= bundled;

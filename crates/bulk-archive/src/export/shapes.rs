@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     event::ExportEvent,
-    files::{self, Folder, Hashed, INDEX, Named, cannot_read, inner, shape_files, shown},
+    files::{self, Folder, Hashed, INDEX, Named, cannot_read, digest, inner, shape_files, shown},
     group::{Task, newest},
     options::{CheckNew, ExportOptions},
     roster::{Facts, Roster},
@@ -93,7 +93,7 @@ fn make(
     options: &ExportOptions,
 ) -> Result<Facts, Error> {
     let old = match facts {
-        Some(facts) => old(&task.file, shape, facts, folder)?,
+        Some(facts) => old(&task.file, shape, facts, folder, options)?,
         None => None,
     };
     let has_old = old.is_some();
@@ -105,7 +105,13 @@ fn make(
 }
 
 /// What is there of a shape, if it is what it was made as.
-fn old(archive: &str, shape: Shape, facts: &Facts, folder: &Folder) -> Result<Option<Old>, Error> {
+fn old(
+    archive: &str,
+    shape: Shape,
+    facts: &Facts,
+    folder: &Folder,
+    options: &ExportOptions,
+) -> Result<Option<Old>, Error> {
     let (name, map) = shape_files(archive, shape);
     let path = folder.root.join(&name);
     let file = match File::open(&path) {
@@ -113,6 +119,10 @@ fn old(archive: &str, shape: Shape, facts: &Facts, folder: &Folder) -> Result<Op
         opened => opened.map_err(cannot_read(&path))?,
     };
     if file.metadata().map_err(cannot_read(&path))?.len() != facts.bytes {
+        return Ok(None);
+    }
+    // Of the others all that is copied is checked; what Parquet's footer says of its columns goes over unread.
+    if shape == Shape::Parquet && digest(&path, options)?.1 != facts.sha256 {
         return Ok(None);
     }
     let index = newest(folder, &format!("{archive}{INDEX}"));

@@ -302,7 +302,9 @@ fn events_tell_what_happens() {
     let expected = [
         "Spilled { changes: 2 }".to_owned(),
         "Staged { groups: 2 }".to_owned(),
+        "Begun { kind: \"opinions\", group: \"scotus\" }".to_owned(),
         "Untouched { kind: \"opinions\", group: \"scotus\" }".to_owned(),
+        "Begun { kind: \"opinions\", group: \"tax\" }".to_owned(),
         format!("Made {{ kind: \"opinions\", group: \"tax\", entries: 1, bytes: {bytes} }}"),
         "Prepared".to_owned(),
         "Committed".to_owned(),

@@ -194,7 +194,7 @@ fn an_old_file_that_is_damaged_or_has_lost_its_map_is_made_anew() {
             let mut items = model(0..400, 1);
             export(folder, &Model::new(), &items, with(&[shape]));
             let path = match damage.ends_with("map") {
-                true => folder.join(format!(".bulk/shapes/opinions/ca0.{shape}.map")),
+                true => folder.join(format!(".bulk/shapes/opinions/ca0.{shape}")),
                 false => folder.join(format!("opinions/ca0.{shape}")),
             };
             let mut bytes = fs::read(&path).unwrap();
@@ -221,6 +221,35 @@ fn an_old_file_that_is_damaged_or_has_lost_its_map_is_made_anew() {
             check(folder, &items, &[shape]);
         }
     }
+}
+
+#[test]
+fn nothing_of_a_damaged_footer_goes_on() {
+    let mut items = model(0..400, 1);
+    for from_end in [9, 40, 90, 150, 220, 300] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        export(folder, &Model::new(), &items, with(&[Shape::Parquet]));
+        let path = folder.join("opinions/ca0.parquet");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - from_end;
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let old = items.clone();
+        items.get_mut(&("opinions".to_owned(), "0399".to_owned())).unwrap().2 = format!("[{from_end}]").into_bytes();
+        export(folder, &old, &items, with(&[Shape::Parquet]));
+        check(folder, &items, &[Shape::Parquet]);
+    }
+}
+
+#[test]
+fn the_longest_name_of_a_group_has_room_for_all_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let group = "g".repeat(244);
+    let items = Model::from([(("opinions".to_owned(), "1".to_owned()), (group, 7, b"{}".to_vec()))]);
+    export(folder, &Model::new(), &items, with(&Shape::ALL));
+    check(folder, &items, &Shape::ALL);
 }
 
 #[test]
@@ -269,6 +298,9 @@ fn a_rebuild_makes_shapes_anew_that_are_not_theirs() {
     fs::remove_dir_all(folder.join(".bulk")).unwrap();
     let rebuilt = rebuild_indexes(folder, &options()).unwrap();
     assert_eq!((rebuilt.archives, rebuilt.indexes, rebuilt.remade, rebuilt.shapes), (2, 0, 0, 2));
+    // What the set never had is somebody else's.
+    assert_eq!(fs::read(folder.join("opinions/stray.parquet")).unwrap(), b"PAR1");
+    fs::remove_file(folder.join("opinions/stray.parquet")).unwrap();
     check(folder, &items, &Shape::ALL);
     assert_eq!(crate::support::marks(folder)["opinions/ca1.parquet"], kept);
     // And their maps are there again.
