@@ -291,8 +291,9 @@ pub(crate) struct Mirror {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
     /// Commit at least this often, such as 5s: chunks that are sent in the meantime are committed together, which costs the
-    /// server less. It is what a kill or a bad record costs, beside a chunk of each connection. 0s: each chunk by itself, as with
-    /// --max-rejects, --verify full or --freeze, and where connections could wait for each other's rows.
+    /// server less. It is what a kill, a bad record or an input that ends in the middle costs, beside a chunk of each connection. 0s:
+    /// each chunk by itself, as it is of standard input, with --max-rejects, --verify full or --freeze, and where
+    /// connections could wait for each other's rows.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", env = "BULK_COMMIT_EVERY")]
     pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of each file; they are noted in bulk.reject. Default: the first one ends the
@@ -679,8 +680,9 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "16MiB")]
     pub(crate) chunk_size: u64,
     /// Commit at least this often, such as 5s: chunks that are sent in the meantime are committed together, which costs the
-    /// server less. It is what a kill or a bad record costs, beside a chunk of each connection. 0s: each chunk by itself, as with
-    /// --max-rejects, --verify full or --freeze, and where connections could wait for each other's rows.
+    /// server less. It is what a kill, a bad record or an input that ends in the middle costs, beside a chunk of each connection. 0s:
+    /// each chunk by itself, as it is of standard input, with --max-rejects, --verify full or --freeze, and where
+    /// connections could wait for each other's rows.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", env = "BULK_COMMIT_EVERY")]
     pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of a file; they are noted in bulk.reject. Default: the first one ends the

@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{BlockingBody, FileReport, OrderedBody, StagedFile};
@@ -451,6 +451,10 @@ pub(crate) async fn load_decoded(
         codec if codec.checks_before_giving() => Checksum::Precedes,
         _ => Checksum::Follows,
     };
+    if origin == Origin::Stdin {
+        // It cannot be read again, and whoever writes it may take any time.
+        options.commit_every = Duration::ZERO;
+    }
     let counter = Arc::new(OnceLock::new());
     let (begun, totals) = (counter.clone(), report.totals().clone());
     report.meters().begin_load(origin, codec);

@@ -400,7 +400,8 @@ fn killed_in_the_middle_and_run_again_every_row_is_there_once() {
     assert!(text.len() > 3 * (16 << 20), "{}", text.len());
     load.write("people.csv", text + "\n");
     let gate = Gate::close(&load.database, "people", 100_000);
-    kill_when(load.command(&["people.csv"], &["--connections", "1"]), || gate.is_reached());
+    let one_by_one = ["--connections", "1", "--commit-every", "0s"];
+    kill_when(load.command(&["people.csv"], &one_by_one), || gate.is_reached());
     assert_eq!(load.sql("SELECT count(*) FROM bulk.chunk"), "2");
     assert_eq!(load.sql("SELECT (SELECT count(*) FROM people) = sum(records) FROM bulk.chunk"), "t");
     assert_eq!(load.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NULL"), "1");

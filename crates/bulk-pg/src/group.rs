@@ -42,6 +42,10 @@ impl<'a> Chunks<'a> {
 
     /// The same, if there is one by then.
     async fn next_before(&self, deadline: Instant) -> Option<Chunk> {
+        // A timeout gives what is there already however late it is.
+        if Instant::now() >= deadline {
+            return None;
+        }
         tokio::time::timeout_at(deadline, self.next()).await.ok().flatten()
     }
 }
@@ -81,7 +85,9 @@ impl Destination<'_> {
         drop(waiting);
         // What is done here besides takes less than the database's part in it.
         let _waiting = watch.waits(WorkerState::WaitsForServer);
-        let deadline = Instant::now() + time;
+        let begun = Instant::now();
+        // What is longer than can be said is longer than anything takes.
+        let deadline = begun.checked_add(time).unwrap_or(begun + Duration::from_secs(1 << 30));
         let action = Error::database(format!("load a chunk of {}", self.file.key));
         let transaction = session.client_mut().transaction().await.map_err(action)?;
         let mut copy = Copy::new(self, &transaction);

@@ -55,6 +55,8 @@ async fn chunks_are_committed_together_where_that_makes_nobody_wait() {
         (TABLE, 3, ALL, 1..=3),
         (key, 1, ALL, 1..=1),
         (TABLE, 1, Duration::ZERO, 20..=20),
+        (TABLE, 1, Duration::from_nanos(1), 20..=20),
+        (TABLE, 1, Duration::MAX, 1..=1),
         (key, 3, ALL, 20..=20),
         (trigger, 3, ALL, 20..=20),
     ] {
