@@ -26,9 +26,9 @@ CREATE TABLE stats.t_aggregate_activity_stats (
     PRIMARY KEY (character_id, activity_hash, stat_id)
 );
 
--- A table that a view depends on is replaced, too, but where it is: all rows are written once more, which takes a few
--- seconds for some hundred thousand. Where PostgreSQL does not tie the two together, the new table just takes the place of the
--- old one, in a moment: a function whose body is a text finds the table by its name, each time.
+-- A table that a view depends on is replaced, too, but where it is: all rows are written once more. Where PostgreSQL does not
+-- tie the two together, the new table just takes the place of the old one, in a moment: a function whose body is a text finds
+-- the table by its name, each time.
 CREATE FUNCTION stats.member() RETURNS TABLE (member_id integer, statistics bigint, kills numeric)
 LANGUAGE sql STABLE AS $$
     SELECT member_id, count(*), sum((stat #>> '{basic,value}')::numeric) FILTER (WHERE stat_id = 'activityKills')

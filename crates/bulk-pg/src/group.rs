@@ -123,16 +123,12 @@ impl Destination<'_> {
                 break;
             }
             watch.says(WorkerState::WaitsForInput);
-            let chunk = chunks.next_before(deadline).await;
-            if let Some(chunk) = chunk {
-                (start, pieces) = (chunk.start, chunk.pieces);
-                next = pieces.recv().await;
-                watch.says(WorkerState::WaitsForServer);
-            } else {
-                watch.says(WorkerState::WaitsForServer);
-                break;
-            }
+            let Some(chunk) = chunks.next_before(deadline).await else { break };
+            (start, pieces) = (chunk.start, chunk.pieces);
+            next = pieces.recv().await;
+            watch.says(WorkerState::WaitsForServer);
         }
+        watch.says(WorkerState::WaitsForServer);
         copy.finish(&received).await?;
         drop(copy);
         self.mark(&transaction, &marks).await?;

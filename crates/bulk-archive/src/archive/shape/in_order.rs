@@ -8,7 +8,7 @@ use crate::Error;
 pub(super) type Put<'a, J> = dyn FnMut(J) -> Result<(), Error> + 'a;
 
 /// Does the jobs that `feed` gives in several threads, and hands what comes of them to `write`, in the order of the jobs.
-/// About three jobs for each thread are held at a time. `file` is the name that errors give.
+/// Two jobs for each thread are held at a time. `file` is the name that errors give.
 pub(super) fn in_order<J: Send, M: Send>(
     file: &str,
     threads: usize,
@@ -43,16 +43,16 @@ pub(super) fn in_order<J: Send, M: Send>(
                     Err(error) => return Err(failed(error)),
                 }
             }
-            let (done, piece) = bounded(1);
-            if jobs.send((job, done)).is_err() {
-                return Err(failed(io::Error::other("a thread that compresses panicked")));
-            }
-            pieces.push_back(piece);
-            if pieces.len() > 2 * threads
+            // First, since a worker that panicked shows there: were there none left, nobody would take the job.
+            if pieces.len() >= 2 * threads
                 && let Some(first) = pieces.pop_front()
             {
                 write(received(&first)?)?;
             }
+            let (done, piece) = bounded(1);
+            // They hold its other end, and so does this.
+            let _ = jobs.send((job, done));
+            pieces.push_back(piece);
             Ok(())
         });
         // Workers end with the last job.
