@@ -152,7 +152,7 @@ fn an_object_that_is_replaced_before_its_turn_is_known_by_what_was_loaded() {
     let stall = bench.bucket.fault(Rule::new(Fault::StallAfter(1_000)).key(&opinions).first(1));
     let replaced = Fault::ReplaceMidway { after_bytes: 20_000, with: other.into() };
     let replaced = bench.bucket.fault(Rule::new(replaced).key(&dockets).first(1));
-    let ran = bench.mirror(&["--connections", "1"]);
+    let ran = bench.mirror(&["--connections", "1", "--order", "size:desc"]);
     ran.assert(3, &["dockets-2026-06-30.csv.bz2: begun anew, because", "stays NOT VALID"]);
     assert_eq!((stall.hits(), replaced.hits()), (1, 1));
     bench.assert_holds(&made);
