@@ -23,13 +23,14 @@ const WINDOW_LOG: u32 = 21;
 const LEVEL: i32 = 3;
 
 /// The joint, a compressed block. Its 3 bytes of header are followed by literals (raw, 11 of them: ten spaces, a line end) and
-/// sequences (3, by the predefined codes): 8 literals and a match of 3 bytes, 8 back; 1 and 3, 4 back; 1 and 3, 1 back; what
-/// is left of the literals is the line end.
-pub(super) const JOINT: [u8; 25] = *b"\xb4\x00\x00\x58          \n\x03\x00\x38\x80\xed\x00\x31\xa0\x70\x01";
+/// sequences (3, by the predefined codes): 8 literals and a match of 4 bytes, 8 back; 1 and 4, 4 back; 1 and 4, 1 back; what
+/// is left of the literals is the line end. A compressed block has to be smaller than what it stands for (3.1.1.2.4), which
+/// it would not be with matches of 3.
+pub(super) const JOINT: [u8; 24] = *b"\xac\x00\x00\x58          \n\x03\x00\xb8\x90\x5d\xdc\x05\x85\x0b";
 
 /// What comes out of the joint.
 #[cfg(test)]
-const JOINT_PLAIN: &[u8] = b"                   \n";
+const JOINT_PLAIN: &[u8] = b"                      \n";
 
 /// The last block, a raw one: the end of the last line. And where there is none.
 pub(super) const END: [u8; 4] = [1 << 3 | 1, 0, 0, b'\n'];
@@ -81,13 +82,13 @@ fn blocks(frame: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// A mark of how this version of the library compresses: the CRC of what it makes of a sample.
+/// A mark of how this version of the library compresses: the CRC of what it makes of a sample, and of the joint.
 pub(super) fn mark() -> io::Result<u32> {
     static MARK: OnceLock<u32> = OnceLock::new();
     if let Some(&mark) = MARK.get() {
         return Ok(mark);
     }
-    let packed = pack(&crate::archive::deflate::samples(), false)?;
+    let packed = [&pack(&crate::archive::deflate::samples(), false)?[..], &JOINT].concat();
     let mark = crc32fast::hash(&packed) ^ zstd::zstd_safe::version_number();
     Ok(*MARK.get_or_init(|| mark))
 }
@@ -122,6 +123,8 @@ mod tests {
         frame.extend_from_slice(&END);
         plain.push(b'\n');
         assert!(read(&frame) == plain);
+        let size = u32::from_le_bytes([JOINT[0], JOINT[1], JOINT[2], 0]) >> 3;
+        assert_eq!((size as usize, JOINT_PLAIN.len()), (JOINT.len() - 3, 23));
         // Without joints, it is something else, or nothing.
         let packed: Vec<u8> = parts.iter().flat_map(|part| pack(part, true).unwrap()).collect();
         let without = [&HEADER[..], &packed, &EMPTY_END].concat();
