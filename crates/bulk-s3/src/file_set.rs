@@ -379,7 +379,8 @@ impl SetPlan {
     /// # Errors
     ///
     /// [`Error::Request`] if a request failed for good, [`Error::Upload`] if a file cannot be read or is not what the set
-    /// says of it. The manifest is not written then.
+    /// says of it. The manifest is not written then. No other part of any file is begun, and unless the server does not answer,
+    /// those that are on their way are waited for, and their uploads aborted.
     pub async fn upload(self) -> Result<Uploaded, Error> {
         let Self { set, options, .. } = &self;
         let uploader = Uploader::new(&self.bucket, &set.prefix, options);
@@ -414,28 +415,33 @@ impl SetPlan {
         let puts = self.uploads.iter().map(|at| {
             let (file, plan, uploader) = (&set.files[*at], plans.remove(at), &uploader);
             let key = key_of(&file.name);
-            async move { uploader.put(&key, file, plan).await.map(|copied| (file, copied)) }
+            async move { uploader.put(&key, file, plan).await.map(|copied| Some((file, copied?))) }
         });
         let puts: Vec<_> = puts.collect();
         let mut puts = futures::stream::iter(puts).buffer_unordered(concurrency);
-        loop {
-            match puts.try_next().await {
+        let mut failed = None;
+        while let Some(put) = puts.next().await {
+            match put {
                 Ok(Some((file, copied))) => {
                     done.files += 1;
                     done.bytes += file.size;
                     done.copied += copied;
                     tell(&SetEvent::Put { file });
                 }
-                Ok(None) => break,
+                Ok(None) => {}
+                // A server that does not answer is not asked again; the next run is.
+                Err(error) if error.is_remote() => return Err(failed.unwrap_or(error)),
+                // It may do what is on its way to it after the upload was aborted, so that is waited for.
                 Err(error) => {
-                    drop(puts);
-                    // A server that does not answer is not asked again; the next run is.
-                    if !error.is_remote() {
-                        let _ = uploader.abort_unfinished(&set.prefix, &is_meant).await;
-                    }
-                    return Err(error);
+                    uploader.end();
+                    failed.get_or_insert(error);
                 }
             }
+        }
+        drop(puts);
+        if let Some(error) = failed {
+            let _ = uploader.abort_unfinished(&set.prefix, &is_meant).await;
+            return Err(error);
         }
         if self.unpublishes() || self.manifest != ManifestThere::Same {
             let FileSetManifest { bytes, content_type, .. } = &set.manifest;

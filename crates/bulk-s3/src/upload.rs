@@ -56,6 +56,8 @@ pub(crate) struct Uploader {
     notes: Option<PathBuf>,
     /// Whether the server has refused none yet.
     copies: AtomicBool,
+    /// Whether a file has failed, so that no other part of any is to be begun.
+    is_over: AtomicBool,
 }
 
 /// How a file is put together: by copies of stretches of the object that it takes the place of, and of what is sent.
@@ -74,6 +76,8 @@ enum Uncopied {
     /// the way of both, that tells, too.
     Refused(Error),
     Failed(Error),
+    /// Another file has failed, and with it the set.
+    Over,
 }
 
 impl From<Error> for Uncopied {
@@ -110,7 +114,17 @@ impl Uploader {
             observer: Arc::clone(&options.observer),
             notes: options.notes.as_ref().map(|folder| UploadNote::path(folder, &bucket.identity(prefix))),
             copies: AtomicBool::new(true),
+            is_over: AtomicBool::new(false),
         }
+    }
+
+    /// Begins no other file or part: what is [put](Self::put) ends behind the requests that are on their way.
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     /// Whether a file of this size goes in one request, so that the object's ETag is its MD5 where S3's rules hold.
@@ -119,20 +133,22 @@ impl Uploader {
     }
 
     /// Uploads the file, whatever stands there, by copies if they are planned. What arrives is what the file's digest says, or
-    /// nothing does. Gives how many of its bytes the server has copied.
-    pub(crate) async fn put(&self, key: &str, file: &SetFile, plan: Option<CopyPlan>) -> Result<u64, Error> {
+    /// nothing does. Gives how many of its bytes the server has copied; none if it was [ended](Self::end).
+    pub(crate) async fn put(&self, key: &str, file: &SetFile, plan: Option<CopyPlan>) -> Result<Option<u64>, Error> {
+        if self.is_over() {
+            return Ok(None);
+        }
         (self.observer)(&SetEvent::Begun { file });
         if !self.is_single(file.size) {
             // The first that the server refuses may have been another one.
             if let Some(plan) = plan.filter(|_| self.copies.load(Ordering::Relaxed)) {
                 if let Some(copied) = self.put_by_copies(key, file, plan).await? {
-                    return Ok(copied);
+                    return Ok(Some(copied));
                 }
                 // A part that was on its way when the upload was aborted may have made it live on.
                 let _ = self.abort_unfinished(key, |unfinished| unfinished == key).await;
             }
-            self.put_in_parts(key, file).await?;
-            return Ok(0);
+            return Ok(self.put_in_parts(key, file).await?.then_some(0));
         }
         let _memory = self.memory().await;
         let mut reader = FileReader::open(file, false).await?;
@@ -140,7 +156,7 @@ impl Uploader {
         reader.finish(file)?;
         self.put_bytes(key, file.headers(), bytes).await?;
         (self.observer)(&SetEvent::Sent { file, bytes: file.size });
-        Ok(0)
+        Ok(Some(0))
     }
 
     /// Uploads what is in memory.
@@ -255,23 +271,24 @@ impl Uploader {
         }
     }
 
-    async fn put_in_parts(&self, key: &str, file: &SetFile) -> Result<(), Error> {
+    /// Whether it was uploaded, and not ended before that.
+    async fn put_in_parts(&self, key: &str, file: &SetFile) -> Result<bool, Error> {
+        if self.is_over() {
+            return Ok(false);
+        }
         let id = self.begin(key, file).await?;
         let completed = async {
-            let (parts, chunks) = self.put_parts(key, &id, file).await?;
-            Ok::<_, Error>((self.complete(key, &id, file, &parts).await?, chunks))
+            let Some((parts, chunks)) = self.put_parts(key, &id, file).await? else { return Ok(None) };
+            Ok::<_, Error>(Some((self.complete(key, &id, file, &parts).await?, chunks)))
         };
-        match completed.await {
-            Ok((etag, chunks)) => {
-                self.note(key, file, etag, chunks).await;
-                Ok(())
-            }
-            Err(error) => {
-                // What is in the way of this one is said by the error above, and the next run looks for what is left.
-                let _ = self.abort(key, &id).await;
-                Err(error)
-            }
+        let completed = completed.await;
+        if let Ok(Some((etag, chunks))) = completed {
+            self.note(key, file, etag, chunks).await;
+            return Ok(true);
         }
+        // What is in the way of this one is said by the error above, and the next run looks for what is left.
+        let _ = self.abort(key, &id).await;
+        completed.map(|_| false)
     }
 
     /// Begins an upload in parts, and gives its id.
@@ -305,7 +322,8 @@ impl Uploader {
         Ok(parts.map(|parts| CopyPlan { chunks, parts, etag: etag.clone() }))
     }
 
-    /// Uploads a file as planned. Gives how many bytes were copied, and none if it is to be sent whole, as the server refuses.
+    /// Uploads a file as planned. Gives how many bytes were copied, and none if it is to be sent whole, as the server refuses,
+    /// or was ended.
     async fn put_by_copies(&self, key: &str, file: &SetFile, plan: CopyPlan) -> Result<Option<u64>, Error> {
         let id = self.begin(key, file).await?;
         let completed = async {
@@ -329,6 +347,7 @@ impl Uploader {
                 let _ = self.abort(key, &id).await;
                 let error = match failed {
                     Uncopied::Failed(error) => return Err(error),
+                    Uncopied::Over => return Ok(None),
                     Uncopied::Refused(error) => error,
                     Uncopied::Unknown(error) => {
                         self.copies.store(false, Ordering::Relaxed);
@@ -362,7 +381,7 @@ impl Uploader {
         let CopyPlan { chunks, parts, etag: source } = plan;
         let has_failed = &AtomicBool::new(false);
         let put = (1_u32..).zip(parts).map(|(number, part)| async move {
-            if has_failed.load(Ordering::Relaxed) {
+            if has_failed.load(Ordering::Relaxed) || self.is_over() {
                 return None;
             }
             let put = match part.copied_from {
@@ -389,7 +408,11 @@ impl Uploader {
                 _ => {}
             }
         }
-        failed.map_or(Ok(etags), Err)
+        match failed {
+            Some(error) => Err(error),
+            None if etags.len() < parts.len() => Err(Uncopied::Over),
+            None => Ok(etags),
+        }
     }
 
     /// Lets the server copy a part from the object that stands under the key, and gives the part's ETag
@@ -460,8 +483,8 @@ impl Uploader {
         let _ = blocking(&folder.clone(), move || UploadNote::remove_others(&folder, &known)).await;
     }
 
-    /// Uploads the parts of a file, and gives their ETags, and the file's chunks if they are to be noted.
-    async fn put_parts(&self, key: &str, id: &str, file: &SetFile) -> Result<(Vec<String>, Vec<Chunk>), Error> {
+    /// Uploads the parts of a file, and gives their ETags, and the file's chunks if they are to be noted; none if it was ended.
+    async fn put_parts(&self, key: &str, id: &str, file: &SetFile) -> Result<Option<(Vec<String>, Vec<Chunk>)>, Error> {
         let part_size = self.part_size.max(file.size.div_ceil(MAX_PARTS));
         let reader = FileReader::open(file, self.note_path(key, file).is_some()).await?;
         let chunks = OnceLock::new();
@@ -474,6 +497,9 @@ impl Uploader {
             }
             let len = part_size.min(file.size - start);
             let memory = self.memory().await;
+            if self.is_over() {
+                return Ok(None);
+            }
             let bytes = reader.next(len).await?;
             Ok(Some(((number, bytes, memory), (reader, start + len, number + 1))))
         });
@@ -483,7 +509,7 @@ impl Uploader {
             self.put_part(key, id, file, number, bytes).await
         });
         let etags = sent.try_buffered(self.concurrency).try_collect().await?;
-        Ok((etags, chunks.into_inner().unwrap_or_default()))
+        Ok(chunks.into_inner().map(|chunks| (etags, chunks)))
     }
 
     /// Uploads a part, and gives its ETag.

@@ -622,6 +622,35 @@ async fn a_part_on_its_way_is_waited_for_before_its_upload_is_aborted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn parts_of_other_files_are_waited_for_when_one_fails() {
+    let changed = Changed::new(Store::memory()).await;
+    let (seen, folder) = (Heard::default(), changed.folder.path());
+    let mut options = options(&seen);
+    options.concurrency = 2;
+    options.notes = Some(folder.join("notes"));
+    let heard = Arc::clone(&seen);
+    options.observer = Arc::new(move |event| {
+        if let SetEvent::Copied { file, .. } = event {
+            heard.lock().unwrap().push(format!("copied {}", file.name));
+        }
+    });
+    // The copy of one takes a while, and the other is refused for good meanwhile.
+    let slow = Rule::new(Fault::Latency(Duration::from_millis(500))).key("exports/a/larger").method(Method::PUT).nth(1);
+    let slow = changed.server.fault(slow);
+    let refused = Fault::Status { code: 400, error: "InvalidRequest".to_owned(), retry_after: None };
+    changed.server.fault(Rule::new(refused).key("exports/a/large").method(Method::PUT));
+    let set = set(&folder.join("set"), &changed.files);
+    let error = compare_set(&changed.bucket, set, options, &read_manifest).await.unwrap().upload().await.unwrap_err();
+    assert!(error.to_string().contains("a/large"), "{error}");
+    assert_eq!(slow.hits(), 1);
+    assert_eq!(*seen.lock().unwrap(), ["copied a/larger"]);
+    assert_eq!(changed.server.uploads("data").unwrap(), []);
+    // And the next run does all of it.
+    changed.server.clear_faults();
+    changed.upload().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_that_were_cut_short_are_made_by_the_next_upload() {
     let changed = Changed::new(Store::memory()).await;
     // The copy is made, and what is to be sent is on its way.
