@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Read,
     path::{Path, PathBuf},
@@ -80,7 +80,7 @@ fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
 
 fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     let (mut archives, mut indexes, mut bundled) = (BTreeSet::new(), BTreeSet::new(), false);
-    let mut shapes = BTreeSet::new();
+    let mut shapes: BTreeSet<(String, Shape)> = BTreeSet::new();
     // A set that was cut short has none, and maps.
     let manifest = SetManifest::read(&set.folder.root).ok().flatten();
     let named: BTreeSet<String> =
@@ -90,19 +90,29 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
             && let (Some(kind_name), Some(group)) = (unescaped(kind.as_bytes()), unescaped(group.as_bytes()))
         {
             archives.insert((format!("{kind}/{file}"), kind_name, group));
-        } else if file.ends_with(&format!("{ARCHIVE}{INDEX}")) {
-            indexes.insert(format!("{kind}/{file}"));
+        } else if let Some(archive) = file.strip_suffix(INDEX).filter(|archive| archive.ends_with(ARCHIVE)) {
+            indexes.insert(format!("{kind}/{archive}"));
         } else if file == ALL {
             bundled = true;
         } else if let Some((group, shape)) = Shape::of_file(file) {
-            // Others may have files with such endings here.
-            let archive = format!("{kind}/{group}{ARCHIVE}");
-            let (name, map) = shape_files(&archive, shape);
-            if named.contains(&name) || set.folder.root.join(map).exists() {
-                shapes.insert((archive, shape));
-            }
+            shapes.insert((format!("{kind}/{group}{ARCHIVE}"), shape));
         }
     })?;
+    let folded = archives.iter().map(|(file, ..)| (file.to_ascii_lowercase(), file.as_str()));
+    let folded: BTreeMap<String, &str> = folded.collect();
+    // What stands beside an archive under a name in another case is found under the archive's, and is not to go.
+    let beside = |archive: String| match folded.get(&archive.to_ascii_lowercase()) {
+        Some(file) if set.roster.folds_case => (*file).to_owned(),
+        _ => archive,
+    };
+    let mut indexes: BTreeSet<String> = indexes.into_iter().map(beside).collect();
+    let mut shapes: BTreeSet<(String, Shape)> =
+        shapes.into_iter().map(|(archive, shape)| (beside(archive), shape)).collect();
+    // Others may have files with such endings here.
+    shapes.retain(|(archive, shape)| {
+        let (name, map) = shape_files(archive, *shape);
+        named.contains(&name) || set.folder.root.join(map).exists()
+    });
     set.options.all_tar |= bundled;
     set.roster.clear()?;
     let mut rebuilt = Rebuilt::default();
@@ -130,7 +140,7 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
                 set.roster.set(kind, &entry.id, group)?;
             }
         }
-        indexes.remove(&format!("{file}{INDEX}"));
+        indexes.remove(file);
         for shape in Shape::ALL {
             if shapes.remove(&(file.clone(), shape)) {
                 rebuilt.shapes += u64::from(one_shape(set, file, group, shape)?);
@@ -139,8 +149,8 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         rebuilt.archives += 1;
         rebuilt.entries += made.entries;
     }
-    for index in &indexes {
-        set.roster.add_pending(index, false)?;
+    for archive in &indexes {
+        set.roster.add_pending(&format!("{archive}{INDEX}"), false)?;
     }
     for (archive, shape) in &shapes {
         let (name, map) = shape_files(archive, *shape);

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use bulk_archive::{CheckNew, Error, ExportEvent, ExportSet, SameContent, rebuild_indexes, verify_set};
+use bulk_archive::{CheckNew, Error, ExportEvent, ExportSet, SameContent, Shape, rebuild_indexes, verify_set};
 
 use crate::support::{Model, check, document, files, marks, open, options};
 
@@ -315,4 +315,34 @@ fn events_tell_what_happens() {
         "Published".to_owned(),
     ];
     assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_rebuild_keeps_what_stands_under_a_name_in_another_case_where_files_would_be_one() {
+    for folds in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let mut options = options();
+        options.shapes = Some([Shape::JsonlGz].into());
+        let mut set = ExportSet::open(folder, options.clone()).unwrap();
+        let mut stage = set.begin().unwrap();
+        stage.put("opinions", "ca1", "1", 1, b"{}").unwrap();
+        stage.publish(&none()).unwrap();
+        drop(set);
+        let names = ["ca1.tar.gz.idx", "ca1.jsonl.gz"];
+        let other = |name: &str| name.replace("ca", "CA");
+        let place = |name: &str| folder.join("opinions").join(name);
+        for name in names {
+            fs::rename(place(name), place(&other(name))).unwrap();
+        }
+        if folds {
+            // On such a file system the lock is found by another name, as it is by a link here.
+            fs::hard_link(folder.join(".bulk/export.lock"), folder.join(".bulk/EXPORT.LOCK")).unwrap();
+        }
+        let rebuilt = rebuild_indexes(folder, &options).unwrap();
+        assert_eq!((rebuilt.archives, rebuilt.indexes, rebuilt.remade, rebuilt.shapes), (1, 1, 0, u64::from(folds)));
+        // Here they are two files; there they would be the new ones. Without a map, a file is somebody else's.
+        assert_eq!(names.map(|name| place(&other(name)).exists()), [folds, true]);
+        assert_eq!(names.map(|name| place(name).exists()), [true, folds]);
+    }
 }
