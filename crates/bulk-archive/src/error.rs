@@ -17,7 +17,7 @@ use crate::{Codec, Limit, Refusal};
 /// [`NotCanonical`](Error::NotCanonical) and [`Set`](Error::Set), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
 /// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled),
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) for [`Locked`](Error::Locked), [`NotFound`](io::ErrorKind::NotFound) for
-/// [`RosterMissing`](Error::RosterMissing), [`Other`](io::ErrorKind::Other) for [`Roster`](Error::Roster) and
+/// [`RosterMissing`](Error::RosterMissing) and [`Missing`](Error::Missing), [`Other`](io::ErrorKind::Other) for [`Roster`](Error::Roster) and
 /// [`Stopped`](Error::Stopped), and the kind of its source
 /// for [`Io`](Error::Io), [`Write`](Error::Write), [`Output`](Error::Output) and [`Changes`](Error::Changes).
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +191,14 @@ pub enum Error {
         /// The roster of the set, an SQLite file.
         file: String,
     },
+    /// An archive of a set, or its index, is not where it was published.
+    #[error(
+        "{file}: missing, though the set has it; put it back, or make the set anew of what is there (`rebuild_indexes`)"
+    )]
+    Missing {
+        /// The archive or index.
+        file: String,
+    },
     /// The roster of a set could not be read or written.
     #[error("{file}: cannot use the roster of the set")]
     Roster {
@@ -235,6 +243,7 @@ impl Error {
             | Error::NotCanonical { file, .. }
             | Error::Locked { file }
             | Error::RosterMissing { file }
+            | Error::Missing { file }
             | Error::Roster { file, .. }
             | Error::Set { file, .. } => file,
         }
@@ -276,6 +285,7 @@ impl Error {
             | Error::IndexMismatch { .. }
             | Error::Locked { .. }
             | Error::RosterMissing { .. }
+            | Error::Missing { .. }
             | Error::Roster { .. }
             | Error::Set { .. }
             | Error::Stopped => None,
@@ -333,6 +343,7 @@ impl Error {
             Error::NotCanonical { file, offset } => Error::NotCanonical { file: file.clone(), offset: *offset },
             Error::Locked { file } => Error::Locked { file: file.clone() },
             Error::RosterMissing { file } => Error::RosterMissing { file: file.clone() },
+            Error::Missing { file } => Error::Missing { file: file.clone() },
             Error::Roster { file, source } => Error::Roster { file: file.clone(), source: source.to_string().into() },
             Error::Set { file, reason } => Error::Set { file: file.clone(), reason: reason.clone() },
             Error::Stopped => Error::Stopped,
@@ -378,7 +389,7 @@ impl From<Error> for io::Error {
             | Error::NotCanonical { .. }
             | Error::Set { .. } => io::ErrorKind::InvalidData,
             Error::Locked { .. } => io::ErrorKind::WouldBlock,
-            Error::RosterMissing { .. } => io::ErrorKind::NotFound,
+            Error::RosterMissing { .. } | Error::Missing { .. } => io::ErrorKind::NotFound,
             // Not `Interrupted`, which makes readers and writers try again.
             Error::Roster { .. } | Error::Stopped => io::ErrorKind::Other,
             Error::CodecDisabled { .. } => io::ErrorKind::Unsupported,

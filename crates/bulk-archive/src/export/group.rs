@@ -11,6 +11,7 @@ use super::{
     event::ExportEvent,
     files::{self, Folder, Hashed, INDEX, Named, inner, shown},
     options::{CheckNew, ExportOptions},
+    publication,
     roster::Facts,
     runs::{Merge, Runs, Tag},
     shapes,
@@ -130,6 +131,11 @@ fn spliced(
 ) -> Result<(Done, Counts), Error> {
     let (archive, index) = pair(&folder.root, &task.file);
     let file = shown(&archive);
+    for path in [&archive, &index] {
+        if !publication::exists(path)? {
+            return Err(Error::Missing { file: shown(path) });
+        }
+    }
     let open = || IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &file);
     let summary = open()?.summary();
     if (summary.entries, summary.len) != (old.entries, old.bytes) {
