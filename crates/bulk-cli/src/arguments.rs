@@ -14,6 +14,7 @@ use bulk_core::{DiskBudget, DownloadOptions};
 use bulk_pg::Session;
 use bulk_s3::DatePattern;
 use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -205,10 +206,10 @@ pub(crate) struct BucketArguments {
     /// Do not sign requests, as public buckets want it. Without it they are signed with the credentials of the usual AWS
     /// variables, a web identity, the container or the instance, unless the data set says that its bucket is public.
     /// Profiles of ~/.aws are not read: `aws configure export-credentials --format env` prints one as variables.
-    #[arg(long)]
+    #[arg(long, env = "BULK_ANONYMOUS", value_parser = BoolishValueParser::new())]
     pub(crate) anonymous: bool,
     /// Pay for the requests, as buckets want it whose owners do not.
-    #[arg(long)]
+    #[arg(long, env = "BULK_REQUESTER_PAYS", value_parser = BoolishValueParser::new())]
     pub(crate) requester_pays: bool,
 }
 
@@ -511,7 +512,8 @@ Examples:
 
 `bulk --help` tells what the exit status means.")]
 pub(crate) struct Fetch {
-    /// s3://bucket/prefix, https://host/file, file:///folder, or a data set of the catalogue (courtlistener).
+    /// s3://bucket/prefix, https://host/file, file:///folder, a data set of the catalogue (courtlistener), or a TOML file
+    /// that describes one.
     #[arg(value_name = "SOURCE", required_unless_present = "verify")]
     pub(crate) source: Option<String>,
     /// The folder that the files go to; it is made if need be. What is there already, whole or in part, is not fetched
@@ -561,7 +563,8 @@ pub(crate) struct Fetch {
     /// Compare files with the ETags that S3 gives to what is uploaded in parts, as far as the parts' size can be guessed.
     #[arg(long, help_heading = "Checks")]
     pub(crate) check_multipart: bool,
-    /// Fetch nothing: check the files of --out against its manifest.json.
+    /// Fetch nothing: read the files of --out again, and compare them with the sizes and checksums of its manifest.json. Where
+    /// one differs or is missing, the exit status is 7.
     #[arg(long, conflicts_with_all = ["source", "extract", "dry_run"], help_heading = "Checks")]
     pub(crate) verify: bool,
     /// Unpack each file in its turn while the next ones arrive: gz, bz2, zst and xz beside it, the members of a tar into a

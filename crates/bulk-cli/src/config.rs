@@ -202,14 +202,24 @@ fn text(value: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// The command line of the program, as it is where the environment says nothing.
+    fn command() -> Command {
+        fn alone(command: Command) -> Command {
+            let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+            let command = command.mut_args(|arg| arg.env(None));
+            names.into_iter().fold(command, |command, name| command.mut_subcommand(name, alone))
+        }
+        alone(Arguments::command())
+    }
+
     fn errors(text: &str) -> Option<String> {
-        check(&text.parse().unwrap(), &Arguments::command()).err()
+        check(&text.parse().unwrap(), &command()).err()
     }
 
     /// The flags that the settings add to a line.
     fn added(text: &str, line: &[&str]) -> Vec<OsString> {
         let file = File { path: "bulk.toml".into(), settings: text.parse().unwrap() };
-        let command = Arguments::command();
+        let command = command();
         let matches = file.without_requirements(command.clone()).try_get_matches_from(line).unwrap();
         file.flags(&command, &matches)
     }
@@ -268,7 +278,7 @@ mod tests {
                 assert!(flags.iter().any(|said| said == flag), "{flag} is not in {flags:?}");
             }
             words.extend(flags);
-            Arguments::command().try_get_matches_from(words).unwrap();
+            command().try_get_matches_from(words).unwrap();
         }
     }
 

@@ -9,7 +9,6 @@ mod spec;
 mod status;
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use bulk_core::crawl::Watermark;
@@ -25,7 +24,7 @@ use self::spec::Spec;
 use crate::arguments::{Common, CrawlArguments};
 use crate::exit::{Exit, Failure};
 use crate::meters::ServerStage;
-use crate::rejects::Staged;
+use crate::rejects::RejectFiles;
 use crate::report::Report;
 use crate::server_watch::ServerWatch;
 
@@ -48,6 +47,7 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
         report.event("checked", "the spec fits the database", json!({"job": spec.name}));
         return Ok(Exit::Done);
     }
+    let rejects = arguments.rejects.as_deref().map(|folder| RejectFiles::new(folder, [])).transpose()?;
     let mut options = CrawlLoadOptions::default();
     options.max_rejects = arguments.max_rejects;
     options.max_quarantined = arguments.max_quarantined;
@@ -75,8 +75,11 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
         }
     };
     let ended = end(ended, load, &run, report).await;
-    let written = match &arguments.rejects {
-        Some(file) => write_rejects(arguments, &spec, file, report).await,
+    let written = match &rejects {
+        Some(files) => {
+            let session = arguments.database.connect().await?;
+            files.write_calls(&session, &spec.name, &arguments.spec, report).await
+        }
         None => Ok(()),
     };
     if report.is_kept() {
@@ -106,20 +109,6 @@ async fn end(ended: Result<End, Failure>, load: CrawlLoad, run: &Run<'_>, report
             Err(failure)
         }
     }
-}
-
-/// Writes the rows that were left out of the round, a line of JSON each. Without any, nothing stays of an earlier run.
-async fn write_rejects(arguments: &CrawlArguments, spec: &Spec, path: &Path, report: &Report) -> Result<(), Failure> {
-    let session = arguments.database.connect().await?;
-    let mut file = Staged::create(path.to_owned())?;
-    let count = write_call_rejects(&session, &spec.name, &mut file.writer).await?;
-    if count == 0 {
-        return file.discard();
-    }
-    file.keep()?;
-    let path = path.display().to_string();
-    report.event("rejects", &format!("{path}: {count} rows"), json!({"file": path, "rows": count}));
-    Ok(())
 }
 
 /// Notes the rows that were left out for `--report`.

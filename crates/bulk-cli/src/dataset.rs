@@ -49,9 +49,9 @@ impl Dataset {
             }
             None => {
                 let known = CATALOGUE.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-                let folder = if name.contains('/') { ", and a folder is file:///folder" } else { "" };
                 return Err(Failure::usage(format!(
-                    "there is no data set {name:?}; the catalogue has {known}, one of your own is a .toml file{folder}"
+                    "there is no data set {name:?}; the catalogue has {known}, one of your own is a .toml file; a bucket is \
+                     s3://bucket/prefix, and a folder is file:///folder"
                 )));
             }
         };
@@ -59,6 +59,16 @@ impl Dataset {
         dataset.tables()?;
         dataset.dialect_hint(Date::MAX)?;
         Ok(dataset)
+    }
+
+    /// Where what a user names is, and how it is asked: a URL as it stands, else the source of a data set.
+    pub(crate) fn locate(named: &str, flags: &BucketArguments) -> Result<(String, BucketArguments), Failure> {
+        if named.contains("://") {
+            return Ok((named.to_owned(), flags.clone()));
+        }
+        let dataset = Self::find(named)?;
+        let arguments = dataset.bucket_arguments(flags);
+        Ok((dataset.source, arguments))
     }
 
     /// Base names with their tables.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::arguments::{Common, ComparisonArguments, Deletions, Diff};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::headway::Headway;
 use crate::keys::{Keys, Listed};
@@ -77,8 +78,12 @@ pub(crate) async fn run(diff: &Diff, common: &Common, report: &Report) -> Result
     let counts = headway.counts();
     headway.finish()?;
     let text = format!(
-        "{} added, {} modified, {} removed, {} unchanged, of {} keys",
-        counts.added, counts.modified, counts.removed, counts.unchanged, counts.keys
+        "{} added, {} modified, {} removed, {} unchanged, of {}",
+        counts.added,
+        counts.modified,
+        counts.removed,
+        counts.unchanged,
+        counted(counts.keys, "key", "keys")
     );
     let fields = json!({
         "keys": counts.keys, "added": counts.added, "modified": counts.modified, "removed": counts.removed,

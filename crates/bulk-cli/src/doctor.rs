@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use serde_json::json;
 
 use crate::arguments::{Arguments, BucketArguments, Command, DatabaseArguments, Doctor};
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
@@ -77,10 +78,7 @@ impl Subject {
         if what.starts_with("https://") || what.starts_with("http://") {
             return Ok(Self::Web(what.to_owned()));
         }
-        if what.contains("://") {
-            return Ok(Self::Place { source: what.to_owned(), arguments: doctor.bucket.clone() });
-        }
-        if Path::new(what).extension().is_some_and(|extension| extension == "toml") {
+        if !what.contains("://") && Path::new(what).extension().is_some_and(|extension| extension == "toml") {
             let text = std::fs::read_to_string(what)
                 .map_err(|error| Failure::usage(format!("cannot read {what}: {error}")))?;
             // What is wrong with it is told by who reads it whole.
@@ -92,8 +90,8 @@ impl Subject {
                 return Ok(Self::Export(what.to_owned()));
             }
         }
-        let dataset = Dataset::find(what)?;
-        Ok(Self::Place { arguments: dataset.bucket_arguments(&doctor.bucket), source: dataset.source })
+        let (source, arguments) = Dataset::locate(what, &doctor.bucket)?;
+        Ok(Self::Place { source, arguments })
     }
 
     fn name(&self) -> &str {
@@ -128,9 +126,9 @@ async fn database(arguments: &DatabaseArguments) -> Finding {
     };
     let free: i64 = row.get(3);
     Ok(format!(
-        "{}, PostgreSQL {version}, wide columns compressed {compression}, {} connections free",
+        "{}, PostgreSQL {version}, wide columns compressed {compression}, {} free",
         session.target(),
-        free.max(0)
+        counted(free.max(0), "connection", "connections")
     ))
 }
 
@@ -195,7 +193,7 @@ async fn export_spec(path: &str, doctor: &Doctor) -> Finding {
             "the role does not see all open transactions (GRANT pg_read_all_stats), so --overlap has to be longer than they"
         }
     };
-    Ok(format!("{path} fits the database, {} types; {sight}", spec.types.len()))
+    Ok(format!("{path} fits the database, {}; {sight}", counted(spec.types.len(), "type", "types")))
 }
 
 /// As `bulk crawl --check` has it, which makes no request.
@@ -237,5 +235,5 @@ fn limits() -> Finding {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let files = files.map_or_else(|| "any number of".to_owned(), |files| files.to_string());
-    Ok(format!("{cores} processors, {files} open files"))
+    Ok(format!("{}, {files} open files", counted(cores, "processor", "processors")))
 }

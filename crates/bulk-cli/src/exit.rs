@@ -209,6 +209,9 @@ fn hint_for_archives(error: &bulk_archive::Error) -> Option<&'static str> {
         bulk_archive::Error::RosterMissing { .. }
         | bulk_archive::Error::Index { .. }
         | bulk_archive::Error::IndexMismatch { .. } => Some("bulk export --rebuild-index --out DIR makes it anew"),
+        bulk_archive::Error::Missing { .. } => Some(
+            "put it back, or bulk export --rebuild-index --out DIR does without it; the next run then reads all rows",
+        ),
         bulk_archive::Error::Locked { .. } => Some("wait for it, or stop it"),
         _ => None,
     }

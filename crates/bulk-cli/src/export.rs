@@ -28,6 +28,7 @@ use self::rejects::Rejects;
 pub(crate) use self::spec::Spec;
 use self::upload::Target;
 use crate::arguments::{Common, ExportArguments};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::inputs::stdin;
 use crate::load::decode_options;
@@ -184,22 +185,24 @@ impl Job {
         let Published { made_shapes, removed_shapes, .. } = *published;
         let shapes = match (made_shapes, removed_shapes) {
             (0, 0) => String::new(),
-            (made, 0) => format!("; {made} files in other formats made"),
-            (made, gone) => format!("; {made} files in other formats made, {gone} removed"),
+            (made, 0) => format!("; {} in other formats made", counted(made, "file", "files")),
+            (made, gone) => format!("; {} in other formats made, {gone} removed", counted(made, "file", "files")),
         };
         let seconds = elapsed.as_secs_f64();
         let changes = match published.has_changed() {
             true => format!(
-                "{added} items added, {replaced} replaced, {moved} moved, {removed} removed; {made_groups} archives made ({}), {emptied_groups} removed{shapes}",
+                "{} added, {replaced} replaced, {moved} moved, {removed} removed; {} made ({}), {emptied_groups} removed{shapes}",
+                counted(added, "item", "items"),
+                counted(made_groups, "archive", "archives"),
                 size(made_bytes)
             ),
             false => "nothing has changed".to_owned(),
         };
         let left_out = if rejected > 0 { format!("; {rejected} left out") } else { String::new() };
         let text = format!(
-            "{changes}{left_out}; {} archives have {} items ({}); {seconds:.1} s",
-            published.archives,
-            published.entries,
+            "{changes}{left_out}; {} {} ({}); {seconds:.1} s",
+            counted(published.archives, "archive has", "archives have"),
+            counted(published.entries, "item", "items"),
             size(published.bytes)
         );
         let fields = json!({
@@ -226,12 +229,27 @@ impl Job {
         }
         let (archives, items, faults) = (found.archives, found.entries, found.faults.len());
         let (bytes, seconds) = (found.bytes, started.elapsed().as_secs_f64());
-        let verdict = if faults == 0 { "all is as it was made".to_owned() } else { format!("{faults} files differ") };
-        let text = format!("{archives} archives, {items} items ({}): {verdict}; {seconds:.1} s", size(bytes));
+        let verdict = if faults == 0 {
+            "all is as it was made".to_owned()
+        } else {
+            counted(faults, "file differs", "files differ")
+        };
+        let text = format!(
+            "{}, {} ({}): {verdict}; {seconds:.1} s",
+            counted(archives, "archive", "archives"),
+            counted(items, "item", "items"),
+            size(bytes)
+        );
         let fields = json!({
             "archives": archives, "items": items, "bytes": bytes, "faults": faults, "seconds": seconds,
         });
         self.report.event("verified", &text, fields);
+        if faults > 0 {
+            self.report.note(
+                "what differs is put back from a copy, or removed; --rebuild-index then makes what stands beside the archives \
+                 that are there, and the next run reads all rows",
+            );
+        }
         Ok(if faults == 0 { Exit::Done } else { Exit::Differs })
     }
 
@@ -248,8 +266,12 @@ impl Job {
         let rebuilt = rebuild_indexes(&self.out, &self.options())?;
         let seconds = started.elapsed().as_secs_f64();
         let text = format!(
-            "{} archives have {} items; {} indexes were not theirs and are new, {} archives were made anew, {} files in other formats; {seconds:.1} s",
-            rebuilt.archives, rebuilt.entries, rebuilt.indexes, rebuilt.remade, rebuilt.shapes
+            "{} {}; {}, {} made anew, {} in other formats; {seconds:.1} s",
+            counted(rebuilt.archives, "archive has", "archives have"),
+            counted(rebuilt.entries, "item", "items"),
+            counted(rebuilt.indexes, "index was not theirs and is new", "indexes were not theirs and are new"),
+            counted(rebuilt.remade, "archive was", "archives were"),
+            counted(rebuilt.shapes, "file", "files")
         );
         let fields = json!({
             "archives": rebuilt.archives, "items": rebuilt.entries, "indexes": rebuilt.indexes,
@@ -370,10 +392,15 @@ impl Watch {
             ExportEvent::Resuming => report.note("a run that was cut short is finished first"),
             ExportEvent::Staged { groups } => {
                 self.groups.store(*groups, Ordering::Relaxed);
-                report.minor_event("staged", &format!("{groups} archives may change"), json!({"archives": groups}));
+                report.minor_event(
+                    "staged",
+                    &format!("{} may change", counted(*groups, "archive", "archives")),
+                    json!({"archives": groups}),
+                );
             }
             ExportEvent::Made { kind, group, entries, bytes } => {
-                let text = format!("{kind}/{group}: made anew, {entries} items ({})", size(*bytes));
+                let text =
+                    format!("{kind}/{group}: made anew, {} ({})", counted(*entries, "item", "items"), size(*bytes));
                 let fields = json!({"type": kind, "group": group, "items": entries, "bytes": bytes});
                 report.minor_event("made", &text, fields);
                 let mut file = FileReport::default();
@@ -405,7 +432,7 @@ impl Watch {
         let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
         if self.said.lock().unwrap_or_else(PoisonError::into_inner).is_time() {
             let groups = self.groups.load(Ordering::Relaxed);
-            let text = format!("{done} of {groups} archives are done");
+            let text = format!("{done} of {} done", counted(groups, "archive is", "archives are"));
             self.report.progress(text, json!({"archives_done": done, "archives": groups}));
         }
     }

@@ -21,6 +21,7 @@ use self::extract::Extractor;
 use self::plan::{Choice, Planned};
 use crate::arguments::{Common, Fetch};
 use crate::blocking::blocking;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure, Tally};
 use crate::kept::Kept;
 use crate::progress::Progress;
@@ -44,7 +45,7 @@ pub(crate) async fn run(fetch: &Fetch, common: &Common, report: &Report) -> Resu
         tally.failed(failure);
     }
     let total: u64 = requests.iter().filter_map(|request| request.size).sum();
-    report.note(format!("{} files, {}", requests.len(), sum(total, unmeasured(&requests))));
+    report.note(format!("{}, {}", counted(requests.len(), "file", "files"), sum(total, unmeasured(&requests))));
     if common.dry_run {
         for request in &requests {
             let size = request.size.map_or("?".to_owned(), |size| size.to_string());

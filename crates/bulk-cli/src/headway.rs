@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bulk_s3::{Checkpoint, Counts, Job, KeyRange, StretchDiff};
 
 use crate::arguments::CheckpointArguments;
+use crate::counted::counted;
 use crate::exit::Failure;
 use crate::report::Report;
 
@@ -51,7 +52,11 @@ impl Headway {
         if let (Some(path), Some(checkpoint)) = (path, checkpoint.as_ref().filter(|checkpoint| checkpoint.is_resumed()))
         {
             let keys = checkpoint.counts.keys;
-            report.note(format!("goes on behind {keys} keys that an earlier run has dealt with ({})", path.display()));
+            report.note(format!(
+                "goes on behind {} that an earlier run has dealt with ({})",
+                counted(keys, "key", "keys"),
+                path.display()
+            ));
         }
         let left = checkpoint.as_ref().map_or_else(|| vec![KeyRange::all()], |checkpoint| checkpoint.left().to_vec());
         Ok(Self::new(checkpoint, left))

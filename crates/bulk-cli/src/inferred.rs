@@ -7,6 +7,7 @@ use bulk_pg::{
 use serde_json::json;
 
 use crate::arguments::Load;
+use crate::counted::counted;
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::report::Report;
@@ -69,7 +70,8 @@ pub(crate) async fn create(
 fn said(load: &Load, inferred: &InferredTable) -> String {
     let column = |column: &InferredColumn| format!("{:#} {}", column.name, column.type_name());
     let columns: Vec<_> = inferred.columns.iter().map(column).collect();
-    format!("table {:#} is made as the first {} records have it: {}", load.table, inferred.records, columns.join(", "))
+    let records = counted(inferred.records, "record has", "records have");
+    format!("table {:#} is made as the first {records} it: {}", load.table, columns.join(", "))
 }
 
 /// Says what is wrong with the arguments, before anything is asked of anybody.

@@ -15,6 +15,8 @@ use futures::stream::BoxStream;
 use serde_json::{Value, json};
 
 use crate::arguments::{BucketArguments, KeyArguments};
+use crate::counted::counted;
+use crate::dataset::Dataset;
 use crate::exit::Failure;
 use crate::meters::Order;
 use crate::report::{NowAndThen, Report};
@@ -43,14 +45,15 @@ enum Listing {
 }
 
 impl Keys {
-    /// `s3://bucket/prefix`.
+    /// `s3://bucket/prefix`, or a data set whose source is one.
     pub(crate) async fn open(
         source: &str,
         bucket: &BucketArguments,
         keys: &KeyArguments,
         report: &Report,
     ) -> Result<Self, Failure> {
-        let (of_bucket, prefix) = match Place::open(source, bucket, report)? {
+        let (source, of_source) = Dataset::locate(source, bucket)?;
+        let (of_bucket, prefix) = match Place::open(&source, &of_source, report)? {
             Place::Bucket { bucket, prefix } => (*bucket, prefix),
             Place::Folder(_) => {
                 return Err(Failure::usage(format!(
@@ -262,7 +265,8 @@ impl Listed {
         let keys = self.keys;
         let seconds = self.seconds();
         let speed = keys as f64 / seconds.max(1e-3);
-        let text = format!("{keys} keys listed in {seconds:.1} s ({speed:.0} a second), {found} {what}");
+        let text =
+            format!("{} listed in {seconds:.1} s ({speed:.0} a second), {found} {what}", counted(keys, "key", "keys"));
         (text, json!({"keys": keys, "found": found, "seconds": seconds}))
     }
 }

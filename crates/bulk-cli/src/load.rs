@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::arguments::{Common, Load};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure, Tally, fetch_error};
 use crate::inferred;
 use crate::inputs::{Input, Inputs};
@@ -94,7 +95,7 @@ async fn load_all(
     }
     if common.dry_run {
         for Input { name, identity, size, .. } in &inputs.items {
-            let bytes = size.map_or_else(|| "of unknown size".to_owned(), |size| format!("{size} bytes"));
+            let bytes = size.map_or_else(|| "of unknown size".to_owned(), |size| counted(size, "byte", "bytes"));
             let name = if size.is_some() { &identity.key } else { name };
             let table = format!("{:#}", load.table);
             let text = format!("{name} ({bytes}) into {table}");
@@ -139,7 +140,7 @@ async fn load_all(
             if left_out > 0 {
                 note_rejects(&sessions[0], &load.table, identity, report).await;
                 is_any_left_out = true;
-                report.warn(format!("{name}: {left_out} records were left out"));
+                report.warn(format!("{name}: {} left out", counted(left_out, "record was", "records were")));
             }
             tally.done();
             continue;
@@ -176,11 +177,11 @@ async fn load_all(
                 tally.done();
                 if loaded.rejected > 0 {
                     is_any_left_out = true;
-                    report.warn(format!("{name}: {} records were left out", loaded.rejected));
+                    report.warn(format!("{name}: {} left out", counted(loaded.rejected, "record was", "records were")));
                 }
                 if loaded.bytes == 0 {
                     let rows = loaded.records - loaded.rejected - loaded.filtered;
-                    report.note(format!("{name}: all of its {rows} rows had been loaded"));
+                    report.note(format!("{name}: all of its {} had been loaded", counted(rows, "row", "rows")));
                 }
             }
             Err(failure) if failure.is_stop() => return Ok(Exit::Interrupted),
@@ -271,7 +272,8 @@ async fn is_refreshed(
 ) -> Result<bool, Failure> {
     let records = find_refreshed(session, table, identity, options).await?;
     if let Some(records) = records {
-        report.note(format!("{}: {table:#} is what its {records} records say", identity.key));
+        let records = counted(records, "record says", "records say");
+        report.note(format!("{}: {table:#} is what its {records}", identity.key));
     }
     Ok(records.is_some())
 }
@@ -289,7 +291,8 @@ async fn verify(session: &Session, load: &Load, report: &Report) -> Result<Exit,
     let loaded = count.loaded();
     let has_others = load.append && count.rows > loaded;
     if !count.matches() && !has_others {
-        let what = anyhow::anyhow!("{table:#} has {} rows, and {loaded} were loaded into it", count.rows);
+        let (rows, loaded) = (counted(count.rows, "row", "rows"), counted(loaded, "was", "were"));
+        let what = anyhow::anyhow!("{table:#} has {rows}, and {loaded} loaded into it");
         return Err(Failure::new(Exit::Differs, what));
     }
     let exit = match &verified.content {
@@ -308,7 +311,7 @@ async fn verify(session: &Session, load: &Load, report: &Report) -> Result<Exit,
         exit => {
             let content =
                 if exit == Exit::Done && verified.content.is_some() { ", with the files' content" } else { "" };
-            report.note(format!("verified: {table:#} has {} rows{content}", count.rows));
+            report.note(format!("verified: {table:#} has {}{content}", counted(count.rows, "row", "rows")));
             Ok(exit)
         }
     }

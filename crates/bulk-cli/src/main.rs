@@ -3,6 +3,7 @@
 mod arguments;
 mod blocking;
 mod config;
+mod counted;
 mod crawl;
 mod dataset;
 mod demo;

@@ -7,6 +7,7 @@ use clap_mangen::Man;
 use serde_json::json;
 
 use crate::arguments::{Arguments, Common, CompletionsArguments, ManArguments};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::Report;
 
@@ -31,7 +32,7 @@ pub(crate) fn man(arguments: &ManArguments, common: &Common, report: &Report) ->
     let mut commands = Vec::new();
     all(find(&[])?, &mut commands);
     if common.dry_run {
-        report.result(&format!("would write {} pages to {}", commands.len(), folder.display()));
+        report.result(&format!("would write {} to {}", counted(commands.len(), "page", "pages"), folder.display()));
         return Ok(Exit::Done);
     }
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
@@ -44,7 +45,11 @@ pub(crate) fn man(arguments: &ManArguments, common: &Common, report: &Report) ->
             .map_err(|error| failed(&path, error))?;
     }
     let shown = folder.display().to_string();
-    report.event("written", &format!("{count} pages are written to {shown}"), json!({"folder": shown, "pages": count}));
+    report.event(
+        "written",
+        &format!("{} written to {shown}", counted(count, "page is", "pages are")),
+        json!({"folder": shown, "pages": count}),
+    );
     Ok(Exit::Done)
 }
 

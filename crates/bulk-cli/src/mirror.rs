@@ -26,6 +26,7 @@ use self::indexer::Indexer;
 use self::refresh::{Found, find, merge};
 use crate::arguments::{Common, Mirror, Orphans};
 use crate::blocking::blocking;
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::fetch::manifest;
@@ -127,8 +128,8 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
     if totals.failed > 0 {
         report.warn(format!(
-            "{} files are not loaded; indexes and constraints are left for the run that loads them",
-            totals.failed
+            "{} not loaded; indexes and constraints are left for the run that loads the rest",
+            counted(totals.failed, "file is", "files are")
         ));
         return Ok(exit);
     }
@@ -173,7 +174,10 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     for table in &wanted {
         let count = count_rejects(&sessions[0], table).await?;
         if count > 0 {
-            report.note(format!("{table:#}: {count} records of its file are left out, see bulk.reject"));
+            report.note(format!(
+                "{table:#}: {} left out, see bulk.reject",
+                counted(count, "record of its file is", "records of its file are")
+            ));
             exit = exit.max(Exit::Incomplete);
         }
     }
@@ -266,7 +270,11 @@ async fn prepare(
     prepare_ledger(&session).await?;
     let wanted: Vec<TableName> = snapshot.files.keys().map(|base| run.tables[base].clone()).collect();
     let pre_data = apply_pre_data(&mut session, plan, &wanted).await?;
-    report.note(format!("schema: {} tables made, {} were there", pre_data.created.len(), pre_data.existing.len()));
+    report.note(format!(
+        "schema: {} made, {} there",
+        counted(pre_data.created.len(), "table", "tables"),
+        counted(pre_data.existing.len(), "was", "were")
+    ));
     list_left_out(&plan.left_out, &pre_data.refused, report);
     let mut dropped = 0;
     if mirror.restart {
@@ -308,7 +316,11 @@ async fn prepare(
     }
     let swap = swap::prepare(run, snapshot, &mut session, swapped, &mut jobs).await?;
     if skipped > 0 {
-        report.note(format!("{skipped} of {} files had been loaded ({skipped_records} records)", snapshot.files.len()));
+        report.note(format!(
+            "{skipped} of {} had been loaded ({})",
+            counted(snapshot.files.len(), "file", "files"),
+            counted(skipped_records, "record", "records")
+        ));
     }
     refuse_what_never_fits(run, jobs.iter().map(|job| &job.object))?;
     // What is staged hinders nobody until it is merged.
@@ -383,7 +395,9 @@ async fn verify(
         let Some(count) = verified.count else { return Ok(Exit::Done) };
         report.verified(&count);
         if !count.matches() {
-            report.warn(format!("{table:#} has {} rows, and {} of its file were loaded", count.rows, count.loaded()));
+            let (rows, loaded) =
+                (counted(count.rows, "row", "rows"), counted(count.loaded(), "of its file was", "of its file were"));
+            report.warn(format!("{table:#} has {rows}, and {loaded} loaded"));
             exit = Exit::Differs;
         } else if let Some(verdict) = &verified.content {
             exit = exit.max(content(table, verdict, report));
@@ -392,7 +406,11 @@ async fn verify(
     }
     if !tables.is_empty() && exit == Exit::Done {
         let content = if verification == Verification::Full { ", and their content" } else { "" };
-        report.note(format!("verified: {} tables have the {rows} rows of their files{content}", tables.len()));
+        report.note(format!(
+            "verified: {} the {} of their files{content}",
+            counted(tables.len(), "table has", "tables have"),
+            counted(rows, "row", "rows")
+        ));
     }
     Ok(exit)
 }

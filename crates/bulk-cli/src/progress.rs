@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use crate::counted::counted;
 use crate::report::{Report, size};
 
 /// How often a line is printed where there is no terminal.
@@ -246,7 +247,8 @@ impl Sums {
         if self.is_endless {
             parts.push(self.loaded());
         } else if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
-            parts.push(format!("{percent}% loaded: {} rows, {} of CSV", self.records, size(self.bytes)));
+            let rows = counted(self.records, "row", "rows");
+            parts.push(format!("{percent}% loaded: {rows}, {} of CSV", size(self.bytes)));
         }
         parts.extend(self.status(what));
         format!("  … {}", parts.join("; "))
@@ -254,7 +256,7 @@ impl Sums {
 
     /// How much is loaded of what has no known end.
     fn loaded(&self) -> String {
-        format!("{} read: {} rows, {} of CSV", size(self.read), self.records, size(self.bytes))
+        format!("{} read: {}, {} of CSV", size(self.read), counted(self.records, "row", "rows"), size(self.bytes))
     }
 
     /// How much is there, how fast it comes, and how long that may take.
@@ -283,8 +285,7 @@ impl Sums {
         let front = self.front.as_ref().map(|front| match self.connections {
             _ if !what.counts_connections() => front.clone(),
             0 if self.unmeasured == 0 && self.fetched >= self.to_fetch => front.clone(),
-            1 => format!("1 connection: {front}"),
-            connections => format!("{connections} connections: {front}"),
+            connections => format!("{}: {front}", counted(connections, "connection", "connections")),
         });
         match (front, &self.bound) {
             (Some(front), Some(bound)) => Some(format!("{front}; {bound}")),
@@ -472,7 +473,7 @@ impl Bars {
         if let Some(bar) = &self.load {
             bar.set_message(match sums.is_endless {
                 true => sums.loaded(),
-                false => format!("{} rows, {} of CSV", sums.records, size(sums.bytes)),
+                false => format!("{}, {} of CSV", counted(sums.records, "row", "rows"), size(sums.bytes)),
             });
             bar.set_position(sums.read.min(sums.to_read));
         }

@@ -4,10 +4,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use bulk_core::RejectReport;
-use bulk_pg::{FileIdentity, RejectedRecords, Session, TableName, find_rejects, write_rejects};
+use bulk_pg::{FileIdentity, RejectedRecords, Session, TableName, find_rejects, write_call_rejects, write_rejects};
 use serde_json::json;
 use tempfile::TempPath;
 
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::{Chain, Report};
 
@@ -25,8 +26,34 @@ impl RejectFiles {
             return Err(Failure::usage(what));
         }
         let folder = folder.to_owned();
+        if folder.is_file() {
+            let what = format!("--rejects {}: that is a file; what is left out goes to a folder", folder.display());
+            return Err(Failure::usage(what));
+        }
         fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, &error))?;
         Ok(Self { folder })
+    }
+
+    /// Writes the rows that were left out of the round of a crawl, a line of JSON each. Without any, nothing stays of an
+    /// earlier run.
+    pub(crate) async fn write_calls(
+        &self,
+        session: &Session,
+        job: &str,
+        spec: &Path,
+        report: &Report,
+    ) -> Result<(), Failure> {
+        let name = spec.file_name().unwrap_or_default().to_string_lossy();
+        let mut lines = Staged::create(self.folder.join(format!("{name}.rejects.jsonl")))?;
+        let count = write_call_rejects(session, job, &mut lines.writer).await?;
+        if count == 0 {
+            return lines.discard();
+        }
+        let path = lines.path.display().to_string();
+        lines.keep()?;
+        let text = format!("{path}: {}", counted(count, "row", "rows"));
+        report.event("rejects", &text, json!({"file": path, "rows": count}));
+        Ok(())
     }
 
     /// Writes what is left out of a file so far. If it `is_loaded`, nothing stays of an earlier run that left out more; of
@@ -53,7 +80,11 @@ impl RejectFiles {
             lines.discard()?;
         }
         if count > 0 {
-            report.event("rejects", &format!("{path}: {count} records"), json!({"file": path, "records": count}));
+            report.event(
+                "rejects",
+                &format!("{path}: {}", counted(count, "record", "records")),
+                json!({"file": path, "records": count}),
+            );
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use bulk_pg::{Certainty, Count, Merged};
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::meters::RunMeters;
 use crate::progress::{self, Totals};
@@ -22,13 +23,14 @@ pub(crate) struct Report {
     meters: RunMeters,
     screen: Option<MultiProgress>,
     record: Arc<OnceLock<Record>>,
+    started: Instant,
 }
 
 impl Report {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
         let screen = if json || quiet { None } else { progress::screen() };
         let (totals, meters, record) = (Arc::default(), RunMeters::default(), Arc::default());
-        Self { json, quiet, verbose, totals, meters, screen, record }
+        Self { json, quiet, verbose, totals, meters, screen, record, started: Instant::now() }
     }
 
     /// Keeps the events of the run from here on.
@@ -78,7 +80,8 @@ impl Report {
         &self.meters
     }
 
-    /// Says what bound the run, if it has moved anything. What else is known of it is for those who ask for it.
+    /// Says what bound the run, if it has moved anything. What else is known of it is for those who ask for it. Of a run that
+    /// was over in no time, as where nothing was left to do, people hear it with `-v` alone.
     pub(crate) fn verdict(&self, reading: &MeterReading) {
         if reading.stages.iter().all(|stage| stage.total.items == 0) {
             return;
@@ -95,7 +98,10 @@ impl Report {
             text.push_str(&format!(" What the server did in the end is not known: {why}."));
             fields["unwatched"] = why.into();
         }
-        self.event("verdict", &text, fields);
+        match self.started.elapsed() < NO_TIME {
+            true => self.minor_event("verdict", &text, fields),
+            false => self.event("verdict", &text, fields),
+        }
     }
 
     pub(crate) fn totals(&self) -> &Arc<Totals> {
@@ -156,7 +162,11 @@ impl Report {
     pub(crate) fn verified(&self, count: &Count) {
         let Count { rows, records, rejected, filtered, .. } = count;
         let table = format!("{:#}", count.table);
-        let text = format!("{table} has {rows} rows, and {} were loaded", count.loaded());
+        let text = format!(
+            "{table} has {}, and {} loaded",
+            counted(*rows, "row", "rows"),
+            counted(count.loaded(), "was", "were")
+        );
         let fields =
             json!({"table": table, "rows": rows, "records": records, "rejected": rejected, "filtered": filtered});
         self.say("verified", &text, fields, !self.verbose);
@@ -166,8 +176,11 @@ impl Report {
     fn merged(&self, merged: &Merged) {
         let Merged { added, changed, removed, unchanged, .. } = merged;
         let table = format!("{:#}", merged.table);
-        let text =
-            format!("{table}: {added} rows added, {changed} changed, {removed} removed, {unchanged} as they were");
+        let text = format!(
+            "{table}: {} added, {changed} changed, {removed} removed, {}",
+            counted(*added, "row", "rows"),
+            counted(*unchanged, "as it was", "as they were")
+        );
         let fields = json!({
             "table": table, "added": added, "changed": changed, "removed": removed, "unchanged": unchanged,
         });
@@ -319,13 +332,13 @@ impl Report {
                     "file": file, "table": name, "records": records, "rejected": rejected, "filtered": filtered,
                     "repaired": repaired,
                 });
-                let mut text = format!("{name}: {} rows", records - rejected - filtered);
+                let mut text = format!("{name}: {}", counted(records - rejected - filtered, "row", "rows"));
                 if *filtered > 0 {
-                    text.push_str(&format!(", {filtered} records passed over"));
+                    text.push_str(&format!(", {} passed over", counted(*filtered, "record", "records")));
                 }
                 self.event("loaded", &text, fields);
                 if *repaired > 0 {
-                    self.warn(format!("{file}: {repaired} records were repaired"));
+                    self.warn(format!("{file}: {} repaired", counted(*repaired, "record was", "records were")));
                 }
             }
             Event::Merged { merged } => self.merged(merged),
@@ -344,6 +357,9 @@ fn print(line: &dyn std::fmt::Display) {
 fn print_to(mut stream: impl Write, line: &dyn std::fmt::Display) {
     let _ = writeln!(stream, "{line}");
 }
+
+/// A shorter run is one that nobody wants to be faster.
+const NO_TIME: Duration = Duration::from_secs(1);
 
 /// How often it is said how far long work is.
 pub(crate) const SAY_EVERY: Duration = Duration::from_secs(5);

@@ -19,6 +19,7 @@ use tokio::time::{Instant, interval_at};
 use self::left_out::LeftOut;
 use self::target::Target;
 use crate::arguments::{Common, ComparisonArguments, Sync, SyncDeletions};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::headway::Headway;
 use crate::keys::{Keys, Listed};
@@ -161,8 +162,9 @@ impl Run<'_> {
         self.say("synced", &counts);
         self.headway.finish()?;
         if counts.quarantined > 0 {
-            let objects = counts.quarantined;
-            self.report.warn(format!("{objects} objects are left out; the next run tries them again"));
+            let left_out = "left out; the next run tries";
+            let (one, many) = (format!("object is {left_out} it again"), format!("objects are {left_out} them again"));
+            self.report.warn(counted(counts.quarantined, &one, &many));
             return Ok(Exit::Incomplete);
         }
         Ok(Exit::Done)
@@ -205,8 +207,9 @@ impl Run<'_> {
         let (keys, unchanged, seconds) = (self.listed.keys(), self.unchanged, self.listed.seconds());
         let gone = if self.is_removed { "removed" } else { "gone" };
         let text = format!(
-            "{keys} keys compared in {seconds:.1} s, {unchanged} as they are known; {} objects fetched ({}), {} stored, {} of known content, {} {gone}, {} left out",
-            counts.fetched,
+            "{} compared in {seconds:.1} s, {unchanged} as they are known; {} fetched ({}), {} stored, {} of known content, {} {gone}, {} left out",
+            counted(keys, "key", "keys"),
+            counted(counts.fetched, "object", "objects"),
             size(counts.bytes),
             counts.stored,
             counts.unchanged_content,
@@ -282,17 +285,17 @@ async fn plan(
         listed.tell(counts.added + counts.modified + counts.removed, "changes found", report);
     }
     let gone = match sync.deletions {
-        SyncDeletions::Report => format!("tell of {} that are gone, and ", counts.removed),
-        SyncDeletions::Apply => format!("remove {} that are gone, and ", counts.removed),
+        SyncDeletions::Report => format!("tell of {} gone, and ", counted(counts.removed, "that is", "that are")),
+        SyncDeletions::Apply => format!("remove {} gone, and ", counted(counts.removed, "that is", "that are")),
         SyncDeletions::Ignore => String::new(),
     };
     let text = format!(
-        "fetch {} new objects and {} that are others now ({}), {gone}leave {} as they are, of {} keys",
-        counts.added,
-        counts.modified,
+        "fetch {} and {} now ({}), {gone}leave {}, of {}",
+        counted(counts.added, "new object", "new objects"),
+        counted(counts.modified, "that is another", "that are others"),
         size(bytes),
-        counts.unchanged,
-        counts.keys,
+        counted(counts.unchanged, "as it is", "as they are"),
+        counted(counts.keys, "key", "keys"),
     );
     let mut fields = json!({
         "keys": counts.keys, "added": counts.added, "modified": counts.modified, "unchanged": counts.unchanged,

@@ -300,7 +300,7 @@ fn only_what_changed_is_asked_for_in_batches_and_what_is_gone_is_deleted() {
     *hidden.lock().unwrap() = Some("/repositories/2/archival_objects/30".to_owned());
     bench
         .run(&[])
-        .assert(3, &["110 calls with 109 rows", "1 requests in quarantine", "it has nothing for /repositories/2"]);
+        .assert(3, &["110 calls with 109 rows", "1 request in quarantine", "it has nothing for /repositories/2"]);
     assert_eq!((count("all_ids"), count("id_set="), count("delete-feed")), (1, 5, 1), "110 in batches of 25");
     assert_eq!(bench.sql("SELECT count(*), max(subject) FROM object"), "109|Subject 6");
     assert_eq!(bench.sql("SELECT watermark IS NULL, finished_at IS NULL FROM bulk.crawl"), "t|t");
@@ -404,7 +404,7 @@ fn records_come_from_files_pages_are_followed_and_values_arrive_as_they_are() {
     bench.spec(&spec(&api.url()));
     let input = "{\"list\": {\"id\": 9007199254740993}}\n\n{\"list\": {\"id\": 9007199254740993}}\n";
     let ran = Ran::fed(bench.command(&["--max-rejects", "1"]), input);
-    ran.assert(3, &["1 calls with 7 rows are loaded, 1 rows left out"]);
+    ran.assert(3, &["1 call with 7 rows loaded, 1 row left out"]);
     assert_eq!(targets(&api).values().sum::<usize>(), 4, "equal records are asked for once: {:?}", targets(&api));
     // As bytes: psql leaves out what it takes for no character.
     let found = bench.sql("SELECT encode(convert_to(value, 'UTF8'), 'hex') FROM page ORDER BY value COLLATE \"C\"");
@@ -420,7 +420,7 @@ fn records_come_from_files_pages_are_followed_and_values_arrive_as_they_are() {
         bench.command(&["--restart", "--max-rejects", "1"]),
         "{\"list\": {\"id\": 1}}\n[2]\n{\"list\": {\"id\": 3}}\n",
     );
-    bad.assert(1, &["standard input, line 2: it is no JSON object", "1 calls with 7 rows"]);
+    bad.assert(1, &["standard input, line 2: it is no JSON object", "1 call with 7 rows"]);
 }
 
 #[test]
@@ -530,7 +530,7 @@ fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
     ids(&reversed);
     bench.spec(&batches(&api.url(), 7));
     api.clear();
-    bench.run(&[]).assert(3, &["59 calls with 59 rows", "1 requests in quarantine"]);
+    bench.run(&[]).assert(3, &["59 calls with 59 rows", "1 request in quarantine"]);
     assert_eq!(api.arrivals().len(), 1 + 33_usize.div_ceil(7), "13 again, and 28 to 60");
     assert_eq!(bench.sql("SELECT count(*), count(DISTINCT id) FROM item"), "59|59");
 
@@ -563,10 +563,15 @@ fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
     bench.spec(&spec.replace("note = ", "missing = \"$.nothing\", note = "));
     bench.sql("ALTER TABLE item ADD missing text");
     bench
-        .run(&["--max-rejects", "100", "--rejects", "left-out.ndjson"])
-        .assert(3, &["60 rows left out", "left-out.ndjson: 60 rows"]);
-    let listed = std::fs::read_to_string(bench.folder.path().join("left-out.ndjson")).unwrap();
+        .run(&["--max-rejects", "100", "--rejects", "left-out"])
+        .assert(3, &["60 rows left out", "left-out/job.toml.rejects.jsonl: 60 rows"]);
+    let listed = std::fs::read_to_string(bench.folder.path().join("left-out/job.toml.rejects.jsonl")).unwrap();
     assert_eq!(listed.lines().filter(|line| line.contains("\"column\":\"missing\"")).count(), 60, "{listed}");
+    // It was the name of a file once.
+    bench.run(&["--rejects", "left-out.ndjson"]).assert(2, &["it is a folder, for SPEC.rejects.jsonl; name one"]);
+    bench.run(&["--rejects", "left-out/job.toml.rejects.jsonl"]).assert(2, &["it is a folder"]);
+    std::fs::write(bench.folder.path().join("file"), "").unwrap();
+    bench.run(&["--rejects", "file"]).assert(2, &["--rejects file: that is a file; what is left out goes to a folder"]);
 }
 
 /// What bound a run, as it says at its end and as its report has it.
@@ -657,7 +662,7 @@ fn rows_and_requests_that_failed_are_in_the_report() {
         "#,
         api.url()
     ));
-    bench.run(&["--report", "run.json", "--max-rejects", "1"]).assert(3, &["1 rows left out"]);
+    bench.run(&["--report", "run.json", "--max-rejects", "1"]).assert(3, &["1 row left out"]);
     let report = RunReport::parse(&std::fs::read(bench.folder.path().join("run.json")).unwrap()).unwrap();
     let [failed, job] = &report.files[..] else { panic!("{report}") };
     assert_eq!((failed.name.as_str(), failed.records), (format!("GET {}/items/3", api.url()).as_str(), None));
@@ -714,7 +719,7 @@ fn killed_within_the_pages_of_one_call_it_goes_on_behind_those_that_are_committe
     api.clear();
     at("1000/s");
     let ran = bench.run(&[]);
-    ran.assert(0, &["1 calls with 60 rows", "complete"]);
+    ran.assert(0, &["1 call with 60 rows", "complete"]);
     assert_eq!(api.arrivals().len(), pages - kept);
     assert_eq!(bench.sql("SELECT count(*), count(DISTINCT page), min(length(text)) FROM page"), "60|60|500000");
 }
@@ -750,7 +755,7 @@ fn an_input_that_stalls_keeps_nothing_from_being_committed_and_told() {
     drop(input);
     let (status, said) = running.end();
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("4 calls with 4 rows are loaded"), "{said}");
+    assert!(said.contains("4 calls with 4 rows loaded"), "{said}");
 }
 
 #[cfg(unix)]

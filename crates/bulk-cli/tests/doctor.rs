@@ -172,7 +172,7 @@ fn what_is_given_is_looked_at() {
         &[
             &format!("ok    bucket: {place} answers; its first object is bulk-data/courts-2026-06-30.csv.bz2"),
             &file,
-            "ok    export: export.toml fits the database, 1 types; the role sees all open transactions",
+            "ok    export: export.toml fits the database, 1 type; the role sees all open transactions",
             "ok    crawl: crawl.toml fits the database",
             "ok    limits: ",
         ],

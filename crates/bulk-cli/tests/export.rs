@@ -205,7 +205,7 @@ fn all_is_exported_and_then_what_changes() {
 
     // The last of a group leaves it.
     bench.sql("UPDATE opinion SET court = 'ca1', changed = now() WHERE id = 6");
-    bench.export(&[]).assert(0, &["0 items added, 0 replaced, 1 moved, 0 removed; 1 archives made", "1 removed"]);
+    bench.export(&[]).assert(0, &["0 items added, 0 replaced, 1 moved, 0 removed; 1 archive made", "1 removed"]);
     assert!(!bench.out().join("opinions/scotus.tar.gz").exists());
     bench.verify();
 
@@ -240,9 +240,9 @@ fn what_is_gone_goes() {
     let ran = bench.export(&["--sweep"]);
     ran.assert(
         0,
-        &["opinions: 28 ids; 1 items are gone, 2 were missed or have moved", "people: 1 ids; 0 items are gone, 0"],
+        &["opinions: 28 ids; 1 item is gone, 2 were missed or have moved", "people: 1 id; 0 items are gone, 0"],
     );
-    ran.assert(0, &["1 items added, 0 replaced, 1 moved, 1 removed"]);
+    ran.assert(0, &["1 item added, 0 replaced, 1 moved, 1 removed"]);
     wanted = both(&bench);
     wanted.remove("people/x/%2E..json").unwrap();
     assert_eq!(bench.items(), wanted);
@@ -341,7 +341,7 @@ fn bad_rows_are_named_and_left_out() {
             "t: the row \"two\" is left out: ",
             "t: the row \"\" is left out: ",
             "t: the row \"nameless\" is left out: ",
-            "1 items added",
+            "1 item added",
             "8 left out",
         ],
     );
@@ -400,14 +400,14 @@ fn lines_are_taken_from_a_file_or_standard_input() {
     file.write_all(b"{\"id\": 5, \"state\": \"x\", \"changed\": 7, \"body\": {\"name\": \"Ann\"}}\n").unwrap();
     file.finish().unwrap();
     let ran = Ran::of(bench.command(&["export.toml", "--type", "people", "--ndjson", "people.jsonl.gz"]));
-    ran.assert(0, &["1 items added"]);
+    ran.assert(0, &["1 item added"]);
     assert_eq!(bench.items()["people/x/5.json"], "{\"name\": \"Ann\"}");
     let ran = fed(&["export.toml", "--ndjson", "-"], "{\"type\":\"judges\",\"group\":\"g\",\"id\":1,\"item\":1}");
     ran.assert(3, &["line 1 is left out: \"judges\" is no type that is asked for"]);
 
     // A type that came so, and now comes from the database, is what the database has.
     bench.sql(DDL);
-    bench.export(&[]).assert(0, &["people: 2 ids; 1 items are gone"]);
+    bench.export(&[]).assert(0, &["people: 2 ids; 1 item is gone"]);
     let mut wanted = both(&bench);
     wanted.extend([item("b/h/z.json", "null")]);
     assert_eq!(bench.items(), wanted);
@@ -435,7 +435,7 @@ fn loose_files_are_taken() {
     assert_eq!(bench.items(), wanted);
     assert!(bench.path("loose/opinions/scotus/1.json").exists());
     let ran = Ran::of(bench.command(&["--loose", "loose", "--out", "archives", "--max-rejects", "1"]));
-    ran.assert(1, &["more than 1 items are bad"]);
+    ran.assert(1, &["more than 1 item is bad"]);
     Ran::of(bench.command(&["--loose", "absent", "--out", "archives"]))
         .assert(2, &["--loose absent: that is no folder"]);
 }
@@ -748,18 +748,26 @@ fn of_a_large_archive_only_what_changed_is_sent() {
 #[test]
 fn what_is_damaged_is_found_and_indexes_are_made_anew() {
     let bench = Bench::exported();
-    let wanted = bench.items();
     let path = bench.out().join("opinions/ca1.tar.gz");
     let whole = fs::read(&path).unwrap();
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
     fs::write(&path, &flipped).unwrap();
     let ran = Ran::of(bench.command(&["--verify", "--out", "archives"]));
-    ran.assert(7, &["opinions/ca1.tar.gz: it has not the SHA-256 that the manifest says", "1 files differ"]);
+    ran.assert(7, &["opinions/ca1.tar.gz: it has not the SHA-256 that the manifest says", "1 file differs"]);
     let checks = Ran::of(bench.command(&["--verify", "--out", "archives", "--json"])).events_of("check");
     assert_eq!(checks[0]["file"], "opinions/ca1.tar.gz");
+    fs::remove_file(&path).unwrap();
+    bench.sql("UPDATE opinion SET text = text || ' again', changed = now() WHERE court = 'ca1'");
+    let ran = bench.export(&[]);
+    ran.assert(
+        1,
+        &["opinions/ca1.tar.gz: missing, though the set has it", "bulk export --rebuild-index --out DIR does without"],
+    );
     fs::write(&path, &whole).unwrap();
+    bench.export(&[]).assert(0, &["0 items added"]);
     bench.verify();
+    let wanted = bench.items();
 
     // An index that is gone, and the memory of all of them.
     fs::remove_file(bench.out().join("opinions/ca0.tar.gz.idx")).unwrap();
@@ -768,7 +776,7 @@ fn what_is_damaged_is_found_and_indexes_are_made_anew() {
         .export(&[])
         .assert(1, &["missing, though there are archives", "bulk export --rebuild-index --out DIR makes it anew"]);
     let ran = Ran::of(bench.command(&["--rebuild-index", "--out", "archives"]));
-    ran.assert(0, &["5 archives have 32 items; 1 indexes were not theirs and are new, 0 archives were made anew"]);
+    ran.assert(0, &["5 archives have 32 items; 1 index was not theirs and is new, 0 archives were made anew"]);
     bench.verify();
     assert_eq!(bench.items(), wanted);
     // Since when changes are to be read is not known any more, nor what is gone.

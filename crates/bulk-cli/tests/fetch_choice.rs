@@ -235,7 +235,7 @@ fn archives_are_extracted_and_known_to_be() {
             .with("data/set.tar.gz", tar_gz(&[("a", "first\n"), ("b", "second\n")]))
             .with("data/plain.csv", "id\n"),
     );
-    fetch.fetch(&["--extract"]).assert(0, &["set/: 2 files, 13 B", "x/rows.csv: 1 files, 5 B"]);
+    fetch.fetch(&["--extract"]).assert(0, &["set/: 2 files, 13 B", "x/rows.csv: 1 file, 5 B"]);
     let expected = ["manifest.json", "plain.csv", "set/a", "set/b", "x/rows.csv"];
     assert_eq!(names(&fetch), expected);
     assert_eq!(files(&fetch.out())["set/b"], b"second\n");
@@ -324,7 +324,7 @@ fn killed_in_the_middle_of_an_extraction_it_extracts_anew() {
     assert!(!fetch.out().join("large.csv").exists());
     assert!(is_writing());
 
-    fetch.fetch(&flags).assert(0, &["large.csv: 1 files, 512.0 MiB", "0 B fetched"]);
+    fetch.fetch(&flags).assert(0, &["large.csv: 1 file, 512.0 MiB", "0 B fetched"]);
     assert!(!is_writing());
     assert_eq!(std::fs::metadata(fetch.out().join("large.csv")).unwrap().len(), SIZE);
     assert!(!fetch.out().join("large.csv.gz").exists());

@@ -29,7 +29,7 @@ fn fetch_url(fetch: &Fetch, name: &str, more: &[&str]) -> Ran {
 /// Checks the files against the manifest, which lists so many.
 #[track_caller]
 fn verify(fetch: &Fetch, count: usize) {
-    fetch.verify(&[]).assert(0, &[&format!("{count} files,")]);
+    fetch.verify(&[]).assert(0, &[&format!("{count} file")]);
 }
 
 /// Bytes that the server sent since the last time.
@@ -112,7 +112,7 @@ fn a_tar_that_changed_takes_the_place_of_the_one_before_and_of_nothing_else() {
     assert_eq!(listed(&fetch), ["set/a", "set/e", "set/notes"]);
     verify(&fetch, 3);
     assert_eq!(fetch.asked(), ["set.tar"]);
-    fetch.fetch(&["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
+    fetch.fetch(&["--extract"]).assert(0, &["1 of 1 file had been extracted"]);
     assert_eq!(fetch.asked(), [""; 0]);
 
     // What cannot be put back, because it would have to be in a file, is not lost.
@@ -163,12 +163,12 @@ fn an_archive_that_comes_back_otherwise_packed_breaks_nothing() {
 #[test]
 fn over_http_a_change_is_noticed_and_what_did_not_change_is_not_fetched_again() {
     let fetch = fetch_from(Store::memory().with("data/rows.csv.gz", gzip("1\n")));
-    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 file"]);
     sent(&fetch);
-    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["1 of 1 file had been extracted"]);
     assert_eq!(sent(&fetch), 1);
     fetch.put("rows.csv.gz", gzip("2\n"));
-    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 file"]);
     fetch.assert_files(&[("rows.csv", "2\n")]);
 
     // Where the server tells no version, nothing tells that it is the same.
@@ -177,7 +177,7 @@ fn over_http_a_change_is_noticed_and_what_did_not_change_is_not_fetched_again() 
     }
     for text in ["3\n", "4\n"] {
         fetch.put("rows.csv.gz", gzip(text));
-        fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 files"]);
+        fetch_url(&fetch, "rows.csv.gz", &["--extract"]).assert(0, &["rows.csv: 1 file"]);
         fetch.assert_files(&[("rows.csv", text)]);
     }
 }
@@ -191,7 +191,7 @@ fn an_archive_of_another_place_is_another_one() {
     let url = other.server.object_url(BUCKET, "data/rows.csv.gz");
     let mut command = bulk(["fetch", &url, "--extract", "--out"]);
     command.arg(one.out());
-    Ran::of(command).assert(0, &["rows.csv: 1 files"]);
+    Ran::of(command).assert(0, &["rows.csv: 1 file"]);
     one.assert_files(&[("rows.csv", "2\n")]);
 }
 
@@ -208,7 +208,7 @@ fn an_archive_that_was_kept_stays_and_is_extracted_anew_when_it_changes() {
     // Who removes it has it fetched anew, and what comes out of it.
     fetch.put("rows.csv.gz", gzip("2\n"));
     fs::remove_file(fetch.out().join("rows.csv.gz")).unwrap();
-    fetch_url(&fetch, "rows.csv.gz", &["--extract", "--keep-archives"]).assert(0, &["rows.csv: 1 files"]);
+    fetch_url(&fetch, "rows.csv.gz", &["--extract", "--keep-archives"]).assert(0, &["rows.csv: 1 file"]);
     assert_eq!(fs::read(fetch.out().join("rows.csv.gz")).unwrap(), gzip("2\n"));
     assert_eq!(fs::read(fetch.out().join("rows.csv")).unwrap(), b"2\n");
     verify(&fetch, 2);
@@ -227,7 +227,7 @@ fn the_manifest_lists_links_to_files_and_no_symlinks_and_names_are_counted_that_
     let end = archive.chunks(512).rposition(|block| block.iter().any(|byte| *byte != 0)).unwrap() + 1;
     let archive = [&archive[..end * 512], &later].concat();
     let fetch = fetch_from(Store::memory().with("data/set.tar", archive));
-    fetch.fetch(&["--extract", "--sha256"]).assert(0, &["set.tar: 1 files have names that are not UTF-8"]);
+    fetch.fetch(&["--extract", "--sha256"]).assert(0, &["set.tar: 1 file has a name that is not UTF-8"]);
     assert_eq!(listed(&fetch), ["set/b"]);
     let manifest = fs::read_to_string(fetch.out().join("manifest.json")).unwrap();
     // printf '1\n' | sha256sum
@@ -256,7 +256,7 @@ fn a_tar_without_members_is_known_to_be_extracted() {
     let fetch = fetch_from(Store::memory().with("data/none.tar.gz", gzip(vec![0; 10_240])));
     fetch.fetch(&["--extract"]).assert(0, &["none/: 0 files"]);
     fetch.asked();
-    fetch.fetch(&["--extract"]).assert(0, &["1 of 1 files had been extracted"]);
+    fetch.fetch(&["--extract"]).assert(0, &["1 of 1 file had been extracted"]);
     assert_eq!(fetch.asked(), [""; 0]);
 }
 
@@ -357,7 +357,7 @@ fn what_runs_ahead_gives_up_what_it_has_reserved() {
     let second = gzip(noise(2, 300 << 10));
     let fetch = fetch_from(Store::memory().with("data/a.csv.gz", first).with("data/b.bin.gz", second));
     let ran = fetch.fetch(&["--extract", "--max-disk", "2100KiB", "--reserve", "0", "--disk-wait", "60s"]);
-    ran.assert(0, &["a.csv: 1 files", "b.bin: 1 files"]);
+    ran.assert(0, &["a.csv: 1 file", "b.bin: 1 file"]);
     assert!(!ran.stderr.contains("paused"), "{}", ran.stderr);
 }
 
@@ -373,8 +373,7 @@ fn what_runs_ahead_makes_way_and_is_fetched_again() {
     let mut command = bulk(["fetch", &source, "--anonymous", "--endpoint", &fetch.server.url(), "--extract", "--out"]);
     command.arg(fetch.out()).args(["--order", "name", "--jobs", "2", "--disk-wait", "60s", "--reserve", "0"]);
     command.args(["--max-disk", "2150KiB"]);
-    Ran::of(command)
-        .assert(0, &["a.csv: 1 files", "b.bin: begun anew, because the file in front needs its disk space"]);
+    Ran::of(command).assert(0, &["a.csv: 1 file", "b.bin: begun anew, because the file in front needs its disk space"]);
     assert_eq!(files(&fetch.out())["b.bin"], second);
     assert_eq!(files(&fetch.out())["a.csv"].len(), 1200 << 10);
 }
@@ -396,6 +395,6 @@ fn a_second_run_keeps_out_of_a_folder_in_which_one_extracts() {
     });
     second.unwrap().assert(1, &["another run extracts files into"]);
     assert!(new.exists());
-    fetch.fetch(&flags).assert(0, &["large.csv: 1 files"]);
+    fetch.fetch(&flags).assert(0, &["large.csv: 1 file"]);
     assert!(!new.exists());
 }

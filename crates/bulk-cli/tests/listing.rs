@@ -59,6 +59,39 @@ fn a_bucket_is_listed_in_order() {
 }
 
 #[test]
+fn a_data_set_stands_for_where_it_is() {
+    let server = serve(&space(0));
+    let folder = tempfile::tempdir().unwrap();
+    let of = |prefix: &str| {
+        format!(
+            "title = 'Builds'\nsource = 's3://data/{prefix}'\nendpoint = '{}'\nanonymous = true\n[tables]\nbuild = 'build'\n",
+            server.url()
+        )
+    };
+    let run = |arguments: &[&str]| {
+        let mut command = bulk(arguments);
+        command.current_dir(folder.path());
+        Ran::of(command)
+    };
+    let listed = Ran::of(with(&server, &["list", "s3://data"]));
+    let first = lines(&listed)[0]["key"].as_str().unwrap().to_owned();
+    let prefix = &first[..first.rfind('/').unwrap() + 1];
+    let below: Vec<&str> = listed.stdout.lines().filter(|line| line.contains(&format!("\"key\":\"{prefix}"))).collect();
+    std::fs::write(folder.path().join("builds.toml"), of(prefix)).unwrap();
+    assert_eq!(run(&["list", "builds.toml"]).stdout.lines().collect::<Vec<_>>(), below);
+
+    let now = "now.ndjson";
+    std::fs::write(folder.path().join(now), below.join("\n")).unwrap();
+    let known = ["--known", "sqlite:known.db"];
+    let all = below.len();
+    run(&[&["known", "import", "builds.toml", now][..], &known].concat())
+        .assert(0, &[&format!("{all} object"), "0 rows are of other buckets"]);
+    run(&[&["diff", "builds.toml"][..], &known].concat())
+        .assert(0, &[&format!("0 added, 0 modified, 0 removed, {all} unchanged, of {all} key")]);
+    run(&["list", "absent"]).assert(2, &["there is no data set \"absent\"", "a bucket is s3://bucket/prefix"]);
+}
+
+#[test]
 fn filters_choose_and_formats_hold_the_same() {
     let space = space(0);
     let server = serve(&space);

@@ -488,9 +488,9 @@ fn a_file_can_be_told_by_its_content() {
     };
     load.write("a.csv", "id,name\n1,Ann\n");
     touch(1000);
-    load.load(&["a.csv"], &["--sha256"]).assert(0, &["public.people: 1 rows"]);
+    load.load(&["a.csv"], &["--sha256"]).assert(0, &["public.people: 1 row"]);
     touch(2000);
-    load.load(&["a.csv"], &["--sha256"]).assert(0, &["all of its 1 rows had been loaded"]);
+    load.load(&["a.csv"], &["--sha256"]).assert(0, &["all of its 1 row had been loaded"]);
     // Of the same size and time.
     load.write("a.csv", "id,name\n1,Bob\n");
     touch(2000);

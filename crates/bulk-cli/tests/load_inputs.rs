@@ -458,7 +458,7 @@ fn rejects_of_an_object_are_named_after_it() {
     bench.put("p/a.csv", "id,text\n1,a\nx,b\n");
     bench.put("p/b.csv", "id,text\n2,a\n");
     let s3 = format!("s3://{BUCKET}/p/");
-    bench.load(&[&s3], &["--max-rejects", "1", "--rejects", "bad"]).assert(3, &["p/a.csv: 1 records were left out"]);
+    bench.load(&[&s3], &["--max-rejects", "1", "--rejects", "bad"]).assert(3, &["p/a.csv: 1 record was left out"]);
     let written: Vec<_> = support::files(&bench.file("bad")).into_keys().collect();
     assert_eq!(written, ["a.csv.rejects", "a.csv.rejects.jsonl"]);
     assert_eq!(std::fs::read_to_string(bench.file("bad/a.csv.rejects")).unwrap(), "x,b\n");

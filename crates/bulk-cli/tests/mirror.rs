@@ -72,11 +72,11 @@ fn bad_records_of_a_snapshot_are_left_out_and_written_down() {
     encoder.write_all(b"\"bad\"\n").unwrap();
     let mut courts = std::fs::OpenOptions::new().append(true).open(bench.file("courts")).unwrap();
     courts.write_all(&encoder.finish().unwrap()).unwrap();
-    bench.mirror(&[]).assert(1, &["courts-2026-06-30.csv.bz2: record", "1 files are not loaded"]);
+    bench.mirror(&[]).assert(1, &["courts-2026-06-30.csv.bz2: record", "1 file is not loaded"]);
 
     let folder = bench.folder.path().join("rejects");
     let rejects = ["--max-rejects", "1", "--rejects", folder.to_str().unwrap()];
-    bench.mirror(&rejects).assert(3, &["courts-2026-06-30.csv.bz2: 1 records were left out"]);
+    bench.mirror(&rejects).assert(3, &["courts-2026-06-30.csv.bz2: 1 record was left out"]);
     let written = files(&folder);
     assert_eq!(
         written.keys().collect::<Vec<_>>(),
@@ -84,7 +84,7 @@ fn bad_records_of_a_snapshot_are_left_out_and_written_down() {
     );
     assert_eq!(written["courts-2026-06-30.csv.bz2.rejects"], b"\"bad\"\n");
     bench.assert_holds(&made);
-    bench.mirror(&rejects).assert(3, &["public.search_court: 1 records of its file are left out, see bulk.reject"]);
+    bench.mirror(&rejects).assert(3, &["public.search_court: 1 record of its file is left out, see bulk.reject"]);
 }
 
 /// How many chunks are committed.
@@ -229,7 +229,7 @@ fn damaged_files_are_named_and_nothing_half_loaded_is_called_done() {
     {
         std::fs::write(bench.file("dockets"), bytes).unwrap();
         let ran = bench.mirror(&["--restart"]);
-        ran.assert(1, &[said, "1 files are not loaded"]);
+        ran.assert(1, &[said, "1 file is not loaded"]);
         assert_eq!(bench.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NULL"), "1");
         assert_eq!(bench.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NOT NULL"), "32");
     }

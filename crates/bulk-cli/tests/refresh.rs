@@ -59,14 +59,14 @@ fn a_table_of_any_rows_becomes_what_the_file_says() {
     assert_eq!(support::sql(&database, "SELECT * FROM people ORDER BY id"), rows);
     let tolerant = ["people.csv", "--refresh", "--max-rejects", "1", "--rejects", "bad"];
     Ran::of(load(&folder, &database, &tolerant))
-        .assert(3, &["public.people: 0 rows added, 0 changed, 2 removed, 2 as they were", "1 records were left out"]);
+        .assert(3, &["public.people: 0 rows added, 0 changed, 2 removed, 2 as they were", "1 record was left out"]);
     assert_eq!(std::fs::read_to_string(folder.path().join("bad/people.csv.rejects")).unwrap(), "1,anna\n");
     assert_eq!(support::sql(&database, "SELECT id, name, note FROM people ORDER BY id"), "1|ann|a\n5|eve|new");
     assert_eq!(support::sql(&database, "SELECT count(*) FROM bulk.refresh"), "0");
     // Once more: nothing is loaded, and the same is said and written.
     std::fs::remove_dir_all(folder.path().join("bad")).unwrap();
     Ran::of(load(&folder, &database, &tolerant))
-        .assert(3, &["public.people is what its 3 records say", "people.csv: 1 records were left out"]);
+        .assert(3, &["public.people is what its 3 records say", "people.csv: 1 record was left out"]);
     assert_eq!(read_to_string(folder.path().join("bad/people.csv.rejects")).unwrap(), "1,anna\n");
 }
 

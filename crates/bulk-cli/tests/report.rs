@@ -91,7 +91,7 @@ fn a_load_says_what_bound_it() {
     assert!(file.seconds.unwrap() > 0.0 && file.error.is_none());
 
     // What is said to people is its first part; and what they do not want to hear is not said.
-    let ran = load.load("people.csv.bz2", &["--restart"]);
+    let ran = load.load("people.csv.bz2", &["--restart", "--verbose"]);
     let report = load.report("run.json");
     let verdict = report.verdict.as_ref().unwrap();
     let said = verdict.bottleneck.as_ref().map_or(verdict.to_string(), |bottleneck| bottleneck.to_string());

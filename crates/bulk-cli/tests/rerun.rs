@@ -105,7 +105,7 @@ fn what_an_interrupted_run_had_loaded_is_settled_by_the_next() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     std::fs::write(&path, damaged).unwrap();
-    bench.mirror(&[]).assert(1, &["courts-2026-06-30.csv.bz2", "1 files are not loaded"]);
+    bench.mirror(&[]).assert(1, &["courts-2026-06-30.csv.bz2", "1 file is not loaded"]);
     assert_ne!(bench.sql("SELECT count(*) FROM bulk.load WHERE finished_at IS NOT NULL"), "0");
     std::fs::write(&path, good).unwrap();
     bench.mirror(&[]).assert(3, &["32 of 33 files had been loaded"]);

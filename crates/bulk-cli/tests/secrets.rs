@@ -90,7 +90,7 @@ fn of_a_database_password_nothing_is_shown() {
     // Nor does what goes well show it: on the terminal, in the ledger, in the files.
     server.psql(server.url(), "CREATE TABLE people (id int)").unwrap();
     let loaded = by_environment(server.url(), "load", &["-v"]);
-    loaded.assert(0, &["1 rows"]);
+    loaded.assert(0, &["1 row"]);
     assert_hidden(&loaded);
     let synced = by_environment(server.url(), "sync", &["-v"]);
     synced.assert(0, &["1 stored"]);

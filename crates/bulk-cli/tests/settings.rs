@@ -67,6 +67,19 @@ fn flags_win_over_the_environment_and_that_wins_over_the_file() {
     }
 }
 
+#[test]
+fn the_environment_says_that_requests_are_not_signed() {
+    let (bucket, folder) = (bucket("a"), Folder::new());
+    let fetch = |value: &str| {
+        let mut command = folder.command(&["fetch", "s3://data", "--out", "out"]);
+        command.env("BULK_ENDPOINT", bucket.url()).env("BULK_ANONYMOUS", value).env("BULK_REQUESTER_PAYS", "no");
+        Ran::of(command)
+    };
+    fetch("perhaps").assert(2, &["invalid value 'perhaps' for '--anonymous'"]);
+    fetch("1").assert(0, &[]);
+    assert_eq!(folder.fetched(), "a");
+}
+
 /// The file is for the runs that write reports.
 #[test]
 fn what_shows_reports_writes_none() {

@@ -94,7 +94,7 @@ fn a_comparison_says_what_bound_it() {
     let mut command = bulk(known);
     command.current_dir(folder.path());
     Ran::of(command).assert(0, &[]);
-    let mut command = with(&server, &["diff", "s3://data", "--known", "sqlite:known.db", "--listers", "2"]);
+    let mut command = with(&server, &["diff", "s3://data", "--known", "sqlite:known.db", "--listers", "2", "-v"]);
     let path = folder.path().join("run.json");
     command.arg("--report").arg(&path).current_dir(folder.path());
     let ran = Ran::of(command);

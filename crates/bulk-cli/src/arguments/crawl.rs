@@ -93,8 +93,9 @@ pub(crate) struct CrawlArguments {
     /// stay.
     #[arg(long, help_heading = PROGRESS)]
     pub(crate) restart: bool,
-    /// Write the rows that were left out to this file, a line of JSON each, with their calls and reasons.
-    #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
+    /// Write the rows that were left out to this folder: SPEC.rejects.jsonl, a line of JSON each, with their calls and
+    /// reasons.
+    #[arg(long, value_name = "DIR", value_parser = reject_folder, help_heading = PROGRESS)]
     pub(crate) rejects: Option<PathBuf>,
     /// End the run once so many records in a row failed, such as when a session has ended; 0: never.
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = PROGRESS)]
@@ -113,4 +114,14 @@ pub(crate) struct CrawlArguments {
     pub(crate) limits_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) goal: GoalArguments,
+}
+
+/// It was the name of a file once, of which nobody wants a folder.
+fn reject_folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_file = path.extension().is_some_and(|end| ["ndjson", "jsonl", "json"].iter().any(|name| end == *name));
+    match is_file && !path.is_dir() {
+        true => Err("it is a folder, for SPEC.rejects.jsonl; name one".to_owned()),
+        false => Ok(path),
+    }
 }

@@ -75,7 +75,7 @@ pub(crate) struct ExportArguments {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) database: DatabaseUrl,
-    /// Only this type of the spec. Can be given again.
+    /// Read only this type of the spec. Can be given again. Archives of other types stay as they are.
     #[arg(long = "type", value_name = "NAME")]
     pub(crate) types: Vec<String>,
     /// Look at the ids of all rows: items whose rows are gone are removed, and those are read that are not in the archives,
@@ -122,10 +122,12 @@ pub(crate) struct ExportArguments {
     #[arg(long, help_heading = ARCHIVES)]
     pub(crate) all_tar: bool,
     /// Beside each archive, keep its items in these formats, too: jsonl.gz, jsonl.zst, parquet, several with commas between, or
-    /// none. Default: what the spec says (also), or what is there.
+    /// none. It counts for all types of the set, those that --type leaves out, too, and in place of what the spec says of each
+    /// (also). Default: what the spec says, or what is there.
     #[arg(long, value_name = "FORMATS", value_parser = also, help_heading = ARCHIVES)]
     pub(crate) also: Option<Also>,
-    /// Compare the archives with their indexes and the manifest, and do nothing else.
+    /// Compare all files of the set, of whatever type, with the sizes and digests of the manifest, and the archives with their
+    /// indexes, and do nothing else; no spec is needed. Where one differs, the exit status is 7.
     #[arg(long, help_heading = ARCHIVES)]
     pub(crate) verify: bool,
     /// Make the indexes, and what is known of the archives, anew from the archives. What was changed since the last run is not

@@ -93,7 +93,7 @@ Examples:
 Each line has key, etag, size and last_modified; with --versions also version, is_latest and delete_marker.
 `bulk --help` tells what the exit status means.")]
 pub(crate) struct List {
-    /// s3://bucket/prefix.
+    /// s3://bucket/prefix, or a data set of the catalogue (courtlistener), or a TOML file that describes one.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     #[command(flatten)]
@@ -153,7 +153,7 @@ pub(crate) struct StoreArguments {
 /// What is compared with what, and how.
 #[derive(Debug, Args)]
 pub(crate) struct ComparisonArguments {
-    /// s3://bucket/prefix.
+    /// s3://bucket/prefix, or a data set of the catalogue (courtlistener), or a TOML file that describes one.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     /// What makes an object another one: etag, size, mtime (both by the server's clock), or etag+size.

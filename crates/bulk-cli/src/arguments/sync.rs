@@ -134,7 +134,7 @@ Examples:
 What is known already stays; where the file has it, too, it is known as the file has it. Doing it
 again does no harm.")]
 pub(crate) struct Import {
-    /// s3://bucket: whose objects they are.
+    /// s3://bucket: whose objects they are. A data set of the catalogue stands for the bucket that it is in.
     #[arg(value_name = "BUCKET")]
     pub(crate) source: String,
     /// NDJSON, CSV or Parquet, as its content says, also through gzip. Of bucket, key, etag, size, last_modified and content
@@ -151,7 +151,7 @@ Examples:
   bulk known export s3://bucket --known sqlite:known.db --out known.parquet
   bulk known export s3://bucket --known sqlite:known.db | head")]
 pub(crate) struct Export {
-    /// s3://bucket: whose objects are written.
+    /// s3://bucket: whose objects are written. A data set of the catalogue stands for the bucket that it is in.
     #[arg(value_name = "BUCKET")]
     pub(crate) source: String,
     #[command(flatten)]

@@ -6,6 +6,7 @@ use super::api::{Api, wrong};
 use super::input::Records;
 use super::spec::{Rows, Spec};
 use crate::arguments::{Common, CrawlArguments};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::{Chain, Report};
 
@@ -69,10 +70,16 @@ fn show_rows(rows: &Rows, input: &Value, pages: &[Value], report: &Report) -> Re
     }
     let more = count.saturating_sub(ROWS as u64);
     if more > 0 {
-        report.planned(&format!("  {table}: {more} rows more"), json!({"table": table, "more": more}));
+        report.planned(
+            &format!("  {table}: {} more", counted(more, "row", "rows")),
+            json!({"table": table, "more": more}),
+        );
     }
     if faults > 0 {
-        let text = format!("{table}: {faults} of {count} rows lack a value that is required, or have two of one");
+        let text = format!(
+            "{table}: {faults} of {} a value that is required, or two of one",
+            counted(count, "row lacks", "rows lack")
+        );
         report.warn(text);
     }
     Ok(())

@@ -13,6 +13,7 @@ use super::known::Known;
 use super::spec::{Rows, Spec};
 use super::status::{Status, Tally};
 use crate::arguments::{Common, CrawlArguments};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::{Chain, Report};
 
@@ -102,7 +103,12 @@ impl<'a> Run<'a> {
         let rows: Vec<_> = self.spec.rows.iter().enumerate().collect();
         let again = quarantined(load).await?;
         if !again.is_empty() {
-            self.report.note(format!("{} requests that failed in an earlier run are made again", again.len()));
+            let requests = counted(
+                again.len(),
+                "request that failed in an earlier run is",
+                "requests that failed in an earlier run are",
+            );
+            self.report.note(format!("{requests} made again"));
             let mut crawler = api.of_records();
             // They are in the input, too, and then taken.
             crawler.options.done = Some(known.done());
@@ -230,8 +236,8 @@ impl<'a> Run<'a> {
     /// Whatever is asked for fails, such as when a session has ended.
     fn gives_up(&self, failure: &Quarantined) -> Failure {
         let mut failed = failed(failure);
-        let count = self.in_a_row;
-        failed.error = failed.error.context(format!("{count} records in a row failed, the last of them"));
+        let records = counted(self.in_a_row, "record", "records");
+        failed.error = failed.error.context(format!("{records} in a row failed, the last of them"));
         failed
     }
 
@@ -246,8 +252,12 @@ impl<'a> Run<'a> {
             (false, false) => "not complete; the same command goes on",
         };
         let text = format!(
-            "{}: {calls} calls with {rows} rows are loaded, {rejected} rows left out, {quarantined} requests in quarantine: {state}",
-            self.spec.name
+            "{}: {} with {} loaded, {} left out, {} in quarantine: {state}",
+            self.spec.name,
+            counted(*calls, "call", "calls"),
+            counted(*rows, "row", "rows"),
+            counted(*rejected, "row", "rows"),
+            counted(*quarantined, "request", "requests"),
         );
         let fields = json!({
             "job": self.spec.name, "complete": is_complete, "calls": calls, "rows": rows, "rejected": rejected,
@@ -262,10 +272,13 @@ impl<'a> Run<'a> {
         self.report.file(file);
         if self.tally.failed() > TOLD {
             let more = self.tally.failed() - TOLD;
-            self.report.warn(format!("{more} failed requests more are in bulk.quarantine, with what was answered"));
+            self.report.warn(format!(
+                "{} in bulk.quarantine, with what was answered",
+                counted(more, "failed request more is", "failed requests more are")
+            ));
         }
         if *rejected > 0 {
-            self.report.warn("what was left out is in bulk.call_reject; --rejects FILE writes it to a file");
+            self.report.warn("what was left out is in bulk.call_reject; --rejects DIR writes it to a file");
         }
         match *rejected == 0 && *quarantined == 0 {
             true => Exit::Done,

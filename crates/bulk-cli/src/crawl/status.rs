@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::counted::counted;
 use crate::report::{Report, SAY_EVERY};
 
 /// How often a terminal is drawn anew.
@@ -89,8 +90,11 @@ impl Tally {
         let rate = requests as f64 / seconds;
         let part = permitted.map(|permitted| rate / permitted);
         let of = part.map_or_else(String::new, |part| format!(", {:.0}% of the permitted rate", part * 100.0));
-        let text =
-            format!("{requests} requests in {seconds:.1} s ({rate:.1} a second{of}), {rows} rows, {failed} failed");
+        let text = format!(
+            "{} in {seconds:.1} s ({rate:.1} a second{of}), {}, {failed} failed",
+            counted(requests, "request", "requests"),
+            counted(rows, "row", "rows")
+        );
         let fields = json!({
             "calls": calls, "requests": requests, "rows": rows, "failed": failed, "seconds": seconds,
             "of_permitted": part,

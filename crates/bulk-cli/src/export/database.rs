@@ -14,6 +14,7 @@ use serde_json::json;
 use super::rejects::Rejects;
 use super::spec::Spec;
 use super::{Job, Said};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 
 /// How far back changes are read where nobody says.
@@ -169,8 +170,8 @@ fn plan(
             None => None,
         };
         let mut text = match why {
-            Some(why) => format!("{}: read all {count} rows, since {why}", item.name),
-            None => format!("{}: read {count} rows that may have changed", item.name),
+            Some(why) => format!("{}: read all {}, since {why}", item.name, counted(count, "row", "rows")),
+            None => format!("{}: read {} that may have changed", item.name, counted(count, "row", "rows")),
         };
         if let Some(gone) = gone {
             text.push_str(&format!(", and remove {gone} that are gone"));
@@ -238,7 +239,8 @@ impl Run<'_, '_> {
         self.put_all(reader, &names)?;
         for kind in names {
             let (rows, gone) = self.read.get(kind).copied().unwrap_or_default();
-            let text = format!("{kind}: {rows} rows read, {gone} are gone");
+            let text =
+                format!("{kind}: {} read, {}", counted(rows, "row", "rows"), counted(gone, "is gone", "are gone"));
             self.job.report.event("read", &text, json!({"type": kind, "rows": rows, "gone": gone}));
         }
         Ok(())
@@ -291,7 +293,12 @@ impl Run<'_, '_> {
         }
         let mut swept = swept?;
         let (listed, removed, missed) = (swept.listed, swept.removed, swept.wanted.len());
-        let text = format!("{kind}: {listed} ids; {removed} items are gone, {missed} were missed or have moved");
+        let text = format!(
+            "{kind}: {}; {} gone, {}",
+            counted(listed, "id", "ids"),
+            counted(removed, "item is", "items are"),
+            counted(missed, "was missed or has moved", "were missed or have moved")
+        );
         let fields = json!({"type": kind, "ids": listed, "gone": removed, "missed": missed});
         self.job.report.event("swept", &text, fields);
         loop {

@@ -4,6 +4,7 @@ use std::path::Path;
 use bulk_core::{FileReport, RejectReport};
 use serde_json::{Value, json};
 
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::Report;
 
@@ -63,8 +64,8 @@ impl Rejects {
         self.report.alert("rejected", text, fields);
         if self.count > self.most {
             let what = format!(
-                "more than {} items are bad, so nothing is published; --max-rejects N leaves out more",
-                self.most
+                "more than {} bad, so nothing is published; --max-rejects N leaves out more",
+                counted(self.most, "item is", "items are")
             );
             return Err(Failure::new(Exit::Failed, anyhow::anyhow!(what)));
         }

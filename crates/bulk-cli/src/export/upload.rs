@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Job;
 use crate::arguments::ExportArguments;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::report::{Chain, Report, size};
@@ -51,7 +52,8 @@ impl Target {
         let uploaded = self.compare(job).and_then(|plan| {
             let (files, removals) = (plan.uploads().len(), plan.removals().len());
             let bytes: u64 = plan.uploads().map(|file| file.size).sum();
-            let text = format!("{files} files are to be uploaded ({}), {removals} to be removed", size(bytes));
+            let uploads = counted(files, "file is", "files are");
+            let text = format!("{uploads} to be uploaded ({}), {removals} to be removed", size(bytes));
             report.minor_event("compared", &text, json!({"files": files, "bytes": bytes, "removed": removals}));
             let progress = (files > 0).then(|| Progress::start_upload(report, bytes));
             let uploaded = job.wait(plan.upload());
@@ -136,7 +138,7 @@ impl Target {
                     0 => String::new(),
                     _ => format!(", {} of it copied there", size(copied)),
                 };
-                format!("{files} files uploaded ({}{of_which}), {removed} removed", size(bytes))
+                format!("{} uploaded ({}{of_which}), {removed} removed", counted(files, "file", "files"), size(bytes))
             }
         };
         let text = format!("{location}: {changes}; {kept} were there; {seconds:.1} s");

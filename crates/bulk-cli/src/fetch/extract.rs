@@ -21,6 +21,7 @@ use super::plan::MANIFEST;
 use super::workshop::{Left, WORKSHOP, Workshop};
 use crate::arguments::{Common, Fetch};
 use crate::blocking::blocking;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure, Tally};
 use crate::report::{Report, size};
 
@@ -158,7 +159,11 @@ impl Extractor {
             if is_extracted { tally.done() } else { left.push(request) }
         }
         if left.len() < before {
-            self.disk.report.note(format!("{} of {before} files had been extracted", before - left.len()));
+            self.disk.report.note(format!(
+                "{} of {} had been extracted",
+                before - left.len(),
+                counted(before, "file", "files")
+            ));
         }
         left
     }
@@ -264,14 +269,21 @@ impl Extractor {
         self.ratios.learn(codec, &extracted);
         say_left(&left, &report);
         if unlisted > 0 {
-            report.warn(format!("{name}: {unlisted} files have names that are not UTF-8; {MANIFEST} cannot list them"));
+            report.warn(format!(
+                "{name}: {} not UTF-8, which {MANIFEST} cannot list",
+                counted(unlisted, "file has a name that is", "files have names that are")
+            ));
         }
         let what = if extracted.is_tar { format!("{output}/") } else { output.clone() };
         let fields = json!({
             "file": name, "output": output, "files": extracted.files, "bytes": extracted.bytes,
             "seconds": begun.elapsed().as_secs_f64(),
         });
-        report.event("extracted", &format!("{what}: {} files, {}", extracted.files, size(extracted.bytes)), fields);
+        report.event(
+            "extracted",
+            &format!("{what}: {}, {}", counted(extracted.files, "file", "files"), size(extracted.bytes)),
+            fields,
+        );
         Ok(())
     }
 }

@@ -118,14 +118,8 @@ fn from_web(url: &str, choice: &Choice) -> Result<Planned, Failure> {
 
 /// Those files of a bucket or folder that are wanted.
 async fn from_listing(source: &str, fetch: &Fetch, choice: &Choice, report: &Report) -> Result<Planned, Failure> {
-    let (place, arguments);
-    if source.contains("://") {
-        place = Place::open(source, &fetch.bucket, report)?;
-    } else {
-        let dataset = Dataset::find(source)?;
-        arguments = dataset.bucket_arguments(&fetch.bucket);
-        place = Place::open(&dataset.source, &arguments, report)?;
-    }
+    let (source, arguments) = Dataset::locate(source, &fetch.bucket)?;
+    let place = Place::open(&source, &arguments, report)?;
     place.refuse_folder("--out", &fetch.out)?;
     let mut objects = place.list().await?;
     if objects.is_empty() {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::plan::MANIFEST;
 use crate::arguments::{Common, Fetch};
 use crate::blocking::blocking;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::report::{Report, size};
@@ -43,11 +44,14 @@ pub(super) async fn run(fetch: &Fetch, common: &Common, report: &Report) -> Resu
     drop(progress);
     let Found { files, differing, unverifiable } = found?;
     if unverifiable > 0 {
-        report.warn(format!("{unverifiable} files have no checksum in the manifest, and only their size was compared"));
+        report.warn(format!(
+            "{} no checksum in the manifest: only the size was compared",
+            counted(unverifiable, "file has", "files have")
+        ));
     }
     match differing {
-        0 => report.note(format!("{files} files, {}: all are what they were", size(total))),
-        _ => report.note(format!("{differing} of {files} files are not what they were")),
+        0 => report.note(format!("{}, {}: all are what they were", counted(files, "file", "files"), size(total))),
+        _ => report.note(format!("{differing} of {} not what they were", counted(files, "file is", "files are"))),
     }
     Ok(if differing > 0 { Exit::Differs } else { Exit::Done })
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Run;
 use super::files::{download_options, remove};
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::report::size;
@@ -37,7 +38,11 @@ pub(super) async fn choose(run: &Run<'_>) -> Result<Snapshot, Failure> {
     wanted.date = mirror.date;
     let objects = listing.len();
     let snapshot = choose_snapshot(listing, &wanted).map_err(|error| {
-        let hint = format!("{} objects at {}; --date and --tables choose among them", objects, place.location());
+        let hint = format!(
+            "{} at {}; --date and --tables choose among them",
+            counted(objects, "object", "objects"),
+            place.location()
+        );
         let failure = Failure::from(error);
         Failure { error: failure.error.context(hint), ..failure }
     })?;
@@ -49,11 +54,11 @@ pub(super) async fn choose(run: &Run<'_>) -> Result<Snapshot, Failure> {
     }
     let bytes: u64 = snapshot.files.values().map(|object| object.size).sum();
     let text = format!(
-        "{}: snapshot {} of {}, {} files, {}",
+        "{}: snapshot {} of {}, {}, {}",
         dataset.title,
         snapshot.date,
         place.location(),
-        snapshot.files.len(),
+        counted(snapshot.files.len(), "file", "files"),
         size(bytes)
     );
     let fields = json!({"date": snapshot.date.to_string(), "files": snapshot.files.len(), "bytes": bytes});

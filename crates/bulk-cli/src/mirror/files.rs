@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Run;
 use super::indexer::Indexer;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure, fetch_error};
 use crate::kept::Kept;
 use crate::load::{Arriving, Outcome, file_report, load_body};
@@ -87,7 +88,8 @@ impl Totals {
                     indexer.add(&job.table);
                 }
                 if loaded.rejected > 0 {
-                    run.report.warn(format!("{}: {} records were left out", job.object.key, loaded.rejected));
+                    let records = counted(loaded.rejected, "record was", "records were");
+                    run.report.warn(format!("{}: {records} left out", job.object.key));
                 }
                 if run.mirror.keep_files {
                     self.kept.add(outcome.take_staged().and_then(StagedFile::into_space));

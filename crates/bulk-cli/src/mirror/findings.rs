@@ -8,32 +8,34 @@ use serde_json::json;
 
 use super::files::Totals;
 use crate::arguments::Orphans;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
 
 /// What the schema file holds and the database does not get. Settings and owners are in every dump; they are only counted.
 pub(super) fn list_left_out(left_out: &[bulk_pg::LeftOut], refused: &[bulk_pg::Refused], report: &Report) {
-    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for item in left_out {
         match &item.reason {
             LeftOutReason::Missing(_) => {
                 let reason = "needs a function or table that is neither in the file nor in the database";
-                *counted.entry(reason.to_owned()).or_default() += 1;
+                *kinds.entry(reason.to_owned()).or_default() += 1;
             }
-            reason => *counted.entry(reason.to_string()).or_default() += 1,
+            reason => *kinds.entry(reason.to_string()).or_default() += 1,
         }
         report.detail(format!("left out: {item}"));
     }
-    if !counted.is_empty() {
-        report.note(format!("schema: {} statements left out (-v lists them):", left_out.len()));
+    if !kinds.is_empty() {
+        report
+            .note(format!("schema: {} left out (-v lists them):", counted(left_out.len(), "statement", "statements")));
     }
     const SHOWN: usize = 8;
-    let mut counted: Vec<_> = counted.into_iter().collect();
-    counted.sort_by_key(|(_, count)| Reverse(*count));
-    for (reason, count) in counted.iter().take(SHOWN) {
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, count)| Reverse(*count));
+    for (reason, count) in kinds.iter().take(SHOWN) {
         report.note(format!("  {count:4} × {reason}"));
     }
-    if let Some(more @ 1..) = counted.len().checked_sub(SHOWN) {
+    if let Some(more @ 1..) = kinds.len().checked_sub(SHOWN) {
         report.note(format!("  and {more} other reasons"));
     }
     for item in refused {
@@ -45,10 +47,10 @@ pub(super) fn list_left_out(left_out: &[bulk_pg::LeftOut], refused: &[bulk_pg::R
 pub(crate) fn list_post_data(post_data: &PostData, report: &Report) -> Exit {
     for orphans in &post_data.orphans {
         report.warn(format!(
-            "{} of {:#} stays NOT VALID: {} rows refer to nothing in {:#} (such as {})",
+            "{} of {:#} stays NOT VALID: {} to nothing in {:#} (such as {})",
             orphans.constraint,
             orphans.table,
-            orphans.rows,
+            counted(orphans.rows, "row refers", "rows refer"),
             orphans.references,
             orphans.examples.join("; ")
         ));
@@ -117,11 +119,11 @@ pub(super) fn summarise(
 ) {
     let stages: Vec<_> = times.iter().map(|(stage, time)| format!("{stage} {:.1} s", time.as_secs_f64())).collect();
     let text = format!(
-        "snapshot {}: {} files, {} fetched, {} rows, {} of CSV in {:.1} s ({})",
+        "snapshot {}: {}, {} fetched, {}, {} of CSV in {:.1} s ({})",
         snapshot.date,
-        totals.files,
+        counted(totals.files, "file", "files"),
         size(totals.fetched),
-        totals.rows,
+        counted(totals.rows, "row", "rows"),
         size(totals.bytes),
         elapsed.as_secs_f64(),
         stages.join(", ")

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::files::{Job, load_options, remove};
 use super::findings::{list_post_data, refuse_orphans};
 use super::{Run, post_data_options, verify};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::meters::ServerStage;
 
@@ -83,7 +84,10 @@ pub(super) async fn finish(
         Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
         swapped => swapped?,
     }
-    let text = format!("{} tables have taken the places of the old ones", twins.len());
+    let text = format!(
+        "{} of the old ones",
+        counted(twins.len(), "table has taken the place", "tables have taken the places")
+    );
     report.event("swapped", &text, json!({"tables": twins.len()}));
     drop_old(run, &mut sessions[0]).await;
     Ok(exit)
