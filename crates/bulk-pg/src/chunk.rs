@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::SinkExt;
+use tokio::sync::mpsc;
 use tokio_postgres::{CopyInSink, Transaction};
 
 use crate::chunk_content::of_chunk;
@@ -183,29 +184,8 @@ impl Destination<'_> {
 
         let mut received = Received::new(start);
         let mut copy = Copy::new(self, transaction);
-        let (mut next, mut refusal) = (Some(first), None);
-        let (end, guarded, checkpoint) = loop {
-            match next {
-                Some(Piece::Rows(Rows { encoding, bytes, lines, stretch, room })) => {
-                    received.add(stretch);
-                    if self.is_hashed && encoding == Encoding::Text {
-                        received.hashed.unhashed.push(bytes.clone());
-                    }
-                    if refusal.is_none() && !bytes.is_empty() {
-                        watch.gives(bytes.len() as u64);
-                        let sent = copy.send(encoding, bytes, lines, slice::from_ref(&received)).await;
-                        refusal = self.tolerated(sent)?;
-                    }
-                    // Before it waits for more, which may need it.
-                    drop(room);
-                }
-                Some(Piece::End { end, guarded, checkpoint }) => break (end, guarded, checkpoint),
-                None => return Ok(None),
-            }
-            watch.says(WorkerState::WaitsForInput);
-            next = pieces.recv().await;
-            watch.says(WorkerState::WaitsForServer);
-        };
+        let sent = copy.send_chunk(Some(first), &mut pieces, slice::from_mut(&mut received), 0, watch).await?;
+        let Some(Sent { end, guarded, checkpoint, mut refusal }) = sent else { return Ok(None) };
         if refusal.is_none() {
             refusal = self.tolerated(copy.finish(slice::from_ref(&received)).await)?;
         }
@@ -437,6 +417,15 @@ pub(crate) struct Copy<'a> {
     ended: u32,
 }
 
+/// A chunk all of whose rows were sent.
+pub(crate) struct Sent {
+    pub(crate) end: Position,
+    pub(crate) guarded: bool,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    /// Why the server has not taken them, where something can be done about it.
+    pub(crate) refusal: Option<Error>,
+}
+
 struct UnderWay {
     sink: Pin<Box<CopyInSink<Bytes>>>,
     encoding: Encoding,
@@ -448,8 +437,48 @@ impl<'a> Copy<'a> {
         Self { destination, transaction, under_way: None, ended: 0 }
     }
 
+    /// Sends the rows of the last of these chunks, of which the `first` piece has come, behind `before` records of the others.
+    /// `None` if it was cut short: whoever feeds it knows why.
+    pub(crate) async fn send_chunk(
+        &mut self,
+        first: Option<Piece>,
+        pieces: &mut mpsc::UnboundedReceiver<Piece>,
+        received: &mut [Received],
+        before: u64,
+        watch: &Watch,
+    ) -> Result<Option<Sent>, Error> {
+        let destination = self.destination;
+        let (mut next, mut refusal) = (first, None);
+        loop {
+            match next {
+                Some(Piece::Rows(Rows { encoding, bytes, lines, stretch, room })) => {
+                    if let Some(chunk) = received.last_mut() {
+                        chunk.add(stretch);
+                        if destination.is_hashed && encoding == Encoding::Text {
+                            chunk.hashed.unhashed.push(bytes.clone());
+                        }
+                    }
+                    if refusal.is_none() && !bytes.is_empty() {
+                        watch.gives(bytes.len() as u64);
+                        let sent = self.send(encoding, bytes, lines.behind(before), received).await;
+                        refusal = destination.tolerated(sent)?;
+                    }
+                    // Before it waits for more, which may need it.
+                    drop(room);
+                }
+                Some(Piece::End { end, guarded, checkpoint }) => {
+                    return Ok(Some(Sent { end, guarded, checkpoint, refusal }));
+                }
+                None => return Ok(None),
+            }
+            watch.says(WorkerState::WaitsForInput);
+            next = pieces.recv().await;
+            watch.says(WorkerState::WaitsForServer);
+        }
+    }
+
     /// Sends rows of the last of these chunks. `lines` count the records of all of them.
-    pub(crate) async fn send(
+    async fn send(
         &mut self,
         encoding: Encoding,
         bytes: Bytes,

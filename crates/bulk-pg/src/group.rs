@@ -13,8 +13,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
 use tokio_util::sync::CancellationToken;
 
-use crate::chunk::{Committed, Copy, Counts, Destination, Mark};
-use crate::feed::{Chunk, Piece, Rows};
+use crate::chunk::{Committed, Copy, Counts, Destination, Mark, Sent};
+use crate::feed::Chunk;
 use crate::received::Received;
 use crate::stage::{Watch, WorkerState};
 use crate::{Error, Session};
@@ -95,26 +95,12 @@ impl Destination<'_> {
         let (mut next, mut records) = (Some(piece), 0);
         loop {
             received.push(Received::new(start));
-            let (end, guarded, checkpoint) = loop {
-                match next {
-                    Some(Piece::Rows(Rows { encoding, bytes, lines, stretch, room })) => {
-                        if let Some(chunk) = received.last_mut() {
-                            chunk.add(stretch);
-                        }
-                        if !bytes.is_empty() {
-                            watch.gives(bytes.len() as u64);
-                            copy.send(encoding, bytes, lines.behind(records), &received).await?;
-                        }
-                        // Before it waits for more, which may need it.
-                        drop(room);
-                    }
-                    Some(Piece::End { end, guarded, checkpoint }) => break (end, guarded, checkpoint),
-                    None => return Ok(Vec::new()),
-                }
-                watch.says(WorkerState::WaitsForInput);
-                next = pieces.recv().await;
-                watch.says(WorkerState::WaitsForServer);
-            };
+            let sent = copy.send_chunk(next, &mut pieces, &mut received, records, watch).await?;
+            let Some(Sent { end, guarded, checkpoint, refusal }) = sent else { return Ok(Vec::new()) };
+            // Nothing is tolerated here, so there is none.
+            if let Some(error) = refusal {
+                return Err(error);
+            }
             let (filtered, repaired) = received.last().map_or((0, 0), |chunk| (chunk.filtered, chunk.repaired));
             let counts = Counts { rejected: 0, filtered, repaired };
             marks.push(Mark { start, end, guarded, checkpoint, counts, content: None });
