@@ -16,14 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 const TABLE: &str = "CREATE TABLE t (id integer PRIMARY KEY, court text, note text)";
 
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
-}
-
 fn options(filter: &[&str], limit: Option<u64>) -> LoadOptions {
     let mut options = LoadOptions::default();
     options.filter = filter.iter().map(|text| text.parse().unwrap()).collect();
@@ -99,7 +91,7 @@ async fn conditions_are_true_of_what_sql_says_they_are_true_of() {
     let csv = courts(3000);
     let bench = Bench::new("where", TABLE);
     read_by_the_server(&bench, &csv);
-    let mut three = sessions(&bench, 3).await;
+    let mut three = bench.sessions(3).await;
     for (filter, sql) in [
         (&["court=scotus"][..], "court = 'scotus'"),
         (&["court = ca1|scotus|nothing"], "court IN ('ca1', 'scotus', 'nothing')"),
@@ -143,7 +135,7 @@ async fn a_limit_takes_the_first_records_that_meet_the_conditions() {
     let csv = courts(3000);
     let bench = Bench::new("limit", TABLE);
     read_by_the_server(&bench, &csv);
-    let mut three = sessions(&bench, 3).await;
+    let mut three = bench.sessions(3).await;
     let identity = file("t.csv", &csv);
     // Behind these many records a chunk of ten ends; their lines differ in length.
     let borders = |options: &LoadOptions| {
@@ -498,7 +490,7 @@ impl Sown {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_ends_a_load_the_same_command_gives_the_same_rows_rejects_and_counts() {
     let bench = Bench::new("sown", TABLE);
-    let mut three = sessions(&bench, 3).await;
+    let mut three = bench.sessions(3).await;
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..40 {
@@ -544,7 +536,7 @@ async fn gaps_are_filled_in_up_to_the_limit() {
     for count in [1, 3] {
         let bench = Bench::new("gaps", TABLE);
         read_by_the_server(&bench, &csv);
-        let mut three = sessions(&bench, 3).await;
+        let mut three = bench.sessions(3).await;
         let identity = file("t.csv", &csv);
         let mut chosen = options(&["court=scotus|ca1"], Some(800));
         chosen.chunk_size = 2000;
@@ -575,7 +567,7 @@ async fn a_chunk_has_a_bounded_number_of_runs() {
         csv.extend_from_slice(b"1,a\n2,b\n");
     }
     let bench = Bench::new("runs", "CREATE TABLE t (id integer, court text)");
-    let mut two = sessions(&bench, 2).await;
+    let mut two = bench.sessions(2).await;
     let mut chosen = options(&["court=b"], None);
     chosen.chunk_size = 1 << 30;
     let loaded = load(&mut two, &table("t"), &file("t.csv", &csv), whole(&csv), &chosen).await.unwrap();

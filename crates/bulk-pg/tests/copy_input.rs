@@ -37,14 +37,6 @@ async fn load_t(session: &mut Session, content: impl AsRef<[u8]>, options: &Load
     load(from_mut(session), &table("t"), &file("t.copy", content), whole(content), options).await
 }
 
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
-}
-
 /// What the server writes.
 async fn copy_out(session: &Session, sql: &str) -> Vec<u8> {
     let stream = session.client().copy_out(sql).await.unwrap();
@@ -370,7 +362,7 @@ fn rows_come_back_in_both_formats() {
         "back",
         "CREATE TABLE s (id integer, a text, b bytea, n numeric, l text[]); CREATE TABLE t (LIKE s)",
     );
-    let three = RefCell::new(runtime.block_on(sessions(&bench, 3)));
+    let three = RefCell::new(runtime.block_on(bench.sessions(3)));
     let text_value =
         vec(prop::char::range('\u{1}', '\u{2ff}'), 0..30).prop_map(|chars| chars.into_iter().collect::<String>());
     let row = (
@@ -519,7 +511,7 @@ async fn exactly_the_bad_tuples_are_left_out() {
     content.extend_from_slice(&CopyBinary::TRAILER);
     for (count, chunk_size) in [(1, 16 << 20), (1, 50), (3, 100), (3, 1)] {
         let bench = Bench::new("sown", "CREATE TABLE t (id integer PRIMARY KEY, a varchar(5), data jsonb)");
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let mut options = binary();
         (options.max_rejects, options.chunk_size) = (bad.len() as u64, chunk_size);
         let identity = file("t.copy", &content);
@@ -581,7 +573,7 @@ async fn exactly_the_bad_lines_are_left_out() {
     }
     for (count, chunk_size, mark) in [(1, 16 << 20, ""), (1, 50, "\\.\n"), (3, 100, ""), (3, 1, "\\.\n")] {
         let bench = Bench::new("sown", "CREATE TABLE t (id integer PRIMARY KEY, a varchar(5), data jsonb)");
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let content = [&content[..], mark.as_bytes()].concat();
         let mut options = text();
         (options.max_rejects, options.chunk_size) = (bad.len() as u64, chunk_size);
@@ -644,7 +636,7 @@ async fn a_load_goes_on_where_it_stopped_and_fills_in_what_is_missing() {
         };
         for (count, max_rejects) in [(1, 0), (3, 0), (2, 9)] {
             let bench = Bench::new("resume", "CREATE TABLE t (id integer PRIMARY KEY, text text)");
-            let mut sessions = sessions(&bench, count).await;
+            let mut sessions = bench.sessions(count).await;
             let mut options = options.clone();
             (options.chunk_size, options.max_rejects) = (80_000, max_rejects);
             let identity = file("t.copy", &content);

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use bulk_pg::{CopyFormat, Error, LoadOptions, Session, load};
+use bulk_pg::{CopyFormat, Error, LoadOptions, load};
 use support::{Bench, HEADER, LINE, chain, file, gated, load_t, numbered, table, whole};
 
 const ROWS: usize = 20_000;
@@ -17,14 +17,6 @@ fn options(every: Duration) -> LoadOptions {
     let mut options = LoadOptions::default();
     (options.chunk_size, options.commit_every) = ((1000 * LINE) as u64, every);
     options
-}
-
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
 }
 
 /// In how many transactions the rows came.
@@ -61,7 +53,7 @@ async fn chunks_are_committed_together_where_that_makes_nobody_wait() {
         (trigger, 3, ALL, 20..=20),
     ] {
         let bench = Bench::new("together", create);
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let loaded =
             load(&mut sessions, &table("t"), &file("t.csv", &csv), whole(&csv), &options(every)).await.unwrap();
         assert_eq!((loaded.records, loaded.sent, loaded.bytes), (20_000, 20_000, (ROWS * LINE) as u64));
@@ -120,7 +112,7 @@ async fn a_record_that_is_refused_is_named_and_takes_the_group_with_it() {
     csv[at..at + 8].copy_from_slice(b"99999999");
     for (count, format) in [(1, CopyFormat::Auto), (3, CopyFormat::Auto), (1, CopyFormat::Text)] {
         let bench = Bench::new("refused", "CREATE TABLE t (id integer CHECK (id < 90000000), text text)");
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let mut options = options(ALL);
         options.format = format;
         let (target, identity) = (table("t"), file("t.csv", &csv));

@@ -30,14 +30,6 @@ async fn load_t(
     load(from_mut(session), &table("t"), &file("t.ndjson", content), whole(content), options).await
 }
 
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
-}
-
 #[tokio::test]
 async fn values_become_what_their_columns_take() {
     let ddl = "CREATE DOMAIN document AS jsonb;
@@ -306,7 +298,7 @@ async fn exactly_the_bad_records_are_left_out() {
     for (count, chunk_size) in [(1, 16 << 20), (1, 100), (3, 200), (3, 1)] {
         let bench =
             Bench::new("sown", "CREATE TABLE t (id integer PRIMARY KEY, a text, day date, data jsonb, sums integer[])");
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let mut options = options();
         (options.max_rejects, options.chunk_size) = (rejects.len() as u64, chunk_size);
         let identity = file("t.ndjson", &content);
@@ -411,7 +403,7 @@ async fn a_load_goes_on_where_it_stopped_and_fills_in_what_is_missing() {
     let content = numbered();
     for (count, max_rejects) in [(1, 0), (3, 0), (3, 5)] {
         let bench = Bench::new("resume", TABLE);
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let mut options = options();
         (options.chunk_size, options.max_rejects) = ((700 * LINE) as u64, max_rejects);
         options.rest = Some("more".to_owned());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::slice::from_mut;
 use std::sync::{Arc, Mutex};
 
-use bulk_pg::{Error, Event, LoadOptions, Session, WorkerState, load};
+use bulk_pg::{Error, Event, LoadOptions, WorkerState, load};
 use support::{Bench, HEADER, LINE, broken_after, chain, file, numbered, table, whole};
 
 const ROWS: usize = 20_000;
@@ -15,14 +15,6 @@ fn options(lines: usize) -> LoadOptions {
     let mut options = LoadOptions::default();
     options.chunk_size = (lines * LINE) as u64;
     options
-}
-
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
 }
 
 /// That the table holds the records of [`numbered`], each once, and the marks speak of each once.
@@ -52,7 +44,7 @@ async fn any_number_of_sessions_gives_the_same_chunks() {
     let mut first: Option<String> = None;
     for count in [1, 2, 4, 7] {
         let bench = Bench::new("sessions", "CREATE TABLE t (id integer, text text)");
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let loaded = load(&mut sessions, &table("t"), &file("t.csv", &csv), whole(&csv), &options(700)).await.unwrap();
         assert_eq!((loaded.records, loaded.sent, loaded.bytes), (20_000, 20_000, (ROWS * LINE) as u64));
         assert_whole(&bench);
@@ -72,7 +64,7 @@ async fn gaps_that_an_interrupted_load_left_are_filled_in() {
     hold(&bench, "900, 12001");
     let holder = bench.session().await;
     holder.client().batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
-    let mut three = sessions(&bench, 3).await;
+    let mut three = bench.sessions(3).await;
     let (target, identity) = (table("t"), file("t.csv", &csv));
     let options_of_1000 = options(1000);
     {
@@ -94,7 +86,7 @@ async fn gaps_that_an_interrupted_load_left_are_filled_in() {
     }
     assert_eq!(bench.psql("SELECT count(*) FROM t WHERE id <= 1000 OR id BETWEEN 12001 AND 13000"), "0");
     // Smaller chunks, so that the gaps need several; and the input breaks off within the second gap.
-    let mut two = sessions(&bench, 2).await;
+    let mut two = bench.sessions(2).await;
     let open = broken_after(&csv, HEADER + 12_500 * LINE + 5);
     let error = load(&mut two, &target, &identity, open, &options(300)).await.unwrap_err();
     assert_eq!(chain(&error), "cannot read t.csv behind record 12500, decoded byte 1500013: the disk is gone");
@@ -131,7 +123,7 @@ async fn a_loader_that_lost_its_lock_commits_nothing_after_another_has_begun() {
     hold(&bench, "900");
     let holder = bench.session().await;
     holder.client().batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
-    let mut two = sessions(&bench, 2).await;
+    let mut two = bench.sessions(2).await;
     let (target, identity) = (table("t"), file("t.csv", &csv));
     let options = options(ROWS);
     let load = load(&mut two, &target, &identity, whole(&csv), &options);
@@ -155,7 +147,7 @@ async fn a_loader_that_lost_its_lock_commits_nothing_after_another_has_begun() {
 async fn a_chunk_that_a_lost_loader_is_about_to_commit_is_waited_for() {
     let csv = numbered(ROWS);
     let bench = Bench::new("straggler", "CREATE TABLE t (id integer, text text)");
-    let mut two = sessions(&bench, 2).await;
+    let mut two = bench.sessions(2).await;
     let (target, identity) = (table("t"), file("t.csv", &csv));
     // It leaves its row in the ledger, and no chunk.
     load(&mut two, &target, &identity, broken_after(&csv, HEADER + 10), &options(1000)).await.unwrap_err();
@@ -183,7 +175,7 @@ async fn a_chunk_that_a_lost_loader_is_about_to_commit_is_waited_for() {
 async fn a_table_that_is_altered_meanwhile_gets_nothing() {
     let csv = numbered(ROWS);
     let bench = Arc::new(Bench::new("altered", "CREATE TABLE t (id bigint, text text)"));
-    let mut two = sessions(&bench, 2).await;
+    let mut two = bench.sessions(2).await;
     // Eight bytes stand for another number then.
     let (altering, input) = (bench.clone(), whole(&csv));
     let open = move || {
@@ -204,7 +196,7 @@ async fn rows_that_refer_to_rows_of_chunks_before_them_are_no_failure() {
     let csv = format!("id,parent\n{lines}").into_bytes();
     let schema = "CREATE TABLE t (id integer PRIMARY KEY, parent integer REFERENCES t DEFERRABLE INITIALLY DEFERRED)";
     let bench = Bench::new("itself", schema);
-    let mut four = sessions(&bench, 4).await;
+    let mut four = bench.sessions(4).await;
     let mut options = LoadOptions::default();
     options.chunk_size = 2000;
     let loaded = load(&mut four, &table("t"), &file("t.csv", &csv), whole(&csv), &options).await.unwrap();
@@ -218,7 +210,7 @@ async fn the_first_of_several_failures_is_told() {
         csv[HEADER + (id - 1) * LINE] = b'x';
     }
     let bench = Bench::new("several", "CREATE TABLE t (id integer, text text)");
-    let mut four = sessions(&bench, 4).await;
+    let mut four = bench.sessions(4).await;
     let error = load(&mut four, &table("t"), &file("t.csv", &csv), whole(&csv), &options(5000)).await.unwrap_err();
     assert!(chain(&error).contains("record 2500, byte 299888, column id"), "{}", chain(&error));
 }
@@ -227,7 +219,7 @@ async fn the_first_of_several_failures_is_told() {
 async fn a_load_can_be_a_task() {
     let csv = numbered(ROWS);
     let bench = Bench::new("task", "CREATE TABLE t (id integer, text text)");
-    let mut sessions = sessions(&bench, 2).await;
+    let mut sessions = bench.sessions(2).await;
     let (target, identity) = (table("t"), file("t.csv", &csv));
     let task = tokio::spawn(async move {
         let open = whole(&csv);
@@ -242,7 +234,7 @@ async fn each_worker_says_what_it_does_from_its_begin_to_its_end() {
     type Said = BTreeMap<(String, usize), (Vec<WorkerState>, u64)>;
     let csv = numbered(ROWS);
     let bench = Bench::new("workers", "CREATE TABLE t (id integer, text text)");
-    let mut sessions = sessions(&bench, 2).await;
+    let mut sessions = bench.sessions(2).await;
     let said = Arc::new(Mutex::new(Said::new()));
     let mut options = options(700);
     let heard = said.clone();

@@ -337,14 +337,6 @@ async fn load_sown(sessions: &mut [Session], sown: &Sown, options: &LoadOptions)
     load(sessions, &table("t"), &file("t.csv", &sown.csv), whole(&sown.csv), options).await
 }
 
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exactly_the_bad_records_are_left_out_at_every_rate() {
     let (mut random, seed) = random();
@@ -352,7 +344,7 @@ async fn exactly_the_bad_records_are_left_out_at_every_rate() {
     for rate in [0, 1, 1000] {
         let sown = Sown::at_rate(&mut random, records, rate);
         let bench = sown.bench().await;
-        let mut all = sessions(&bench, 4).await;
+        let mut all = bench.sessions(4).await;
         for count in 1..=4 {
             let what = format!("{seed}: {rate} in a million, {}, {count} sessions", sown.dialect);
             // Some eight chunks, and never quite the same.
@@ -377,7 +369,7 @@ async fn the_limit_holds_to_the_record() {
         let sown = Sown::at_rate(&mut random, 20_000, 2000);
         let number = sown.bad.len() as u64;
         let bench = sown.bench().await;
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         for limit in [number, number - 1, 1, random.u64(2..number - 1)] {
             let what = format!("{seed}: at most {limit} of {number}, {}, {count} sessions", sown.dialect);
             println!("{what}");
@@ -412,7 +404,7 @@ async fn without_leave_the_one_bad_record_is_named() {
     for fault in Fault::ALL {
         let sown = Sown::new(&mut random, 2000, &[fault]);
         let bench = sown.bench().await;
-        let mut sessions = sessions(&bench, 1).await;
+        let mut sessions = bench.sessions(1).await;
         for format in [CopyFormat::Auto, CopyFormat::Text] {
             let what = format!("{seed}: {fault:?}, {}, {format:?}", sown.dialect);
             restart(&mut sessions[0], &[table("t")]).await.unwrap();

@@ -5,8 +5,7 @@ mod support;
 use std::slice::from_mut;
 
 use bulk_pg::{
-    CopyFormat, Error, LoadOptions, Loaded, Session, count_rows, find_loaded, find_rejects, load, restart,
-    write_rejects,
+    CopyFormat, Error, LoadOptions, Loaded, count_rows, find_loaded, find_rejects, load, restart, write_rejects,
 };
 use support::{Bench, chain, file, load_t, table, whole};
 
@@ -14,14 +13,6 @@ fn options(max_rejects: u64) -> LoadOptions {
     let mut options = LoadOptions::default();
     options.max_rejects = max_rejects;
     options
-}
-
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
 }
 
 /// A file with bad records in it.
@@ -188,7 +179,7 @@ async fn exactly_the_bad_records_are_left_out() {
             for format in [CopyFormat::Auto, CopyFormat::Text] {
                 let sown = Sown::new(fastrand::u64(..), rows, rate, least);
                 let bench = Bench::new("sown", TABLES);
-                let mut sessions = sessions(&bench, count).await;
+                let mut sessions = bench.sessions(count).await;
                 let mut options = options(u64::MAX);
                 (options.chunk_size, options.format) = (20_000, format);
                 let (target, identity) = (table("t"), file("t.csv", &sown.csv));
@@ -208,7 +199,7 @@ async fn the_limit_holds_to_the_record_over_sessions_and_runs() {
         let sown = Sown::new(fastrand::u64(..), 3000, 3000, 3);
         let (seed, bad) = (sown.seed, sown.bad.len());
         let bench = Bench::new("limit", TABLES);
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let (target, identity) = (table("t"), file("t.csv", &sown.csv));
         let mut limits = vec![1, bad / 2, bad - 1];
         limits.dedup();
@@ -263,7 +254,7 @@ async fn a_load_that_is_dropped_and_called_again_leaves_out_the_same_once() {
         ));
         let holder = bench.session().await;
         holder.client().batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
-        let mut sessions = sessions(&bench, count).await;
+        let mut sessions = bench.sessions(count).await;
         let (target, identity) = (table("t"), file("t.csv", &sown.csv));
         let mut options = options(u64::MAX);
         options.chunk_size = 10_000;
@@ -397,7 +388,7 @@ async fn a_chunk_that_holds_what_one_before_it_needs_gives_it_back() {
     );
     let holder = bench.session().await;
     holder.client().batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
-    let mut three = sessions(&bench, 3).await;
+    let mut three = bench.sessions(3).await;
     // Three chunks of a record of 7 to 9 bytes and another one.
     let csv = b"id,text\n1,hold\n7,one\n2,no\n7,two\n3,x\n7,three\n";
     let mut options = options(10);

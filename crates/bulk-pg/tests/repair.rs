@@ -5,21 +5,13 @@ mod support;
 use std::slice::from_mut;
 use std::sync::{Arc, Mutex};
 
-use bulk_pg::{CopyFormat, Dialect, Error, Event, LoadOptions, Loaded, Session, load, restart, write_rejects};
+use bulk_pg::{CopyFormat, Dialect, Error, Event, LoadOptions, Loaded, load, restart, write_rejects};
 use support::{Bench, chain, file, load_t, table, whole};
 
 fn repairing() -> LoadOptions {
     let mut options = LoadOptions::default();
     options.repair = true;
     options
-}
-
-async fn sessions(bench: &Bench, count: usize) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    for _ in 0..count {
-        sessions.push(bench.session().await);
-    }
-    sessions
 }
 
 fn assert_counted(bench: &Bench, loaded: &Loaded) {
@@ -159,7 +151,7 @@ impl Sown {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repaired_records_and_rejects_stand_beside_each_other() {
     let bench = Bench::new("sown", "CREATE TABLE t (id integer PRIMARY KEY, note text)");
-    let mut three = sessions(&bench, 3).await;
+    let mut three = bench.sessions(3).await;
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for (rate, format) in

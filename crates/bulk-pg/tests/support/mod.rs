@@ -34,6 +34,15 @@ impl Bench {
         session
     }
 
+    /// So many of them.
+    pub async fn sessions(&self, count: usize) -> Vec<Session> {
+        let mut sessions = Vec::new();
+        for _ in 0..count {
+            sessions.push(self.session().await);
+        }
+        sessions
+    }
+
     /// What psql prints, which shares no code with the loader.
     pub fn psql(&self, sql: &str) -> String {
         self.server.psql(self.database.url(), sql).unwrap().trim_end().to_owned()
