@@ -14,49 +14,38 @@ use crate::arguments;
 use crate::exit::Failure;
 
 /// A spec that was read and makes sense.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Spec {
     pub(crate) out: Option<PathBuf>,
+    #[serde(default, deserialize_with = "level")]
     pub(crate) level: Option<u32>,
+    #[serde(default, rename = "block-length", deserialize_with = "length")]
     pub(crate) block_len: Option<u32>,
+    #[serde(default, rename = "chain-length", deserialize_with = "length")]
     pub(crate) chain_len: Option<u32>,
+    #[serde(default, deserialize_with = "span")]
     pub(crate) overlap: Option<Duration>,
     pub(crate) time_zone: Option<String>,
+    #[serde(default)]
     pub(crate) keep_empty: bool,
+    #[serde(default)]
     pub(crate) ignore_times: bool,
+    #[serde(default)]
     pub(crate) all_tar: bool,
     /// What stands beside archives, unless a type says otherwise.
+    #[serde(default, deserialize_with = "shapes")]
     pub(crate) also: Option<BTreeSet<Shape>>,
+    /// The types as they are written; none once they make sense.
+    #[serde(default, rename = "type")]
+    written: Vec<Type>,
+    #[serde(skip)]
     pub(crate) also_of: BTreeMap<String, BTreeSet<Shape>>,
+    #[serde(skip)]
     pub(crate) types: Vec<ItemSource>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    out: Option<PathBuf>,
-    #[serde(default, deserialize_with = "level")]
-    level: Option<u32>,
-    #[serde(default, deserialize_with = "length")]
-    block_length: Option<u32>,
-    #[serde(default, deserialize_with = "length")]
-    chain_length: Option<u32>,
-    #[serde(default, deserialize_with = "span")]
-    overlap: Option<Duration>,
-    time_zone: Option<String>,
-    #[serde(default)]
-    keep_empty: bool,
-    #[serde(default)]
-    ignore_times: bool,
-    #[serde(default)]
-    all_tar: bool,
-    #[serde(default, deserialize_with = "shapes")]
-    also: Option<BTreeSet<Shape>>,
-    #[serde(default, rename = "type")]
-    types: Vec<Type>,
-}
-
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Type {
     name: Spanned<String>,
@@ -78,7 +67,7 @@ struct Type {
     also: Option<BTreeSet<Shape>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Deletions {
     query: Option<String>,
@@ -111,12 +100,10 @@ impl Spec {
             let key = line.split_once('=').map(|(key, _)| format!(", {}", key.trim())).unwrap_or_default();
             format!("line {}{key}", 1 + before.matches('\n').count())
         };
-        let file: File =
+        let mut spec: Self =
             toml::from_str(text).map_err(|error| format!("{}: {}", place(error.span()), error.message().trim_end()))?;
-        let mut types = Vec::new();
         let mut names = BTreeSet::new();
-        let mut also_of = BTreeMap::new();
-        for item in file.types {
+        for item in std::mem::take(&mut spec.written) {
             let span = item.name.span();
             let at_name = |what: &str| format!("{}: {what}", place(Some(span.clone())));
             if item.name.get_ref().is_empty() {
@@ -125,7 +112,7 @@ impl Spec {
             if !names.insert(item.name.get_ref().clone()) {
                 return Err(at_name(&format!("there is another type {:?}", item.name.get_ref())));
             }
-            also_of.extend(item.also.map(|also| (item.name.get_ref().clone(), also)));
+            spec.also_of.extend(item.also.map(|also| (item.name.get_ref().clone(), also)));
             let rows = match (item.table, item.query) {
                 (Some(table), None) => ItemRows::Table(table),
                 (None, Some(query)) => ItemRows::Query(query),
@@ -148,35 +135,9 @@ impl Spec {
                     Some(deletions.map_err(|what| format!("{}: {what}", place(Some(span))))?)
                 }
             };
-            types.push(source);
+            spec.types.push(source);
         }
-        let File {
-            out,
-            level,
-            block_length,
-            chain_length,
-            overlap,
-            time_zone,
-            keep_empty,
-            ignore_times,
-            all_tar,
-            also,
-            ..
-        } = file;
-        Ok(Self {
-            out,
-            level,
-            block_len: block_length,
-            chain_len: chain_length,
-            overlap,
-            time_zone,
-            keep_empty,
-            ignore_times,
-            all_tar,
-            also,
-            also_of,
-            types,
-        })
+        Ok(spec)
     }
 
     /// Leaves only the types of these names, if there are any.
