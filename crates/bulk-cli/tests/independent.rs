@@ -63,7 +63,8 @@ fn assert_orphans_named(data: &Path, said: &str) {
     let named: Vec<_> = said.lines().filter(|line| line.contains(" stays NOT VALID: ")).collect();
     assert_eq!(named.len(), broken.len() + 1, "{broken:?}\n{said}");
     for ((table, column), rows) in broken {
-        let what = format!(" of public.{table} stays NOT VALID: {rows} rows refer to nothing");
+        let refer = if rows == 1 { "row refers" } else { "rows refer" };
+        let what = format!(" of public.{table} stays NOT VALID: {rows} {refer} to nothing");
         // Dockets that it adds for other reasons may have made-up parents too, which it does not list.
         let what = if column == "parent_docket_id" { format!(" of public.{table} stays") } else { what };
         assert!(named.iter().any(|line| line.contains(&what)), "{column}:{what} is not in:\n{said}");

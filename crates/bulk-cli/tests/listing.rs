@@ -228,7 +228,7 @@ async fn what_is_known_tells_where_to_cut() {
     known(&path, &space).await;
     let server = serve(&space);
     // No page comes before all connections have asked for one.
-    let slow = std::time::Duration::from_millis(300);
+    let slow = std::time::Duration::from_secs(2);
     server.fault(bulk_testkit::s3::Rule::new(bulk_testkit::s3::Fault::Latency(slow)).list().first(4));
     let store = format!("sqlite:{}", path.display());
     let ran = Ran::of(with(&server, &["diff", "s3://data", "--known", &store, "--listers", "4"]));

@@ -159,8 +159,12 @@ fn a_run_may_keep_files_and_the_next_none_and_the_other_way_round() {
 fn what_had_arrived_before_a_kill_is_not_fetched_again() {
     let (bench, made) = Bench::with(&Spec { scale: 0.2, ..Spec::default() });
     let opinions = bench.folder.path().join("files/opinions-2026-06-30.csv.bz2");
-    kill_when(bench.command(&[]), || chunks(&bench) > 0 && opinions.exists());
+    // It is the last one of the order, and the only session waits for one before it.
+    let stall = Rule::new(Fault::StallAfter(0)).key("bulk-data/dockets-2026-06-30.csv.bz2");
+    let stall = bench.bucket.fault(stall);
+    kill_when(bench.command(&["--connections", "1"]), || chunks(&bench) > 0 && opinions.exists());
     assert!(opinions.exists(), "it was not loaded yet");
+    stall.remove();
     bench.bucket.clear_requests();
     bench.mirror(&[]).assert(3, &[]);
     let asked = gets(&bench.bucket);

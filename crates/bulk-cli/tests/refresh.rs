@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bulk_testkit::postgres::Database;
+use bulk_testkit::s3::{Fault, FaultHandle, Rule};
 use bulk_testkit::snapshot::{self, SchemaFlavour, Snapshot, Spec};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -126,6 +127,11 @@ fn a_newer_snapshot_takes_the_place_of_an_older_one() {
     assert_eq!(structure(&bench), before);
 }
 
+/// Holds back one file of the newer snapshot, without which no table is anything yet.
+fn stall_opinions(bench: &Bench) -> FaultHandle {
+    bench.bucket.fault(Rule::new(Fault::StallAfter(0)).key("bulk-data/opinions-2026-07-31.csv.bz2"))
+}
+
 #[test]
 fn a_refresh_that_is_killed_goes_on() {
     let (bench, _) = Bench::with(&small());
@@ -136,7 +142,9 @@ fn a_refresh_that_is_killed_goes_on() {
     // In the middle of staging, then as soon as anything is merged.
     let chunks =
         "SELECT count(*) FROM bulk.chunk c JOIN bulk.load l ON l.id = c.load_id WHERE l.target_schema = 'bulk'";
+    let stall = stall_opinions(&bench);
     kill_when(bench.command(&["--refresh"]), || number(chunks) > 5);
+    stall.remove();
     let merged = "SELECT count(*) FROM bulk.load WHERE file_key LIKE '%2026-07-31%' AND target_schema = 'public'";
     assert_eq!(number(merged), 0);
     kill_when(bench.command(&["--refresh"]), || number(merged) > 0);
@@ -269,7 +277,9 @@ fn new_tables_take_the_places_of_old_ones() {
     bench.sql("DROP VIEW mine; GRANT SELECT ON search_court TO PUBLIC");
     let loaded =
         "SELECT count(*) FROM bulk.chunk c JOIN bulk.load l ON l.id = c.load_id WHERE l.target_schema LIKE 'bulk%'";
+    let stall = stall_opinions(&bench);
     kill_when(bench.command(&["--swap"]), || bench.sql(loaded).parse::<u32>().unwrap() > 5);
+    stall.remove();
     assert_eq!(
         bench.sql("SELECT count(*) FROM bulk.load WHERE file_key LIKE '%2026-07-31%' AND target_schema = 'public'"),
         "0"

@@ -509,7 +509,9 @@ async fn what_earlier_runs_left_whole_makes_way_only_if_it_may() {
             let budget = DiskBudget::new(folder.path());
             budget.set_limit(Some(LEN as u64 + LEN as u64 / 2));
             options.budget = Some(budget);
-            (options.evict_staged, options.disk_patience) = (may, Duration::from_millis(300));
+            // What makes way is waited for, and what may not never does.
+            let patience = if may { Duration::from_secs(60) } else { Duration::from_millis(300) };
+            (options.evict_staged, options.disk_patience) = (may, patience);
             let mut files = download(source(&server), plan, folder.path(), options);
             let mut outcomes = Vec::new();
             while let Some(delivery) = files.next().await {
@@ -525,7 +527,7 @@ async fn what_earlier_runs_left_whole_makes_way_only_if_it_may() {
         };
         assert_eq!(run(plan(&objects[1..])).await.pop().unwrap().unwrap(), LEN as u64);
         // Its size is known when the other one has been seen.
-        server.fault(Rule::new(Fault::Latency(Duration::from_millis(300))).key("first"));
+        server.fault(Rule::new(Fault::Latency(Duration::from_secs(1))).key("first"));
         let mut requests = plan(&objects);
         requests[0].size = None;
         let mut outcomes = run(requests).await;
@@ -608,11 +610,16 @@ async fn a_file_that_is_read_for_its_digests_can_be_stopped_and_gone_on_with() {
     assert!(std::fs::read(folder.path().join("a")).unwrap() == objects[0].1);
 }
 
+/// Requests that there may be at once.
+const AT_ONCE: usize = 3;
+
 /// A source that counts how many are asking it for digests at once.
 struct Counting {
     source: Arc<dyn Source>,
     /// Now, and at most.
     asking: Mutex<(usize, usize)>,
+    /// Open once there were as many as there may be.
+    all_are_here: tokio::sync::Semaphore,
 }
 
 #[async_trait::async_trait]
@@ -630,9 +637,16 @@ impl Source for Counting {
             let mut asking = self.asking.lock().unwrap();
             asking.0 += 1;
             asking.1 = asking.1.max(asking.0);
+            if asking.0 == AT_ONCE {
+                self.all_are_here.add_permits(1);
+            }
         }
-        // As long as the others of the batch need to come here, if nothing holds them back.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Those of the batch that may come here do, unless it has fewer.
+        if let Ok(permit) = tokio::time::timeout(Duration::from_secs(1), self.all_are_here.acquire()).await {
+            drop(permit);
+            // Time in which more would come, if that was wrong.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.asking.lock().unwrap().0 -= 1;
         Ok(Vec::new())
     }
@@ -643,13 +657,14 @@ async fn no_more_digests_are_asked_for_at_once_than_there_may_be_requests() {
     let names: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();
     let objects: Vec<_> = names.iter().map(|name| (name.as_str(), content(1, 10))).collect();
     let server = serve(&objects);
-    let counting = Arc::new(Counting { source: source(&server), asking: Mutex::default() });
+    let all_are_here = tokio::sync::Semaphore::new(0);
+    let counting = Arc::new(Counting { source: source(&server), asking: Mutex::default(), all_are_here });
     let folder = tempfile::tempdir().unwrap();
     let (_, mut options) = recorded();
-    options.concurrency = 3;
+    options.concurrency = AT_ONCE;
     let deliveries: Vec<_> = download(counting.clone(), plan(&objects), folder.path(), options).collect().await;
     assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
-    assert_eq!(*counting.asking.lock().unwrap(), (0, 3));
+    assert_eq!(*counting.asking.lock().unwrap(), (0, AT_ONCE));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

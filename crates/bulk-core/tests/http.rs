@@ -350,7 +350,7 @@ async fn an_answer_without_a_length_that_stays_short_of_the_listing_is_given_up(
     request.size = Some(5);
     let source = Arc::new(HttpSource::new(url.as_str()).unwrap());
     let fetching = download(source, [request], folder.path(), options).collect::<Vec<_>>();
-    let deliveries = tokio::time::timeout(Duration::from_secs(20), fetching).await.expect("it asks for ever");
+    let deliveries = tokio::time::timeout(Duration::from_secs(60), fetching).await.expect("it asks for ever");
     let Err(Error::Exhausted { source, .. }) = &deliveries[0].outcome else { panic!("{deliveries:?}") };
     assert!(matches!(**source, Error::Truncated { expected: 5, received: 3, .. }), "{source:?}");
     // The first brought something, so that three more were allowed.

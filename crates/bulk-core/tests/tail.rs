@@ -97,7 +97,8 @@ async fn an_object_that_is_removed_between_its_segments_fails_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (events, mut options) = recorded();
         (options.concurrency, options.segment) = (1, Some(MIB));
-        let source = impatient(&server, Duration::from_millis(300));
+        // Long enough for all answers but the one that does not come: each retry counts.
+        let source = impatient(&server, Duration::from_secs(2));
         let fetching = tokio::spawn(download(source, plan(&objects), folder.path(), options).collect::<Vec<_>>());
         while hang.hits() == 0 {
             tokio::task::yield_now().await;
