@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use crate::plain;
 use crate::report::{Report, size};
 
 /// How often a line is printed where there is no terminal.
@@ -476,7 +477,7 @@ impl Bars {
             });
             bar.set_position(sums.read.min(sums.to_read));
         }
-        self.status.set_message(sums.status(what).unwrap_or_default());
+        self.status.set_message(plain::name(&sums.status(what).unwrap_or_default()).into_owned());
     }
 
     fn clear(&self) {
