@@ -11,10 +11,13 @@ use std::{
 };
 
 use crate::{
-    Checkpoint, Codec, DecodeEvent, Error,
+    Checkpoint, Codec, DecodeEvent, Error, Limit,
     decode_event::{Watch, Watched},
     input::Input,
 };
+
+/// How much may come out before a ratio counts: a small file of zeros is no bomb.
+pub(crate) const FREE_OF_RATIO: u64 = 64 << 20;
 
 /// How a [`Decoder`] works.
 #[derive(Clone)]
@@ -26,6 +29,10 @@ pub struct DecodeOptions {
     ///
     /// Default: the number of processors that the process may use.
     pub threads: usize,
+    /// How many bytes may come out for each compressed byte; more is [`Error::LimitExceeded`], once 64 MiB have come out. It
+    /// is for inputs that may have been made to fill a disk: a gzip of zeros has some 1,030, a bzip2 of them 20,000, text
+    /// rarely more than 50. Default none.
+    pub max_ratio: Option<f64>,
     /// Is told what each thread that decodes does, a few times for each 256 KiB of bzip2 and for each read of the other
     /// codecs, in that thread; so it should be quick. Default none.
     pub observer: Arc<dyn Fn(&DecodeEvent) + Send + Sync>,
@@ -33,13 +40,20 @@ pub struct DecodeOptions {
 
 impl fmt::Debug for DecodeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DecodeOptions").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("DecodeOptions")
+            .field("threads", &self.threads)
+            .field("max_ratio", &self.max_ratio)
+            .finish_non_exhaustive()
     }
 }
 
 impl Default for DecodeOptions {
     fn default() -> DecodeOptions {
-        DecodeOptions { threads: thread::available_parallelism().map_or(1, |n| n.get()), observer: Arc::new(|_| {}) }
+        DecodeOptions {
+            threads: thread::available_parallelism().map_or(1, |n| n.get()),
+            max_ratio: None,
+            observer: Arc::new(|_| {}),
+        }
     }
 }
 
@@ -64,7 +78,7 @@ impl Default for DecodeOptions {
 ///
 /// # Limits
 /// A Zstandard window may have up to 128 MiB and an xz decoder take up to 1 GiB; an input that asks for more is
-/// [`Error::Corrupt`]. bzip2 and gzip need no limit.
+/// [`Error::Corrupt`]. bzip2 and gzip need no limit. How much comes out has one where [`DecodeOptions::max_ratio`] is set.
 ///
 /// # Dropping
 /// Drop it at any time to stop. The threads that decode bzip2 blocks end within the block they are at (some
@@ -73,7 +87,11 @@ impl Default for DecodeOptions {
 /// open.
 pub struct Decoder {
     codec: Codec,
+    file: Arc<str>,
     progress: Arc<AtomicU64>,
+    /// How many bytes it has given.
+    given: u64,
+    max_ratio: Option<f64>,
     source: Source,
     /// If whoever reads from it is the one that decodes.
     watch: Arc<OnceLock<Watch>>,
@@ -116,12 +134,13 @@ impl Decoder {
                 Error::CodecMismatch { file: name.to_owned(), named, found: codec }
             });
         }
+        let (file, max_ratio) = (Arc::clone(input.file()), options.max_ratio);
         let source = Source::new(codec, input, options)?;
         if !matches!(codec, Codec::Plain | Codec::Bzip2) {
             let decodes = watch.get_or_init(|| Watch::new(&options.observer, 0));
             decodes.gives(0);
         }
-        Ok(Decoder { codec, progress, source, watch })
+        Ok(Decoder { codec, file, progress, given: 0, max_ratio, source, watch })
     }
 
     /// Decodes the file at `path`. The whole path is its name in errors.
@@ -187,6 +206,19 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// `read`, if with so many bytes more no more has come out than may.
+    fn within_ratio(&mut self, read: usize) -> Result<usize, Error> {
+        self.given += read as u64;
+        match self.max_ratio {
+            Some(ratio) if self.given > FREE_OF_RATIO && self.given as f64 > ratio * self.compressed_bytes() as f64 => {
+                Err(Error::LimitExceeded { file: self.file.to_string(), member: None, limit: Limit::Ratio(ratio) })
+            }
+            _ => Ok(read),
+        }
+    }
+}
+
 impl Source {
     #[cfg_attr(not(feature = "bzip2"), allow(unused_variables))]
     fn new(codec: Codec, input: Input, options: &DecodeOptions) -> Result<Source, Error> {
@@ -231,7 +263,7 @@ impl Read for Decoder {
         if let Some(watch) = self.watch.get() {
             watch.works();
         }
-        let read = self.source.read(into);
+        let read = self.source.read(into).and_then(|read| self.within_ratio(read));
         if let Some(watch) = self.watch.get() {
             watch.gives(*read.as_ref().unwrap_or(&0));
         }

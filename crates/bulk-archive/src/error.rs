@@ -104,8 +104,8 @@ pub enum Error {
         /// Why.
         reason: Refusal,
     },
-    /// The archive went beyond a limit of `ExtractOptions`, as one does that was made to fill
-    /// the disk.
+    /// The archive went beyond a limit of `ExtractOptions`, or the file beyond the one of
+    /// [`DecodeOptions`](crate::DecodeOptions), as one does that was made to fill the disk.
     #[error("{file}: {limit}{}", member.as_ref().map(|member| format!(", with member {member:?}")).unwrap_or_default())]
     LimitExceeded {
         /// The archive's name as it was given.

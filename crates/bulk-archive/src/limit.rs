@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// The limit that an archive went beyond, with the value that was set.
+/// The limit that an archive or a compressed file went beyond, with the value that was set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Limit {

@@ -46,6 +46,27 @@ fn what_follows_the_last_stream() {
     assert!(corrupt_at(decode(&[bytes.as_slice(), b"BZh91AY&SY and more"].concat(), "a.xz")).is_some());
 }
 
+/// The block's header says how large the dictionary is (the .xz file format, sections 3.1 and 5.3.1).
+#[test]
+fn a_dictionary_that_takes_too_much_memory_is_refused() {
+    const HEADER: usize = 12;
+    let with_dictionary = |bits: u8| {
+        let mut bytes = compress(b"id\n1\n");
+        let len = (usize::from(bytes[HEADER]) + 1) * 4;
+        assert_eq!(bytes[HEADER + 2..HEADER + 4], [0x21, 1], "it has LZMA2 alone, with one byte of properties");
+        bytes[HEADER + 4] = bits;
+        let crc = crc32fast::hash(&bytes[HEADER..HEADER + len - 4]).to_le_bytes();
+        bytes[HEADER + len - 4..HEADER + len].copy_from_slice(&crc);
+        bytes
+    };
+    // 768 MiB, 1 GiB, 4 GiB.
+    assert_eq!(decode(&with_dictionary(35), "a.xz").unwrap(), b"id\n1\n");
+    for bits in [36, 40] {
+        let error = decode(&with_dictionary(bits), "a.xz").unwrap_err();
+        assert!(matches!(error, bulk_archive::Error::Corrupt { .. }), "{bits}: {error:?}");
+    }
+}
+
 #[test]
 fn what_is_no_xz() {
     for bytes in [b"".as_slice(), b"id\n", b"\xfd7zXY\0"] {

@@ -28,6 +28,18 @@ fn many_frames() {
     check_parts(compress, b"\x50\x2a\x4d\x18\x03\0\0\0abc", "a.zst");
 }
 
+/// A frame's header says how large its window is (RFC 8878, section 3.1.1.1.2).
+#[test]
+fn a_window_that_takes_too_much_memory_is_refused() {
+    // Its magic, no flags, a window of 2^(10 + n), and a raw block, the last one, of three bytes.
+    let frame = |n: u8| [&[0x28, 0xb5, 0x2f, 0xfd, 0, n << 3, 3 << 3 | 1, 0, 0], b"id\n".as_slice()].concat();
+    assert_eq!(decode(&frame(17), "a.zst").unwrap(), b"id\n");
+    for n in [18, 21, 31] {
+        let error = decode(&frame(n), "a.zst").unwrap_err();
+        assert!(matches!(error, bulk_archive::Error::Corrupt { .. }), "{n}: {error:?}");
+    }
+}
+
 #[test]
 fn every_length() {
     check_every_length(compress, "a.zst");

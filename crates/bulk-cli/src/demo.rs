@@ -1,3 +1,4 @@
+mod owner;
 mod playground;
 
 use std::path::Path;
@@ -8,6 +9,7 @@ use bulk_pg::Session;
 use bulk_testkit::s3::{EtagStyle, Store};
 use bulk_testkit::{postgres, s3, snapshot};
 
+use self::owner::password;
 use self::playground::Playground;
 use crate::arguments::{Common, Demo};
 use crate::exit::{Exit, Failure};
@@ -51,9 +53,17 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, anyhow::anyhow!("{error}"));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
     report.note("starting PostgreSQL …");
-    let server = blocking(|| postgres::Server::start(&postgres::Options::default())).await?;
+    let mut options = postgres::Options::default();
+    let superuser = password()?;
+    options.password = Some(superuser);
+    let server = blocking(move || postgres::Server::start(&options)).await?;
     let database = server.create_database("demo").map_err(|error| failed(&error))?;
     report.note(format!("PostgreSQL {} runs", server.version()));
+    let url = match server.is_embedded() {
+        true => owner::make(&server, &database, folder.path()).await?,
+        // Whoever names a server has roles for it.
+        false => database.url().to_owned(),
+    };
 
     let files = folder.path().join("bucket").join(PREFIX);
     let spec = snapshot::Spec {
@@ -75,18 +85,14 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     if demo.serve {
         let playground = blocking(move || Playground::start(BUCKET, store).map_err(|failure| failure.error)).await?;
         report.note("database, buckets and API run until Ctrl-C; give these lines to another shell:");
-        report.result(&playground.lines(database.url()));
+        report.result(&playground.lines(&url));
         return std::future::pending().await;
     }
     let bucket = s3::Server::builder().bucket(BUCKET, store).start().map_err(|error| failed(&error))?;
     report.note(format!("an S3 server serves it at {}", bucket.url()));
 
-    let mirror = Mirror {
-        endpoint: bucket.url(),
-        db: database.url().to_owned(),
-        dir: folder.path().join("files"),
-        is_quiet: common.quiet,
-    };
+    let mirror =
+        Mirror { endpoint: bucket.url(), db: url.clone(), dir: folder.path().join("files"), is_quiet: common.quiet };
     report.note("\n1. bulk mirror courtlistener, killed in the middle (kill -9):");
     let killed = mirror.run_and_kill(report).await?;
     report.note(if killed { "   killed" } else { "   it was done before it could be killed" });
@@ -100,7 +106,7 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     report.note(format!("   in {:.2} s, after {:.1} s", started.elapsed().as_secs_f64(), second.as_secs_f64()));
 
     report.note("\nQueries:");
-    let session = Session::connect(database.url()).await?;
+    let session = Session::connect(&url).await?;
     for (title, sql) in QUERIES {
         report.result(&format!("  {title}"));
         let rows = session.client().query(sql, &[]).await.map_err(|error| failed(&error))?;
@@ -110,12 +116,8 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     }
     report.note("\nWith the real bucket (60 GB) and a database of yours:\n  bulk mirror courtlistener --db postgresql://USER@HOST/DATABASE");
     if demo.keep {
-        report.result(&format!("database: {}\nbucket:   {}/{BUCKET}/{PREFIX}/", database.url(), bucket.url()));
-        report.result(&format!(
-            "such as:  bulk mirror courtlistener --endpoint {} --db {}",
-            bucket.url(),
-            database.url()
-        ));
+        report.result(&format!("database: {url}\nbucket:   {}/{BUCKET}/{PREFIX}/", bucket.url()));
+        report.result(&format!("such as:  bulk mirror courtlistener --endpoint {} --db '{url}'", bucket.url()));
         report.note("both run until Ctrl-C");
         std::future::pending::<()>().await;
     }

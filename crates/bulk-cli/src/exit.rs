@@ -62,7 +62,9 @@ impl Failure {
             if matches!(cause.downcast_ref(), Some(bulk_s3::Error::Known { .. } | bulk_s3::Error::Sink { .. })) {
                 return None;
             }
-            if let Some(hint) = cause.downcast_ref().and_then(hint_for_archives) {
+            // A reader's error wraps the archive's, and passes it over in its chain.
+            let wrapped = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+            if let Some(hint) = cause.downcast_ref().or_else(wrapped).and_then(hint_for_archives) {
                 return Some(hint);
             }
             if let Some(error) = cause.downcast_ref::<bulk_s3::Error>() {
@@ -212,6 +214,9 @@ fn hint_for_archives(error: &bulk_archive::Error) -> Option<&'static str> {
         bulk_archive::Error::Missing { .. } => Some(
             "put it back, or bulk export --rebuild-index --out DIR does without it; the next run then reads all rows",
         ),
+        bulk_archive::Error::LimitExceeded { limit: bulk_archive::Limit::Ratio(_), .. } => {
+            Some("--max-ratio N allows more, of a file that you trust")
+        }
         bulk_archive::Error::Locked { .. } => Some("wait for it, or stop it"),
         _ => None,
     }

@@ -296,12 +296,12 @@ impl Job {
         }
         let failed = |error| Failure::of_read(&name, error);
         let decoder = if is_stdin {
-            let decoder = self.runtime.block_on(stdin::open(&self.stop, &self.report))?;
+            let decoder = self.runtime.block_on(stdin::open(&self.stop, decode_options(None), &self.report))?;
             self.report.meters().begin_reading(Origin::Stdin, decoder.codec());
             decoder
         } else {
             let file = File::open(file).map_err(failed)?;
-            self.report.meters().decoder(file, &name, decode_options()).map_err(failed)?
+            self.report.meters().decoder(file, &name, decode_options(None)).map_err(failed)?
         };
         let worker = self.meters.begin_staging();
         let decoder = MeteredRead::new(decoder, worker, Wait::Input);

@@ -24,6 +24,7 @@ use crate::blocking::blocking;
 use crate::counted::counted;
 use crate::exit::{Exit, Failure, Tally};
 use crate::kept::Kept;
+use crate::plain;
 use crate::progress::Progress;
 use crate::report::{Report, size, sum};
 use crate::source::watched;
@@ -50,7 +51,7 @@ pub(crate) async fn run(fetch: &Fetch, common: &Common, report: &Report) -> Resu
         for request in &requests {
             let size = request.size.map_or("?".to_owned(), |size| size.to_string());
             let fields = json!({"file": request.name, "key": request.key, "size": request.size});
-            report.planned(&format!("{size}\t{}", request.key), fields);
+            report.planned(&format!("{size}\t{}", plain::name(&request.key)), fields);
             tally.done();
         }
         return Ok(tally.exit());

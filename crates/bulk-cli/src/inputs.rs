@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulk_archive::Decoder;
+use bulk_archive::{DecodeOptions, Decoder};
 use bulk_core::{
     Bodies, Body, DownloadOptions, Event, Get, Keep, Request, RetryPolicy, Source, remove_staged, retry, stream,
 };
@@ -180,6 +180,10 @@ impl<'a> Inputs<'a> {
         Ok(objects.iter().map(input).collect())
     }
 
+    fn decode_options(&self) -> DecodeOptions {
+        decode_options(Some(self.load.max_ratio))
+    }
+
     fn add_source(&mut self, source: Arc<dyn Source>) -> usize {
         self.sources.push(watched(source, self.report));
         self.sources.len() - 1
@@ -262,16 +266,16 @@ impl<'a> Inputs<'a> {
         let name = name.clone();
         match kind {
             Kind::File => {
-                let path = path.clone();
+                let (path, options) = (path.clone(), self.decode_options());
                 blocking(move || {
-                    let mut decoder = Decoder::open(path, &decode_options())
-                        .map_err(|error| Failure::of_read(&name, error.into()))?;
+                    let mut decoder =
+                        Decoder::open(path, &options).map_err(|error| Failure::of_read(&name, error.into()))?;
                     Ok(read(&name, &mut decoder)?)
                 })
                 .await
             }
             Kind::Stdin => {
-                let decoder = stdin::open(&self.common.stop, self.report).await?;
+                let decoder = stdin::open(&self.common.stop, self.decode_options(), self.report).await?;
                 let (result, kept) = blocking(move || {
                     let mut reader = Recorder { input: decoder, kept: Vec::new() };
                     let result = read(&name, &mut reader)?;
@@ -283,6 +287,7 @@ impl<'a> Inputs<'a> {
             }
             Kind::Object { source, request } => {
                 let (source, request) = (self.sources[*source].clone(), request.clone());
+                let decode = self.decode_options();
                 let folder = self.scratch()?.folder(&format!("sample-{place}"));
                 let mut options = DownloadOptions::default();
                 options.concurrency = 1;
@@ -302,7 +307,7 @@ impl<'a> Inputs<'a> {
                 let result = async {
                     let body = delivery.ok_or_else(|| not_delivered(&name))?.outcome?.into_blocking();
                     blocking(move || {
-                        let decoder = Decoder::new(body, &name, &decode_options());
+                        let decoder = Decoder::new(body, &name, &decode);
                         let mut decoder = decoder.map_err(|error| Failure::of_read(&name, error.into()))?;
                         Ok(read(&name, &mut decoder)?)
                     })
@@ -328,13 +333,13 @@ impl<'a> Inputs<'a> {
             Kind::File => {
                 self.end_arrivals().await;
                 let Input { path, identity, .. } = &self.items[place];
-                load_path(sessions, table, path, identity, options, report).await
+                load_path(sessions, table, path, identity, options, self.decode_options(), report).await
             }
             Kind::Stdin => {
                 self.end_arrivals().await;
                 let decoded = match self.stdin.take() {
                     Some(decoded) => decoded,
-                    None => stdin::open(&self.common.stop, report).await?.into(),
+                    None => stdin::open(&self.common.stop, self.decode_options(), report).await?.into(),
                 };
                 let (codec, identity) = (decoded.codec(), &self.items[place].identity);
                 load_decoded(sessions, table, (Origin::Stdin, codec), move || Ok(decoded), identity, options, report)
@@ -367,7 +372,7 @@ impl<'a> Inputs<'a> {
         let delivery = arriving.bodies.next().await.ok_or_else(|| not_delivered(name))?;
         let body = delivery.outcome?;
         let outcome = Arc::<Outcome>::default();
-        let arrived = Arriving { body, name: name.clone(), identity: identity.clone() };
+        let arrived = Arriving { body, name: name.clone(), identity: identity.clone(), decode: self.decode_options() };
         let result = load_body(sessions, table, arrived, &outcome, options, self.report).await;
         // Its disk space counts until it is removed.
         let staged = outcome.take_staged();

@@ -23,6 +23,7 @@ use crate::inferred;
 use crate::inputs::{Input, Inputs};
 use crate::meters::{Origin, ServerStage};
 use crate::mirror::findings::list_post_data;
+use crate::plain;
 use crate::progress::Progress;
 use crate::rejects::{RejectFiles, note_rejects};
 use crate::report::Report;
@@ -98,7 +99,7 @@ async fn load_all(
             let bytes = size.map_or_else(|| "of unknown size".to_owned(), |size| counted(size, "byte", "bytes"));
             let name = if size.is_some() { &identity.key } else { name };
             let table = format!("{:#}", load.table);
-            let text = format!("{name} ({bytes}) into {table}");
+            let text = format!("{} ({bytes}) into {table}", plain::name(name));
             report.planned(&text, json!({"file": name, "size": size, "table": table}));
         }
         return Ok(Exit::Done);
@@ -352,12 +353,13 @@ pub(crate) async fn load_path(
     path: &Path,
     identity: &FileIdentity,
     options: &LoadOptions,
+    decode: DecodeOptions,
     report: &Report,
 ) -> Result<bulk_pg::Loaded, Failure> {
     let codec = codec(path)?;
     let path = path.to_owned();
     let meters = report.meters().clone();
-    let open = move || Ok(meters.open(&path, codec, decode_options())?.into());
+    let open = move || Ok(meters.open(&path, codec, decode)?.into());
     load_decoded(sessions, table, (Origin::File, codec), open, identity, options, report).await
 }
 
@@ -368,6 +370,7 @@ pub(crate) struct Arriving {
     pub(crate) name: String,
     /// As it was listed.
     pub(crate) identity: FileIdentity,
+    pub(crate) decode: DecodeOptions,
 }
 
 /// Where the body of an object that is loaded is, for its reader and for those who wait for it.
@@ -395,7 +398,7 @@ pub(crate) async fn load_body(
     options: &LoadOptions,
     report: &Report,
 ) -> Result<bulk_pg::Loaded, Failure> {
-    let Arriving { mut body, name, mut identity } = arriving;
+    let Arriving { mut body, name, mut identity, decode } = arriving;
     let mut head = Vec::new();
     let read = AsyncReadExt::take(&mut body, Codec::HEAD_LEN as u64).read_to_end(&mut head).await;
     read.map_err(|error| Failure::of_read(&name, error))?;
@@ -407,7 +410,7 @@ pub(crate) async fn load_body(
     }
     let codec = Codec::detect(&head);
     let rest = Rest { body: body.into_blocking(), outcome: outcome.clone() };
-    let decode_options = report.meters().decode_options(Origin::Network, codec, decode_options());
+    let decode_options = report.meters().decode_options(Origin::Network, codec, decode);
     let open = move || Ok(Decoder::new(Read::chain(Cursor::new(head), rest), &name, &decode_options)?.into());
     let loaded = load_decoded(sessions, table, (Origin::Network, codec), open, &identity, options, report).await;
     // A decoder that failed may have left a thread that reads on.
@@ -537,8 +540,9 @@ pub(crate) fn codec(path: &Path) -> Result<Codec, Failure> {
 }
 
 /// A connection takes rows more slowly than a few threads decode them, and each of these has some megabytes of memory.
-pub(crate) fn decode_options() -> DecodeOptions {
+pub(crate) fn decode_options(max_ratio: Option<f64>) -> DecodeOptions {
     let mut options = DecodeOptions::default();
+    options.max_ratio = max_ratio;
     options.threads = options.threads.min(4);
     options
 }

@@ -28,6 +28,7 @@ mod metrics;
 mod mirror;
 mod order;
 mod output;
+mod plain;
 mod progress;
 mod record;
 mod rejects;

@@ -14,7 +14,7 @@ use bulk_core::DiskBudget;
 use bulk_pg::{
     DefinitionKind, LoadOptions, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, Verification, Verifier,
     apply_post_data, apply_pre_data, count_rejects, drop_dependents, drop_indexes, has_rows, lock_mirror,
-    prepare_ledger, restart_with_plan, settle, unsettled,
+    prepare_ledger, restart_with_plan, server_access, settle, unsettled,
 };
 use bulk_s3::{Object, Snapshot};
 use serde_json::json;
@@ -33,6 +33,7 @@ use crate::fetch::manifest;
 use crate::load::{check, content, state_compression};
 use crate::meters::ServerStage;
 use crate::order::{Order, Placed};
+use crate::plain;
 use crate::rejects::{RejectFiles, note_rejects};
 use crate::report::Report;
 use crate::selection::Selection;
@@ -84,7 +85,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         for (base, object) in in_order(&run, &snapshot) {
             let table = format!("{:#}", tables[base]);
             let fields = json!({"file": object.key, "size": object.size, "table": table});
-            report.planned(&format!("{}\t{}\t{table}", object.size, object.key), fields);
+            report.planned(&format!("{}\t{}\t{table}", object.size, plain::name(&object.key)), fields);
         }
         return Ok(Exit::Done);
     }
@@ -97,6 +98,9 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
         return Ok(Exit::Interrupted);
     };
     let schema = schema?;
+    if mirror.schema.is_none() && snapshot.schema.is_some() {
+        warn_of_power(&session, report).await?;
+    }
     let mut plan = schema.plan();
     let preparing = report.meters().on_server(ServerStage::Prepare, prepare(&run, &snapshot, session, &mut plan));
     let Some(prepared) = stop.run_until_cancelled(preparing).await else {
@@ -213,6 +217,25 @@ struct Run<'a> {
     place: &'a Place,
     budget: &'a DiskBudget,
     report: &'a Report,
+}
+
+/// Says so where the schema that comes from the bucket can do more than fill a database.
+///
+/// It is not refused: on a server of one's own a superuser is often the only role, and the bucket one that is trusted.
+async fn warn_of_power(session: &Session, report: &Report) -> Result<(), Failure> {
+    let Some(access) = server_access(session).await? else { return Ok(()) };
+    let role = match (access.is_own, access.is_superuser) {
+        (true, true) => format!("the role {} is a superuser", access.role),
+        (true, false) => format!("the role {} may give itself all rights but a superuser's", access.role),
+        (false, true) => format!("the role may become {}, a superuser", access.role),
+        (false, false) => format!("the role has the rights of {}", access.role),
+    };
+    report.warn(format!(
+        "{role}, and functions of the snapshot's schema are run as it: they could reach the server's files and programs; \
+         where the bucket is not yours, use a role that owns nothing but its database, or --schema with a file that you \
+         have read"
+    ));
+    Ok(())
 }
 
 fn post_data_options(run: &Run<'_>) -> PostDataOptions {

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::counted::counted;
+use crate::plain;
 use crate::report::{Report, size};
 
 /// How often a line is printed where there is no terminal.
@@ -477,7 +478,7 @@ impl Bars {
             });
             bar.set_position(sums.read.min(sums.to_read));
         }
-        self.status.set_message(sums.status(what).unwrap_or_default());
+        self.status.set_message(plain::name(&sums.status(what).unwrap_or_default()).into_owned());
     }
 
     fn clear(&self) {

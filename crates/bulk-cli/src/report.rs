@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::meters::RunMeters;
+use crate::plain;
 use crate::progress::{self, Totals};
 use crate::record::Record;
 
@@ -207,7 +208,7 @@ impl Report {
     /// What the user asked for, on stdout: a text for people, fields for machines.
     pub(crate) fn answer(&self, event: &str, text: &str, fields: Value) {
         if !self.json {
-            print(&text);
+            print(&plain::lines(text));
         }
         self.say(event, text, fields, true);
     }
@@ -217,7 +218,7 @@ impl Report {
         if self.json {
             self.say("result", text, json!({}), true);
         } else {
-            print(&text);
+            print(&plain::lines(text));
         }
     }
 
@@ -230,8 +231,9 @@ impl Report {
             record.add(&fields);
         }
         if self.json {
-            print(&fields);
+            print(&plain::json(&fields.to_string()));
         } else if !hidden {
+            let text = plain::message(text);
             match &self.screen {
                 Some(screen) => screen.suspend(|| print_to(std::io::stderr(), &text)),
                 None => print_to(std::io::stderr(), &text),
@@ -349,12 +351,12 @@ impl Report {
 }
 
 /// A line on stdout.
-fn print(line: &dyn std::fmt::Display) {
+fn print(line: &str) {
     print_to(std::io::stdout(), line);
 }
 
 /// Who closed the stream wants no more of it, which is no reason to leave the work undone.
-fn print_to(mut stream: impl Write, line: &dyn std::fmt::Display) {
+fn print_to(mut stream: impl Write, line: &str) {
     let _ = writeln!(stream, "{line}");
 }
 

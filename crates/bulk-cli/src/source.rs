@@ -7,13 +7,17 @@ use bulk_core::{
     Body, Digest, ETag, Error, FileSource, Get, HttpClient, HttpOptions, HttpSource, Request, RetryPolicy, Source,
 };
 use bulk_s3::{Bucket, BucketOptions, Credentials, Object};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::percent_decode_str;
+use url::{Host, Url};
 
 use crate::arguments::BucketArguments;
 use crate::exit::{Exit, Failure};
 use crate::progress::Totals;
 use crate::report::Report;
+
+/// How much memory a listing may take that is held whole. That is some 8 million objects with keys of ordinary length.
+const LISTING_LIMIT: usize = 1 << 30;
 
 /// A place with files: it lists them, and is the source that fetches them.
 pub(crate) enum Place {
@@ -59,6 +63,13 @@ impl Place {
         options.requester_pays = arguments.requester_pays;
         options.client = Some(http_client()?);
         options.retry = retry;
+        let is_signed = !arguments.anonymous;
+        if let Some(host) = arguments.endpoint.as_deref().filter(|_| is_signed).and_then(readable_host) {
+            report.warn(format!(
+                "requests go to {host} without encryption: who is on the way can read the data and a session token, and \
+                 change both; https:// hides them, and --anonymous sends no credentials"
+            ));
+        }
         let report = report.clone();
         options.observer = Arc::new(move |event: &bulk_core::Event<'_>| report.on_download(event));
         Ok(Self::Bucket { bucket: Box::new(Bucket::new(name, options)?), prefix: prefix.to_owned() })
@@ -81,7 +92,7 @@ impl Place {
     /// All objects.
     pub(crate) async fn list(&self) -> Result<Vec<Object>, Failure> {
         match self {
-            Self::Bucket { bucket, prefix } => Ok(bucket.list(prefix).try_collect().await?),
+            Self::Bucket { bucket, prefix } => hold(bucket.list(prefix), LISTING_LIMIT, &self.location()).await,
             Self::Folder(folder) => list_folder(folder),
         }
     }
@@ -106,6 +117,42 @@ impl Place {
             Self::Folder(folder) => folder.display().to_string(),
         }
     }
+}
+
+/// All objects of a listing, which may be one without an end, so `limit` bytes are all that they may take.
+async fn hold(
+    listing: impl Stream<Item = Result<Object, bulk_s3::Error>>,
+    limit: usize,
+    location: &str,
+) -> Result<Vec<Object>, Failure> {
+    let mut listing = std::pin::pin!(listing);
+    let (mut objects, mut bytes) = (Vec::new(), 0);
+    while let Some(object) = listing.try_next().await? {
+        let etag = object.etag.as_ref().map_or(0, |etag| etag.as_str().len());
+        bytes += size_of::<Object>() + object.key.len() + etag;
+        if bytes > limit {
+            let count = objects.len();
+            let what = anyhow::anyhow!(
+                "{location} has more than {count} objects, and that is as many as are held in memory; name a longer prefix, \
+                 or use `bulk sync`, which holds none"
+            );
+            return Err(Failure::new(Exit::Failed, what));
+        }
+        objects.push(object);
+    }
+    Ok(objects)
+}
+
+/// The host of a URL to which requests go readably over a network: with `http`, and not to this machine.
+pub(crate) fn readable_host(url: &str) -> Option<String> {
+    // What is no URL is refused by whoever sends to it.
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "http")?;
+    let is_loopback = match url.host()? {
+        Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    };
+    (!is_loopback).then(|| url.host_str().map(str::to_owned)).flatten()
 }
 
 /// The file of a URL.
@@ -258,5 +305,43 @@ impl Source for Watched {
 
     async fn digests(&self, key: &str, if_match: Option<&ETag>) -> Result<Vec<Digest>, Error> {
         self.source.digests(key, if_match).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_without_an_end_is_not_held() {
+        let object = |number: u64| Ok(Object::new(format!("{number:020}"), 1));
+        let endless = futures::stream::iter(0..).map(object);
+        let limit = 1000 * (size_of::<Object>() + 20);
+        let error = hold(endless, limit, "s3://bucket/").await.unwrap_err().error.to_string();
+        assert!(error.starts_with("s3://bucket/ has more than 1000 objects"), "{error}");
+
+        let listing = futures::stream::iter(0..1000).map(object);
+        let objects = hold(listing, limit, "s3://bucket/").await.unwrap();
+        assert_eq!((objects.len(), objects[999].key.as_str()), (1000, "00000000000000000999"));
+    }
+
+    #[test]
+    fn what_leaves_the_machine_without_encryption_is_readable() {
+        for url in
+            ["http://storage.example", "http://10.0.0.1:9000/x", "http://[2001:db8::1]", "http://127.0.0.1.example"]
+        {
+            assert!(readable_host(url).is_some(), "{url}");
+        }
+        let kept = [
+            "https://storage.example",
+            "http://localhost:9000",
+            "http://s3.localhost",
+            "http://127.0.0.9:1",
+            "http://[::1]",
+            "x",
+        ];
+        for url in kept {
+            assert_eq!(readable_host(url), None, "{url}");
+        }
     }
 }

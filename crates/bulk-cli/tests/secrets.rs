@@ -24,11 +24,17 @@ fn assert_hidden(ran: &Ran) {
 /// Everything that is printed and noted in all these ways of running one command.
 #[track_caller]
 fn run_all(command: impl Fn() -> Command, status: i32, said: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("run.json");
     for flags in [&[][..], &["-v"], &["--json"], &["--json", "-v"], &["-q"]] {
         let mut command = command();
-        command.args(flags);
+        command.args(flags).arg("--report").arg(&report);
         let ran = Ran::of(command);
         assert_hidden(&ran);
+        let written = std::fs::read_to_string(&report).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(record["exit"], status, "{written}");
+        assert_hidden(&Ran { status: None, stdout: written, stderr: String::new() });
         assert_eq!(ran.status, Some(status), "{ran:?}");
         assert!((ran.stdout.clone() + &ran.stderr).contains(said), "{ran:?}");
     }

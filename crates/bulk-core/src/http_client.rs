@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use url::Url;
+use tokio::time::Instant;
+use url::{Host, Url};
 
 use crate::redaction::{redacted, redacted_text};
 #[cfg(feature = "crawl")]
@@ -31,6 +33,12 @@ const REDIRECTS: usize = 20;
 ///
 /// Redirects are followed. The caller's headers go to the host that they are meant for (same scheme, host and port) and
 /// to no other, so that signatures, keys and session tokens stay there; nor does a `Referer` carry the query of a URL.
+/// [`Error::Protocol`] is one that leads from `https` to `http`, and one that leads from elsewhere to this machine
+/// (`localhost`, loopback and unspecified addresses) or to a link-local address, where clouds have the credentials of a
+/// machine. What a name resolves to is not looked at.
+///
+/// A wait for bytes has a limit ([`HttpOptions::read_timeout`]), and so have many of them: where 5 minutes of waiting bring
+/// less than 4 KiB, the answer ends in an [`Error::Transport`].
 ///
 /// It makes one attempt for each call; [`retry`](crate::retry()) is the caller's.
 #[derive(Clone, Debug)]
@@ -50,6 +58,9 @@ struct Writer {
 
 /// How slow a line may be over which a request's body is sent, in bytes a second.
 const SLOWEST_UPLOAD: u64 = 32 * 1024;
+/// How many bytes must come at least in so much time: a server that sends one now and then holds nobody for good.
+const SLOWEST_DOWNLOAD: usize = 4096;
+const SLOWEST_OVER: Duration = Duration::from_secs(300);
 /// How long the answer to a request with a body may be.
 const SMALL_ANSWER: usize = 64 * 1024;
 
@@ -163,13 +174,7 @@ impl HttpClient {
             },
         };
         let is_whole = status == StatusCode::OK && start == 0 && end == size;
-        let bytes = response
-            .bytes_stream()
-            .map({
-                let location = location.clone();
-                move |item| item.map_err(|error| transport(&location, "the connection broke", error))
-            })
-            .boxed();
+        let bytes = bytes_of(response, &location);
         let bytes = match end {
             Some(end) => exactly(bytes, start, end, location),
             None => bytes,
@@ -309,6 +314,9 @@ impl HttpClient {
             let request = request.headers(headers.clone()).headers(conditions.clone());
             let response = request.send().await.map_err(|error| unanswered(location, error))?;
             let Some(next) = redirect(&url, &response) else { return Ok(response) };
+            if let Some(what) = misleads(&url, &next) {
+                return Err(Error::Protocol { location: location.to_owned(), what });
+            }
             if next.origin() != url.origin() {
                 headers.clear();
             }
@@ -351,10 +359,10 @@ impl HttpAnswer {
         if size.is_some_and(|size| size > limit as u64) {
             return Err(too_large(size));
         }
-        let mut stream = response.bytes_stream();
+        let mut stream = bytes_of(response, &location);
         let mut body = Vec::with_capacity(size.unwrap_or_default() as usize);
         while let Some(item) = stream.next().await {
-            let bytes = item.map_err(|error| transport(&location, "the connection broke", error))?;
+            let bytes = item?;
             if bytes.len() > limit - body.len() {
                 return Err(too_large(size));
             }
@@ -435,6 +443,54 @@ fn redirect(url: &Url, response: &reqwest::Response) -> Option<Url> {
     matches!(next.scheme(), "http" | "https").then_some(next)
 }
 
+/// Why a redirect from one URL to another is not followed, if that is so.
+fn misleads(url: &Url, next: &Url) -> Option<String> {
+    if url.scheme() == "https" && next.scheme() == "http" {
+        return Some(format!("it redirects from https to {}", redacted(next)));
+    }
+    let reached = |url: &Url| url.host().map(|host| Reach::of(&host));
+    match (reached(url)?, reached(next)?) {
+        // What is on this machine is there for whoever is, too.
+        (Reach::Machine, _) | (_, Reach::Network) | (Reach::Link, Reach::Link) => None,
+        (_, Reach::Machine) => Some(format!("it redirects to this machine, {}", redacted(next))),
+        (_, Reach::Link) => Some(format!("it redirects to a link-local address, {}", redacted(next))),
+    }
+}
+
+/// From where a host can be reached, as far as its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// This machine alone: loopback, and the unspecified address, which connects to it.
+    Machine,
+    /// The link alone (RFC 3927, and RFC 4291, section 2.5.6).
+    Link,
+    Network,
+}
+
+impl Reach {
+    fn of(host: &Host<&str>) -> Self {
+        let of_v4 = |address: Ipv4Addr| match address {
+            address if address.is_loopback() || address.octets()[0] == 0 => Self::Machine,
+            address if address.is_link_local() => Self::Link,
+            _ => Self::Network,
+        };
+        match host {
+            Host::Domain(name) => {
+                let name = name.trim_end_matches('.');
+                // RFC 6761, section 6.3.
+                if name == "localhost" || name.ends_with(".localhost") { Self::Machine } else { Self::Network }
+            }
+            Host::Ipv4(address) => of_v4(*address),
+            Host::Ipv6(address) => match address.to_ipv4_mapped() {
+                Some(address) => of_v4(address),
+                None if address.is_loopback() || address.is_unspecified() => Self::Machine,
+                None if address.is_unicast_link_local() => Self::Link,
+                None => Self::Network,
+            },
+        }
+    }
+}
+
 fn header(value: &str, location: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(value).map_err(|_| Error::Protocol {
         location: location.to_owned(),
@@ -451,12 +507,49 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
+/// The body of an answer as it arrives, if it does so fast enough.
+fn bytes_of(response: reqwest::Response, location: &str) -> BoxStream<'static, Result<Bytes, Error>> {
+    let broke = {
+        let location = location.to_owned();
+        move |error| transport(&location, "the connection broke", error)
+    };
+    fast_enough(response.bytes_stream().map(move |item| item.map_err(&broke)).boxed(), location.to_owned())
+}
+
+/// The stream, as long as it gives [`SLOWEST_DOWNLOAD`] in each [`SLOWEST_OVER`] that it is waited for. How long its reader
+/// takes does not count.
+fn fast_enough(
+    bytes: BoxStream<'static, Result<Bytes, Error>>,
+    location: String,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    let state = Some((bytes, Duration::ZERO, 0, location));
+    futures::stream::unfold(state, |state| async move {
+        let (mut bytes, mut waited, mut arrived, location) = state?;
+        let before = Instant::now();
+        let chunk = match bytes.next().await? {
+            Ok(chunk) => chunk,
+            Err(error) => return Some((Err(error), None)),
+        };
+        waited += before.elapsed();
+        arrived += chunk.len();
+        if waited >= SLOWEST_OVER {
+            if arrived < SLOWEST_DOWNLOAD {
+                let source = format!("{arrived} bytes in {} s", waited.as_secs()).into();
+                return Some((Err(Error::Transport { location, what: "the server sends too slowly", source }), None));
+            }
+            (waited, arrived) = (Duration::ZERO, 0);
+        }
+        Some((Ok(chunk), Some((bytes, waited, arrived, location))))
+    })
+    .boxed()
+}
+
 /// The body of an answer, if it is not too long.
 async fn small_body(response: reqwest::Response, location: &str, limit: usize) -> Result<Bytes, Error> {
-    let mut stream = response.bytes_stream();
+    let mut stream = bytes_of(response, location);
     let mut body = Vec::new();
     while let Some(item) = stream.next().await {
-        body.extend_from_slice(&item.map_err(|error| transport(location, "the connection broke", error))?);
+        body.extend_from_slice(&item?);
         if body.len() > limit {
             let what = format!("the answer is longer than {limit} bytes");
             return Err(Error::Protocol { location: location.to_owned(), what });
@@ -596,6 +689,80 @@ pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A stream that gives chunks of this many bytes, each after so many seconds.
+    fn dripping(len: usize, seconds: u64, chunks: usize) -> BoxStream<'static, Result<Bytes, Error>> {
+        let chunk = move |_| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok(Bytes::from(vec![0; len]))
+        };
+        fast_enough(futures::stream::iter(0..chunks).then(chunk).boxed(), "http://host/a".to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_now_and_then_is_too_slow() {
+        let chunks: Vec<_> = dripping(1, 29, 1000).collect().await;
+        assert_eq!(chunks.len(), 11);
+        assert!(chunks[..10].iter().all(|chunk| chunk.as_ref().unwrap().len() == 1));
+        let error = chunks[10].as_ref().unwrap_err();
+        assert!(matches!(error, Error::Transport { .. }) && error.is_transient(), "{error:?}");
+        assert_eq!(error.to_string(), "http://host/a: the server sends too slowly");
+        assert_eq!(std::error::Error::source(error).unwrap().to_string(), "11 bytes in 319 s");
+        // Also behind a part that came quickly.
+        let quick = dripping(1 << 20, 1, 500).chain(dripping(1, 29, 1000));
+        let count = quick.filter(|chunk| std::future::ready(chunk.is_ok())).count().await;
+        assert_eq!(count, 500 + 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_line_and_a_slow_reader_are_none() {
+        assert_eq!(dripping(400, 29, 1000).filter(|chunk| std::future::ready(chunk.is_ok())).count().await, 1000);
+        let mut bytes = dripping(1, 0, 100);
+        let mut count = 0;
+        while let Some(chunk) = bytes.next().await {
+            assert_eq!(chunk.unwrap().len(), 1);
+            count += 1;
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        assert_eq!(count, 100);
+    }
+
+    #[test]
+    fn redirects_lead_neither_out_of_https_nor_inside() {
+        let refused = |from: &str, to: &str| misleads(&from.parse().unwrap(), &to.parse().unwrap());
+        assert_eq!(
+            refused("https://a.example/", "http://a.example/b?secret").as_deref(),
+            Some("it redirects from https to http://a.example/b")
+        );
+        let inside = [
+            "http://169.254.169.254/latest",
+            "http://[fe80::1]/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://127.0.0.1:8080/",
+            "http://2130706433/",
+            "http://[::1]/",
+            "http://[::]/",
+            "http://0.0.0.0/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://localhost/",
+            "http://LOCALHOST./",
+            "http://db.localhost/",
+        ];
+        for to in inside {
+            assert!(refused("http://bucket.example/", to).is_some(), "{to}");
+            assert!(refused("http://10.0.0.1/", to).is_some(), "{to}");
+            assert_eq!(refused("http://127.0.0.1:9000/", to), None, "{to}");
+        }
+        assert!(refused("http://169.254.1.1/", "http://127.0.0.1/").is_some());
+        for (from, to) in [
+            ("http://a.example/", "https://b.example/"),
+            ("http://a.example/", "http://10.0.0.1/"),
+            ("https://a.example/", "https://[2001:db8::1]/"),
+            ("http://169.254.1.1/", "http://169.254.1.2/"),
+        ] {
+            assert_eq!(refused(from, to), None, "{from} {to}");
+        }
+    }
 
     #[test]
     fn content_range_is_read_exactly() {

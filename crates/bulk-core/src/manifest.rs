@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::folder::sync_folder;
+use crate::folder::{open_own, sync_folder};
 use crate::record_sorter::Sorter;
 use crate::source::is_inside;
 use crate::{Digest, ETag, Error};
@@ -99,7 +99,8 @@ fn write_temporary(
     if let Some(parent) = temporary.parent() {
         fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
     }
-    let mut file = BufWriter::new(File::create(temporary).map_err(failed)?);
+    let mut file =
+        BufWriter::new(open_own(File::options().create(true).truncate(true).write(true), temporary).map_err(failed)?);
     file.write_all(b"[").map_err(failed)?;
     let mut is_first = true;
     let mut write = |record: &ManifestEntry| {

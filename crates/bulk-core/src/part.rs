@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::folder::open_own;
 use crate::manifest::MANIFEST;
 use crate::ranges::Ranges;
 use crate::source::is_inside;
@@ -306,7 +307,7 @@ pub(crate) struct PartFile {
 impl PartFile {
     /// Opens the file, and makes it and its folder if they are not there.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let open = || File::options().create(true).read(true).write(true).truncate(false).open(path);
+        let open = || open_own(File::options().create(true).read(true).write(true).truncate(false), path);
         let file = open().or_else(|error| match (error.kind(), path.parent()) {
             (io::ErrorKind::NotFound, Some(folder)) => fs::create_dir_all(folder).and_then(|()| open()),
             _ => Err(error),
@@ -445,7 +446,7 @@ impl PartFile {
 fn write_new(path: &Path, options: &mut fs::OpenOptions, record: &Record, sync: bool) -> Result<(), Error> {
     let failed = |error| Error::io("write", path, error);
     let text = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
-    let mut file = options.write(true).open(path).map_err(failed)?;
+    let mut file = open_own(options.write(true), path).map_err(failed)?;
     let written = file.write_all(&text).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
     written.map_err(|error| {
         // On a full disk its space is needed.
@@ -486,5 +487,33 @@ fn len(path: &Path) -> Result<Option<u64>, Error> {
         Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path, error)),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_our_own_files_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "theirs").unwrap();
+        let out = folder.path().join("out");
+        let paths = Paths::new(&out, "a").unwrap();
+        fs::create_dir_all(paths.part.parent().unwrap()).unwrap();
+        let ours = [paths.part.clone(), paths.temporary(), out.join(".bulk/manifest.new")];
+        for link in &ours {
+            std::os::unix::fs::symlink(&victim, link).unwrap();
+        }
+        let opened = PartFile::open(&paths.part).map(|_| ());
+        let written = paths.write_record(&Record::default(), false);
+        for (result, path) in [(opened, &ours[0]), (written, &ours[1])] {
+            let error = result.unwrap_err();
+            let Error::Io { path: named, source, .. } = &error else { panic!("{error:?}") };
+            assert_eq!((named, source.raw_os_error()), (path, Some(rustix::io::Errno::LOOP.raw_os_error())));
+        }
+        assert!(crate::write_manifest(&out, []).is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "theirs");
     }
 }

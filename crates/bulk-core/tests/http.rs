@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_core::{
-    Body, Digest, DownloadOptions, ETag, Error, Event, Get, HttpClient, HttpSource, Request, Source, download,
+    Body, Digest, DownloadOptions, ETag, Error, Event, Get, HttpClient, HttpOptions, HttpSource, Proxy, Request,
+    Source, download,
 };
 use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue};
@@ -64,6 +65,43 @@ async fn what_is_secret_stays_with_its_host_when_a_redirect_leads_away() {
     assert_eq!(heads.len(), 1);
     assert!(heads[0].starts_with("get /there ") && heads[0].contains("\r\nrange: bytes=2-\r\n"), "{heads:?}");
     assert!(!heads[0].contains("secret"), "{heads:?}");
+}
+
+#[tokio::test]
+async fn what_is_written_goes_to_no_other_host() {
+    let (other, other_heads) = serve([answer("200 OK", "taken")]).await;
+    for status in [301, 302, 303, 307, 308] {
+        let (first, heads) = serve([answer(&format!("{status} Elsewhere\r\nLocation: {other}"), "")]).await;
+        let client = HttpClient::new().unwrap();
+        let body = bytes::Bytes::from_static(b"secret");
+        let error = client.write(http::Method::PUT, &first, secrets(), body, Duration::ZERO).await.unwrap_err();
+        assert!(matches!(error, Error::Status { status: found, .. } if found == status), "{error:?}");
+        assert_eq!(heads.lock().unwrap().len(), 1);
+    }
+    assert_eq!(*other_heads.lock().unwrap(), [""; 0]);
+}
+
+/// A server of another host, as far as the client knows: it is reached over a proxy.
+#[tokio::test]
+async fn no_server_elsewhere_leads_into_this_machine_or_its_clouds_metadata() {
+    let (inside, inside_heads) = serve([answer("200 OK", "inside")]).await;
+    for (location, what) in [
+        (inside.as_str(), format!("it redirects to this machine, {inside}")),
+        (
+            "http://169.254.169.254/latest?secret",
+            "it redirects to a link-local address, http://169.254.169.254/latest".to_owned(),
+        ),
+    ] {
+        let (proxy, heads) = serve([answer(&format!("302 Found\r\nLocation: {location}"), "")]).await;
+        let mut options = HttpOptions::default();
+        options.proxy = Proxy::Url(proxy.to_string());
+        let url: Url = "http://bucket.example/a".parse().unwrap();
+        let error = HttpClient::with_options(&options).unwrap().read(&url, secrets(), 10).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("{url}: {what}"));
+        assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
+        assert_eq!(heads.lock().unwrap().len(), 1);
+    }
+    assert_eq!(*inside_heads.lock().unwrap(), [""; 0]);
 }
 
 #[tokio::test]

@@ -148,6 +148,7 @@ mod salvage;
 mod scan;
 mod schema;
 mod sequences;
+mod server_access;
 mod session;
 mod span;
 mod stage;
@@ -221,6 +222,7 @@ pub use schema::{
     ColumnDefinition, Constraint, ConstraintKind, Definition, DefinitionKind, ForeignKey, IdentityKind, LeftOut,
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
+pub use server_access::{ServerAccess, server_access};
 pub use session::Session;
 pub use stage::{LoadStage, WorkerState};
 pub use staging::is_staged;

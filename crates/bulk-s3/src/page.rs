@@ -518,6 +518,22 @@ mod tests {
     }
 
     #[test]
+    fn a_document_type_brings_in_nothing() {
+        let laughs =
+            "<!DOCTYPE l [<!ENTITY a \"haha\"><!ENTITY b \"&a;&a;&a;\"><!ENTITY f SYSTEM \"file:///etc/passwd\">]>";
+        for entity in ["&a;", "&b;", "&f;"] {
+            let body = format!(
+                "{laughs}<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>{entity}</Key><Size>1</Size>\
+                 </Contents></ListBucketResult>"
+            );
+            // What it declares is not known, wherever the page is read to.
+            let keys: Result<Vec<String>, String> = RawPage::parse(body.as_bytes())
+                .and_then(|page| page.objects.iter().map(|object| Ok(object.key.unescape()?.into_owned())).collect());
+            assert!(keys.is_err(), "{entity}: {keys:?}");
+        }
+    }
+
+    #[test]
     fn the_pages_of_servers_are_read_quickly() {
         let s3 = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
             <Name>b</Name><Prefix></Prefix><KeyCount>2</KeyCount><MaxKeys>1000</MaxKeys><EncodingType>url</EncodingType>\

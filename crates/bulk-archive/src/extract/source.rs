@@ -2,12 +2,10 @@
 
 use std::io::Read;
 
+use crate::decoder::FREE_OF_RATIO;
 use crate::{Codec, Decoder, Error, Limit};
 
 const BUFFER_LEN: usize = 256 * 1024;
-
-/// How much may come out before the ratio counts: a small file of zeros is no bomb.
-const FREE_OF_RATIO: u64 = 64 << 20;
 
 /// A buffered [`Decoder`] that knows how far it is.
 pub(crate) struct Source {

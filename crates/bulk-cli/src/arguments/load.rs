@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, ROWS, number, segment, time};
+use super::{
+    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, number, ratio, segment, time,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -113,6 +115,10 @@ pub(crate) struct Load {
     /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB")]
     pub(crate) max_record: u64,
+    /// Refuse a compressed file of which comes more than N times its own size, once 64 MiB came: one that was made to fill
+    /// the database. Text is rarely packed to less than a fiftieth.
+    #[arg(long, value_name = "N", value_parser = ratio, default_value_t = 1000.0, help_heading = REJECTS)]
+    pub(crate) max_ratio: f64,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
     #[arg(long, value_name = "DIR", requires = "max_rejects")]
     pub(crate) rejects: Option<PathBuf>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{
-    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, number, segment, time,
+    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, number, ratio, segment, time,
 };
 
 #[derive(Debug, Args)]
@@ -102,6 +102,10 @@ pub(crate) struct Mirror {
     /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB", help_heading = REJECTS)]
     pub(crate) max_record: u64,
+    /// Refuse a compressed file of which comes more than N times its own size, once 64 MiB came: one that was made to fill
+    /// the database. Text is rarely packed to less than a fiftieth.
+    #[arg(long, value_name = "N", value_parser = ratio, default_value_t = 1000.0, help_heading = REJECTS)]
+    pub(crate) max_ratio: f64,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
     #[arg(long, value_name = "DIR", help_heading = REJECTS)]
     pub(crate) rejects: Option<PathBuf>,

@@ -12,7 +12,7 @@ use super::spec::{Input, List, Spec};
 use crate::arguments::{Common, CrawlArguments};
 use crate::exit::{Failure, exit_of_fetch};
 use crate::report::{Chain, Report};
-use crate::source::http_client;
+use crate::source::{http_client, readable_host};
 
 /// Who asks an API: for records, and for the lists that it has, all under the same limits.
 pub(super) struct Api<'a> {
@@ -36,6 +36,11 @@ impl<'a> Api<'a> {
             name.push(".limits");
             PathBuf::from(name)
         });
+        let template = &spec.template;
+        if let Some(host) = template.has_secrets().then(|| readable_host(template.base())).flatten() {
+            report
+                .warn(format!("the spec's secrets go to {host} without encryption, readable on the way; use https://"));
+        }
         let limiter = Limiter::open(spec.limits.clone(), file)?;
         let mut crawler = Crawler::new(http_client()?, limiter, spec.template.clone());
         crawler.success = spec.success.clone();

@@ -52,7 +52,7 @@ impl Records {
                 Ok(Self(records.map(|record| record.map_err(Failure::from)).boxed()))
             }
             Input::File(path) if path.as_os_str() == "-" => {
-                let decoder = stdin::open(&common.stop, report).await?;
+                let decoder = stdin::open(&common.stop, decode_options(None), report).await?;
                 Self::of_lines(decoder, "standard input".to_owned())
             }
             Input::File(path) => Self::of_lines(open(path).await?, path.display().to_string()),
@@ -107,7 +107,7 @@ impl Records {
 
 async fn open(path: &Path) -> Result<Decoder, Failure> {
     let file = path.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Decoder::open(file, &decode_options())).await;
+    let opened = tokio::task::spawn_blocking(move || Decoder::open(file, &decode_options(None))).await;
     let opened = opened.map_err(|error| Failure::new(Exit::Failed, error))?;
     opened.map_err(|error| Failure::of_read(&path.display().to_string(), error.into()))
 }

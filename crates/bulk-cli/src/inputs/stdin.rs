@@ -1,6 +1,6 @@
 use std::io::{self, Cursor, IsTerminal, Read};
 
-use bulk_archive::{Codec, Decoder};
+use bulk_archive::{Codec, DecodeOptions, Decoder};
 use bulk_core::{Wait, WorkerMeter};
 use bulk_pg::FileIdentity;
 use jiff::Timestamp;
@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
-use crate::load::decode_options;
 use crate::meters::Origin;
 use crate::report::Report;
 
@@ -30,7 +29,7 @@ pub(super) fn identity(name: Option<&str>) -> FileIdentity {
 }
 
 /// Standard input, decoded. It can be read once.
-pub(crate) async fn open(stop: &CancellationToken, report: &Report) -> Result<Decoder, Failure> {
+pub(crate) async fn open(stop: &CancellationToken, decode: DecodeOptions, report: &Report) -> Result<Decoder, Failure> {
     if io::stdin().is_terminal() {
         report.warn("reading standard input, which is the terminal: end it with Ctrl-D");
     }
@@ -40,7 +39,7 @@ pub(crate) async fn open(stop: &CancellationToken, report: &Report) -> Result<De
     let decoder = tokio::task::spawn_blocking(move || {
         let mut head = Vec::new();
         Read::take(&mut reader, Codec::HEAD_LEN as u64).read_to_end(&mut head)?;
-        let options = meters.decode_options(Origin::Stdin, Codec::detect(&head), decode_options());
+        let options = meters.decode_options(Origin::Stdin, Codec::detect(&head), decode);
         Ok(Decoder::new(Cursor::new(head).chain(reader), NAME, &options)?)
     });
     let decoder = decoder.await.map_err(|error| Failure::new(Exit::Failed, error))?;

@@ -14,7 +14,7 @@ use super::indexer::Indexer;
 use crate::counted::counted;
 use crate::exit::{Exit, Failure, fetch_error};
 use crate::kept::Kept;
-use crate::load::{Arriving, Outcome, file_report, load_body};
+use crate::load::{Arriving, Outcome, decode_options, file_report, load_body};
 use crate::progress::Progress;
 use crate::source::watched;
 
@@ -200,7 +200,8 @@ pub(super) async fn load_all(
         }
         let report = report.clone();
         let name = run.mirror.dir.join(&job.object.request().name).display().to_string();
-        let arriving = Arriving { body, name, identity: job.identity.clone() };
+        let decode = decode_options(Some(run.mirror.max_ratio));
+        let arriving = Arriving { body, name, identity: job.identity.clone(), decode };
         loads.spawn(async move {
             let (outcome, begun) = (Arc::default(), Instant::now());
             let result = load_body(&mut sessions, &job.table, arriving, &outcome, &options, &report).await;
@@ -257,7 +258,10 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
 pub(crate) fn is_damage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref() {
         Some(bulk_pg::Error::Read { source, .. }) => {
-            matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+            // What unpacks to too much is as it was published.
+            let own = source.get_ref().and_then(|error| error.downcast_ref());
+            !matches!(own, Some(bulk_archive::Error::LimitExceeded { .. }))
+                && matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
         }
         _ => false,
     })

@@ -170,6 +170,20 @@ impl RequestTemplate {
         self
     }
 
+    /// Where its URLs begin, as far as no place for a value follows; empty if that is a secret.
+    pub fn base(&self) -> &str {
+        match self.url.0.first() {
+            Some(Part::Literal(begin)) => begin,
+            Some(Part::Variable(name)) => self.values.get(name).map_or("", String::as_str),
+            _ => "",
+        }
+    }
+
+    /// Whether it was given any secret.
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
     /// The fields that it has places for.
     pub(super) fn fields(&self) -> Vec<&str> {
         let mut fields: Vec<&str> = self.url.fields().collect();
