@@ -403,6 +403,7 @@ impl ExplodedRow<'_> {
 
 /// What is wrong with a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RowFault {
     /// The column.
     pub column: String,

@@ -1,13 +1,16 @@
 //! The identity of a file on this machine.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::FileIdentity;
+
+/// Bytes that are hashed at a time.
+const READ: usize = 256 * 1024;
 
 impl FileIdentity {
     /// Of a local file: its absolute path, its time of change, and its size. As long as these are the same, so is the
@@ -33,7 +36,18 @@ impl FileIdentity {
         let absolute = std::path::absolute(&path)?;
         let mut file = File::open(&path)?;
         let mut digest = Sha256::new();
-        let size = io::copy(&mut file, &mut digest)?;
+        let (mut size, mut buffer) = (0, vec![0; READ]);
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    digest.update(&buffer[..read]);
+                    size += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self::new(absolute.to_string_lossy(), Some(format!("sha256:{hex}")), size))
     }

@@ -1,5 +1,6 @@
 /// Which files are taken for one of the [`Dialect`](crate::Dialect).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Grammar {
     /// What writers write: a quote opens and closes whole values only, an escape byte other than the quote stands only
     /// before itself or a quote, and with [`Quoting::Always`](crate::Quoting::Always) every value is quoted.

@@ -64,6 +64,7 @@ pub struct Definition {
 
 /// When a statement is to be run. The order of the variants is that of a load; the rows come after `PreData`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Phase {
     /// See [`Plan::pre_data`].
     PreData,

@@ -8,6 +8,7 @@ pub(crate) mod lexer;
 
 /// One piece of a script, in the order of the file. Comments between statements and empty statements are no pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Statement<'a> {
     /// What it is.
     pub kind: StatementKind,
@@ -21,6 +22,7 @@ pub struct Statement<'a> {
 
 /// What a [`Statement`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StatementKind {
     /// An SQL statement, for the server.
     Sql,

@@ -31,6 +31,7 @@ impl fmt::Display for Verification {
 /// Not `none`, `count` or `full`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is none of count, full and none")]
+#[non_exhaustive]
 pub struct UnknownVerification {
     /// The text.
     pub text: String,

@@ -93,6 +93,7 @@ impl FromStr for Compare {
 /// objects added and removed that are neither.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the keys of the {} are not in the order of their bytes: {key:?} comes behind {before:?}", if *.is_listed { "listing" } else { "known objects" })]
+#[non_exhaustive]
 pub struct OutOfOrder {
     /// Whether it is the listing; else it is what is known.
     pub is_listed: bool,

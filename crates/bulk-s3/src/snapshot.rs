@@ -8,6 +8,7 @@ use crate::{Error, Object};
 
 /// A file name with a date in it: `<base>-YYYY-MM-DD.<extension>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DatedName<'a> {
     /// What comes before the date and its hyphen.
     pub base: &'a str,

@@ -85,6 +85,7 @@ impl Change {
 
 /// What a change did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The item is new.
     Added,
@@ -107,6 +108,7 @@ impl Outcome {
 
 /// What an item with the content that is there already, but another time, does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SameContent {
     /// It takes the place of the one that is there: the archive is what a new one of the same items would be.
     #[default]
@@ -117,6 +119,7 @@ pub enum SameContent {
 
 /// What becomes of blocks that another version of the compressor has made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ForeignBlocks {
     /// They are compressed anew: the archive is what a new one of the same items would be.
     #[default]

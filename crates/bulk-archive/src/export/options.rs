@@ -49,6 +49,7 @@ pub struct ExportOptions {
 
 /// What is read back of a new archive before it is published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckNew {
     /// Nothing.
     Nothing,

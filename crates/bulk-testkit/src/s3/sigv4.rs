@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, fmt::Write};
 
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderMap;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use percent_encoding::percent_decode_str;

@@ -35,6 +35,7 @@ pub struct KnownTable {
 
 /// What becomes of rows when objects become known, or are known no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowPolicy {
     /// An object without a row gets one, with what is known of it and the defaults of the table's other columns; the
     /// row of one that is known no more is deleted. Where a column has neither value nor default and must have one, the
