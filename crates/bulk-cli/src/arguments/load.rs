@@ -109,18 +109,18 @@ pub(crate) struct Load {
     pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of a file; they are noted in bulk.reject. Default: the first one ends the
     /// load.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = REJECTS)]
     pub(crate) max_rejects: u64,
     /// Refuse records that are longer than this: a quote that is never closed makes one of the rest of the file. Memory
     /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
-    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB")]
+    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB", help_heading = REJECTS)]
     pub(crate) max_record: u64,
     /// Refuse a compressed file of which comes more than N times its own size, once 64 MiB came: one that was made to fill
     /// the database. Text is rarely packed to less than a fiftieth.
     #[arg(long, value_name = "N", value_parser = ratio, default_value_t = 1000.0, help_heading = REJECTS)]
     pub(crate) max_ratio: f64,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
-    #[arg(long, value_name = "DIR", requires = "max_rejects")]
+    #[arg(long, value_name = "DIR", requires = "max_rejects", help_heading = REJECTS)]
     pub(crate) rejects: Option<PathBuf>,
     /// Add to rows that the table has already.
     #[arg(long)]
