@@ -40,6 +40,9 @@
 mod batch;
 mod call;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod meter;
 mod pagination;
 mod part;

@@ -106,6 +106,9 @@ mod export;
 mod feed;
 mod field;
 mod foreign_key;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod header;
 mod ident;

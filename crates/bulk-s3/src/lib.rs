@@ -54,6 +54,9 @@ mod diff;
 mod error;
 mod file_set;
 mod filter;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gauge;
 mod in_order;
 mod inventory;

@@ -101,7 +101,7 @@ impl<'a> Text<'a> {
         }))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     fn owned(&self) -> Result<Option<String>, String> {
         if let Self::Absent = self { Ok(None) } else { self.unescape().map(|text| Some(text.into_owned())) }
     }
@@ -123,7 +123,7 @@ impl<'a> RawPage<'a> {
     }
 
     /// Reads all that XML allows.
-    fn parse_xml(body: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse_xml(body: &[u8]) -> Result<Self, String> {
         let mut reader = Reader::from_reader(body);
         reader.config_mut().expand_empty_elements = true;
         let mut is_listing = false;
@@ -441,23 +441,24 @@ enum Tag<'a> {
     Close(&'a str),
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// What the quick reader makes of a page.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn parse_quickly(body: &str) -> Option<RawPage<'_>> {
+    Scanner::new(body).page()
+}
 
-    use super::*;
-
+#[cfg(any(test, feature = "fuzzing"))]
+impl RawPage<'_> {
     /// What both readers are to find, without the difference between texts that are escaped and those that are not.
-    fn plain(page: Result<RawPage<'_>, String>) -> Result<Vec<String>, String> {
-        let page = page?;
+    pub(crate) fn facts(&self) -> Vec<String> {
         let text = |text: &Text<'_>| format!("{:?}", text.owned());
         let option = |option: &Option<Text<'_>>| format!("{:?}", option.as_ref().map(text));
-        let mut found = vec![format!("{} {} {}", page.is_truncated, page.is_url_encoded, page.is_of_v1())];
+        let mut found = vec![format!("{} {} {}", self.is_truncated, self.is_url_encoded, self.is_of_v1())];
         found.extend(
-            [&page.next_token, &page.next_marker, &page.next_key_marker, &page.next_version_marker].map(option),
+            [&self.next_token, &self.next_marker, &self.next_key_marker, &self.next_version_marker].map(option),
         );
-        found.extend(page.common_prefixes.iter().map(text));
-        for object in &page.objects {
+        found.extend(self.common_prefixes.iter().map(text));
+        for object in &self.objects {
             let fields = [&object.key, &object.etag, &object.size, &object.last_modified, &object.version].map(text);
             found.push(format!(
                 "{fields:?} {:?} {} {}",
@@ -466,7 +467,19 @@ mod tests {
                 object.is_delete_marker
             ));
         }
-        Ok(found)
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::parse_quickly as quick;
+    use super::*;
+
+    fn plain(page: Result<RawPage<'_>, String>) -> Result<Vec<String>, String> {
+        page.map(|page| page.facts())
     }
 
     #[test]
@@ -479,10 +492,6 @@ mod tests {
         // Were it read, it would take hours.
         let refused = RawPage::parse_xml(nested(1_000_000).as_bytes()).map(|_| ()).unwrap_err();
         assert_eq!(refused, "its XML has more than 16 levels, which no listing has");
-    }
-
-    fn quick(body: &str) -> Option<RawPage<'_>> {
-        Scanner::new(body).page()
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl UploadNote {
         Ok(())
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let etag = self.etag.as_str().as_bytes();
         let mut bytes = MAGIC.to_vec();
         bytes.extend((etag.len() as u32).to_le_bytes());
@@ -78,7 +78,7 @@ impl UploadNote {
         bytes
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (bytes, found) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST)?)?;
         if checksum(bytes) != found {
             return None;

@@ -106,7 +106,8 @@ impl RequestTemplate {
     ///
     /// # Errors
     ///
-    /// If the method or the braces of the URL are none, if a field stands before its path, or if it is not `http` or `https`.
+    /// If the method or the braces of the URL are none, if a field stands before its path, if it is not `http` or `https`, or
+    /// if it has no server, a backslash, a control character or a fragment.
     pub fn new(method: &str, url: &str) -> Result<Self, SpecError> {
         let method = method.parse().map_err(|_| SpecError::new(method, "it is no method of HTTP"))?;
         let text = Text::parse(url)?;
@@ -115,6 +116,10 @@ impl RequestTemplate {
             Some(Part::Literal(begin)) => {
                 let rest = begin.strip_prefix("http://").or_else(|| begin.strip_prefix("https://"));
                 let rest = rest.ok_or_else(|| SpecError::new(url, "it does not begin with http:// or https://"))?;
+                // Url would take what follows for the server.
+                if rest.starts_with('/') {
+                    return Err(SpecError::new(url, "no server stands before the path"));
+                }
                 if text.0.len() > 1 && !rest.contains(['/', '?']) {
                     return Err(SpecError::new(url, "a place for a value stands before the path"));
                 }
@@ -129,6 +134,10 @@ impl RequestTemplate {
         }
         if url.contains('#') {
             return Err(SpecError::new(url, "a fragment is not sent"));
+        }
+        // Url leaves out the one and takes the other for a slash.
+        if url.contains(|char: char| char.is_control() || char == '\\') {
+            return Err(SpecError::new(url, "a control character or a backslash stands in it"));
         }
         let (values, secrets) = (BTreeMap::new(), BTreeMap::new());
         Ok(Self { method, url: text, headers: Vec::new(), body: None, values, secrets })
@@ -261,6 +270,11 @@ impl RequestTemplate {
             }
         }
         let url = Url::parse(&text).map_err(|error| format!("it makes no URL: {error}"))?;
+        // Such as by `%2e` behind a value that is a dot.
+        let (written, understood) = (path.split('/').skip(1).count().max(1), url.path_segments().map(Iterator::count));
+        if understood != Some(written) {
+            return Err(format!("its path is understood as {:?}", url.path()));
+        }
         // It would be shown.
         if !url.username().is_empty() || url.password().is_some() {
             return Err("its URL has a user or a password, which belong into a header".to_owned());
@@ -292,7 +306,17 @@ impl RequestTemplate {
         // The base.
         if let Some(Part::Variable(name)) = self.url.0.first() {
             parts.next();
-            url.push_str(self.variable(name, is_shown)?.trim_end_matches('/'));
+            let base = self.variable(name, false)?;
+            let base = base.trim().trim_end_matches('/');
+            // Without a server in it, Url would take what follows for one.
+            let rest = base.strip_prefix("http://").or_else(|| base.strip_prefix("https://"));
+            if rest.is_none_or(|rest| rest.starts_with(['/', '\\'])) {
+                return Err(format!("the base {{${name}}} does not begin with http:// or https:// and a server"));
+            }
+            match is_shown {
+                true => url.push_str(self.variable(name, true)?.trim_end_matches('/')),
+                false => url.push_str(base),
+            }
         }
         // A place in the path, and the pairs of the query.
         let mut pairs: Vec<Vec<Part>> = Vec::new();
@@ -631,6 +655,14 @@ mod tests {
         ] {
             assert_eq!(fill(&template, record.clone()).unwrap_err(), what, "{record}");
         }
+        let template = RequestTemplate::get("http://host/all/{id}%2e").unwrap();
+        assert_eq!(fill(&template, json!({"id": "."})).unwrap_err(), "its path is understood as \"/\"");
+        assert_eq!(fill(&template, json!({"id": 1})).unwrap().url.path(), "/all/1%2e");
+        let template = RequestTemplate::get("{$base}/{id}").unwrap().value("base", "http://");
+        assert_eq!(
+            fill(&template, json!({"id": "other"})).unwrap_err(),
+            "the base {$base} does not begin with http:// or https:// and a server"
+        );
         let template = RequestTemplate::get("{$base}/x").unwrap().value("base", "http://user:secret@host");
         assert_eq!(
             fill(&template, json!({})).unwrap_err(),
@@ -658,6 +690,9 @@ mod tests {
             "http://host/{$}",
             "http://host/{a{b}",
             "http://host/#{a}",
+            "http:///{a}",
+            "http://\t/{a}",
+            "http://host\\{a}/",
         ] {
             assert!(RequestTemplate::get(url).is_err(), "{url}");
         }
