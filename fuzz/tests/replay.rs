@@ -22,7 +22,7 @@ fn replay(name: &str, target: fn(&[u8]), changed: usize) {
     for (number, file) in files.iter().enumerate() {
         run(name, target, file, &format!("file-{number}"));
     }
-    let runs = std::env::var("BULK_CAMPAIGN_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    let runs: usize = std::env::var("BULK_CAMPAIGN_RUNS").map_or(1, |runs| runs.parse().unwrap());
     let mut random = Rng::with_seed(15);
     for number in 0..changed * runs {
         let file = &files[number % files.len()];
