@@ -363,6 +363,7 @@ impl<'a> Inputs<'a> {
         options: &LoadOptions,
     ) -> Result<Loaded, Failure> {
         let Input { name, identity, kind, .. } = &self.items[place];
+        let decode = self.decode_options();
         let Some(arriving) = self.arriving.as_mut() else { return Err(not_delivered(name)) };
         if !arriving.wanted.remove(&place) {
             // It is loaded, or in the way of what is, which the ledger says once more.
@@ -372,7 +373,7 @@ impl<'a> Inputs<'a> {
         let delivery = arriving.bodies.next().await.ok_or_else(|| not_delivered(name))?;
         let body = delivery.outcome?;
         let outcome = Arc::<Outcome>::default();
-        let arrived = Arriving { body, name: name.clone(), identity: identity.clone(), decode: self.decode_options() };
+        let arrived = Arriving { body, name: name.clone(), identity: identity.clone(), decode };
         let result = load_body(sessions, table, arrived, &outcome, options, self.report).await;
         // Its disk space counts until it is removed.
         let staged = outcome.take_staged();

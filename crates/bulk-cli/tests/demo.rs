@@ -46,7 +46,6 @@ async fn its_database_is_for_who_started_it_and_its_role_no_superuser() {
     let place = place.strip_prefix("postgresql://demo@127.0.0.1:").unwrap();
     let file = Path::new(file);
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(file.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 
     let session = Session::connect(url).await.unwrap();
     let sql =
