@@ -30,8 +30,8 @@ pub fn target(data: &[u8]) {
     let whole = read(&file, first, start, options);
     assert_eq!(read(&file, Trickle::new(first, sizes), start, small.clone()), whole);
     let (mut before, mut left) = (start, RESUMED);
-    for (number, read) in whole.iter().enumerate() {
-        let after = read.after;
+    for (number, record) in whole.iter().enumerate() {
+        let after = record.after;
         assert!(after.offset >= before.offset && after.offset <= bytes.len() as u64);
         if after.chunk != before.chunk && left > 0 {
             left -= 1;
