@@ -12,9 +12,9 @@ use crate::{Codec, Limit, Refusal};
 /// An [`io::Error`] made from it keeps it as its inner error and has the kind
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) for [`Truncated`](Error::Truncated) and
 /// [`TarTruncated`](Error::TarTruncated), [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt),
-/// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused),
-/// [`LimitExceeded`](Error::LimitExceeded), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
-/// [`NotCanonical`](Error::NotCanonical) and [`Set`](Error::Set), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
+/// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
+/// [`NotCanonical`](Error::NotCanonical) and [`Set`](Error::Set), [`FileTooLarge`](io::ErrorKind::FileTooLarge) for
+/// [`LimitExceeded`](Error::LimitExceeded), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
 /// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled),
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) for [`Locked`](Error::Locked), [`NotFound`](io::ErrorKind::NotFound) for
 /// [`RosterMissing`](Error::RosterMissing) and [`Missing`](Error::Missing), [`Other`](io::ErrorKind::Other) for [`Roster`](Error::Roster) and
@@ -383,11 +383,12 @@ impl From<Error> for io::Error {
             | Error::Corrupt { .. }
             | Error::Tar { .. }
             | Error::Refused { .. }
-            | Error::LimitExceeded { .. }
             | Error::Index { .. }
             | Error::IndexMismatch { .. }
             | Error::NotCanonical { .. }
             | Error::Set { .. } => io::ErrorKind::InvalidData,
+            // It is no damage: what came is as it was meant.
+            Error::LimitExceeded { .. } => io::ErrorKind::FileTooLarge,
             Error::Locked { .. } => io::ErrorKind::WouldBlock,
             Error::RosterMissing { .. } | Error::Missing { .. } => io::ErrorKind::NotFound,
             // Not `Interrupted`, which makes readers and writers try again.

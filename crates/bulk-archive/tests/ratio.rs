@@ -37,7 +37,7 @@ fn read(bytes: Vec<u8>, name: &str, max_ratio: Option<f64>) -> (u64, Option<Erro
             Ok(read) => count += read as u64,
             Err(error) => {
                 // It does not go on behind it.
-                assert_eq!(decoder.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::InvalidData);
+                assert_eq!(decoder.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
                 return (count, Some(error.into_inner().unwrap().downcast::<Error>().map(|error| *error).unwrap()));
             }
         }

@@ -76,17 +76,12 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
     };
     let ended = end(ended, load, &run, report).await;
     let written = match &rejects {
-        Some(files) => {
-            let session = arguments.database.connect().await?;
-            files.write_calls(&session, &spec.name, &arguments.spec, report).await
-        }
+        Some(files) => write_rejects(arguments, &spec, files, report).await,
         None => Ok(()),
     };
-    if report.is_kept() {
-        note_rejects(arguments, &spec, report).await?;
-    }
+    let noted = if report.is_kept() { note_rejects(arguments, &spec, report).await } else { Ok(()) };
     // The first failure is the one that counts.
-    ended.and_then(|exit| written.map(|()| exit))
+    ended.and_then(|exit| written.and(noted).map(|()| exit))
 }
 
 /// Ends the round, or this run of it.
@@ -109,6 +104,17 @@ async fn end(ended: Result<End, Failure>, load: CrawlLoad, run: &Run<'_>, report
             Err(failure)
         }
     }
+}
+
+/// Writes the rows that were left out to the folder that was asked for.
+async fn write_rejects(
+    arguments: &CrawlArguments,
+    spec: &Spec,
+    files: &RejectFiles,
+    report: &Report,
+) -> Result<(), Failure> {
+    let session = arguments.database.connect().await?;
+    files.write_calls(&session, &spec.name, &arguments.spec, report).await
 }
 
 /// Notes the rows that were left out for `--report`.

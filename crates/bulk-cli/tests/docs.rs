@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use support::{bulk, server};
+use support::bulk;
 
 /// The pages have this command, by which their figures come about.
 const SERVE: [&str; 4] = ["demo", "--serve", "--scale", "0.02"];
@@ -85,9 +85,8 @@ struct Playground {
 impl Playground {
     fn start() -> Self {
         let mut command = bulk(SERVE);
-        command.arg("--quiet");
-        // Its database is one of the server of these tests, which each page starts anew otherwise.
-        command.env("DATABASE_URL", server().url()).stdout(Stdio::piped());
+        // With a server of its own, so that commands are run by the role that users get.
+        command.arg("--quiet").stdout(Stdio::piped());
         let mut program = command.spawn().unwrap();
         let lines = BufReader::new(program.stdout.take().unwrap()).lines();
         let variable = |line: std::io::Result<String>| {

@@ -230,7 +230,7 @@ impl HttpClient {
         if !response.status().is_success() {
             return Err(refusal(url, &headers, response.status(), response).await);
         }
-        small_body(response, &location, limit).await
+        small_body(bytes_of(response, &location), &location, limit).await
     }
 
     /// Sends a request with `body`, which may be empty, and reads its small answer whole: for what changes something on the
@@ -269,7 +269,8 @@ impl HttpClient {
             return Err(refusal(url, &headers, response.status(), response).await);
         }
         let found = std::mem::take(response.headers_mut());
-        Ok((found, small_body(response, &location, SMALL_ANSWER).await?))
+        // The whole request has a limit. While S3 puts an object together it answers with a space now and then.
+        Ok((found, small_body(body_of(response, &location), &location, SMALL_ANSWER).await?))
     }
 
     /// Sends a request, which may have a body, and gives its answer whatever the status, as soon as its head is there. No
@@ -507,13 +508,16 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// The body of an answer as it arrives, if it does so fast enough.
-fn bytes_of(response: reqwest::Response, location: &str) -> BoxStream<'static, Result<Bytes, Error>> {
-    let broke = {
-        let location = location.to_owned();
-        move |error| transport(&location, "the connection broke", error)
-    };
-    fast_enough(response.bytes_stream().map(move |item| item.map_err(&broke)).boxed(), location.to_owned())
+/// The body of an answer as it arrives.
+fn body_of(response: reqwest::Response, location: &str) -> BoxStream<'static, Result<Bytes, Error>> {
+    let location = location.to_owned();
+    let broke = move |error| transport(&location, "the connection broke", error);
+    response.bytes_stream().map(move |item| item.map_err(&broke)).boxed()
+}
+
+/// The same, if it arrives fast enough.
+pub(crate) fn bytes_of(response: reqwest::Response, location: &str) -> BoxStream<'static, Result<Bytes, Error>> {
+    fast_enough(body_of(response, location), location.to_owned())
 }
 
 /// The stream, as long as it gives [`SLOWEST_DOWNLOAD`] in each [`SLOWEST_OVER`] that it is waited for. How long its reader
@@ -544,11 +548,14 @@ fn fast_enough(
     .boxed()
 }
 
-/// The body of an answer, if it is not too long.
-async fn small_body(response: reqwest::Response, location: &str, limit: usize) -> Result<Bytes, Error> {
-    let mut stream = bytes_of(response, location);
+/// All of a body, if it is not too long.
+async fn small_body(
+    mut bytes: BoxStream<'static, Result<Bytes, Error>>,
+    location: &str,
+    limit: usize,
+) -> Result<Bytes, Error> {
     let mut body = Vec::new();
-    while let Some(item) = stream.next().await {
+    while let Some(item) = bytes.next().await {
         body.extend_from_slice(&item?);
         if body.len() > limit {
             let what = format!("the answer is longer than {limit} bytes");

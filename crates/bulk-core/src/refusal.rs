@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use crate::Error;
-use crate::http_client::http_date;
+use crate::http_client::{bytes_of, http_date};
 use crate::redaction::{Secrets, redacted};
 
 /// How much of an error's body is read, and how much of it is shown.
@@ -51,7 +51,7 @@ pub(crate) async fn refusal_with_text(
 /// The body of an error, as far as it is read.
 pub(crate) async fn error_text(response: reqwest::Response) -> String {
     let mut body = Vec::new();
-    let mut stream = response.bytes_stream();
+    let mut stream = bytes_of(response, "");
     while let Some(Ok(bytes)) = stream.next().await
         && body.len() < REASON_READ
     {

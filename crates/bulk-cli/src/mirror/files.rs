@@ -258,10 +258,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
 pub(crate) fn is_damage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref() {
         Some(bulk_pg::Error::Read { source, .. }) => {
-            // What unpacks to too much is as it was published.
-            let own = source.get_ref().and_then(|error| error.downcast_ref());
-            !matches!(own, Some(bulk_archive::Error::LimitExceeded { .. }))
-                && matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+            matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
         }
         _ => false,
     })
