@@ -124,7 +124,7 @@ fn a_mirror_that_fills_the_disk_says_so_and_goes_on_when_there_is_room() {
     // Room for the schema, and for a part of the opinions.
     let [full, again] = disk.twice(mirror(&bench, &disk, &["--disk-wait", "0s", "--reserve", "0"]), 256 << 10);
 
-    full.assert(5, &["no room for opinions-2026-06-30.csv.bz2: 430.4 KiB are needed", "files are not loaded"]);
+    full.assert(5, &["no room for opinions-2026-06-30.csv.bz2: 430.4 KiB are needed", "not loaded; indexes"]);
     again.assert(3, &["stays NOT VALID"]);
     bench.assert_holds(&made);
     assert_eq!(files(&disk.said("disk")).keys().collect::<Vec<_>>(), [""; 0]);

@@ -58,7 +58,8 @@ fn bash_completes_commands_and_flags() {
         ran.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(complete(&["bulk", "mi"]), ["mirror"]);
-    assert_eq!(complete(&["bulk", "mirror", "--max-"]), ["--max-rejects", "--max-record", "--max-disk"]);
+    let flags = ["--max-rejects", "--max-record", "--max-ratio", "--max-disk"];
+    assert_eq!(complete(&["bulk", "mirror", "--max-"]), flags);
     assert_eq!(complete(&["bulk", "mirror", "--orphans", ""]), ["report", "reject", "fail"]);
 }
 
