@@ -59,7 +59,7 @@ fn a_slow_network_binds() {
     assert_bound(&report, "fetch", Resource::Network);
 }
 
-/// The disk takes four seconds for what takes a tenth of one to fetch and to load.
+/// The disk takes four seconds for what takes a tenth of one to fetch and to load, and another one for the schema.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_slow_disk_binds() {
@@ -67,6 +67,9 @@ fn a_slow_disk_binds() {
     let Some(_disk) = SlowDisk::on(&bench.folder.path().join("files"), made.bytes / 4) else { return };
     let report = run(&bench, bench.command(&["--tables", "opinions", "--jobs", "2", "--segment", "64KiB"]));
     assert_bound(&report, "fetch", Resource::Disk);
+    let mut bound = report.verdict.iter().flat_map(|verdict| &verdict.phases).filter_map(|phase| phase.used.as_ref());
+    let schema = Limit::Stage { stage: "schema".to_owned() };
+    assert!(bound.any(|used| (&used.limit, used.resource) == (&schema, Resource::Disk)), "{report}");
 }
 
 /// Where there is one processor for it, one thread decodes; of what it gives next to nothing goes to the server.
