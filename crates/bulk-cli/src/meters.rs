@@ -23,6 +23,7 @@ const MERGE: &str = "merge";
 pub(crate) const COMPARE: &str = "compare";
 pub(crate) const WRITE: &str = "write";
 pub(crate) const STAGE: &str = "stage";
+const SCHEMA: &str = "schema";
 const FETCH: &str = "fetch";
 const READ: &str = "read";
 /// The same by a thread of its own.
@@ -155,8 +156,17 @@ impl RunMeters {
 
     /// Meters the connections of a download, and those who put away what is whole.
     pub(crate) fn meter_download(&self, options: &mut DownloadOptions) {
-        options.meter = Some(self.stage(FETCH, FETCHES, &[]));
-        options.finish_meter = Some(self.stage("finish", &[Resource::Disk], &[FETCH]));
+        self.meter_connections(FETCH, options);
+    }
+
+    /// The same of a schema, which the run waits for before it fetches anything else.
+    pub(crate) fn meter_schema(&self, options: &mut DownloadOptions) {
+        self.meter_connections(SCHEMA, options);
+    }
+
+    fn meter_connections(&self, stage: &str, options: &mut DownloadOptions) {
+        options.meter = Some(self.stage(stage, FETCHES, &[]));
+        options.finish_meter = Some(self.stage("finish", &[Resource::Disk], &[stage]));
     }
 
     /// Has the stages of a crawl made, in the order of the data. Gives that which makes rows of answers.

@@ -1,5 +1,4 @@
-//! What `bulk mirror` says that bound it, where something does by far. Of a slow disk there is no shape: nothing that every
-//! machine has makes a folder slow for one program.
+//! What `bulk mirror` says that bound it, where something does by far: a network, a disk, a thread that decodes, a server.
 
 mod support;
 
@@ -8,6 +7,8 @@ use std::process::Command;
 use bulk_core::{Limit, Resource, RunReport, RunVerdict};
 use bulk_testkit::s3::{Fault, Rule};
 use bulk_testkit::snapshot::Spec;
+#[cfg(target_os = "linux")]
+use support::SlowDisk;
 use support::{Bench, Ran};
 
 /// The stage that bound the run, and by what.
@@ -49,13 +50,26 @@ fn opinions(scale: f64) -> Spec {
     Spec { scale, tables: vec!["opinions".to_owned()], ..Spec::default() }
 }
 
-/// Two connections bring in four seconds what takes a tenth of one to load.
+/// One connection, as it is one segment, brings in eight seconds what takes a tenth of one to load.
 #[test]
 fn a_slow_network_binds() {
     let (bench, made) = Bench::with(&opinions(0.02));
     bench.bucket.fault(Rule::new(Fault::Bandwidth(made.bytes / 8)).key("bulk-data/opinions-2026-06-30.csv.bz2"));
     let report = run(&bench, bench.command(&["--tables", "opinions", "--jobs", "2"]));
     assert_bound(&report, "fetch", Resource::Network);
+}
+
+/// The disk takes four seconds for what takes a tenth of one to fetch and to load, and another one for the schema.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slow_disk_binds() {
+    let (bench, made) = Bench::with(&opinions(0.02));
+    let Some(_disk) = SlowDisk::on(&bench.folder.path().join("files"), made.bytes / 4) else { return };
+    let report = run(&bench, bench.command(&["--tables", "opinions", "--jobs", "2", "--segment", "64KiB"]));
+    assert_bound(&report, "fetch", Resource::Disk);
+    let mut bound = report.verdict.iter().flat_map(|verdict| &verdict.phases).filter_map(|phase| phase.used.as_ref());
+    let schema = Limit::Stage { stage: "schema".to_owned() };
+    assert!(bound.any(|used| (&used.limit, used.resource) == (&schema, Resource::Disk)), "{report}");
 }
 
 /// Where there is one processor for it, one thread decodes; of what it gives next to nothing goes to the server.

@@ -72,7 +72,9 @@ pub(super) async fn read_schema(run: &Run<'_>, snapshot: &Snapshot) -> Result<Sc
     let path = match (&mirror.schema, &snapshot.schema) {
         (Some(path), _) => path.clone(),
         (None, Some(object)) => {
-            let mut files = download(place.source(), vec![object.request()], &mirror.dir, download_options(run));
+            let mut options = download_options(run);
+            report.meters().meter_schema(&mut options);
+            let mut files = download(place.source(), vec![object.request()], &mirror.dir, options);
             match files.next().await.map(|delivery| delivery.outcome) {
                 Some(outcome) => outcome?.path,
                 None => return Err(Failure::new(Exit::Failed, anyhow::anyhow!("the schema was not delivered"))),

@@ -7,6 +7,8 @@ mod gate;
 mod proxy;
 #[cfg(unix)]
 mod running;
+#[cfg(target_os = "linux")]
+mod slow_disk;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -27,6 +29,8 @@ pub(crate) use fetch::{DATA, Fetch};
 pub(crate) use gate::Gate;
 #[cfg(unix)]
 pub(crate) use running::Running;
+#[cfg(target_os = "linux")]
+pub(crate) use slow_disk::SlowDisk;
 
 pub(crate) const BUCKET: &str = "com-courtlistener-storage";
 
