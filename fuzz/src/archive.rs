@@ -42,8 +42,8 @@ fn changes() -> [Change; 2] {
     [Change::Put { id: "010".to_owned(), mtime: 1, content: b"[]".to_vec() }, Change::Remove { id: "030".to_owned() }]
 }
 
-/// Some bytes of `bytes`, from `start` to `end`, are others, or it is cut.
-fn damage(take: &mut Take<'_>, bytes: &mut Vec<u8>, start: usize, end: usize) {
+/// Some bytes of `bytes`, from `start` to `end`, are others.
+fn damage(take: &mut Take<'_>, bytes: &mut [u8], start: usize, end: usize) {
     for _ in 0..1 + take.below(8) {
         let at = start + usize::from(take.two()) % (end - start);
         match take.byte() {

@@ -112,7 +112,8 @@ impl Pair {
         Ok(items)
     }
 
-    pub(crate) fn splice(&self, changes: &[Change]) -> Result<(Self, Spliced, Vec<(String, Outcome)>), Error> {
+    /// The pair behind the changes, and what became of the archive and of each item.
+    pub(crate) fn splice(&self, changes: &[Change]) -> Result<(Self, Spliced, Told), Error> {
         let (mut archive, mut index, mut told) = (Vec::new(), Vec::new(), Vec::new());
         let changes = changes.iter().cloned().map(io::Result::Ok);
         let mut options = SpliceOptions::default();
@@ -122,6 +123,9 @@ impl Pair {
         Ok((Self { archive, index }, spliced, told))
     }
 }
+
+/// Ids, and what became of them.
+type Told = Vec<(String, Outcome)>;
 
 pub(crate) fn build(items: &Items, options: &ArchiveOptions) -> Pair {
     let mut writer = ArchiveWriter::new(Vec::new(), Vec::new(), NAME, options).expect("memory");
