@@ -124,7 +124,7 @@ fn main() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     // The server's account reads files here.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let programs = Programs {
+    let mut programs = Programs {
         bulk: match &arguments.bulk {
             Some(bulk) => bulk.canonicalize()?,
             None => build_bulk()?,
@@ -132,6 +132,7 @@ fn main() -> Result<(), Failed> {
         peers: arguments.peers.as_ref().map(|peers| peers.canonicalize()).transpose()?,
         script: folder.path().join("peers.py"),
         work: folder.path().to_owned(),
+        sockets: None,
     };
     fs::write(&programs.script, include_str!("peers.py"))?;
     let mut options = postgres::Options::default();
@@ -139,6 +140,7 @@ fn main() -> Result<(), Failed> {
     let settings = [("autovacuum", "off"), ("max_wal_size", "64GB"), ("checkpoint_timeout", "1d")];
     options.settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let server = Server::start(&options)?;
+    programs.sockets = server.socket_dir().map(Path::to_owned);
     let versions = programs.versions();
     println!(
         "PostgreSQL {}, {} cores; {}\n",
@@ -279,7 +281,7 @@ impl Bench<'_> {
         let peers = all.iter().filter(|tried| !tried.way.is_ours());
         let best = peers
             // Nobody is given the server's own format by others.
-            .filter(|tried| !matches!(tried.way, Way::Server(..) | Way::Psql("binary", _)))
+            .filter(|tried| !matches!(tried.way, Way::Server(..) | Way::Psql("binary", _) | Way::PsqlUnix))
             .filter_map(|tried| tried.wall_of(self.input.rows))
             .min_by(f64::total_cmp);
         let aims = [
@@ -287,6 +289,22 @@ impl Bench<'_> {
             (
                 "server CPU, ours / server-side binary, both lz4 (at most 1.07)",
                 ratio(server(of(one)), server(of(Way::Server("binary", true)))),
+            ),
+            (
+                "server CPU over the Unix socket, ours / server-side binary, both pglz (at most 1.07)",
+                ratio(server(ours(Bulk { unix: true, pglz: true, ..Bulk::ONE })), server(of(FLOOR))),
+            ),
+            (
+                "server CPU over the Unix socket, ours / server-side binary, both lz4 (at most 1.07)",
+                ratio(server(ours(Bulk { unix: true, ..Bulk::ONE })), server(of(Way::Server("binary", true)))),
+            ),
+            (
+                "server CPU, psql binary / server-side binary",
+                ratio(server(of(Way::Psql("binary", false))), server(of(FLOOR))),
+            ),
+            (
+                "server CPU over the Unix socket, psql binary / server-side binary",
+                ratio(server(of(Way::PsqlUnix)), server(of(FLOOR))),
             ),
             ("our CPU, us a row (at most 0.6 for pyLoader's)", client(of(one))),
             (

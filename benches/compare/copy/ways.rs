@@ -17,6 +17,8 @@ pub(crate) enum Way {
     Server(&'static str, bool),
     /// psql's `\copy`: format, and whether values are compressed by lz4.
     Psql(&'static str, bool),
+    /// psql's `\copy` of the server's own format over the server's Unix socket.
+    PsqlUnix,
     /// A method of `peers.py`, and the module that it needs.
     Python(&'static str, &'static str),
     Pgloader,
@@ -36,10 +38,13 @@ pub(crate) struct Bulk {
     pub(crate) one_chunk: bool,
     /// Whether the server counts the rows in the end, as it does by default.
     pub(crate) counts: bool,
+    /// Whether it goes over the server's Unix socket.
+    pub(crate) unix: bool,
 }
 
 impl Bulk {
-    pub(crate) const ONE: Self = Self { connections: 1, with_bad: false, pglz: false, one_chunk: false, counts: false };
+    pub(crate) const ONE: Self =
+        Self { connections: 1, with_bad: false, pglz: false, one_chunk: false, counts: false, unix: false };
     pub(crate) const TWO: Self = Self { connections: 2, ..Self::ONE };
 }
 
@@ -47,12 +52,13 @@ impl Bulk {
 pub(crate) const FLOOR: Way = Way::Server("binary", false);
 
 impl Way {
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 33] = [
         FLOOR,
         Self::Server("binary", true),
         Self::Server("text", false),
         Self::Server("csv", false),
         Self::Psql("binary", false),
+        Self::PsqlUnix,
         Self::Psql("text", false),
         Self::Psql("csv", false),
         Self::Psql("csv", true),
@@ -76,6 +82,9 @@ impl Way {
         Self::Bulk(Bulk { one_chunk: true, ..Bulk::TWO }),
         Self::Bulk(Bulk { counts: true, ..Bulk::ONE }),
         Self::Bulk(Bulk { counts: true, ..Bulk::TWO }),
+        Self::Bulk(Bulk { unix: true, ..Bulk::ONE }),
+        Self::Bulk(Bulk { unix: true, pglz: true, ..Bulk::ONE }),
+        Self::Bulk(Bulk { unix: true, one_chunk: true, ..Bulk::ONE }),
         // So that what the machine does in the meantime shows.
         FLOOR,
     ];
@@ -86,12 +95,13 @@ impl Way {
         match self {
             Self::Server(format, is_lz4) => format!("server-side COPY FROM file, {format}{}", lz4(is_lz4)),
             Self::Psql(format, is_lz4) => format!("psql \\copy, {format}{}", lz4(is_lz4)),
+            Self::PsqlUnix => "psql \\copy, binary, Unix socket".to_owned(),
             Self::Python("pyloader", _) => "pyLoader's loop (psycopg2 copy_from)".to_owned(),
             Self::Python("insert", _) => "INSERT and COMMIT each (psycopg2)".to_owned(),
             Self::Python(method, _) => method.replacen('-', " ", 1),
             Self::Pgloader => "pgloader".to_owned(),
             Self::PgBulkload => "pg_bulkload".to_owned(),
-            Self::Bulk(Bulk { connections, with_bad, pglz, one_chunk, counts }) => {
+            Self::Bulk(Bulk { connections, with_bad, pglz, one_chunk, counts, unix }) => {
                 let plural = if connections == 1 { "" } else { "s" };
                 let mut name = format!("bulk load, {connections} connection{plural}");
                 let all = [
@@ -99,6 +109,7 @@ impl Way {
                     (pglz, ", pglz"),
                     (one_chunk, ", one chunk"),
                     (counts, ", counted in the end"),
+                    (unix, ", Unix socket"),
                 ];
                 for (is_so, what) in all {
                     name.push_str(if is_so { what } else { "" });
@@ -142,6 +153,8 @@ pub(crate) struct Programs {
     pub(crate) peers: Option<PathBuf>,
     pub(crate) script: PathBuf,
     pub(crate) work: PathBuf,
+    /// The folder of the server's Unix socket.
+    pub(crate) sockets: Option<PathBuf>,
 }
 
 impl Programs {
@@ -168,6 +181,9 @@ impl Programs {
                  and put its program on PATH"
                     .to_owned()
             }),
+            Way::PsqlUnix | Way::Bulk(Bulk { unix: true, .. }) => {
+                self.sockets.is_none().then(|| "not there: the server has no Unix socket".to_owned())
+            }
             Way::Server(..) | Way::Psql(..) | Way::Bulk(_) => None,
         }
     }
@@ -202,12 +218,17 @@ impl Programs {
         match way {
             Way::Server(format, is_lz4) => {
                 let sql = format!("COPY t FROM '{}' ({})", file(format).display(), options(format));
-                Ok(psql(database, &sql, is_lz4))
+                Ok(psql(database.url(), &sql, is_lz4))
             }
             Way::Psql(format, is_lz4) => {
                 let columns = input.columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
                 let sql = format!("\\copy t ({columns}) FROM '{}' ({})", file(format).display(), options(format));
-                Ok(psql(database, &sql, is_lz4))
+                Ok(psql(database.url(), &sql, is_lz4))
+            }
+            Way::PsqlUnix => {
+                let columns = input.columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
+                let sql = format!("\\copy t ({columns}) FROM '{}' (FORMAT binary)", input.binary.display());
+                Ok(psql(&self.on_socket(database)?, &sql, false))
             }
             Way::Python(method, _) => {
                 let mut command = self.python();
@@ -226,14 +247,12 @@ impl Programs {
                 );
                 fs::write(&control, text)?;
                 // It takes no URL.
-                let authority = database.url().split('/').nth(2).unwrap_or_default();
-                let (user, place) = authority.split_once('@').ok_or("the server's URL has no user")?;
-                let (host, port) = place.rsplit_once(':').ok_or("the server's URL has no port")?;
+                let (user, host, port) = parts(database)?;
                 let mut command = Command::new(self.find("pg_bulkload").ok_or("no such program")?);
                 command.args(["-d", database.name(), "-h", host, "-p", port, "-U", user]).arg(control);
                 Ok(command)
             }
-            Way::Bulk(Bulk { connections, with_bad, one_chunk, counts, .. }) => {
+            Way::Bulk(Bulk { connections, with_bad, one_chunk, counts, unix, .. }) => {
                 let mut command = Command::new(&self.bulk);
                 command.args(["load", "--quiet", "--table", "t", "--connections", &connections.to_string()]);
                 if !counts {
@@ -248,10 +267,18 @@ impl Programs {
                 } else {
                     command.arg(&input.csv);
                 }
-                command.env("BULK_DB", database.url());
+                let url = if unix { self.on_socket(database)? } else { database.url().to_owned() };
+                command.env("BULK_DB", url);
                 Ok(command)
             }
         }
+    }
+
+    /// The URL of the same database over the server's Unix socket.
+    fn on_socket(&self, database: &Database) -> Result<String, Failed> {
+        let folder = self.sockets.as_ref().ok_or("the server has no Unix socket")?;
+        let (user, _, port) = parts(database)?;
+        Ok(format!("postgresql://{user}@/{}?host={}&port={port}", database.name(), folder.display()))
     }
 
     /// pgloader's own language; its manual, "Loading CSV data" and "Loading COPY Formatted Files".
@@ -311,9 +338,17 @@ impl Programs {
     }
 }
 
-fn psql(database: &Database, sql: &str, is_lz4: bool) -> Command {
+/// User, host and port of a server that asks for no password.
+fn parts(database: &Database) -> Result<(&str, &str, &str), Failed> {
+    let authority = database.url().split('/').nth(2).unwrap_or_default();
+    let (user, place) = authority.split_once('@').ok_or("the server's URL has no user")?;
+    let (host, port) = place.rsplit_once(':').ok_or("the server's URL has no port")?;
+    Ok((user, host, port))
+}
+
+fn psql(url: &str, sql: &str, is_lz4: bool) -> Command {
     let mut command = Command::new("psql");
-    command.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(database.url());
+    command.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(url);
     if is_lz4 {
         command.env("PGOPTIONS", "-c default_toast_compression=lz4");
     }
