@@ -25,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
+use crate::counted::counted;
 use crate::{Body, Digest, ETag, Error, Get, Source};
 
 /// Requests that are open at once in the check of concurrency.
@@ -235,7 +236,9 @@ impl Case<'_> {
         let bytes = std::mem::replace(&mut body.bytes, futures::stream::empty().boxed());
         let bytes = bytes.try_collect::<Vec<_>>().await.map_err(|error| self.violation(check, shown(&error)))?.concat();
         let expected = &self.bytes[start as usize..end as usize];
-        let what = || format!("{} bytes came, not the {} from {start} to {end}", bytes.len(), expected.len());
+        let what = || {
+            format!("{} came, not the {} from {start} to {end}", counted(bytes.len(), "byte", "bytes"), expected.len())
+        };
         self.require(check, bytes == expected, what)?;
         Ok(body)
     }

@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::counted::counted;
 use crate::{Digest, Shortage};
 
 /// What can go wrong between a source and the staging folder.
@@ -55,7 +56,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The body ended before its announced length.
-    #[error("{location} ended after {received} of {expected} bytes")]
+    #[error("{location} ended after {received} of {}", counted(*expected, "byte", "bytes"))]
     Truncated {
         /// The object.
         location: String,
@@ -91,7 +92,7 @@ pub enum Error {
         found: Digest,
     },
     /// The object is larger than the memory that it may take.
-    #[error("{location} is too large for memory: {} where {limit} are allowed", size.map_or("more bytes".to_owned(), |size| format!("{size} bytes")))]
+    #[error("{location} is too large for memory: {} where {limit} are allowed", size.map_or("more bytes".to_owned(), |size| counted(size, "byte", "bytes")))]
     TooLarge {
         /// The object.
         location: String,
@@ -173,7 +174,7 @@ pub enum Error {
         what: String,
     },
     /// All attempts failed. `source()` is the last failure.
-    #[error("gave up after {attempts} attempts in {:.1} s", elapsed.as_secs_f64())]
+    #[error("gave up after {} in {:.1} s", counted(*attempts, "attempt", "attempts"), elapsed.as_secs_f64())]
     Exhausted {
         /// Attempts since the last one that made progress.
         attempts: u32,

@@ -170,6 +170,7 @@
 mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod counted;
 #[cfg(feature = "crawl")]
 pub mod crawl;
 mod crc64;
@@ -254,3 +255,8 @@ pub use verdict::{
     WhatIf,
 };
 pub use verification::{Expected, Verdict, Verification, Verified, VerifyOptions, verify_files, verify_folder};
+
+/// The program of the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

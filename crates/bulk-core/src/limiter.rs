@@ -348,16 +348,20 @@ impl Limiter {
         host: &str,
         policy: &RetryPolicy,
         on_retry: impl FnMut(u32, Duration, &Error),
-        attempt: F,
+        mut attempt: F,
     ) -> Result<T, Error>
     where
         F: FnMut(Permit) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
+        let attempt = |permit| {
+            let answer = attempt(permit);
+            async { (answer.await, false) }
+        };
         self.retry_with(host, || self.acquire(host), policy, on_retry, attempt).await
     }
 
-    /// The same, where `leave` [acquires](Self::acquire) the permits of `host`.
+    /// The same, where `leave` [acquires](Self::acquire) the permits of `host`, and an attempt says whether it made progress.
     pub(crate) async fn retry_with<T, L, Leave, F, Fut>(
         &self,
         host: &str,
@@ -370,7 +374,7 @@ impl Limiter {
         L: Fn() -> Leave,
         Leave: Future<Output = Permit>,
         F: FnMut(Permit) -> Fut,
-        Fut: Future<Output = Result<T, Error>>,
+        Fut: Future<Output = (Result<T, Error>, bool)>,
     {
         let at_hand = Mutex::new(None);
         let lock = || at_hand.lock().unwrap_or_else(PoisonError::into_inner);
@@ -381,13 +385,13 @@ impl Limiter {
         let paced = || {
             let answer = lock().take().map(&mut attempt);
             async {
-                let answer = match answer {
+                let (answer, progressed) = match answer {
                     Some(answer) => answer.await,
                     // It was put there before.
-                    None => Err(Error::Interrupted { location: host.to_owned() }),
+                    None => (Err(Error::Interrupted { location: host.to_owned() }), false),
                 };
                 self.observe(&answer);
-                (answer, false)
+                (answer, progressed)
             }
         };
         retry_held(policy, self.shared.options.longest_hold, ready, on_retry, paced).await

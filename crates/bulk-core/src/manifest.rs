@@ -166,11 +166,11 @@ impl Manifest {
         Error::io("read", &self.path, error)
     }
 
-    /// Skips white space.
+    /// Skips white space (RFC 8259, section 2).
     fn peek(&mut self) -> io::Result<Option<u8>> {
         loop {
             match self.reader.fill_buf()?.first() {
-                Some(byte) if byte.is_ascii_whitespace() => self.reader.consume(1),
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.reader.consume(1),
                 byte => return Ok(byte.copied()),
             }
         }

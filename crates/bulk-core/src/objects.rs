@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::counted::counted;
 use crate::meter::{StageMeter, Wait, WorkerMeter};
 use crate::pace::Pace;
 use crate::span::in_span;
@@ -207,7 +208,7 @@ impl Fetcher {
         if let (Some(wanted), Some(size)) = (request.size, size)
             && wanted != size
         {
-            return Err(changed(format!("it had {wanted} bytes and has {size}")));
+            return Err(changed(format!("it had {} and has {size}", counted(wanted, "byte", "bytes"))));
         }
         let too_large = |size| Error::TooLarge { location: location(), size, limit };
         if size.is_some_and(|size| size > limit) {
@@ -227,7 +228,7 @@ impl Fetcher {
                 return Err(Error::Truncated { location: location(), expected, received });
             }
             (None, Some(expected)) if expected != received => {
-                return Err(changed(format!("it had {expected} bytes and has {received}")));
+                return Err(changed(format!("it had {} and has {received}", counted(expected, "byte", "bytes"))));
             }
             _ => {}
         }

@@ -1,4 +1,7 @@
 //! Spans of what goes on, for embedders who have a subscriber: with the feature `tracing`. Without it these are nothing.
+//!
+//! `bulk-s3` and `bulk-pg` have an `in_span` of their own: a macro that another crate may use is public, and which of the two it is
+//! would be decided by the feature of the crate that it stands in. `bulk-pg` does not know this crate, either.
 
 /// A future that is in a span of debug level while it is polled.
 #[cfg(feature = "tracing")]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
+use crate::counted::counted;
 use crate::finish::Finisher;
 use crate::leftovers::Leftover;
 use crate::meter::{StageMeter, Wait, WorkerMeter};
@@ -421,7 +422,10 @@ impl Worker<'_> {
                 let location = location.to_owned();
                 break Err(match announced {
                     Some(_) => Error::Protocol { location, what: "it sends more bytes than it announced".to_owned() },
-                    None => Error::Changed { location, what: format!("it has more than {expected} bytes") },
+                    None => {
+                        let what = format!("it has more than {}", counted(expected, "byte", "bytes"));
+                        Error::Changed { location, what }
+                    }
                 });
             }
             let skipped = skip.min(chunk.len() as u64);

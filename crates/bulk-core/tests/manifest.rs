@@ -173,6 +173,7 @@ fn any_layout_is_read_and_what_is_wrong_is_named() {
         (String::new(), "it is cut short"),
         ("{}".into(), "it is no JSON array"),
         (format!("[{one}] x"), "something follows its end"),
+        (format!("[{one}]\x0c"), "something follows its end"),
         (format!("[{one} {one}]"), "no comma follows entry 1"),
         (format!("[{one},]"), "entry 2: expected value at line 1 column 1"),
         (format!("[{one},{{}}]"), "entry 2: missing field `name` at line 1 column 2"),

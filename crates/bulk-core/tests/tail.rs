@@ -67,7 +67,14 @@ async fn an_object_that_is_evicted_between_its_segments_comes_again_in_its_place
     let budget = DiskBudget::new(folder.path());
     budget.set_limit(Some(4 * MIB));
     options.budget = Some(budget.clone());
-    let mut files = download(impatient(&server, Duration::from_secs(2)), plan(&objects), folder.path(), options);
+    let mut files = download(source(&server), plan(&objects), folder.path(), options);
+    let (hung, held) = (hang.clone(), budget.clone());
+    tokio::spawn(async move {
+        while hung.hits() == 0 || held.held() < 4 * MIB {
+            tokio::task::yield_now().await;
+        }
+        hung.release();
+    });
     let mut most = 0;
     for (place, (_, len)) in (0..).zip(objects) {
         let next = tokio::time::timeout(Duration::from_secs(50), files.next()).await.expect("it hangs");
@@ -97,13 +104,13 @@ async fn an_object_that_is_removed_between_its_segments_fails_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (events, mut options) = recorded();
         (options.concurrency, options.segment) = (1, Some(MIB));
-        // Long enough for all answers but the one that does not come: each retry counts.
-        let source = impatient(&server, Duration::from_secs(2));
-        let fetching = tokio::spawn(download(source, plan(&objects), folder.path(), options).collect::<Vec<_>>());
+        let downloads = download(source(&server), plan(&objects), folder.path(), options);
+        let fetching = tokio::spawn(downloads.collect::<Vec<_>>());
         while hang.hits() == 0 {
             tokio::task::yield_now().await;
         }
         server.remove(BUCKET, "a").unwrap();
+        hang.release();
         let deliveries = tokio::time::timeout(Duration::from_secs(50), fetching).await.expect("it hangs").unwrap();
         assert!(matches!(deliveries[0].outcome, Err(Error::NotFound { .. })), "{deliveries:?}");
         assert!(std::fs::read(&deliveries[1].outcome.as_ref().unwrap().path).unwrap() == content(1, 1000));

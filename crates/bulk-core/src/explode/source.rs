@@ -2,6 +2,8 @@
 
 use serde_json_path::JsonPath;
 
+use crate::counted::counted;
+
 /// In what a path looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -60,7 +62,7 @@ fn level(number: &str, levels: usize) -> Result<usize, String> {
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
     match number.parse() {
         Ok(level) if is_plain && level <= levels => Ok(level),
-        Ok(_) if is_plain => Err(format!("there are only {levels} paths to elements")),
+        Ok(_) if is_plain => Err(format!("only {} to elements", counted(levels, "path leads", "paths lead"))),
         _ => Err(format!("{number:?} is no number of a path to elements")),
     }
 }

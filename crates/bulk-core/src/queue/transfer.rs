@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Queue;
 use super::schedule::{SEGMENT, Segment};
+use crate::counted::counted;
 use crate::part::{PartFile, Version};
 use crate::ranges::Range;
 use crate::{Body, Error, Shortage};
@@ -100,7 +101,7 @@ impl Queue {
         if let (true, Some(listed), Some(found)) = (file.is_listed, file.request.size, body.size)
             && listed != found
         {
-            return Err(changed(format!("it was listed with {listed} bytes and has {found}")));
+            return Err(changed(format!("it was listed with {} and has {found}", counted(listed, "byte", "bytes"))));
         }
         let version = file.version.get_or_insert_with(|| Version::of(body));
         version.size = version.size.or(body.size);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use askama::Template;
 
 use super::{FileReport, RejectReport, RunReport};
+use crate::counted::counted;
 use crate::meter::{Resource, StageCounts, StageReading, fraction};
 use crate::verdict::{bytes, percent, span};
 use charts::Lines;
@@ -146,11 +147,8 @@ fn flow(stage: &StageReading, elapsed: Duration) -> Flow<'_> {
             text: format!("{} {}", state.name, percent(part)),
         })
         .collect();
-    let mut text = match workers.len() {
-        1 => "1 worker".to_owned(),
-        workers => format!("{workers} workers"),
-    };
-    text.push_str(&format!(", {} items", total.items));
+    let mut text =
+        format!("{}, {}", counted(workers.len(), "worker", "workers"), counted(total.items, "item", "items"));
     if total.bytes > 0 {
         text.push_str(&format!(", {}", bytes(total.bytes as f64)));
         if !elapsed.is_zero() {
