@@ -46,6 +46,7 @@ pub mod fuzzing;
 mod meter;
 mod pagination;
 mod part;
+mod room;
 mod rule;
 mod success;
 mod template;

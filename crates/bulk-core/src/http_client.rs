@@ -17,6 +17,7 @@ use jiff::fmt::rfc2822;
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use crate::counted::counted;
 use crate::redaction::{redacted, redacted_text};
 #[cfg(feature = "crawl")]
 use crate::refusal::refusal_with_text;
@@ -63,6 +64,9 @@ const SLOWEST_DOWNLOAD: usize = 4096;
 const SLOWEST_OVER: Duration = Duration::from_secs(300);
 /// How long the answer to a request with a body may be.
 const SMALL_ANSWER: usize = 64 * 1024;
+/// By how much the memory of an answer grows at least that does not say how long it is.
+#[cfg(feature = "crawl")]
+const LEAST_GROWTH: usize = 16 * 1024;
 
 impl HttpClient {
     /// Makes the pool with the default options; no connection is opened yet.
@@ -354,6 +358,15 @@ impl HttpAnswer {
     ///
     /// [`Error::TooLarge`] if it is longer than `limit` bytes, [`Error::Transport`] if it breaks off.
     pub async fn read(self, limit: usize) -> Result<Bytes, Error> {
+        self.read_with(limit, |_| std::future::ready(())).await
+    }
+
+    /// The same, where `room` waits until there is memory for so many bytes in all, before it is allocated: for all of the body
+    /// where the answer says how long it is, and else a quarter more each time.
+    pub(crate) async fn read_with<F>(self, limit: usize, room: impl Fn(u64) -> F) -> Result<Bytes, Error>
+    where
+        F: Future<Output = ()>,
+    {
         let Self { location, response, .. } = self;
         let size = response.content_length();
         let too_large = |size| Error::TooLarge { location: location.clone(), size, limit: limit as u64 };
@@ -361,14 +374,24 @@ impl HttpAnswer {
             return Err(too_large(size));
         }
         let mut stream = bytes_of(response, &location);
-        let mut body = Vec::with_capacity(size.unwrap_or_default() as usize);
+        let expected = size.unwrap_or_default();
+        room(expected).await;
+        let mut body = Vec::with_capacity(expected as usize);
         while let Some(item) = stream.next().await {
             let bytes = item?;
             if bytes.len() > limit - body.len() {
                 return Err(too_large(size));
             }
+            let len = body.len() + bytes.len();
+            if len > body.capacity() {
+                let more = (body.capacity() / 4).max(LEAST_GROWTH);
+                let capacity = len.max(body.capacity().saturating_add(more).min(limit));
+                room(capacity as u64).await;
+                body.reserve_exact(capacity - body.len());
+            }
             body.extend_from_slice(&bytes);
         }
+        body.shrink_to_fit();
         Ok(body.into())
     }
 
@@ -538,7 +561,7 @@ fn fast_enough(
         arrived += chunk.len();
         if waited >= SLOWEST_OVER {
             if arrived < SLOWEST_DOWNLOAD {
-                let source = format!("{arrived} bytes in {} s", waited.as_secs()).into();
+                let source = format!("{} in {} s", counted(arrived, "byte", "bytes"), waited.as_secs()).into();
                 return Some((Err(Error::Transport { location, what: "the server sends too slowly", source }), None));
             }
             (waited, arrived) = (Duration::ZERO, 0);
@@ -558,7 +581,7 @@ async fn small_body(
     while let Some(item) = bytes.next().await {
         body.extend_from_slice(&item?);
         if body.len() > limit {
-            let what = format!("the answer is longer than {limit} bytes");
+            let what = format!("the answer is longer than {}", counted(limit, "byte", "bytes"));
             return Err(Error::Protocol { location: location.to_owned(), what });
         }
     }
@@ -696,6 +719,29 @@ pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "crawl")]
+    #[tokio::test]
+    async fn an_answer_of_unknown_length_has_room_before_it_has_memory() {
+        let chunks = (0..200).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 1000])));
+        let body = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
+        let answer = HttpAnswer {
+            status: 200,
+            headers: HeaderMap::new(),
+            url: "http://host/".parse().unwrap(),
+            location: String::new(),
+            sent: HeaderMap::new(),
+            response: http::Response::new(body).into(),
+        };
+        let asked = std::sync::Mutex::new(Vec::new());
+        let room = |bytes| {
+            asked.lock().unwrap().push(bytes);
+            std::future::ready(())
+        };
+        assert_eq!(answer.read_with(201_000, room).await.unwrap().len(), 200_000);
+        let asked = asked.into_inner().unwrap();
+        assert_eq!(asked, [0, 16384, 32768, 49152, 65536, 81920, 102400, 128000, 160000, 200000]);
+    }
 
     /// A stream that gives chunks of this many bytes, each after so many seconds.
     fn dripping(len: usize, seconds: u64, chunks: usize) -> BoxStream<'static, Result<Bytes, Error>> {

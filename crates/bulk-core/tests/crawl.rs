@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bulk_core::crawl::{
@@ -13,6 +14,9 @@ use bulk_core::{Error, Event, HttpClient, Limiter, LimiterOptions, Margin, Meter
 use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 fn limiter(limits: &[&str]) -> Limiter {
     let mut options = LimiterOptions::default();
@@ -620,6 +624,92 @@ async fn no_more_is_fetched_than_memory_allows() {
 }
 
 #[tokio::test]
+async fn attempts_are_counted_anew_behind_a_wait_for_memory() {
+    const LARGE: usize = 600;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (is_asked_again, has_first) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (asked_again, first_is_read) = (is_asked_again.clone(), has_first.clone());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asked_of_large = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            let (asked, asked_again, first_is_read) = (asked.clone(), asked_again.clone(), first_is_read.clone());
+            tokio::spawn(async move {
+                let mut head = String::new();
+                while stream.read_line(&mut head).await.unwrap() > 2 {}
+                let answer = |len: usize, sent: usize| {
+                    let body = format!("\"{}\"", "x".repeat(len - 2));
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{}", &body[..sent])
+                };
+                let answer = if head.starts_with("GET /0 ") {
+                    asked_again.notified().await;
+                    answer(900, 900)
+                } else {
+                    match asked.fetch_add(1, Ordering::Relaxed) {
+                        0 => return,
+                        1 => {
+                            asked_again.notify_one();
+                            first_is_read.notified().await;
+                            answer(LARGE, 100)
+                        }
+                        _ => answer(LARGE, LARGE),
+                    }
+                };
+                stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+    });
+    let template = RequestTemplate::get("{$base}/{id}").unwrap().value("base", &base);
+    let mut crawler = Crawler::new(HttpClient::new().unwrap(), limiter(&[]), template);
+    (crawler.options.retry.attempts, crawler.options.retry.initial) = (2, Duration::ZERO);
+    crawler.options.memory = 1000;
+    let meters = Meters::new();
+    crawler.options.meter = Some(meters.stage("fetch", &[Resource::Network], &[]));
+    let mut calls = crawler.crawl(records(0..2)).unwrap();
+    let first = calls.next().await.unwrap();
+    assert_eq!(first.bytes, 900);
+    // The first attempt for the other one has failed. The second has no room as long as the reader has this.
+    has_first.notify_one();
+    while meters.reading().stages[0].total.budget.is_zero() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(first);
+    let second = calls.next().await.unwrap();
+    let pages = second.records[0].outcome.as_ref().unwrap();
+    assert_eq!((pages[0].as_str().unwrap().len(), second.requests), (LARGE - 2, 3));
+    assert_eq!(asked_of_large.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn requests_that_fail_and_calls_that_are_given_up_give_their_memory_back() {
+    let server = Server::builder(|asked| match asked.path.as_str() {
+        // Too long, and refused with a long text.
+        "/7" => Answer::json(json!("x".repeat(30_000))),
+        "/8" => Answer::text("text/plain", "x".repeat(20_000)).status(404),
+        _ => Answer::json(json!({"ids": asked.param("ids"), "text": "x".repeat(10_000)})),
+    });
+    let server = server.fault(Fault::Garbage, 0.1).fault(Fault::Closed, 0.1).fault(Fault::Status(500), 0.1);
+    let server = server.start().unwrap();
+    for order in [CrawlOrder::OfInput, CrawlOrder::AsTheyCome] {
+        let mut crawler = crawler(&server, "/{id}");
+        (crawler.options.memory, crawler.options.order, crawler.options.answer_limit) = (25_000, order, 20_500);
+        crawler.options.retry.attempts = 50;
+        let mut calls = crawler.clone().crawl(records(0..60)).unwrap();
+        let mut places = Vec::new();
+        while let Some(call) = calls.next().await {
+            let record = &call.records[0];
+            assert_eq!(record.outcome.is_err(), matches!(record.place, 7 | 8), "{:?}", record.outcome);
+            places.push(record.place);
+        }
+        assert!(order == CrawlOrder::AsTheyCome || places.is_sorted(), "{places:?}");
+        assert_eq!(places.len(), 60);
+        assert!(format!("{calls:?}").contains("taken: 0,"), "{calls:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_has_the_values_of_the_record() {
     let server = Server::builder(|asked| {
         let body: Value = serde_json::from_slice(&asked.body).unwrap();
@@ -733,15 +823,16 @@ async fn a_call_that_nobody_reads_counts() {
     let mut crawler = crawler(&server, "/{id}");
     (crawler.options.memory, crawler.options.concurrency) = (1, 1);
     let mut calls = crawler.crawl(records(0..20)).unwrap();
+    while server.arrivals().is_empty() {
+        tokio::task::yield_now().await;
+    }
     let mut kept = Vec::new();
-    for read in 0..3 {
-        while server.arrivals().len() <= read {
-            tokio::task::yield_now().await;
-        }
+    for read in 1..=3 {
+        // The first has come by itself, and no other before it is asked for.
+        kept.push(calls.next().await.unwrap());
         // Time in which more would be asked for, if that was wrong.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(server.arrivals().len(), read + 1);
-        kept.push(calls.next().await.unwrap());
+        assert_eq!(server.arrivals().len(), read);
     }
     drop(kept);
     assert_eq!(all(calls).await.len(), 17);
@@ -803,7 +894,7 @@ async fn of_a_batch_only_the_record_to_blame_fails() {
         found.values().filter_map(|record| Some((record.place, record.outcome.as_ref().err()?))).collect();
     assert_eq!((failed.len(), failed[0].0), (1, 3));
     assert_eq!((failed[0].1.status, failed[0].1.response.as_deref()), (Some(200), Some("[]")));
-    assert!(failed[0].1.error.to_string().ends_with("it has 0 elements for 1 records"));
+    assert!(failed[0].1.error.to_string().ends_with("it has 0 elements for 1 record"));
 
     // One that fails once.
     let server = Server::builder(move |asked| {

@@ -7,6 +7,8 @@ use super::rule::{Hide, json_path};
 use super::template::{Several, Text, at};
 use super::{Rule, SpecError};
 
+use crate::counted::counted;
+
 /// How several records are requested at once, and which part of the answer is whose.
 ///
 /// The records of one call come one after another, and differ in one field of the [template](super::RequestTemplate), which
@@ -93,7 +95,8 @@ impl Batch {
             Split::InOrder { elements } => {
                 let elements: Vec<Value> = elements.query(answer).into_iter().cloned().collect();
                 if elements.len() != records.len() {
-                    return Err(format!("it has {} elements for {} records", elements.len(), records.len()));
+                    let elements = counted(elements.len(), "element", "elements");
+                    return Err(format!("it has {elements} for {}", counted(records.len(), "record", "records")));
                 }
                 elements.into_iter().map(|element| Ok(vec![element])).collect()
             }

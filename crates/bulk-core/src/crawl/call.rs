@@ -16,11 +16,13 @@ use url::Url;
 
 use super::Batch;
 use super::batch::Part;
-use super::engine::{Held, Input, Shared};
+use super::engine::{Input, Shared};
 use super::meter::CallMeter;
 use super::part::{Arrived, ArrivedRecord};
+use super::room::{BodyRoom, Held};
 use super::rule::shortened;
 use super::template::{Prepared, Records};
+use crate::counted::counted;
 use crate::http_client::CANNOT_CONNECT;
 use crate::meter::Wait;
 use crate::redaction::redacted;
@@ -114,7 +116,9 @@ pub(super) struct Trail {
 #[derive(Default)]
 struct LastAnswer {
     status: Option<u16>,
-    body: Option<Bytes>,
+    bytes: u64,
+    /// What is kept of the body, without secrets.
+    response: Option<String>,
 }
 
 /// What is sent for a page.
@@ -153,6 +157,7 @@ impl Shared {
     pub(super) async fn batch_call(
         self: &Arc<Self>,
         batch: &Batch,
+        call: u64,
         records: Vec<Input>,
         prepared: Result<Prepared, String>,
         first_wait: WaitsFirst,
@@ -160,12 +165,11 @@ impl Shared {
     ) -> Arrived {
         let begun = Instant::now();
         let mut effort = Effort::default();
-        let held = Held::new(self);
+        let held = Held::new(self, call);
         let inputs: Vec<&Value> = records.iter().map(|input| &input.record).collect();
         let request = shown(&inputs, &prepared);
         let key = key(&request, inputs.iter().copied());
-        let outcomes = self.outcomes(batch, &inputs, prepared, &mut effort, first_wait, meter).await;
-        held.add(outcomes.iter().flatten().flatten().map(|text| text.len() as u64).sum());
+        let outcomes = self.outcomes(batch, &inputs, prepared, &mut effort, first_wait, &held, meter).await;
         let records = records.into_iter().zip(outcomes);
         let records = records.map(|(Input { place, record, .. }, outcome)| ArrivedRecord { place, record, outcome });
         let records = records.collect();
@@ -173,6 +177,7 @@ impl Shared {
         Arrived { key, request, at: None, next: None, records, effort, elapsed, held, taken: None, meter: None }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a call is made of, of which each is needed once")]
     async fn outcomes(
         &self,
         batch: &Batch,
@@ -180,6 +185,7 @@ impl Shared {
         prepared: Result<Prepared, String>,
         effort: &mut Effort,
         first_wait: WaitsFirst,
+        held: &Held,
         meter: &CallMeter,
     ) -> Vec<Result<Vec<Bytes>, Quarantined>> {
         let mut outcomes: Vec<Option<Result<Vec<Bytes>, Quarantined>>> = inputs.iter().map(|_| None).collect();
@@ -193,13 +199,17 @@ impl Shared {
                 Err(what) => Err(unprepared(part, what)),
                 Ok(prepared) => {
                     let mut trail = Trail::default();
-                    let answer = self.next_page(&prepared, None, &mut trail, effort, first_wait.take(), meter).await;
+                    let first_wait = first_wait.take();
+                    let answer = self.next_page(&prepared, None, &mut trail, effort, first_wait, held, meter).await;
                     answer.map(|(page, _)| (prepared, page))
                 }
             };
             match answered {
                 Ok((prepared, page)) => {
                     let (status, answer) = (page.status, page.document.unwrap_or_default());
+                    // Its elements take its place.
+                    held.give_back(page.text.len() as u64);
+                    drop(page.text);
                     let hide = |text: &str| self.template.hide(&prepared.headers, text);
                     let failed = |what| {
                         let location = self.location(&prepared.headers, &prepared.url);
@@ -213,7 +223,10 @@ impl Shared {
                             for (place, found) in (start..end).zip(found) {
                                 let outcome = match found {
                                     Part::Found(elements) => {
-                                        Ok(elements.iter().map(|element| element.to_string().into()).collect())
+                                        let texts: Vec<Bytes> =
+                                            elements.iter().map(|element| element.to_string().into()).collect();
+                                        held.add(texts.iter().map(|text| text.len() as u64).sum());
+                                        Ok(texts)
                                     }
                                     // It may be another time.
                                     Part::Broken(_) if part.len() > 1 => {
@@ -247,7 +260,8 @@ impl Shared {
         outcomes.into_iter().flatten().collect()
     }
 
-    /// The page at `url`, without one the first, and the URL of the next one.
+    /// The page at `url`, without one the first, and the URL of the next one. `held` has its text then.
+    #[expect(clippy::too_many_arguments, reason = "what a call is made of, of which each is needed once")]
     pub(super) async fn next_page(
         &self,
         prepared: &Prepared,
@@ -255,6 +269,7 @@ impl Shared {
         trail: &mut Trail,
         effort: &mut Effort,
         first_wait: Option<WaitsFirst>,
+        held: &Held,
         meter: &CallMeter,
     ) -> Result<(Page, Option<Url>), Quarantined> {
         let is_first = url.is_none();
@@ -275,12 +290,12 @@ impl Shared {
             }
         };
         if trail.pages >= self.options.max_pages.max(1) as u64 {
-            return Err(failed(None, format!("it has more than {} pages", self.options.max_pages)));
+            return Err(failed(None, format!("it has more than {}", counted(self.options.max_pages, "page", "pages"))));
         }
         if !trail.seen.insert(self.digests.hash_one(url.as_str())) {
             return Err(failed(None, "its pages lead back to one that was read".to_owned()));
         }
-        let page = self.page(&ask, effort, first_wait, meter).await?;
+        let page = self.page(&ask, effort, first_wait, held, meter).await?;
         trail.pages += 1;
         match self.next_url(&url, &page, trail.pages) {
             Ok(next) => Ok((page, next)),
@@ -294,8 +309,11 @@ impl Shared {
         ask: &Ask<'_>,
         effort: &mut Effort,
         first_wait: Option<WaitsFirst>,
+        held: &Held,
         meter: &CallMeter,
     ) -> Result<Page, Quarantined> {
+        let body = BodyRoom::new(held, meter);
+        let body = &body;
         let last = std::sync::Mutex::new(LastAnswer::default());
         let (requests, bytes) = (AtomicUsize::new(0), std::sync::atomic::AtomicU64::new(0));
         let first_wait = std::sync::Mutex::new(first_wait);
@@ -309,23 +327,26 @@ impl Shared {
             requests.fetch_add(1, Ordering::Relaxed);
             async move {
                 let mut answer = LastAnswer::default();
-                let result = self.attempt(ask, permit, &mut answer, meter).await;
+                let result = self.attempt(ask, permit, &mut answer, body, meter).await;
                 let result = result.map_err(|error| self.once(ask, self.hidden(ask.headers, error)));
-                bytes.fetch_add(answer.body.as_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
+                bytes.fetch_add(answer.bytes, Ordering::Relaxed);
+                body.keep(result.as_ref().map_or(0, |page| page.text.len() as u64));
                 *lock(last) = answer;
-                result
+                // A server that closes the connection meanwhile is not to blame.
+                (result, body.has_waited())
             }
         };
         let host = ask.url.host_str().unwrap_or_default();
-        let leave = || meter.leave(&self.limiter, host);
+        // The limiter's leave last: it is not to wait.
+        let leave = || async {
+            body.expect().await;
+            meter.leave(&self.limiter, host).await
+        };
         let result = self.limiter.retry_with(host, leave, &self.options.retry, on_retry, attempt).await;
         effort.requests += requests.load(Ordering::Relaxed) as u32;
         effort.bytes += bytes.load(Ordering::Relaxed);
         result.map_err(|error| {
-            let LastAnswer { status, body } = std::mem::take(&mut *lock(last));
-            // Hidden first, and cut afterwards.
-            let text = body.map(|body| self.template.hide(ask.headers, &String::from_utf8_lossy(&body)));
-            let response = text.map(|text| shortened(&text, KEPT));
+            let LastAnswer { status, response, .. } = std::mem::take(&mut *lock(last));
             Quarantined { request: ask.shown.to_string(), status, response, error: Arc::new(error) }
         })
     }
@@ -335,8 +356,11 @@ impl Shared {
         ask: &Ask<'_>,
         permit: Permit,
         last: &mut LastAnswer,
+        room: &BodyRoom<'_>,
         meter: &CallMeter,
     ) -> Result<Page, Error> {
+        // Hidden first, and cut afterwards.
+        let kept = |body: &[u8]| shortened(&self.template.hide(ask.headers, &String::from_utf8_lossy(body)), KEPT);
         let asked = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone());
         let answer = meter.waiting(Wait::Server, asked).await?;
         permit.answered();
@@ -353,7 +377,7 @@ impl Shared {
             // The body may ask everybody to wait, too.
             let document = serde_json::from_slice(&body).ok();
             let wait = document.and_then(|document: Value| self.success.wait(&document));
-            last.body = Some(body);
+            (last.bytes, last.response) = (body.len() as u64, Some(kept(&body)));
             return Err(match (error, wait) {
                 (error, None) => error,
                 (error, Some(_)) if error.retry_after().is_some() || !error.is_transient() => error,
@@ -366,8 +390,10 @@ impl Shared {
             });
         }
         let location = answer.location().to_owned();
-        let body = meter.waiting(Wait::Network, answer.read(self.options.answer_limit)).await?;
-        last.body = Some(body.clone());
+        let read = answer.read_with(self.options.answer_limit, |bytes| room.grow(bytes));
+        let body = meter.waiting(Wait::Network, read).await?;
+        room.answered(body.len() as u64);
+        last.bytes = body.len() as u64;
         let text = match body.is_empty() && matches!(status, 204 | 205) {
             // They have none (RFC 9110, sections 15.3.5 and 15.3.6).
             true => Bytes::from_static(b"null"),
@@ -378,8 +404,9 @@ impl Shared {
             what: format!("its body is no JSON: {error}"),
             throttle: None,
             is_lasting: false,
-        })?;
-        self.success.judge(&location, &document, &hide)?;
+        });
+        let judged = document.and_then(|document| self.success.judge(&location, &document, &hide).map(|()| document));
+        let document = judged.inspect_err(|_| last.response = Some(kept(&text)))?;
         meter.add(text.len() as u64);
         Ok(Page { status, headers, document: Some(document), text })
     }

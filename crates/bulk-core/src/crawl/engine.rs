@@ -1,8 +1,8 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::RandomState;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::call::{Crawled, Effort, Quarantined, Trail, WaitsFirst, key, shown_record};
 use super::meter::CallMeter;
 use super::part::{Arrived, Parts};
+use super::room::{Held, Room};
 use super::rule::json_path;
 use super::template::{Prepared, Records};
 use super::{Batch, Pagination, RequestTemplate, SpecError, Success};
@@ -43,9 +44,15 @@ pub struct CrawlOptions {
     pub window: usize,
     /// Bytes of a page, at most. Default 32 MiB.
     pub answer_limit: usize,
-    /// Bytes of pages that were fetched and not dropped by the reader, beyond which no further call begins unless there is
-    /// none. What is under way comes on top, and what the reader has: until it takes them, pages are texts; parsed, they take
-    /// several times as much. Default 64 MiB.
+    /// Bytes of answers that are in memory together: those that arrive, those that wait for the reader, and those that it has
+    /// and did not drop. A request is sent only where there is room for an answer as large as they were of late, and a body
+    /// is read only as far as there is some. What becomes free is for bodies that arrive, before requests that are yet to be sent,
+    /// and for older calls first; an attempt whose body had to wait counts as one that made progress, if it fails, and the next
+    /// has room for as much before it is sent. Nobody waits for ever: where the reader asks for more and nothing is there, the
+    /// oldest call goes on whatever there is, so that one body (one call, where there is no
+    /// [place](Crawled::next) to cut it) may come on top. Until the reader takes them, answers are texts: one that is being parsed
+    /// takes several times as much, as does what the reader has; one that does not say how long it is may take twice as much for a moment
+    /// when its memory grows; and connections have some tens of KiB each. Default 256 MiB.
     pub memory: u64,
     /// Bytes of pages of one call that are in memory together, about. A call with more of them comes in several
     /// [parts](Crawled::next), each of which the reader must have taken before the next is fetched; where
@@ -61,7 +68,7 @@ pub struct CrawlOptions {
     pub retry: RetryPolicy,
     /// The meter of the stage that fetches. Each call is a worker of it, and each page or answer to a batch an item. It
     /// waits for the server until an answer begins, for the network until it is there, for input until it has leave to
-    /// ask, and for output until the reader takes it. Default none.
+    /// ask, for the budget while [`memory`](Self::memory) is used up, and for output until the reader takes it. Default none.
     pub meter: Option<StageMeter>,
     /// The meter of the stage before that, in which calls wait for the limiter: for the rate limit, or for the server while
     /// it has asked everybody to wait. Its items are requests. Default none.
@@ -84,7 +91,7 @@ impl Default for CrawlOptions {
             order: CrawlOrder::AsTheyCome,
             window: 4096,
             answer_limit: 32 * 1024 * 1024,
-            memory: 64 * 1024 * 1024,
+            memory: 256 * 1024 * 1024,
             part_bytes: 4 * 1024 * 1024,
             max_pages: 10_000,
             repeat: false,
@@ -159,46 +166,12 @@ pub(super) struct Shared {
     pub(super) options: CrawlOptions,
     /// Calls that wait for their first permit.
     pub(super) waiting: AtomicUsize,
-    /// Bytes of pages that were not dropped.
-    held: AtomicU64,
+    /// The memory that answers take.
+    pub(super) room: Room,
     /// More calls may be able to begin.
     pub(super) news: Notify,
     /// Of the URLs of pages.
     pub(super) digests: RandomState,
-}
-
-/// The pages of a call, as they count against [`CrawlOptions::memory`].
-pub(super) struct Held {
-    shared: Arc<Shared>,
-    bytes: AtomicU64,
-}
-
-impl Held {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: shared.clone(), bytes: AtomicU64::new(0) }
-    }
-
-    pub(super) fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.held.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.held.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
-        self.shared.news.notify_one();
-    }
-}
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Held").field(&self.bytes).finish()
-    }
 }
 
 impl Crawler {
@@ -229,8 +202,8 @@ impl Crawler {
         let shared = self.shared()?;
         // What waits for the reader waits in the driver, where it is counted.
         let (send, items) = mpsc::channel(1);
-        let driver = AbortOnDropHandle::new(tokio::spawn(drive(shared, input.boxed(), send)));
-        Ok(Crawl { items, driver: Some(driver) })
+        let driver = AbortOnDropHandle::new(tokio::spawn(drive(shared.clone(), input.boxed(), send)));
+        Ok(Crawl { shared, items, driver: Some(driver) })
     }
 
     /// The [key](Crawled::key) of the call for this record alone, as it is in a batch of one: by which it is
@@ -253,6 +226,8 @@ impl Crawler {
             response: None,
             error: Arc::new(Error::Record { what }),
         });
+        // Whoever reads them asks for each.
+        shared.room.asked();
         // The prepared request, the URL of the page, and what came before it.
         let begin = Some((prepared, None, Trail::default()));
         let pages = futures::stream::unfold((shared, begin), |(shared, state)| async move {
@@ -262,7 +237,8 @@ impl Crawler {
                 Err(failure) => return Some((Err(failure), (shared, None))),
             };
             let (effort, meter) = (&mut Effort::default(), CallMeter::default());
-            match shared.next_page(&prepared, url, &mut trail, effort, None, &meter).await {
+            let held = Held::new(&shared, 0);
+            match shared.next_page(&prepared, url, &mut trail, effort, None, &held, &meter).await {
                 Ok((page, next)) => {
                     let state = next.map(|next| (Ok(prepared), Some(next), trail));
                     Some((Ok(page.document), (shared, state)))
@@ -311,6 +287,7 @@ impl Crawler {
                 return Err(SpecError::new(&batch.field, "the answer to a batch has no pages"));
             }
         }
+        let room = Room::new(options.memory);
         Ok(Arc::new(Shared {
             client,
             limiter,
@@ -320,7 +297,7 @@ impl Crawler {
             batch,
             options,
             waiting: AtomicUsize::new(0),
-            held: AtomicU64::new(0),
+            room,
             news: Notify::new(),
             digests: RandomState::new(),
         }))
@@ -328,17 +305,29 @@ impl Crawler {
 }
 
 /// What comes of a crawl, call by call. Dropping it stops the crawl.
-#[derive(Debug)]
 pub struct Crawl {
+    shared: Arc<Shared>,
     items: mpsc::Receiver<Arrived>,
     driver: Option<AbortOnDropHandle<()>>,
+}
+
+impl std::fmt::Debug for Crawl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crawl").field("room", &self.shared.room).finish_non_exhaustive()
+    }
 }
 
 impl Stream for Crawl {
     type Item = Crawled;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Crawled>> {
-        if let Some(item) = ready!(self.items.poll_recv(cx)) {
+        let item = self.items.poll_recv(cx);
+        if item.is_pending() && self.driver.is_some() {
+            self.shared.room.asked();
+            self.shared.news.notify_one();
+        }
+        if let Some(item) = ready!(item) {
+            self.shared.room.read();
             return Poll::Ready(Some(item.read()));
         }
         if let Some(driver) = &mut self.driver {
@@ -407,18 +396,16 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
     let mut calls: JoinSet<(u64, Arrived)> = JoinSet::new();
     // Each call waits until its part is taken, so that its end cannot come before it.
     let (parts, mut came) = mpsc::channel(1);
-    // Calls that were begun, and of those in order the next one to go.
-    let (mut begun, mut next) = (0u64, 0u64);
+    // Calls that were begun, of those in order the next one to go, and those that are under way.
+    let (mut begun, mut next, mut open) = (0u64, 0u64, BTreeSet::new());
     let mut early: BTreeMap<u64, Early> = BTreeMap::new();
     // Those that wait for the reader, who has one besides.
     let mut unread: VecDeque<Arrived> = VecDeque::new();
     let most_unread = options.concurrency.max(UNREAD);
     let mut is_end = false;
     while !(is_end && calls.is_empty() && unread.is_empty()) {
-        let is_within = !shared.is_full();
         let is_idle = calls.is_empty() && early.is_empty() && unread.is_empty();
-        let has_room = is_within || is_idle && send.capacity() > 0;
-        let waits_for_reader = !unread.is_empty() || is_idle && !has_room && !is_end;
+        let has_room = !shared.room.is_full() || is_idle && shared.room.is_waited_for();
         let is_near = options.order == CrawlOrder::AsTheyCome || begun - next < options.window.max(1) as u64;
         let is_free = calls.len() < options.concurrency.max(1)
             && unread.len() < most_unread
@@ -435,7 +422,7 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
                 }
                 return;
             }
-            room = send.reserve(), if waits_for_reader => {
+            room = send.reserve(), if !unread.is_empty() => {
                 let Ok(room) = room else { return };
                 if let Some(crawled) = unread.pop_front() {
                     room.send(crawled);
@@ -444,28 +431,36 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
             Some(call) = calls.join_next(), if !calls.is_empty() => {
                 let Some((number, mut last)) = crate::run::joined(call) else { return };
                 // Only where no other call takes its place does it wait as a worker.
-                if !shared.is_full() && unread.len() < most_unread {
+                if !shared.room.is_full() && unread.len() < most_unread {
                     last.meter = None;
                 }
+                let before = unread.len();
                 if options.order == CrawlOrder::AsTheyCome {
                     unread.push_back(last);
-                    continue;
-                }
-                let call = early.entry(number).or_default();
-                call.parts.push(last);
-                call.is_whole = true;
-                while let Some(call) = early.get_mut(&next) {
-                    unread.extend(call.parts.drain(..));
-                    if !call.is_whole {
-                        break;
+                } else {
+                    let call = early.entry(number).or_default();
+                    call.parts.push(last);
+                    call.is_whole = true;
+                    while let Some(call) = early.get_mut(&next) {
+                        unread.extend(call.parts.drain(..));
+                        if !call.is_whole {
+                            break;
+                        }
+                        early.remove(&next);
+                        next += 1;
                     }
-                    early.remove(&next);
-                    next += 1;
                 }
+                // Before the next one is the oldest, which goes on only if the reader has nothing.
+                shared.room.comes(unread.len() - before);
+                open.remove(&number);
+                shared.room.is_front(open.first().copied().unwrap_or(begun));
             }
             Some((number, part)) = came.recv() => {
                 match options.order == CrawlOrder::AsTheyCome || number == next {
-                    true => unread.push_back(part),
+                    true => {
+                        unread.push_back(part);
+                        shared.room.comes(1);
+                    }
                     false => early.entry(number).or_default().parts.push(part),
                 }
             }
@@ -476,6 +471,7 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
                 };
                 let number = begun;
                 begun += 1;
+                open.insert(number);
                 let (waits, shared) = (WaitsFirst::new(&shared), shared.clone());
                 let parts = Parts { number, sender: parts.clone() };
                 calls.spawn(async move { (number, shared.call(records, prepared, waits, &parts).await) });
@@ -505,11 +501,6 @@ fn not_done(shared: &Arc<Shared>, done: Done, records: BoxStream<'static, Input>
 }
 
 impl Shared {
-    /// Whether as many pages wait as may.
-    pub(super) fn is_full(&self) -> bool {
-        self.held.load(Ordering::Relaxed) >= self.options.memory
-    }
-
     /// Makes a call, whose parts but for the last one go to `parts`.
     async fn call(
         self: &Arc<Self>,
@@ -521,7 +512,7 @@ impl Shared {
         let meter = CallMeter::begin(&self.options);
         let call = async {
             match &self.batch {
-                Some(batch) => self.batch_call(batch, records, prepared, waits, &meter).await,
+                Some(batch) => self.batch_call(batch, parts.number, records, prepared, waits, &meter).await,
                 None => {
                     // Without batches each call has one record.
                     let input = records.into_iter().next().unwrap_or_default();

@@ -9,9 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use url::Url;
 
-use super::call::{Crawled, CrawledRecord, Effort, Quarantined, Trail, WaitsFirst, key, shown, unprepared};
-use super::engine::{Held, Input, Shared};
+use super::call::{Crawled, CrawledRecord, Effort, Page, Quarantined, Trail, WaitsFirst, key, shown, unprepared};
+use super::engine::{Input, Shared};
 use super::meter::CallMeter;
+use super::room::Held;
 use super::template::Prepared;
 use crate::Error;
 use crate::meter::{Wait, WorkerMeter};
@@ -84,8 +85,9 @@ struct Pages {
 }
 
 impl Pages {
-    fn begin(shared: &Arc<Shared>, at: Option<String>) -> Self {
-        Self { begun: Instant::now(), at, texts: Vec::new(), effort: Effort::default(), held: Held::new(shared) }
+    fn begin(shared: &Arc<Shared>, call: u64, at: Option<String>) -> Self {
+        let held = Held::new(shared, call);
+        Self { begun: Instant::now(), at, texts: Vec::new(), effort: Effort::default(), held }
     }
 }
 
@@ -109,7 +111,7 @@ impl Shared {
             let (key, request, elapsed) = (key.clone(), request.clone(), begun.elapsed());
             Arrived { key, request, at, next, records, effort, elapsed, held, taken, meter: None }
         };
-        let mut pages = Pages::begin(self, at);
+        let mut pages = Pages::begin(self, parts.number, at);
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(what) => return arrived(pages, None, Err(unprepared(&[&record], what)), None),
@@ -128,24 +130,28 @@ impl Shared {
         let mut first_wait = Some(first_wait);
         loop {
             let first_wait = first_wait.take();
-            let page = self.next_page(&prepared, url.take(), &mut trail, &mut pages.effort, first_wait, meter).await;
-            let (page, next) = match page {
-                Ok(came) => came,
+            let Pages { effort, held, .. } = &mut pages;
+            let page = self.next_page(&prepared, url.take(), &mut trail, effort, first_wait, held, meter).await;
+            // What is parsed of it is not kept while others are fetched.
+            let next = match page {
+                Ok((Page { document, text, .. }, next)) => {
+                    pages.texts.extend(document.is_some().then_some(text));
+                    next
+                }
                 Err(failure) => return arrived(pages, None, Err(failure), None),
             };
-            pages.held.add(page.text.len() as u64);
-            pages.texts.extend(page.document.is_some().then_some(page.text));
             let Some(next) = next else {
                 let texts = std::mem::take(&mut pages.texts);
                 return arrived(pages, None, Ok(texts), None);
             };
-            let least = if self.is_full() { self.options.part_bytes / LEAST } else { self.options.part_bytes };
+            let least = if self.room.is_full() { self.options.part_bytes / LEAST } else { self.options.part_bytes };
             if pages.held.bytes() >= least {
                 match self.place(&prepared, &next, &trail) {
                     Some(place) => {
                         let (taken, was_taken) = oneshot::channel();
                         let texts = std::mem::take(&mut pages.texts);
-                        let ended = std::mem::replace(&mut pages, Pages::begin(self, Some(place.clone())));
+                        let ended =
+                            std::mem::replace(&mut pages, Pages::begin(self, parts.number, Some(place.clone())));
                         // If nobody takes it any more, this is about to be ended, too.
                         let part = arrived(ended, Some(place), Ok(texts), Some(taken));
                         let handed_on = async {
