@@ -1,8 +1,9 @@
 //! What the fuzz targets reach of the inside (feature `fuzzing`): no part of the API.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use bulk_core::Pace;
+use bulk_core::{HttpClient, Pace};
 use bytes::Bytes;
 
 use crate::list::{Cursor, Fetched};
@@ -30,8 +31,12 @@ pub fn read_as_xml(body: &[u8]) -> Result<Vec<String>, String> {
 ///
 /// Why it is none, in words.
 pub fn read_objects(body: &[u8]) -> Result<Option<Vec<Object>>, String> {
+    // A client takes longer to make than a page to read.
+    static CLIENT: OnceLock<Option<HttpClient>> = OnceLock::new();
+    let mut options = BucketOptions::default();
+    options.client.clone_from(CLIENT.get_or_init(|| HttpClient::new().ok()));
     // A bucket remembers how its server speaks.
-    let bucket = Bucket::new("b", BucketOptions::default()).map_err(|error| error.to_string())?;
+    let bucket = Bucket::new("b", options).map_err(|error| error.to_string())?;
     let mut cursor = Cursor::new(bucket, "", None, Pace::new(1, Duration::ZERO));
     match cursor.read(&Bytes::copy_from_slice(body), &KeyFilter::all()) {
         Ok(Fetched::Page(page)) => Ok(Some(page.objects.iter().map(Object::from).collect())),

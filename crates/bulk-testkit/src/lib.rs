@@ -20,3 +20,8 @@ pub mod spans;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod wire;
+
+/// The program of the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

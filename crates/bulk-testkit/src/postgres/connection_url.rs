@@ -24,6 +24,22 @@ pub(super) fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{authority}/{}{query}", encoded(database))
 }
 
+/// The same server and database as `url`, for another role, in both forms.
+pub(super) fn with_role(url: &str, role: &str, password: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
+        return format!("{url} user='{}' password='{}'", quoted(role), quoted(password));
+    };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_of_role = |parameter: &str| parameter.starts_with("user=") || parameter.starts_with("password=");
+    let parameters: Vec<&str> =
+        query.split('&').filter(|parameter| !parameter.is_empty() && !is_of_role(parameter)).collect();
+    let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+    let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{}:{}@{host}{path}{query}", encoded(role), encoded(password))
+}
+
 /// Takes the password out of a URL, as everyone on the machine can read the arguments of a program.
 pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -48,7 +64,7 @@ fn encoded(text: &str) -> String {
 mod tests {
     use tokio_postgres::Config;
 
-    use super::{of_embedded, with_database, without_password};
+    use super::{of_embedded, with_database, with_role, without_password};
 
     #[test]
     fn the_driver_reads_back_what_was_written() {
@@ -72,6 +88,17 @@ mod tests {
         assert_eq!(new("postgres://h?sslmode=disable"), "postgres://h/new?sslmode=disable");
         assert_eq!(new("postgres://a:1,b:2/old?a=b&dbname=c&d=e"), "postgres://a:1,b:2/new?a=b&d=e");
         assert_eq!(new("postgres:///old?host=/run"), "postgres:///new?host=/run");
+    }
+
+    #[test]
+    fn only_the_role_is_replaced() {
+        let new = |url| with_role(url, "r@", "p:/");
+        assert_eq!(new("postgresql://u:p@h:1/d"), "postgresql://r%40:p%3A%2F@h:1/d");
+        assert_eq!(new("postgres://h/d@e?a=b"), "postgres://r%40:p%3A%2F@h/d@e?a=b");
+        assert_eq!(new("postgres:///d?user=u&host=/run&password=p"), "postgres://r%40:p%3A%2F@/d?host=/run");
+        let config: Config = with_role("host=/run user=u dbname=d", r"it's \ r", "p").parse().unwrap();
+        assert_eq!((config.get_user(), config.get_dbname()), (Some(r"it's \ r"), Some("d")));
+        assert_eq!(config.get_password(), Some(&b"p"[..]));
     }
 
     #[test]

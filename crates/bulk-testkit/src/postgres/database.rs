@@ -51,6 +51,11 @@ impl Database {
         &self.url
     }
 
+    /// The same for another role of the server, with this password, whatever form the server's URL has.
+    pub fn url_for(&self, role: &str, password: &str) -> String {
+        connection_url::with_role(&self.url, role, password)
+    }
+
     /// Drops it as the end of the value does, and says how that went.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::{HeaderName, Method};
+use tokio::sync::Semaphore;
 
 use super::object::Object;
 
@@ -96,7 +97,8 @@ pub enum Fault {
     TruncatedWithoutToken,
     /// Answers a listing with its page, of which the first and the last key have changed places.
     OutOfOrder,
-    /// Takes the request and never answers. Ends with the connection or the server.
+    /// Takes the request and never answers. Ends with the connection or the server, or with
+    /// [`FaultHandle::release`]: then the answer is `500 InternalError`.
     Hang,
 }
 
@@ -263,6 +265,13 @@ impl FaultHandle {
         self.active.hits.load(Ordering::Relaxed)
     }
 
+    /// Ends the rule, and answers what [hangs](Fault::Hang) by it: with `500 InternalError`, for whoever waited to have it
+    /// fail at a moment of one's own.
+    pub fn release(&self) {
+        self.remove();
+        self.active.released.close();
+    }
+
     /// Ends the rule for requests that arrive from now on.
     pub fn remove(&self) {
         if let Some(faults) = self.faults.upgrade() {
@@ -276,6 +285,8 @@ struct Active {
     rule: Rule,
     seen: AtomicU64,
     hits: AtomicU64,
+    /// Closed once what hangs is to be answered.
+    released: Arc<Semaphore>,
 }
 
 /// The rules of a server.
@@ -284,7 +295,8 @@ pub(super) struct Faults(Mutex<Vec<Arc<Active>>>);
 
 impl Faults {
     pub(super) fn add(self: &Arc<Self>, rule: Rule) -> FaultHandle {
-        let active = Arc::new(Active { rule, seen: AtomicU64::new(0), hits: AtomicU64::new(0) });
+        let (seen, hits, released) = (AtomicU64::new(0), AtomicU64::new(0), Arc::new(Semaphore::new(0)));
+        let active = Arc::new(Active { rule, seen, hits, released });
         self.lock().push(Arc::clone(&active));
         FaultHandle { active, faults: Arc::downgrade(self) }
     }
@@ -305,7 +317,7 @@ impl Faults {
             };
             if struck {
                 active.hits.fetch_add(1, Ordering::Relaxed);
-                effects.add(active.rule.fault.clone());
+                effects.add(active.rule.fault.clone(), &active.released);
             }
         }
         effects
@@ -346,7 +358,7 @@ pub(super) enum Instead {
     Status { code: u16, error: String, retry_after: Option<u64> },
     Redirect { code: u16, location: String },
     Html,
-    Hang,
+    Hang(Arc<Semaphore>),
 }
 
 /// What happens to a request for a range.
@@ -371,7 +383,7 @@ pub(super) struct BodyEffects {
 }
 
 impl Effects {
-    fn add(&mut self, fault: Fault) {
+    fn add(&mut self, fault: Fault, released: &Arc<Semaphore>) {
         let (body, range) = (&mut self.body, &mut self.range);
         match fault {
             Fault::Latency(latency) => self.latency += latency,
@@ -391,7 +403,7 @@ impl Effects {
             Fault::TruncatedWithoutToken => self.listing.without_token = true,
             Fault::OutOfOrder => self.listing.out_of_order = true,
             Fault::Hang => {
-                self.instead.get_or_insert(Instead::Hang);
+                self.instead.get_or_insert(Instead::Hang(Arc::clone(released)));
             }
             Fault::ResetAfter(bytes) => lower(&mut body.reset_after, bytes),
             Fault::Truncate(bytes) => lower(&mut body.close_after, bytes),

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    future::pending,
     io::Write,
     sync::{
         Arc,
@@ -123,7 +122,11 @@ pub(super) async fn handle(
         replace(object);
     }
     let answer = match &effects.instead {
-        Some(Instead::Hang) => pending().await,
+        Some(Instead::Hang(released)) => {
+            // It is closed, and gives nothing.
+            let _ = released.acquire().await;
+            Err(S3Error::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "This error was asked for."))
+        }
         Some(Instead::Status { code, error, retry_after }) => {
             let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Err(S3Error::new(status, error, "This error was asked for.").retry_after(*retry_after))

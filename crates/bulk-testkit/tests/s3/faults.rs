@@ -215,3 +215,18 @@ async fn a_hanging_request_ends_with_its_client() -> Result {
     assert_eq!(get(&server, "/b/abc", &[]).await?.text().await?, ALPHABET);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_hanging_request_fails_when_it_is_released() -> Result {
+    let (server, handle) = with_rule(Rule::new(Fault::Hang).key("abc"))?;
+    let url = server.object_url("b", "abc");
+    let hanging = tokio::spawn(async move { client().get(url).send().await.map(|response| response.status()) });
+    while handle.hits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!hanging.is_finished());
+    handle.release();
+    assert_eq!(hanging.await??, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(get(&server, "/b/abc", &[]).await?.text().await?, ALPHABET);
+    Ok(())
+}
