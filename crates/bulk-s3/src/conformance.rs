@@ -16,6 +16,7 @@ use std::task::Poll;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 
+use crate::counted::counted;
 use crate::{Batch, Error, KeyRange, KnownChange, KnownObjects, ObjectRef};
 
 /// What a store of known objects is to be tried with.
@@ -275,8 +276,8 @@ impl Run<'_> {
         Err(violation(
             check,
             format!(
-                "the first {limit} of {range} are {} objects and not {}; number {first} is {:?} and not {:?}",
-                found.len(),
+                "the first {limit} of {range} are {} and not {}; number {first} is {:?} and not {:?}",
+                counted(found.len(), "object", "objects"),
                 wanted.len(),
                 found.get(first),
                 wanted.get(first)
@@ -554,7 +555,7 @@ impl Run<'_> {
                 if points.len() == 3 && !(fair / 2..=fair * 2).contains(&count(&stretch)) {
                     return Err(violation(
                         check,
-                        format!("{stretch} has {} objects, a fourth is {fair}", count(&stretch)),
+                        format!("{stretch} has {}, a fourth is {fair}", counted(count(&stretch), "object", "objects")),
                     ));
                 }
                 rest = next;

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::counted::counted;
 use crate::listing_file::{Collection, each_batch, on_thread, table};
 use crate::pager::{Selection, Stop};
 use crate::rows::InventoryReader;
@@ -364,7 +365,8 @@ impl Fetched {
             }
         }
         if let Some(wanted) = file.size.filter(|wanted| *wanted != size) {
-            return Err(table(&name, format!("it has {size} bytes, and by the manifest {wanted}"), None).into());
+            let what = format!("it has {}, and by the manifest {wanted}", counted(size, "byte", "bytes"));
+            return Err(table(&name, what, None).into());
         }
         let wanted = format!("md5:{}", file.md5.to_ascii_lowercase());
         let found = hasher.finish().first().map(ToString::to_string).unwrap_or_default();

@@ -50,6 +50,7 @@ mod checkpoint;
 mod chunks;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod counted;
 mod diff;
 mod error;
 mod file_set;
@@ -118,3 +119,8 @@ pub use sync::{
     SyncRun, SyncStep, SyncedObject, key_of_path, path_of_key, sync,
 };
 pub use versions::ObjectVersion;
+
+/// The program of the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

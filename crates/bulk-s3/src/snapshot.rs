@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use jiff::civil::Date;
 
+use crate::counted::counted;
 use crate::{Error, Object};
 
 /// A file name with a date in it: `<base>-YYYY-MM-DD.<extension>`.
@@ -217,7 +218,7 @@ impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => write!(f, "is absent"),
-            Self::Placeholder(size) => write!(f, "is a placeholder of {size} bytes"),
+            Self::Placeholder(size) => write!(f, "is a placeholder of {}", counted(*size, "byte", "bytes")),
         }
     }
 }

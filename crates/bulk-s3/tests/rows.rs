@@ -1,5 +1,7 @@
 //! Objects to files and back.
 
+use std::io::Read;
+
 use bulk_s3::conformance::KnownConformance;
 use bulk_s3::{
     Batch, CsvReader, CsvWriter, Error, KeyRange, KnownChange, KnownObjects, MemoryKnown, NdjsonReader, NdjsonWriter,
@@ -67,6 +69,26 @@ fn odd_objects_come_back_from_csv() {
 }
 
 #[test]
+fn a_mark_of_the_byte_order_may_come_byte_by_byte() {
+    let read = |csv: &[u8], at: usize| {
+        let (head, rest) = csv.split_at(at);
+        let objects = CsvReader::new("objects.csv", head.chain(rest), None).and_then(|reader| read_all(reader, 7));
+        objects.map_err(|error| error.to_string())
+    };
+    // What only begins like one is a part of a name, also where the file ends with it.
+    for csv in [&b"\xef\xbb\xbf\"key\",etag\na,1\n"[..], b"\xef\xbbkey\na\n", b"\xef\xbb", b"\xef\xbb\xbf"] {
+        let expected = read(csv, csv.len());
+        for at in 0..csv.len() {
+            assert_eq!(read(csv, at), expected, "{at}");
+        }
+    }
+    let objects = read(b"\xef\xbb\xbf\"key\",etag\na,1\n", 1).unwrap();
+    assert_eq!(objects.last().unwrap().etag, Some("1"));
+    assert!(read(b"\xef\xbbkey\na\n", 1).unwrap_err().contains("nobody knows what its column \"\u{fffd}key\" is"));
+    assert_eq!(read(b"\xef\xbb\xbf", 1).unwrap_err(), "objects.csv: there is nothing in it, not even a header");
+}
+
+#[test]
 fn another_reader_reads_the_same_csv() {
     // Python's, which knows nothing of what is none.
     let script =
@@ -95,7 +117,7 @@ fn bad_csv_is_named_with_row_and_byte() {
             "key,tag\n",
             "objects.csv: nobody knows what its column \"tag\" is; those that are read are bucket, key, etag, size, last_modified, content",
         ),
-        ("key,etag\na,1\nb\n", "objects.csv, row 2, byte 13: it has 1 fields, and the header 2"),
+        ("key,etag\na,1\nb\n", "objects.csv, row 2, byte 13: it has 1 field, and the header 2"),
         ("key,etag\na,1\nb,2,3\n", "objects.csv, row 2, byte 13: it has 3 fields, and the header 2"),
         ("key,etag\na,1\n,2\n", "objects.csv, row 2, byte 13: it has no key"),
         ("key\na\"b\n", "objects.csv, row 1, byte 4: a quote stands within a field that has none around it"),

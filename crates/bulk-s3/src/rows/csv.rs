@@ -3,6 +3,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use jiff::Timestamp;
 
 use super::{COLUMNS, ObjectReader, ObjectWriter, check_names, put_hex, unhex};
+use crate::counted::counted;
 use crate::{Batch, Error, ObjectRef};
 
 /// Writes objects as CSV (RFC 4180): a header with the columns `bucket`, `key`, `etag`, `size`, `last_modified` (RFC 3339)
@@ -208,7 +209,7 @@ impl<R: Read> CsvReader<R> {
     fn object(&self) -> Result<Option<ObjectRef<'_>>, String> {
         let found = self.records.len();
         if found != self.width {
-            return Err(format!("it has {found} fields, and the header {}", self.width));
+            return Err(format!("it has {}, and the header {}", counted(found, "field", "fields"), self.width));
         }
         let [bucket, key, etag, size, last_modified, content] = self.places.map(|place| self.records.field(place?));
         if let (Some(wanted), Some(_)) = (&self.bucket, self.places[0])
@@ -246,6 +247,8 @@ pub(super) struct Records<R> {
     text: Vec<u8>,
     /// Where each ends, and whether there is anything, be it two quotes.
     fields: Vec<(usize, bool)>,
+    /// How many bytes of a [`MARK`] the file begins with, as far as it is read; all of them, if it is known to have none.
+    marked: usize,
     /// Bytes that are read.
     at: u64,
     /// Where the record starts.
@@ -259,6 +262,9 @@ pub(super) enum Fault {
     Input(std::io::Error),
     Record(String),
 }
+
+/// The mark of the byte order, as some programs write it at a file's start.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Longer ones are none of objects: a key has 1,024 bytes at most, and each of them may be a quote.
 const MAX_RECORD: usize = 64 << 10;
@@ -277,7 +283,7 @@ enum State {
 
 impl<R: BufRead> Records<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, text: Vec::new(), fields: Vec::new(), at: 0, start: 0, row: 0 }
+        Self { input, text: Vec::new(), fields: Vec::new(), marked: 0, at: 0, start: 0, row: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -293,7 +299,6 @@ impl<R: BufRead> Records<R> {
 
     /// Reads the next record; says whether there is one.
     pub(super) fn next(&mut self) -> Result<bool, Fault> {
-        const MARK: &[u8] = "\u{feff}".as_bytes();
         self.text.clear();
         self.fields.clear();
         (self.start, self.row) = (self.at, self.row + 1);
@@ -307,6 +312,10 @@ impl<R: BufRead> Records<R> {
                 Err(error) => return Err(Fault::Input(error)),
             };
             if buffer.is_empty() {
+                if (1..MARK.len()).contains(&self.marked) {
+                    self.text.extend_from_slice(&MARK[..self.marked]);
+                    (self.marked, state) = (MARK.len(), State::Bare);
+                }
                 return match state {
                     State::Start if self.fields.is_empty() => Ok(false),
                     State::Quoted => record("the file ends within quotes: it is cut off"),
@@ -319,8 +328,18 @@ impl<R: BufRead> Records<R> {
                     }
                 };
             }
-            // A mark of the byte order at the file's start, as some programs write it.
-            let skipped = if self.at == 0 && buffer.starts_with(MARK) { MARK.len() } else { 0 };
+            let mut skipped = 0;
+            // It may come byte by byte.
+            while self.marked < MARK.len() && buffer.get(skipped) == Some(&MARK[self.marked]) {
+                (skipped, self.marked) = (skipped + 1, self.marked + 1);
+            }
+            if self.marked < MARK.len() && skipped < buffer.len() {
+                if self.marked > 0 {
+                    self.text.extend_from_slice(&MARK[..self.marked]);
+                    state = State::Bare;
+                }
+                self.marked = MARK.len();
+            }
             let mut used = skipped;
             let mut is_done = false;
             for &byte in &buffer[skipped..] {

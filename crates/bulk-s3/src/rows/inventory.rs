@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::csv::{Fault, Records};
 use super::{ObjectReader, check_versions, other_bucket};
+use crate::counted::counted;
 use crate::page::decode_url;
 use crate::{Batch, Error, ObjectRef};
 
@@ -117,7 +118,11 @@ impl<R: Read + Send> ObjectReader for InventoryReader<R> {
             }
             let found = self.records.len();
             if found != self.width {
-                let what = format!("it has {found} fields, and the schema of the manifest {}", self.width);
+                let what = format!(
+                    "it has {}, and the schema of the manifest {}",
+                    counted(found, "field", "fields"),
+                    self.width
+                );
                 return Err(self.at_row(Fault::Record(what)));
             }
             match object(&self.records, &self.places, &self.bucket, &mut self.key) {
