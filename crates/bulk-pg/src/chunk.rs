@@ -11,6 +11,7 @@ use tokio_postgres::{CopyInSink, Transaction};
 
 use crate::chunk_content::of_chunk;
 use crate::content::Content;
+use crate::copy_data;
 use crate::copy_format::Encoding;
 use crate::error::Cause;
 use crate::feed::{Chunk, Piece, Rows};
@@ -502,7 +503,7 @@ impl<'a> Copy<'a> {
             }
         };
         under_way.lines.append(lines);
-        under_way.sink.send(bytes).await.map_err(refusal)
+        copy_data::send(under_way.sink.as_mut(), bytes).await.map_err(refusal)
     }
 
     /// Ends the COPY under way, and compares the rows that were sent with those that the server counts.

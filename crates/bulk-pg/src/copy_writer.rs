@@ -5,6 +5,7 @@ use futures::SinkExt;
 use serde::Serialize;
 use tokio_postgres::{Client, CopyInSink, Transaction};
 
+use crate::copy_data;
 use crate::copy_format::Encoding;
 use crate::error::Cause;
 use crate::feed::PIECE;
@@ -292,14 +293,8 @@ impl<'a> CopyWriter<'a> {
         let Self { under_way: Some(under_way), table, written, .. } = self else { return Ok(()) };
         under_way.lines.append(lines);
         under_way.sent += bytes.len();
-        let mut rest = Bytes::from(bytes);
-        // The connection copies what it is given before it sends it: a long row goes in pieces, too.
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(PIECE));
-            let sent = under_way.sink.send(piece).await;
-            sent.map_err(|error| refusal(table, *written, Some(&under_way.lines), error))?;
-        }
-        Ok(())
+        let sent = copy_data::send(under_way.sink.as_mut(), bytes.into()).await;
+        sent.map_err(|error| refusal(table, *written, Some(&under_way.lines), error))
     }
 
     async fn begin_copy(&mut self, encoding: Encoding) -> Result<(), Error> {

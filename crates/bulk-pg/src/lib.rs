@@ -84,10 +84,12 @@ mod condition;
 mod conninfo;
 mod content;
 mod copy_binary;
+mod copy_data;
 mod copy_format;
 mod copy_reader;
 mod copy_text;
 mod copy_writer;
+mod counted;
 mod crawl;
 mod create_table;
 mod cut;
@@ -234,3 +236,8 @@ pub use swap::{Swap, SwapOptions, drop_swapped, prepare_swap, swap};
 pub use table_lock::lock_table;
 pub use verifier::{ContentVerdict, UnknownVerification, Verification, Verified, Verifier};
 pub use verify::{Count, count_rejects, count_rows, has_rows};
+
+/// The program of the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -15,6 +15,7 @@ use crate::choice;
 use crate::chunk::{Committed, Counts, Destination, SHAPE, Tolerance};
 use crate::column::Target;
 use crate::content;
+use crate::counted::counted;
 use crate::encode::{Encoder, Opened};
 use crate::error::ANEW;
 use crate::feed::Feed;
@@ -308,13 +309,13 @@ impl Found {
                 return Err(occupied(choice::not_the_same(&load, choice::describe(options).as_deref())));
             } else {
                 return Err(occupied(format!(
-                    "holds {} of another version of {} (ETag {}, {} bytes; now {}, {} bytes); {ANEW}",
+                    "holds {} of another version of {} (ETag {}, {}; now {}, {}); {ANEW}",
                     if load.finished.is_some() { "all" } else { "a part" },
                     file.key,
                     load.file.etag.as_deref().unwrap_or("none"),
-                    load.file.size,
+                    counted(load.file.size, "byte", "bytes"),
                     file.etag.as_deref().unwrap_or("none"),
-                    file.size,
+                    counted(file.size, "byte", "bytes"),
                 )));
             }
         }

@@ -1,6 +1,7 @@
 //! Records of COPY's binary format, as `ReceiveCopyBinaryHeader` and `CopyGetData` in
 //! `src/backend/commands/copyfromparse.c` read them; and rows of it made of such records.
 
+use crate::counted::counted;
 use crate::cut::{Cut, Fault, Fields, Found};
 use crate::scan::{Form, Span};
 use crate::value::NULL;
@@ -41,9 +42,10 @@ pub(crate) fn header_len(input: &[u8]) -> Result<usize, Fault> {
     let at = SIGNATURE.len() + WORD;
     match usize::try_from(i32::from_be_bytes(*extension)) {
         Err(_) => Err(Fault::broken(at, "its header has an extension of less than nothing")),
-        Ok(len) if len > rest.len() => {
-            Err(Fault::broken(at, format!("its header has an extension of {len} bytes, which is not all there")))
-        }
+        Ok(len) if len > rest.len() => Err(Fault::broken(
+            at,
+            format!("its header has an extension of {}, which is not all there", counted(len, "byte", "bytes")),
+        )),
         Ok(len) => Ok(at + WORD + len),
     }
 }
@@ -108,7 +110,10 @@ impl Cut for Tuples {
                 return match is_last {
                     true => Err(Fault::broken(
                         at,
-                        format!("a value of {} bytes goes beyond the end: the file is cut off or damaged", end - start),
+                        format!(
+                            "a value of {} goes beyond the end: the file is cut off or damaged",
+                            counted(end - start, "byte", "bytes")
+                        ),
                     )),
                     false => Ok(Found::More(end)),
                 };

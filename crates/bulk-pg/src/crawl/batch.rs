@@ -9,6 +9,7 @@ use super::target::Target;
 use super::writer::Message;
 use super::{CrawlLoad, CrawlMode, is_too_deep};
 use crate::Error;
+use crate::counted::counted;
 
 /// A row that is left out.
 #[derive(Debug)]
@@ -284,8 +285,8 @@ impl<'a> CallRows<'a> {
         if self.batch.bytes <= most {
             return Ok(());
         }
-        let what =
-            format!("{} has more than {most} bytes of rows, which is what one call may have", self.batch.mark.key);
+        let most = counted(most, "byte", "bytes");
+        let what = format!("{} has more than {most} of rows, which is what one call may have", self.batch.mark.key);
         Err(Error::Crawl { job: self.load.job.name.clone(), what })
     }
 

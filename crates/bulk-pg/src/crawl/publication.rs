@@ -9,6 +9,7 @@ use tokio_postgres::types::{Oid, ToSql};
 
 use super::ledger::Round;
 use super::{CrawlJob, CrawlLoadOptions, CrawlTable};
+use crate::counted::counted;
 use crate::entangled::has_dependents;
 use crate::ledger::{self, Load};
 use crate::leftover::{Kind, begin_locked_with_leftovers, discard};
@@ -227,8 +228,10 @@ impl Publication {
         }
         if found > 0 && rejected.saturating_add(found) > max_rejects {
             let what = format!(
-                "{found} rows refer to rows that have not come, and {rejected} are left out already, which is more than \
-                 the {max_rejects} that may be; the old tables stay"
+                "{} to rows that have not come, and {} left out already, which is more than the {max_rejects} that \
+                 may be; the old tables stay",
+                counted(found, "row refers", "rows refer"),
+                counted(rejected, "is", "are")
             );
             return Err(Error::Crawl { job: job.name.clone(), what });
         }
@@ -334,7 +337,8 @@ async fn drop_old(session: &mut Session) -> Result<(), Error> {
 /// Fails if the new tables cannot have all that the old ones have.
 fn check(job: &CrawlJob, done: &PostData, twins: &[TableName]) -> Result<(), Error> {
     let orphans = done.orphans.iter().filter(|orphans| twins.contains(&orphans.table)).map(|orphans| {
-        format!("{} rows violate the foreign key {} to {:#}", orphans.rows, orphans.constraint, orphans.references)
+        let violate = counted(orphans.rows, "row violates", "rows violate");
+        format!("{violate} the foreign key {} to {:#}", orphans.constraint, orphans.references)
     });
     let refused = done.refused.iter().map(|refused| format!("{}: {}", refused.what, refused.reason));
     match refused.chain(orphans).next() {
