@@ -5,6 +5,7 @@ use std::fmt;
 use memchr::{memchr2, memchr3};
 use thiserror::Error;
 
+use crate::counted::counted;
 use crate::scan::{Fault, Form, Rules, Scan, Span};
 use crate::{Dialect, Grammar, RecordErrorKind};
 
@@ -110,7 +111,7 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
     let verdict = |trial: &Trial, certainty, evidence| {
         let miscounted = match trial.miscounted {
             0 => String::new(),
-            number => format!("; {} of another width than the header", counted(number, "record")),
+            number => format!("; {} of another width than the header", counted(number, "record", "records")),
         };
         let evidence = format!("{evidence}{miscounted}");
         Ok(Verdict { dialect: trial.dialect, certainty, evidence, records: trial.records })
@@ -124,7 +125,8 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
     if let Some(trial) = standing(Dialect::C)
         && trial.quoted > 0
     {
-        let evidence = format!("{}, {} in backticks and none without", trial.seen(), counted(trial.quoted, "value"));
+        let evidence =
+            format!("{}, {} in backticks and none without", trial.seen(), counted(trial.quoted, "value", "values"));
         return verdict(trial, Certainty::Proven, evidence);
     }
     let forced = standing(Dialect::B).filter(|trial| trial.needless > 0 || trial.quoted == 0);
@@ -134,8 +136,8 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
             let evidence = format!(
                 "{}, {}, {}; not {}",
                 doubling.seen(),
-                counted(doubling.quoted, "quoted value"),
-                counted(doubling.escaped_quotes, "doubled quote"),
+                counted(doubling.quoted, "quoted value", "quoted values"),
+                counted(doubling.escaped_quotes, "doubled quote", "doubled quotes"),
                 why_not(&[Dialect::D]),
             );
             verdict(doubling, Certainty::Proven, evidence)
@@ -144,8 +146,8 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
             let evidence = format!(
                 "{}, {}, {}; not {}",
                 escaping.seen(),
-                counted(escaping.escaped_quotes, "escaped quote"),
-                counted(escaping.pairs, "backslash pair"),
+                counted(escaping.escaped_quotes, "escaped quote", "escaped quotes"),
+                counted(escaping.pairs, "backslash pair", "backslash pairs"),
                 why_not(&[Dialect::B]),
             );
             verdict(escaping, Certainty::Proven, evidence)
@@ -181,11 +183,6 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
         }
         (None, None) => Err(undetected(&trials)),
     }
-}
-
-/// The number, and the noun in singular or plural.
-fn counted(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn undetected(trials: &[Trial]) -> Undetected {
@@ -250,7 +247,8 @@ impl Trial {
                     trial.weigh(rest, &spans);
                     if spans.len() != columns {
                         trial.miscounted += 1;
-                        let reason = format!("{} fields where the header has {columns}", spans.len());
+                        let reason =
+                            format!("{} where the header has {columns}", counted(spans.len(), "field", "fields"));
                         let attempt = trial.attempt_at(trial.records, at, reason);
                         trial.first_miscounted.get_or_insert(attempt);
                     }
@@ -306,7 +304,7 @@ impl Trial {
     }
 
     fn seen(&self) -> String {
-        counted(self.records, "record")
+        counted(self.records, "record", "records")
     }
 
     fn attempt(&self) -> Attempt {
@@ -318,7 +316,7 @@ impl Trial {
         let reason = match RecordErrorKind::from(fault.kind) {
             RecordErrorKind::Contradiction(what) => what.to_string(),
             RecordErrorKind::Unterminated => "the input ends inside quotes".to_owned(),
-            RecordErrorKind::TooManyFields { limit } => format!("more than {limit} fields"),
+            RecordErrorKind::TooManyFields { limit } => format!("more than {}", counted(limit, "field", "fields")),
             _ => "the line ends in another way than the first line".to_owned(),
         };
         self.attempt_at(record, start + fault.at, reason)

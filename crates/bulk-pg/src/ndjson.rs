@@ -77,7 +77,7 @@ pub(crate) fn line(raw: &[u8]) -> &[u8] {
     &raw[..memchr(b'\n', raw).map_or(raw.len(), |end| end + 1)]
 }
 
-/// Cuts lines. Blank lines belong to the record before them.
+/// Cuts lines. Blank lines belong to the record before them, but for those beyond the longest record, which are a gap.
 #[derive(Debug)]
 pub(crate) struct Ndjson {
     fields: Arc<JsonFields>,
@@ -248,6 +248,17 @@ impl Cut for Ndjson {
     const IS_TEXT: bool = true;
 
     fn cut(&mut self, input: &[u8], is_last: bool) -> Result<Found, Fault> {
+        // The rest of a gap that was too long for the record before.
+        if input.first().copied().is_some_and(is_space) {
+            let first = input.iter().position(|byte| !is_space(*byte));
+            let blank = input[..first.unwrap_or(input.len())].iter().rposition(|byte| *byte == b'\n');
+            match (blank, first) {
+                (None, None) if is_last => return Ok(Found::Gap(input.len())),
+                (None, None) => return Ok(Found::More(input.len() + 1)),
+                (None, Some(_)) => {}
+                (Some(end), _) => return Ok(Found::Gap(end + 1)),
+            }
+        }
         let Some(end) = memchr(b'\n', input) else {
             return Ok(match (input.is_empty(), is_last) {
                 (_, false) => Found::More(input.len() + 1),
@@ -265,6 +276,13 @@ impl Cut for Ndjson {
             None if is_last => Ok(Found::Record(input.len())),
             None => Ok(Found::More(input.len() + 1)),
         }
+    }
+
+    fn end_before_gap(&self, window: &[u8]) -> Option<usize> {
+        let end = memchr(b'\n', window)? + 1;
+        let is_gap = window[end..].iter().all(|byte| is_space(*byte));
+        let blank = window[end..].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        is_gap.then_some(end + blank)
     }
 
     fn split<'a>(&'a mut self, raw: &'a [u8]) -> Result<Fields<'a>, Fault> {
@@ -360,6 +378,11 @@ mod tests {
         assert_eq!(cut("{}\n\n", true), Found::Record(4));
         assert_eq!(cut("{}", true), Found::Record(2));
         assert_eq!(cut("", true), Found::End);
+        assert_eq!((cut("\n \n {}", false), cut(" \n ", true)), (Found::Gap(3), Found::Gap(2)));
+        assert_eq!(
+            (cut(" ", false), cut(" ", true), cut(" {}\n{", false)),
+            (Found::More(2), Found::Gap(1), Found::Record(4))
+        );
         assert_eq!(line(b"{}\r\n\n"), b"{}\r\n");
         assert_eq!([start(b"\xef\xbb\xbf\n \n {}"), start(b" \n"), start(b"x")], [Some(6), None, Some(0)]);
     }

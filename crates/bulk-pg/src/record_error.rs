@@ -3,6 +3,7 @@ use std::fmt;
 use std::io;
 
 use crate::buffer::BadText;
+use crate::counted::counted;
 use crate::scan::{FaultKind, MAX_FIELDS};
 use crate::{Dialect, InputFormat};
 
@@ -110,7 +111,7 @@ impl RecordErrorKind {
         match self {
             // `bad_copy_file_format`
             Self::FieldCount { expected, found } => {
-                Some(("22P04", format!("{found} fields where the header has {expected}")))
+                Some(("22P04", format!("{} where the header has {expected}", counted(*found, "field", "fields"))))
             }
             Self::Malformed { message } => Some(("22P04", message.to_string())),
             // `character_not_in_repertoire`
@@ -184,18 +185,24 @@ impl fmt::Display for RecordError {
             }
             RecordErrorKind::MixedNewlines => f.write_str(": the line ends in another way than the first line"),
             RecordErrorKind::TooManyFields { limit } => {
-                write!(f, ": more than {limit} fields (read as dialect {dialect}): it is no CSV, or of another dialect")
+                write!(
+                    f,
+                    ": more than {} (read as dialect {dialect}): it is no CSV, or of another dialect",
+                    counted(*limit, "field", "fields")
+                )
             }
             RecordErrorKind::TooLong { limit } if self.format != InputFormat::Csv => {
                 write!(
                     f,
-                    ": longer than {limit} bytes: the file is of another format, or damaged, or the limit is too low (--max-record)"
+                    ": longer than {}: the file is of another format, or damaged, or the limit is too low (--max-record)",
+                    counted(*limit, "byte", "bytes")
                 )
             }
             RecordErrorKind::TooLong { limit } => write!(
                 f,
-                ": longer than {limit} bytes (read as dialect {dialect}): a quote is not closed, or the dialect is \
-                 another, or the limit is too low (--max-record)"
+                ": longer than {} (read as dialect {dialect}): a quote is not closed, or the dialect is \
+                 another, or the limit is too low (--max-record)",
+                counted(*limit, "byte", "bytes")
             ),
             RecordErrorKind::FieldCount { .. }
             | RecordErrorKind::Malformed { .. }

@@ -36,7 +36,7 @@ pub struct RecordOptions {
     /// The borders therefore depend on the bytes and on this number alone, and not on the sizes of the reads.
     pub chunk_size: u64,
     /// The longest record, in bytes with its line end; more is
-    /// [`RecordErrorKind::TooLong`](crate::RecordErrorKind::TooLong). Whatever the input is, no more memory than about
+    /// [`RecordErrorKind::TooLong`](crate::RecordErrorKind::TooLong). Blank lines behind a line of NDJSON do not count. Whatever the input is, no more memory than about
     /// this is taken for it. The default is 64 MiB; the most is 4 GiB - 2.
     ///
     /// PostgreSQL takes no field and no line of COPY of 1 GiB and more. A record of 512 MiB is the longest that is

@@ -231,9 +231,10 @@ impl<R: Read> Records<R> {
         loop {
             let rules = &mut self.rules;
             let input = self.buffer.pending();
-            // A record that is too long must not be accepted because the buffer happens to hold it.
+            // What is said of a record that is too long must not depend on how much of the input happens to be known: neither
+            // is it accepted, nor is it another fault that the input ends within it.
             let window = &input[..input.len().min(self.options.max_record + 1)];
-            let last = self.buffer.ended && window.len() == input.len();
+            let last = self.buffer.ended && input.len() <= self.options.max_record;
             let scan = if self.in_header {
                 let mut header_rules = rules.for_header();
                 let scan = header_rules.scan(window, last, &mut self.spans);

@@ -231,7 +231,7 @@ async fn a_text_file_is_read_to_its_end_mark() {
             "1\ta\r\n2\tb\n3\tc\r\n",
             "record 2, byte 8, column \"a\": a line feed that is not escaped, and the first line ends in another way",
         ),
-        ("1\ta\n2\n", "record 2, byte 4: 1 fields where the header has 2"),
+        ("1\ta\n2\n", "record 2, byte 4: 1 field where the header has 2"),
         ("1\ta\n2\tb\tc\n", "record 2, byte 4: 3 fields where the header has 2"),
         ("1\ta\n2\tb\\0\n", "record 2, byte 6, column \"a\": a NUL byte, which text in PostgreSQL cannot hold"),
         ("1\ta\n2\t\\303\n", "record 2, byte 6, column \"a\": invalid UTF-8"),
@@ -455,7 +455,7 @@ async fn a_binary_file_is_whole_or_an_error() {
         (good[..good.len() - 5].to_vec(), "record 2, byte 41: the input ends without the trailer: it is cut off"),
         (
             good[..33].to_vec(),
-            "record 1, byte 29: a value of 1 bytes goes beyond the end: the file is cut off or damaged",
+            "record 1, byte 29: a value of 1 byte goes beyond the end: the file is cut off or damaged",
         ),
         ([&good[..], b"\n"].concat(), "record 3, byte 46: there is more behind the trailer"),
         (file(&[&one, &negative]), "record 2, byte 36: a value cannot have -2 bytes: the file is damaged"),
@@ -464,7 +464,7 @@ async fn a_binary_file_is_whole_or_an_error() {
             "record 2, byte 36: a value of 1000 bytes goes beyond the end: the file is cut off or damaged",
         ),
         (file(&[&one, b"\xff\xfe"]), "record 2, byte 34: a tuple cannot have -2 fields: the file is damaged"),
-        (file(&[&one, &tuple(&[None])]), "record 2, byte 34: 1 fields where the header has 2"),
+        (file(&[&one, &tuple(&[None])]), "record 2, byte 34: 1 field where the header has 2"),
         (
             file(&[&tuple(&[Some(b""), Some(&[b'x'; 3000])])]),
             "record 1, byte 19: longer than 2000 bytes: the file is of another format, or damaged, or the limit is too low (--max-record)",

@@ -225,7 +225,7 @@ fn a_bad_record_alone_is_a_reject_and_reading_goes_on() {
             events,
             [
                 "1 \"1,2\\n\"",
-                "record 2, byte 8: 1 fields where the header has 2 \"3\\\\n\"",
+                "record 2, byte 8: 1 field where the header has 2 \"3\\\\n\"",
                 "record 3, byte 10: 3 fields where the header has 2 \"4,5,6\\\\n\"",
                 "record 4, byte 19, column \"b\": a NUL byte, which text in PostgreSQL cannot hold \"7,x\\\\x00y\\\\n\"",
                 "record 5, byte 27, column \"b\": invalid UTF-8 \"8,caf\\\\xe9\\\\n\"",
@@ -280,6 +280,20 @@ fn a_record_beyond_the_limit_is_an_error_whatever_the_buffer() {
         }
         options.max_record = 100;
         assert_eq!(read_all(csv.as_bytes(), Dialect::A, options).unwrap().1.len(), 2);
+    }
+}
+
+#[test]
+fn a_record_beyond_the_limit_that_is_cut_off_is_beyond_the_limit_whatever_the_buffer() {
+    let csv = format!("a\n\"{}", "x".repeat(12));
+    for buffer_size in [1, 12, 13, 14, 1000] {
+        let mut options = options(buffer_size);
+        options.max_record = 12;
+        let error = read_all(csv.as_bytes(), Dialect::A, options.clone()).unwrap_err();
+        assert!(matches!(error.kind, RecordErrorKind::TooLong { limit: 12 }), "{error}");
+        options.max_record = 13;
+        let error = read_all(csv.as_bytes(), Dialect::A, options).unwrap_err();
+        assert!(matches!(error.kind, RecordErrorKind::Unterminated), "{error}");
     }
 }
 
