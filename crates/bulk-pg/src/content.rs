@@ -7,6 +7,7 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, GenericClient, Row};
 
 use crate::canonical::Canonical;
+use crate::counted::counted;
 use crate::ledger::{Load, unsigned};
 use crate::value::{LENGTH, NULL};
 use crate::{BinaryType, Error, Ident, Session};
@@ -41,7 +42,7 @@ impl Content {
 
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rows with the sum {}", self.rows, self.sum)
+        write!(f, "{} with the sum {}", counted(self.rows, "row", "rows"), self.sum)
     }
 }
 

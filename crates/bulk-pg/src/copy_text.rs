@@ -256,7 +256,7 @@ fn is_special(byte: u8) -> bool {
 }
 
 /// What stands after the backslash for a byte that [`is_special`].
-fn letter(byte: u8) -> u8 {
+pub(crate) fn letter(byte: u8) -> u8 {
     match byte {
         0x08 => b'b',
         b'\t' => b't',

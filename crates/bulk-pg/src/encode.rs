@@ -12,6 +12,7 @@ use crate::buffer::BYTE_ORDER_MARK;
 use crate::choice::Choice;
 use crate::column::{Mapping, Target};
 use crate::content::RowHasher;
+use crate::counted::counted;
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
 use crate::input::{Noted, Passed};
@@ -173,7 +174,8 @@ impl Encoder {
             stream.passed().last_before(at);
             if piece == 0 {
                 return Err(self.misfit(format!(
-                    "{to} bytes of it are loaded, and it now has only {at}: it is not the same file; {ANEW}"
+                    "{} loaded, and it now has only {at}: it is not the same file; {ANEW}",
+                    counted(to, "byte of it is", "bytes of it are")
                 )));
             }
             if self.options.stop.is_cancelled() {

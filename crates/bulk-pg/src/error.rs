@@ -2,6 +2,7 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
+use crate::counted::counted;
 use crate::{Dialect, RecordError, SchemaError, TableName, Undetected};
 
 /// What can go wrong with a load.
@@ -84,7 +85,7 @@ pub enum Error {
     },
     /// More records are bad than may be left out. Nothing of the chunk that this one is in is kept; those of the chunks
     /// before it are noted.
-    #[error("{file}: more than {limit} records are bad; the first one too many: {}: {message} [SQLSTATE {sqlstate}]", place(*record, *offset, column.as_deref()))]
+    #[error("{file}: more than {} bad; the first one too many: {}: {message} [SQLSTATE {sqlstate}]", counted(*limit, "record is", "records are"), place(*record, *offset, column.as_deref()))]
     Rejects {
         /// The file.
         file: String,
@@ -110,7 +111,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server counted other rows than were sent.
-    #[error("{file}: {sent} rows were sent to {table:#} and the server took {taken}; nothing of that chunk is kept")]
+    #[error("{file}: {} sent to {table:#} and the server took {taken}; nothing of that chunk is kept", counted(*sent, "row was", "rows were"))]
     RowCount {
         /// The file.
         file: String,
@@ -170,7 +171,7 @@ pub enum Error {
         evidence: String,
     },
     /// Records of a file have the same key.
-    #[error("{file}: {records} records have a key ({}) that another record before them has, such as {}; --max-rejects leaves them out", columns.join(", "), examples.join("; "))]
+    #[error("{file}: {} a key ({}) that another record before them has, such as {}; --max-rejects leaves them out", counted(*records, "record has", "records have"), columns.join(", "), examples.join("; "))]
     Duplicates {
         /// The file.
         file: String,
@@ -235,7 +236,7 @@ pub enum Error {
         source: Cause,
     },
     /// The server counted other rows than were written. None of them is kept.
-    #[error("{sent} rows were sent to {table:#} and the server took {taken}; none of them is kept")]
+    #[error("{} sent to {table:#} and the server took {taken}; none of them is kept", counted(*sent, "row was", "rows were"))]
     TakenRows {
         /// Where the rows went.
         table: TableName,
@@ -279,7 +280,7 @@ pub enum Error {
         what: String,
     },
     /// More rows of a crawl are bad than may be left out. Nothing of what was to be committed with this one is kept.
-    #[error("the crawl {job}: more than {limit} rows are bad; the first one too many: row {row} for {table:#} of {key}{}: {message} [SQLSTATE {sqlstate}]", of_column(column.as_deref()))]
+    #[error("the crawl {job}: more than {} bad; the first one too many: row {row} for {table:#} of {key}{}: {message} [SQLSTATE {sqlstate}]", counted(*limit, "row is", "rows are"), of_column(column.as_deref()))]
     CallRejects {
         /// The job's name.
         job: String,
@@ -467,7 +468,7 @@ fn of_typed_column(column: Option<&(Box<str>, Box<str>)>) -> String {
 fn of_rows(row: Option<u64>, written: u64) -> String {
     match row {
         Some(row) => format!("row {row}"),
-        None => format!("one of {written} rows"),
+        None => format!("one of {}", counted(written, "row", "rows")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
+use crate::counted::counted;
 use crate::error::Cause;
 use crate::{Error, ForeignKey, Ident, Session, TableName, quote_literal};
 
@@ -101,7 +102,8 @@ pub(crate) async fn remove_note(session: &Session, key: &ForeignKey) -> Result<(
 /// Leaves word at the constraint, for people who look at the table and for the next run.
 async fn note(session: &Session, key: &ForeignKey, orphans: &Orphans, first: Option<&str>) -> Result<(), Error> {
     let first = first.map(|first| format!("{SUCH_AS}{first}")).unwrap_or_default();
-    let text = format!("{NOTE}{} rows refer to nothing in {:#}{first}", orphans.rows, orphans.references);
+    let refer = counted(orphans.rows, "row refers", "rows refer");
+    let text = format!("{NOTE}{refer} to nothing in {:#}{first}", orphans.references);
     comment(session, key, &quote_literal(&text).unwrap_or_else(|_| "NULL".to_owned())).await
 }
 

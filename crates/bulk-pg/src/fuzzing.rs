@@ -18,7 +18,7 @@ pub struct File {
 
 /// What came of reading one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read1 {
+pub struct ReadRecord {
     /// Its row as COPY's text, or why there is none.
     pub row: Result<Vec<u8>, String>,
     /// The border behind it.
@@ -64,7 +64,7 @@ impl File {
     }
 
     /// Reads from a border on.
-    pub fn read(&self, input: impl Read, at: Position, options: RecordOptions) -> Vec<Read1> {
+    pub fn read(&self, input: impl Read, at: Position, options: RecordOptions) -> Vec<ReadRecord> {
         let fields: Vec<_> = (0..self.width).map(Source::Field).collect();
         let Ok(encoder) = CopyText::new(&fields, self.width) else { return Vec::new() };
         let mut reader = self.layout.resume(input, Extent::ToEnd, at, options);
@@ -80,7 +80,7 @@ impl File {
                 }
                 Err(error) => (Err(error.to_string()), !error.is_reject()),
             };
-            all.push(Read1 { row, after: reader.position(), is_last });
+            all.push(ReadRecord { row, after: reader.position(), is_last });
             if is_last {
                 return all;
             }

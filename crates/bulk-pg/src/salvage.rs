@@ -1,15 +1,15 @@
 //! A chunk that the server refuses is narrowed down to the records that it refuses.
 
+use std::mem::take;
 use std::ops::Range;
 use std::pin::pin;
 
-use bytes::Bytes;
-use futures::SinkExt;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::Oid;
 use tokio_postgres::{GenericClient, Statement, Transaction};
 
 use crate::chunk::{Destination, Tolerance};
+use crate::copy_data;
 use crate::copy_format::Encoding;
 use crate::error::Cause;
 use crate::feed::PIECE;
@@ -292,7 +292,7 @@ impl Salvage<'_> {
                 left_out = &left_out[usize::from(is_left_out)..];
                 index += 1;
                 if buffer.len() >= PIECE
-                    && let Err(error) = send_pieces(sink.as_mut(), &mut buffer).await
+                    && let Err(error) = copy_data::send(sink.as_mut(), take(&mut buffer).into()).await
                 {
                     return Ok(Err(Cause(error)));
                 }
@@ -301,7 +301,7 @@ impl Salvage<'_> {
         if is_binary {
             buffer.extend_from_slice(&CopyBinary::TRAILER);
         }
-        if let Err(error) = send_pieces(sink.as_mut(), &mut buffer).await {
+        if let Err(error) = copy_data::send(sink.as_mut(), buffer.into()).await {
             return Ok(Err(Cause(error)));
         }
         match sink.finish().await {
@@ -314,17 +314,4 @@ impl Salvage<'_> {
     fn read<'r>(&self, index: u64, raw: &'r [u8]) -> Reader<&'r [u8]> {
         self.tolerance.read(self.kept.position(index), raw)
     }
-}
-
-/// The connection copies what it is given before it sends it, so a long row goes in pieces.
-async fn send_pieces(
-    mut sink: std::pin::Pin<&mut tokio_postgres::CopyInSink<Bytes>>,
-    buffer: &mut Vec<u8>,
-) -> Result<(), tokio_postgres::Error> {
-    let mut bytes = Bytes::from(std::mem::take(buffer));
-    while !bytes.is_empty() {
-        let piece = bytes.split_to(bytes.len().min(PIECE));
-        sink.send(piece).await?;
-    }
-    Ok(())
 }

@@ -1,4 +1,5 @@
 //! Spans of what goes on, for embedders who have a subscriber: with the feature `tracing`. Without it these are nothing.
+//! Why it does not stand once for all crates, `bulk-core` says where it has the same.
 
 /// A future that is in a span of debug level while it is polled.
 #[cfg(feature = "tracing")]

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Oid;
 use tokio_util::sync::CancellationToken;
 
+use crate::counted::counted;
 use crate::entangled::{check_replaceable, outside_keys};
 use crate::input_format::can_go_on;
 use crate::ledger::{self, Load};
@@ -271,7 +272,7 @@ pub async fn swap(session: &mut Session, swap: &Swap, options: &SwapOptions) -> 
         if options.stop.is_cancelled() {
             return Err(Error::Stopped { what: "the swap of the tables".to_owned() });
         }
-        let what = format!("swapping {} tables", swap.twins.len());
+        let what = format!("swapping {}", counted(swap.twins.len(), "table", "tables"));
         options.observer.event(&Event::Step { what: &what });
         match attempt(session, swap, options.keep_old).await? {
             Attempt::Done => return Ok(()),

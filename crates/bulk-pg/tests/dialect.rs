@@ -205,7 +205,7 @@ fn what_no_dialect_reads_is_an_error_that_names_each_reason() {
          is not quoted), C (record 1, byte 4: a value is not quoted), D (record 1, byte 4: a value is not quoted)"
     );
     let error = detect(b"a,b\n1\n2\n", true, None).unwrap_err();
-    assert_eq!(error.attempts[0].to_string(), "A (record 1, byte 4: 1 fields where the header has 2)");
+    assert_eq!(error.attempts[0].to_string(), "A (record 1, byte 4: 1 field where the header has 2)");
     let error = detect(b"a,b\n\"1\",\"x", true, Some(Dialect::B)).unwrap_err();
     assert_eq!(error.attempts[1].to_string(), "B (record 1, byte 4: the input ends inside quotes)");
 }

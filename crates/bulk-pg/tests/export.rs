@@ -533,9 +533,7 @@ async fn what_may_not_be_seen_is_no_quiet_gap() {
              GRANT SELECT ON partly, open TO {role}"
         ),
     );
-    let (scheme, rest) = bench.database.url().split_once("://").unwrap();
-    let (_, place) = rest.split_once('@').unwrap();
-    let url = format!("{scheme}://{role}:exporter@{place}");
+    let url = bench.database.url_for(&role, "exporter");
     let mut holder = Session::connect(bench.database.url()).await.unwrap();
     let transaction = holder.client_mut().transaction().await.unwrap();
     transaction.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap();

@@ -93,7 +93,7 @@ fn what_could_not_be_loaded_makes_no_table() {
     assert!(said(&format!("{}\n1\n", "n".repeat(64))).contains("has 64 bytes: PostgreSQL keeps 63"));
     assert!(said("").contains("there is nothing in it"));
     assert!(
-        said("a,b\n1,2\n3\n4,5\n").ends_with("record 2, byte 8: 1 fields where the header has 2"),
+        said("a,b\n1,2\n3\n4,5\n").ends_with("record 2, byte 8: 1 field where the header has 2"),
         "{}",
         said("a,b\n1,2\n3\n4,5\n")
     );

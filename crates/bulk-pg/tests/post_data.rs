@@ -161,7 +161,7 @@ async fn a_key_whose_orphans_were_repaired_is_validated_by_the_next_run() {
         (1, 1, &["7, a\"b".to_owned()][..])
     );
     assert_eq!(done.known_orphans, []);
-    let note = r#"NOT VALID: 1 rows refer to nothing in public.pair, such as ["7", "a\"b"]"#;
+    let note = r#"NOT VALID: 1 row refers to nothing in public.pair, such as ["7", "a\"b"]"#;
     assert_eq!(loaded.keys(), format!("docket_appeal_fk|t|\ndocket_court_fk|t|\nhalf's \"fk\"|f|{note}"));
 
     loaded.psql("DELETE FROM half WHERE id = 5; ALTER TABLE half VALIDATE CONSTRAINT \"half's \"\"fk\"\"\"");

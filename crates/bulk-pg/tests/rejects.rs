@@ -356,7 +356,7 @@ async fn each_reject_says_what_is_wrong() {
     );
     assert_eq!(
         left_out("CREATE TABLE t (id integer)", "id\n1\nx\n2\ny\n", &options(1)).await.unwrap_err(),
-        "t.csv: more than 1 records are bad; the first one too many: record 4, byte 9, column id: invalid input syntax \
+        "t.csv: more than 1 record is bad; the first one too many: record 4, byte 9, column id: invalid input syntax \
          for type integer: \"y\" [SQLSTATE 22P02]"
     );
 }

@@ -5,16 +5,9 @@ mod support;
 use bulk_pg::{Session, server_access};
 use support::Bench;
 
-/// The URL of the database for another role, which needs no password on the tests' server or has this one.
-fn url_of(bench: &Bench, role: &str) -> String {
-    let (_, rest) = bench.database.url().split_once("://").unwrap();
-    let (_, place) = rest.rsplit_once('@').unwrap();
-    format!("postgresql://{role}:secret@{place}")
-}
-
 /// What is found of this role: name, whether it is the own one, whether it is a superuser.
 async fn found(bench: &Bench, role: &str) -> Option<(String, bool, bool)> {
-    let session = Session::connect(&url_of(bench, role)).await.unwrap();
+    let session = Session::connect(&bench.database.url_for(role, "secret")).await.unwrap();
     let access = server_access(&session).await.unwrap();
     access.map(|access| (access.role, access.is_own, access.is_superuser))
 }

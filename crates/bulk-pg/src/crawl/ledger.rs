@@ -8,6 +8,7 @@ use tokio_postgres::{Row, Transaction};
 
 use super::target::Target;
 use super::{CrawlJob, CrawlLoadOptions, CrawlMode};
+use crate::counted::counted;
 use crate::ledger::unsigned;
 use crate::table_lock::{LOCK_TIMEOUT, begin};
 use crate::verify::is_any_row;
@@ -220,8 +221,8 @@ impl Round {
             };
             let table = &target.table;
             let what = format!(
-                "{table:#} {what} since {rows} rows of the open round were written into it, whose calls count as done; \
-                 begin anew with --restart"
+                "{table:#} {what} since {} written into it, whose calls count as done; begin anew with --restart",
+                counted(*rows, "row of the open round was", "rows of the open round were")
             );
             return Err(Error::Crawl { job: job.name.clone(), what });
         }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::SinkExt;
 use serde_json::Value;
 use tokio_postgres::Transaction;
 use tokio_postgres::error::{DbError, SqlState};
@@ -14,6 +13,7 @@ use super::batch::{CallReject, Lines};
 use super::target::Target;
 use super::{CrawlJob, CrawlMode};
 use crate::Error;
+use crate::copy_data;
 use crate::error::Cause;
 use crate::feed::PIECE;
 use crate::place::Place;
@@ -198,9 +198,9 @@ impl Sender<'_> {
             Ok(sink) => pin!(sink),
             Err(error) => return Ok(Err(Cause(error))),
         };
-        // The connection copies what it is given, so it goes in pieces.
+        // In pieces, since it is copied.
         for piece in ranges.iter().flat_map(|range| lines.slice(range.clone()).chunks(PIECE)) {
-            if let Err(error) = sink.send(Bytes::copy_from_slice(piece)).await {
+            if let Err(error) = copy_data::send(sink.as_mut(), Bytes::copy_from_slice(piece)).await {
                 return Ok(Err(Cause(error)));
             }
         }

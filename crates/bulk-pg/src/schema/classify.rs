@@ -213,19 +213,24 @@ fn create_by_first_word(cursor: &mut Cursor<'_>) -> Option<Verdict> {
     {
         return other(Phase::PreData);
     }
-    leave(if cursor.sees_any(&["FOREIGN", "SERVER"]) || cursor.eat("USER MAPPING") {
-        LeftOutReason::ForeignServer
+    leave(beside_the_schema(cursor)?)
+}
+
+/// Why an object that is created or altered is left out, if it is no part of a schema.
+fn beside_the_schema(cursor: &mut Cursor<'_>) -> Option<LeftOutReason> {
+    if cursor.sees_any(&["FOREIGN", "SERVER"]) || cursor.eat("USER MAPPING") {
+        Some(LeftOutReason::ForeignServer)
     } else if cursor.eat("EVENT TRIGGER") {
-        LeftOutReason::EventTrigger
+        Some(LeftOutReason::EventTrigger)
     } else if cursor.eat("SUBSCRIPTION") {
-        LeftOutReason::Subscription
+        Some(LeftOutReason::Subscription)
     } else if cursor.eat("DATABASE") {
-        LeftOutReason::Database
+        Some(LeftOutReason::Database)
     } else if cursor.sees_any(&["ROLE", "USER", "GROUP", "TABLESPACE"]) {
-        LeftOutReason::WholeServer
+        Some(LeftOutReason::WholeServer)
     } else {
-        return None;
-    })
+        None
+    }
 }
 
 fn create_index(cursor: &mut Cursor<'_>, unique: bool) -> Option<Verdict> {
@@ -298,21 +303,13 @@ fn alter(cursor: &mut Cursor<'_>, sql: &str) -> Option<Verdict> {
     {
         return other(Phase::PreData);
     }
-    leave(if cursor.sees_any(&["FOREIGN", "SERVER"]) || cursor.eat("USER MAPPING") {
-        LeftOutReason::ForeignServer
-    } else if cursor.eat("EVENT TRIGGER") {
-        LeftOutReason::EventTrigger
-    } else if cursor.eat("SUBSCRIPTION") {
-        LeftOutReason::Subscription
-    } else if cursor.eat("DATABASE") {
-        LeftOutReason::Database
-    } else if cursor.sees_any(&["ROLE", "USER", "GROUP", "TABLESPACE", "SYSTEM"]) {
-        LeftOutReason::WholeServer
-    } else if cursor.eat("LARGE OBJECT") {
-        LeftOutReason::Data
-    } else {
-        return None;
-    })
+    if cursor.eat("LARGE OBJECT") {
+        return leave(LeftOutReason::Data);
+    }
+    if cursor.sees("SYSTEM") {
+        return leave(LeftOutReason::WholeServer);
+    }
+    leave(beside_the_schema(cursor)?)
 }
 
 fn alter_table(cursor: &mut Cursor<'_>, table: TableName, sql: &str) -> Option<Verdict> {

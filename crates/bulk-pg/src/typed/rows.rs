@@ -13,6 +13,8 @@ use super::binary::{self, Room};
 use super::text;
 use super::unfit::Unfit;
 use crate::copy_format::Encoding;
+use crate::copy_text::letter;
+use crate::counted::counted;
 
 /// Encodes rows with these columns.
 pub(crate) struct TypedRows {
@@ -101,16 +103,7 @@ pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = value;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | 0x08..=0x0d)) {
         out.extend_from_slice(&rest[..at]);
-        let letter = match rest[at] {
-            0x08 => b'b',
-            b'\t' => b't',
-            b'\n' => b'n',
-            0x0b => b'v',
-            0x0c => b'f',
-            b'\r' => b'r',
-            other => other,
-        };
-        out.extend_from_slice(&[b'\\', letter]);
+        out.extend_from_slice(&[b'\\', letter(rest[at])]);
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
@@ -139,7 +132,7 @@ impl Fields<'_> {
     fn put<T: Serialize + ?Sized>(&mut self, place: usize, value: &T) -> Result<(), Unfit> {
         let TypedRows { columns, room, values, ranges, text, .. } = &mut *self.rows;
         let (Some(column), Some(range)) = (columns.get(place), ranges.get_mut(place)) else {
-            return Err(Unfit::row(format!("the row has more than {} values", columns.len())));
+            return Err(Unfit::row(format!("the row has more than {}", counted(columns.len(), "value", "values"))));
         };
         if range.is_some() {
             return Err(Unfit::row("the row has it twice".to_owned()).of_column(place));

@@ -69,7 +69,7 @@ async fn too_many_bad_rows_end_it_and_the_next_run_goes_on() {
     };
     assert_eq!(
         error.to_string(),
-        "the crawl stats: more than 1 rows are bad; the first one too many: row 2 for public.t of b: duplicate key value violates \
+        "the crawl stats: more than 1 row is bad; the first one too many: row 2 for public.t of b: duplicate key value violates \
          unique constraint \"t_pkey\" (Key (id)=(1) already exists.) [SQLSTATE 23505]"
     );
     assert_eq!(bench.psql("SELECT * FROM t; SELECT key, rows, rejected FROM bulk.call"), "1\na|1|1");
@@ -221,7 +221,7 @@ async fn rows_of_replaced_tables_that_refer_to_nothing_are_left_out() {
     let error = load.finish().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the crawl families: 2 rows refer to rows that have not come, and 1 are left out already, which is more than the 2 \
+        "the crawl families: 2 rows refer to rows that have not come, and 1 is left out already, which is more than the 2 \
          that may be; the old tables stay"
     );
     assert_eq!(bench.psql("SELECT * FROM child; SELECT * FROM parent"), "1|1|1\n1|1");
