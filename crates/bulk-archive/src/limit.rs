@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::counted::counted;
+
 /// The limit that an archive or a compressed file went beyond, with the value that was set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -19,11 +21,13 @@ pub enum Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Limit::Ratio(ratio) => write!(f, "more than {ratio} bytes for each compressed byte"),
-            Limit::Bytes(bytes) => write!(f, "more than {bytes} bytes"),
-            Limit::Entries(entries) => write!(f, "more than {entries} members"),
-            Limit::Depth(depth) => write!(f, "a path of more than {depth} names"),
-            Limit::PathLength(length) => write!(f, "a path or link target of more than {length} bytes"),
+            Limit::Ratio(ratio) => write!(f, "more than {} for each compressed byte", counted(*ratio, "byte", "bytes")),
+            Limit::Bytes(bytes) => write!(f, "more than {}", counted(*bytes, "byte", "bytes")),
+            Limit::Entries(entries) => write!(f, "more than {}", counted(*entries, "member", "members")),
+            Limit::Depth(depth) => write!(f, "a path of more than {}", counted(*depth, "name", "names")),
+            Limit::PathLength(length) => {
+                write!(f, "a path or link target of more than {}", counted(*length, "byte", "bytes"))
+            }
         }
     }
 }

@@ -16,7 +16,8 @@ pub enum Refusal {
     EmptyName,
     /// The name or the target of the link has a NUL byte, at which the system would end it.
     NulInName,
-    /// The name begins with the folder in which unfinished files are kept, in any case.
+    /// The name begins with the folder in which unfinished files are kept, in any case. Or a type of items is called as a file may
+    /// be that stands beside the folders of types.
     Reserved,
     /// The name is that of the folder into which the archive is extracted, and the member is no folder.
     TargetItself,
@@ -73,7 +74,7 @@ impl fmt::Display for Refusal {
             Refusal::ParentFolder => "its name has a `..`",
             Refusal::EmptyName => "its name is empty",
             Refusal::NulInName => "its name or target has a NUL byte",
-            Refusal::Reserved => "its name is reserved for unfinished files",
+            Refusal::Reserved => "its name is reserved for other files",
             Refusal::TargetItself => "it would replace the folder into which it is extracted",
             Refusal::ThroughLink => "its name leads through a symbolic link",
             Refusal::FileInTheWay => "its name needs a folder where something else is",

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     mem,
     ops::Range,
+    sync::Arc,
     thread,
 };
 
@@ -66,6 +67,34 @@ enum Piece {
     Copied(Box<IndexedBlock>),
 }
 
+/// What the threads of a press do, told in the thread that it is of. Where its own thread compresses a block although there may
+/// be others, it says so as one of them, and waits for itself meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PressEvent {
+    /// One that compresses waits for a block. The first that is heard of it.
+    WaitsForBlock,
+    /// It compresses one.
+    Compresses,
+    /// There is no such thread any more.
+    Ends,
+    /// The press's own thread waits for one that is compressed.
+    WaitsForCompressed,
+    /// It goes on.
+    GoesOn,
+}
+
+/// Who hears that.
+pub(crate) type PressObserver = Arc<dyn Fn(PressEvent) + Send + Sync>;
+
+/// Tells that a thread has ended, however that was.
+struct Ending(PressObserver);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        (self.0)(PressEvent::Ends);
+    }
+}
+
 /// What has been written.
 pub(crate) struct Pressed<W, X> {
     pub(crate) archive: W,
@@ -81,7 +110,8 @@ pub(crate) struct Pressed<W, X> {
 ///
 /// One thread is the caller's own. Others are started where there are blocks for two.
 ///
-/// Dropping it leaves an archive without its end, which every reader takes for cut short, and stops the threads.
+/// Dropping it leaves an archive without its end, which every reader takes for cut short, and waits for the blocks that the
+/// threads have in hand, and no others.
 pub(crate) struct Press<S, W, X> {
     file: String,
     /// What blocks are copied from.
@@ -90,10 +120,7 @@ pub(crate) struct Press<S, W, X> {
     index: IndexWriter<X>,
     level: u32,
     threads: usize,
-    workers: Vec<thread::JoinHandle<()>>,
-    /// None once all has been compressed.
-    jobs: Option<Sender<Job>>,
-    waiting: Receiver<Job>,
+    crew: Crew,
     pieces: VecDeque<Piece>,
     /// How many of the pieces are being compressed, and their plain bytes.
     in_work: (usize, usize),
@@ -105,11 +132,37 @@ pub(crate) struct Press<S, W, X> {
     made: Vec<Range<u64>>,
     /// Something that was to be written is not, so that nothing may follow.
     has_failed: bool,
+    observer: PressObserver,
 }
 
 struct Job {
     raw: Raw,
     made: Sender<io::Result<Made>>,
+}
+
+/// The threads that compress. They have ended when it is dropped, so that nothing is heard of them behind an error, either.
+struct Crew {
+    workers: Vec<thread::JoinHandle<()>>,
+    /// None once all has been compressed.
+    jobs: Option<Sender<Job>>,
+    waiting: Receiver<Job>,
+}
+
+impl Crew {
+    /// Waits until all that was begun is compressed and the threads have ended. Whether none of them panicked.
+    fn end(&mut self) -> bool {
+        self.jobs = None;
+        let ended: Vec<_> = self.workers.drain(..).map(thread::JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // What was not begun nobody wants any more.
+        while self.waiting.try_recv().is_ok() {}
+        self.end();
+    }
 }
 
 impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
@@ -120,6 +173,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         recipe: &Recipe,
         threads: usize,
         file: &str,
+        observer: PressObserver,
     ) -> Result<Press<S, W, X>, Error> {
         let index = IndexWriter::new(index, recipe, file)?;
         archive.write_all(&deflate::HEADER).map_err(|source| output(file, source))?;
@@ -132,9 +186,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             index,
             level: recipe.level,
             threads,
-            workers: Vec::new(),
-            jobs: Some(jobs),
-            waiting,
+            crew: Crew { workers: Vec::new(), jobs: Some(jobs), waiting },
             pieces: VecDeque::new(),
             in_work: (0, 0),
             run: 0..0,
@@ -143,6 +195,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             copied: 0,
             made: Vec::new(),
             has_failed: false,
+            observer,
         })
     }
 
@@ -174,7 +227,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             return self.make(raw);
         }
         let len = raw.plain.len();
-        if self.workers.is_empty() && self.in_work.0 == 0 {
+        if self.crew.workers.is_empty() && self.in_work.0 == 0 {
             self.pieces.push_back(Piece::Raw(Box::new(raw)));
             self.in_work = (1, len);
             return Ok(());
@@ -205,7 +258,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         let (made, receiver) = bounded(1);
         self.start_worker()?;
         let job = Job { raw, made };
-        if let Some(jobs) = &self.jobs
+        if let Some(jobs) = &self.crew.jobs
             && jobs.send(job).is_err()
         {
             return Err(output(&self.file, io::Error::other("the threads that compress are gone")));
@@ -258,9 +311,11 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         let trailer = self.summary.trailer();
         self.write(&trailer)?;
         self.archive.flush().map_err(|source| output(&self.file, source))?;
-        self.jobs = None;
-        for worker in self.workers {
-            if worker.join().is_err() {
+        if !self.crew.workers.is_empty() {
+            (self.observer)(PressEvent::WaitsForCompressed);
+            let has_ended = self.crew.end();
+            (self.observer)(PressEvent::GoesOn);
+            if !has_ended {
                 return Err(output(&self.file, io::Error::other("a thread that compresses panicked")));
             }
         }
@@ -271,21 +326,26 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
 
     /// One thread more for each block until there are enough: a small archive starts few.
     fn start_worker(&mut self) -> Result<(), Error> {
-        if self.workers.len() == self.threads {
+        if self.crew.workers.len() == self.threads {
             return Ok(());
         }
-        let (waiting, level) = (self.waiting.clone(), self.level);
+        let (waiting, level, observer) = (self.crew.waiting.clone(), self.level, Arc::clone(&self.observer));
         let work = move || {
+            let ending = Ending(observer);
+            let tell = |event| (ending.0)(event);
+            tell(PressEvent::WaitsForBlock);
             let deflate = Deflate::new(level);
             for job in waiting {
+                tell(PressEvent::Compresses);
                 // Nobody wants it where the press was dropped.
                 let _ = job.made.send(make(job.raw, &deflate));
+                tell(PressEvent::WaitsForBlock);
             }
         };
         match thread::Builder::new().name("archive-deflate".to_owned()).spawn(work) {
-            Ok(worker) => self.workers.push(worker),
+            Ok(worker) => self.crew.workers.push(worker),
             // Fewer threads do the same work.
-            Err(_) if !self.workers.is_empty() => {}
+            Err(_) if !self.crew.workers.is_empty() => {}
             Err(source) => return Err(output(&self.file, source)),
         }
         Ok(())
@@ -295,15 +355,24 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         match self.pieces.pop_front() {
             Some(Piece::Made(made, len)) => {
                 self.in_work = (self.in_work.0 - 1, self.in_work.1 - len);
-                let made = made
-                    .recv()
+                (self.observer)(PressEvent::WaitsForCompressed);
+                let received = made.recv();
+                (self.observer)(PressEvent::GoesOn);
+                let made = received
                     .unwrap_or_else(|_| Err(io::Error::other("a thread that compresses panicked")))
                     .map_err(|source| output(&self.file, source))?;
                 self.write_made(&made)
             }
             Some(Piece::Raw(raw)) => {
                 self.in_work = (self.in_work.0 - 1, self.in_work.1 - raw.plain.len());
-                self.make(*raw)
+                (self.observer)(PressEvent::WaitsForCompressed);
+                let ending = Ending(Arc::clone(&self.observer));
+                (self.observer)(PressEvent::WaitsForBlock);
+                (self.observer)(PressEvent::Compresses);
+                let made = make(*raw, &Deflate::new(self.level));
+                drop(ending);
+                (self.observer)(PressEvent::GoesOn);
+                self.write_made(&made.map_err(|source| output(&self.file, source))?)
             }
             Some(Piece::Copied(block)) => {
                 let place = &block.place;
@@ -370,4 +439,35 @@ fn make(raw: Raw, deflate: &Deflate) -> io::Result<Made> {
 
 fn output(file: &str, source: io::Error) -> Error {
     Error::Output { file: file.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::archive::borders::Lens;
+
+    #[test]
+    fn threads_have_ended_behind_an_error_and_nothing_is_heard_of_them() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::clone(&told);
+        let observer: PressObserver =
+            Arc::new(move |event| events.lock().unwrap().push((thread::current().id(), event)));
+        // Room for the head alone.
+        let mut archive = [0; 16];
+        let recipe = Recipe { lens: Lens { block: 10_000, chain: 10_000 }, level: 1, engine: 0 };
+        let mut press =
+            Press::new(io::Cursor::new([]), &mut archive[..], Vec::new(), &recipe, 2, "a", Arc::clone(&observer))
+                .unwrap();
+        for block in 0..100 {
+            let plain = (0..10_000u32).map(|at| (at * (block + at)) as u8).collect();
+            press.press(Raw { plain, begins_chain: true, ..Raw::default() }).unwrap();
+        }
+        assert!(press.finish().is_err());
+        // They had one each.
+        assert_eq!(Arc::strong_count(&observer), 1);
+        let told = told.lock().unwrap();
+        assert_eq!(told.iter().filter(|(_, event)| *event == PressEvent::Ends).count(), 2);
+    }
 }

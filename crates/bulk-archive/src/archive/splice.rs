@@ -2,13 +2,14 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     iter::Peekable,
     ops::Range,
+    sync::Arc,
 };
 
 use super::{
     composer::{Composer, with_contents},
     deflate::{self, HEADER, TRAILER_LEN},
     index::{ArchiveIndex, ArchiveSummary, ContentHash, IndexedBlock, IndexedEntry},
-    press::Press,
+    press::{Press, PressObserver},
     writer::processors,
 };
 use crate::Error;
@@ -211,6 +212,25 @@ where
     W: Write,
     X: Write,
 {
+    splice_observed(old, changes, archive, index, options, tell, Arc::new(|_| {}))
+}
+
+/// The same, where somebody hears what its threads do.
+pub(crate) fn splice_observed<A, I, W, X>(
+    old: IndexedArchive<A, I>,
+    changes: impl IntoIterator<Item = io::Result<Change>>,
+    archive: W,
+    index: X,
+    options: &SpliceOptions,
+    tell: impl FnMut(&str, Outcome),
+    observer: PressObserver,
+) -> Result<Spliced, Error>
+where
+    A: Read + Seek,
+    I: Read + Seek,
+    W: Write,
+    X: Write,
+{
     let IndexedArchive { archive: source, index: mut old } = old;
     let file = old.file().to_owned();
     let mut recipe = old.recipe();
@@ -219,7 +239,7 @@ where
     if recipe.engine != engine {
         recipe.engine = if may_copy { 0 } else { engine };
     }
-    let press = Press::new(source, archive, index, &recipe, options.threads, &file)?;
+    let press = Press::new(source, archive, index, &recipe, options.threads, &file, observer)?;
     let mut splice = Splice {
         composer: Composer::new(press, &recipe, may_copy, &file),
         changes: Changes { source: changes.into_iter().peekable(), last_id: None, file },

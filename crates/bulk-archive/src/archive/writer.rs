@@ -1,6 +1,7 @@
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
+    sync::Arc,
     thread,
 };
 
@@ -9,7 +10,7 @@ use super::{
     composer::Composer,
     deflate::{self, HIGHEST_LEVEL, LOWEST_LEVEL},
     index::{ArchiveSummary, LONGEST, Recipe},
-    press::Press,
+    press::{Press, PressObserver},
 };
 use crate::Error;
 
@@ -78,8 +79,19 @@ impl<W: Write, X: Write> ArchiveWriter<W, X> {
     /// # Errors
     /// [`Error::Output`].
     pub fn new(archive: W, index: X, file: &str, options: &ArchiveOptions) -> Result<ArchiveWriter<W, X>, Error> {
+        ArchiveWriter::observed(archive, index, file, options, Arc::new(|_| {}))
+    }
+
+    /// The same, where somebody hears what its threads do.
+    pub(crate) fn observed(
+        archive: W,
+        index: X,
+        file: &str,
+        options: &ArchiveOptions,
+        observer: PressObserver,
+    ) -> Result<ArchiveWriter<W, X>, Error> {
         let recipe = options.recipe().map_err(|source| Error::Output { file: file.to_owned(), source })?;
-        let press = Press::new(io::empty(), archive, index, &recipe, options.threads, file)?;
+        let press = Press::new(io::empty(), archive, index, &recipe, options.threads, file, observer)?;
         Ok(ArchiveWriter { composer: Composer::new(press, &recipe, false, file), file: file.to_owned(), last_id: None })
     }
 

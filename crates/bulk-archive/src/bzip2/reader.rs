@@ -8,6 +8,7 @@ use super::{
     scan::{Close, MAX_BLOCK_BITS, Magic, Opening, Segment, level, trailer_end},
     trusted::{Checked, CheckedBlock, Fault, TrustedDecoder},
 };
+use crate::counted::counted;
 use crate::{Checkpoint, Codec, DecodeOptions, Error, input::Input};
 
 const MAGIC_BITS: u64 = 48;
@@ -366,7 +367,8 @@ impl Reader {
     }
 
     fn elsewhere(&self) -> Error {
-        let reason = format!("it has not the {} plain bytes behind which it is to be read", self.skipped);
+        let skipped = counted(self.skipped, "plain byte", "plain bytes");
+        let reason = format!("it has not the {skipped} behind which it is to be read");
         Error::Corrupt { file: self.file.to_string(), codec: Codec::Bzip2, offset: 0, reason }
     }
 

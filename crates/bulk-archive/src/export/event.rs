@@ -22,7 +22,22 @@ pub enum ExportEvent<'a> {
         kind: &'a str,
         /// The group.
         group: &'a str,
+        /// How many threads may compress for it. One is this one; where there are more, they are threads of their own, as
+        /// soon as there is work for two. They have ended when the export returns, with an error, too.
+        threads: usize,
     },
+    /// A thread that compresses for a group waits for a block of it. It is told in that thread, as are the next two, and the first
+    /// that is heard of it. It is the thread that works on the group, while that waits for itself, where others may compress for it
+    /// and there is one block alone.
+    CompressorWaits,
+    /// It compresses a block.
+    Compresses,
+    /// There is no such thread any more.
+    CompressorEnds,
+    /// The thread that works on a group waits for what others compress for it.
+    WaitsForCompressor,
+    /// It goes on.
+    GoesOn,
     /// None of the changes of a group has an effect, so that it stays as it is.
     Untouched {
         /// The type of the items.
@@ -52,6 +67,19 @@ pub enum ExportEvent<'a> {
         /// Bytes of the file.
         bytes: u64,
         /// Stretches of it that were copied from the file before: blocks, chains or row groups.
+        copied: u64,
+        /// Stretches that were made.
+        made: u64,
+    },
+    /// The items of all groups of a type in another format are made, and wait to be published.
+    ShapedWhole {
+        /// The type of the items.
+        kind: &'a str,
+        /// The format.
+        shape: Shape,
+        /// Bytes of the file.
+        bytes: u64,
+        /// Stretches of it that were copied from the file before, or from those of the groups: blocks, chains or row groups.
         copied: u64,
         /// Stretches that were made.
         made: u64,
