@@ -28,13 +28,17 @@ mod verify;
 mod writer;
 
 #[cfg(all(feature = "export", unix))]
-pub use self::shape::{Shape, UnknownShape};
+pub use self::shape::{
+    BadColumns, ColumnSource, ColumnType, ParquetColumn, ParquetColumns, Shape, Unfit, UnknownShape,
+};
 #[cfg(all(feature = "export", unix))]
 pub(crate) use self::{
     header::write as write_header,
     index::LONGEST_CONTENT,
     name::{escaped, to_id as name_to_id, unescaped},
-    shape::{How, Map, Old, check_rows, compare as compare_shape, make as make_shape, mark as shape_mark},
+    press::{PressEvent, PressObserver},
+    shape::{Comparison, How, Map, Member, Old, OpenOwn, Part, check_rows, columns_of, make as make_shape, open_rows},
+    splice::splice_observed,
     writer::processors,
 };
 pub use self::{

@@ -12,7 +12,7 @@ use crate::{Codec, Limit, Refusal};
 /// An [`io::Error`] made from it keeps it as its inner error and has the kind
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) for [`Truncated`](Error::Truncated) and
 /// [`TarTruncated`](Error::TarTruncated), [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt),
-/// [`CodecMismatch`](Error::CodecMismatch), [`Tar`](Error::Tar), [`Refused`](Error::Refused), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
+/// [`CodecMismatch`](Error::CodecMismatch), [`Column`](Error::Column), [`Tar`](Error::Tar), [`Refused`](Error::Refused), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
 /// [`NotCanonical`](Error::NotCanonical) and [`Set`](Error::Set), [`FileTooLarge`](io::ErrorKind::FileTooLarge) for
 /// [`LimitExceeded`](Error::LimitExceeded), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
 /// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled),
@@ -74,6 +74,18 @@ pub enum Error {
         offset: u64,
         /// What is wrong, for people.
         reason: String,
+    },
+    /// A value of an item does not fit into its column of Parquet; see `ParquetColumns`.
+    #[error("{file}: item {id:?}: {value} does not fit into the column {column:?}")]
+    Column {
+        /// The archive that has the item.
+        file: String,
+        /// The item's id.
+        id: String,
+        /// The column's name.
+        column: String,
+        /// The value, as it stands in the item; of a long one the beginning.
+        value: String,
     },
     /// The tar breaks the format's rules, or means different things to different readers.
     #[error("{file}: bad tar at its byte {offset}: {reason}")]
@@ -230,6 +242,7 @@ impl Error {
             | Error::CodecDisabled { file, .. }
             | Error::Truncated { file, .. }
             | Error::Corrupt { file, .. }
+            | Error::Column { file, .. }
             | Error::Tar { file, .. }
             | Error::TarTruncated { file, .. }
             | Error::Refused { file, .. }
@@ -273,6 +286,7 @@ impl Error {
             Error::Io { offset, .. } => *offset,
             Error::CodecMismatch { .. }
             | Error::CodecDisabled { .. }
+            | Error::Column { .. }
             | Error::Tar { .. }
             | Error::TarTruncated { .. }
             | Error::Refused { .. }
@@ -319,6 +333,10 @@ impl Error {
             }
             Error::Corrupt { file, codec, offset, reason } => {
                 Error::Corrupt { file: file.clone(), codec: *codec, offset: *offset, reason: reason.clone() }
+            }
+            Error::Column { file, id, column, value } => {
+                let (file, id, column, value) = (file.clone(), id.clone(), column.clone(), value.clone());
+                Error::Column { file, id, column, value }
             }
             Error::Tar { file, offset, reason } => {
                 Error::Tar { file: file.clone(), offset: *offset, reason: reason.clone() }
@@ -381,6 +399,7 @@ impl From<Error> for io::Error {
             Error::Unsorted { .. } => io::ErrorKind::InvalidInput,
             Error::CodecMismatch { .. }
             | Error::Corrupt { .. }
+            | Error::Column { .. }
             | Error::Tar { .. }
             | Error::Refused { .. }
             | Error::Index { .. }

@@ -5,10 +5,11 @@
 //! FOLDER/opinions/scotus.tar.gz            the items of a group, and their index
 //! FOLDER/opinions/scotus.tar.gz.idx
 //! FOLDER/opinions/scotus.parquet           the same items in other formats, if asked for
+//! FOLDER/opinions.parquet                  the items of all groups of a type in one file, if asked for
 //! FOLDER/opinions/all.tar                  the archives of a type in one file, if asked for
 //! FOLDER/opinions/info.json                when its last runs were
 //! FOLDER/.bulk/export.sqlite               in which group each item is, what is published, watermarks
-//! FOLDER/.bulk/shapes/opinions/...         of what each file in another format was made ([`shapes`])
+//! FOLDER/.bulk/shapes/...                  of what each file in another format was made ([`shapes`])
 //! FOLDER/.bulk/export.lock, stage/, next/  the run at hand: its changes, and the files that it will publish
 //! ```
 //! A run stages changes as sorted runs of records ([`runs`]), in a transaction of the roster ([`roster`]), which knows where

@@ -77,8 +77,9 @@
 //! With the feature `export`, on Unix, an `ExportSet` is a folder of such archives, one for each group of each type of
 //! items. A `Stage` takes changes in any order; `Stage::publish` makes new archives of the groups that have changed, and
 //! gives them their names together. What is killed at any moment leaves the old set or the new one. `verify_set` checks a
-//! folder, `rebuild_indexes` makes all but the archives anew. Beside an archive there may be its items in other formats, each
-//! a `Shape`: lines of JSON, compressed as gzip or Zstandard, and Parquet.
+//! folder, `rebuild_indexes` makes all but the archives anew. Beside an archive, and beside
+//! the folder of a type, there may be the items in other formats, each a `Shape`: lines of JSON, compressed as gzip or Zstandard,
+//! and Parquet, whose columns are `ParquetColumns`.
 //!
 //! ```
 //! # #[cfg(all(feature = "export", unix))] {
@@ -125,6 +126,7 @@ mod archive;
 mod bzip2;
 mod checkpoint;
 mod codec;
+mod counted;
 mod decode_event;
 mod decoder;
 mod error;
@@ -157,7 +159,7 @@ pub use crate::extract::{
 };
 #[cfg(all(feature = "export", unix))]
 pub use crate::{
-    archive::{Shape, UnknownShape},
+    archive::{BadColumns, ColumnSource, ColumnType, ParquetColumn, ParquetColumns, Shape, Unfit, UnknownShape},
     export::{
         CheckNew, ExportEvent, ExportOptions, ExportSet, Loose, Published, Rebuilt, SetArchive, SetBundle, SetFault,
         SetFiles, SetManifest, SetPath, SetReport, SetShape, Stage, Swept, Wanted, read_watermarks, rebuild_indexes,
@@ -173,3 +175,8 @@ pub use crate::{
     limit::Limit,
     refusal::Refusal,
 };
+
+/// The program of the crate's page.
+#[cfg(all(doctest, feature = "bzip2"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

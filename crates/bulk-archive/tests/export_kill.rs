@@ -58,6 +58,7 @@ fn with_all() -> ExportOptions {
     let mut options = options();
     options.all_tar = true;
     options.shapes = Some(Shape::ALL.into_iter().collect());
+    options.whole_shapes = options.shapes.clone();
     options
 }
 

@@ -1,4 +1,5 @@
-//! The items of an archive in other formats: shapes, each a file that is made from the archive and its index.
+//! The items of an archive, or of all archives of a type, in other formats: shapes, each a file that is made from the archives and
+//! their indexes.
 //!
 //! A shape is a row of stretches. Each has some neighbouring blocks of the archive, begins where one of them does, and is a
 //! function of their entries; which blocks make one follows from the archive, and so from the items. A map beside the shape
@@ -6,12 +7,16 @@
 //! copied, and nothing of the archive is inflated for it. So a shape is, like the archive, the same however it came about,
 //! as long as the same compressor makes it: another one makes the whole of it anew.
 //!
+//! A stretch is of one archive, and refers to nothing in another. So the shape of a type has the stretches that the shapes of its
+//! groups have, and copies them from there, or from its own older file.
+//!
 //! | shape | a stretch is |
 //! |---|---|
 //! | [`JsonlGz`](Shape::JsonlGz) | the lines of a block, compressed as the block of the archive is ([`lines`]) |
 //! | [`JsonlZst`](Shape::JsonlZst) | the lines of a chain, as blocks of the one frame ([`frame`]) |
 //! | [`Parquet`](Shape::Parquet) | the rows of some chains, as a row group ([`rows`]) |
 
+mod columns;
 mod compare;
 mod frame;
 mod in_order;
@@ -25,14 +30,21 @@ use std::{
     fs::File,
     io::{Read, Seek, Write},
     str::FromStr,
+    sync::Arc,
 };
 
-use self::map::MapWriter;
-pub(crate) use self::{compare::compare, map::Map, rows::check as check_rows, stretch::Digest};
+pub use self::columns::{BadColumns, ColumnSource, ColumnType, ParquetColumn, ParquetColumns, Unfit};
+pub(crate) use self::{
+    compare::Comparison,
+    map::Map,
+    rows::{check as check_rows, columns_of, open as open_rows},
+    stretch::Digest,
+};
+use self::{map::MapWriter, stretch::Stretch};
 use super::splice::IndexedArchive;
 use crate::Error;
 
-/// What may stand beside the archive of a group: the same items in another format.
+/// What may stand beside the archive of a group, or the folder of a type: the same items in another format.
 ///
 /// Rows of JSON have what the items have, in the order of their ids, a line each. A line break between two tokens of an
 /// item, which JSON allows, becomes a space.
@@ -45,8 +57,8 @@ pub enum Shape {
     /// that end a stretch have some spaces at their end, by which the next one is independent of it. It is one frame because
     /// readers stop behind the first one, silently (Python's `zstandard`, and with it pandas). A changed item costs its chain.
     JsonlZst,
-    /// `<group>.parquet`: the columns `id`, `modified` (a timestamp in UTC, to the second; null for a year that it cannot
-    /// have) and `json`, each item a row, compressed by Zstandard. A row group has about 16 chains of the archive, 16 MiB by
+    /// `<group>.parquet`: each item a row of [`ParquetColumns`], by default of `id`, `modified` and `json`, compressed by Zstandard; of a
+    /// whole type, with a column `group`, too. A row group has about 16 chains of the archive, 16 MiB by
     /// default, and is made anew as a whole where an item of it has changed: that many changes all over a group cost as much as
     /// a new file.
     Parquet,
@@ -107,11 +119,47 @@ pub(crate) struct Old {
     pub(crate) map: Map,
 }
 
+/// An archive of which a shape is made.
+pub(crate) struct Part<'a, A, I> {
+    pub(crate) archive: IndexedArchive<A, I>,
+    /// Where the shape is that of a type.
+    pub(crate) member: Option<Member<'a>>,
+}
+
+/// A group of a type.
+pub(crate) struct Member<'a> {
+    pub(crate) group: Arc<str>,
+    /// What its archive is called, by which groups are sorted.
+    pub(crate) archive: String,
+    /// What opens its own file of the shape, once a stretch is missing in the older file of the type; none where it has none.
+    pub(crate) own: Option<OpenOwn<'a>>,
+}
+
+pub(crate) type OpenOwn<'a> = Box<dyn FnOnce() -> Result<Option<Old>, Error> + 'a>;
+
+impl Member<'_> {
+    fn open(&mut self) -> Result<Option<Old>, Error> {
+        self.own.take().map_or(Ok(None), |open| open())
+    }
+}
+
+/// What the map calls a stretch. No name of an archive has a zero byte, so that keys are in the order of archives.
+fn key(member: Option<&Member<'_>>, stretch: &Stretch) -> String {
+    match member {
+        Some(member) => format!("{}\0{}", member.archive, stretch.first_id()),
+        None => stretch.first_id().to_owned(),
+    }
+}
+
 /// How a shape is made.
 pub(crate) struct How<'a> {
     /// The name that errors give.
     pub(crate) file: &'a str,
+    /// Whether it is that of a type.
+    pub(crate) is_whole: bool,
     pub(crate) threads: usize,
+    /// Of rows.
+    pub(crate) columns: &'a ParquetColumns,
     /// Whether what is compressed is inflated again, and compared. Of rows that is left to [`check_rows`].
     pub(crate) check: bool,
 }
@@ -121,27 +169,44 @@ pub(crate) struct How<'a> {
 pub(crate) struct Made {
     /// Stretches that were copied.
     pub(crate) copied: u64,
-    /// The digests of the others, and their numbers.
-    pub(crate) made: Vec<(u64, Digest)>,
+    /// How many were not.
+    pub(crate) made: u64,
+    /// What these are, of rows: of lines there are too many, and each was read back at once.
+    pub(crate) rows: Vec<MadeRows>,
+}
+
+/// A row group that was not copied.
+#[derive(Debug)]
+pub(crate) struct MadeRows {
+    number: u64,
+    /// The digest of its rows.
+    content: Digest,
+    /// Where the shape is that of a type.
+    group: Option<Arc<str>>,
 }
 
 /// A mark of what makes a shape of archives of this level: stretches of two that differ must not be mixed.
-pub(crate) fn mark(shape: Shape, level: u32, file: &str) -> Result<u32, Error> {
+fn mark(shape: Shape, level: u32, how: &How<'_>) -> Result<Vec<u8>, Error> {
     let mark = match shape {
         Shape::JsonlGz => super::deflate::engine(level),
         Shape::JsonlZst => frame::mark(),
         Shape::Parquet => rows::mark(),
     };
-    mark.map_err(|source| Error::Output { file: file.to_owned(), source })
+    let mut mark = mark.map_err(|source| Error::Output { file: how.file.to_owned(), source })?.to_le_bytes().to_vec();
+    if shape == Shape::Parquet {
+        mark.extend_from_slice(how.columns.text().as_bytes());
+    }
+    Ok(mark)
 }
 
-/// Makes a shape of an archive. What an older file of it has already is copied from there: if that is not what its map says,
-/// the error is [`Error::Set`], and it can be made without.
+/// Makes a shape of an archive, or of those of a type in the order of their names. What an older file of it has already is copied
+/// from there, or from the shape of the group: if that is not what its map says, the error is [`Error::Set`], and it can be made
+/// without.
 ///
 /// Both outputs are flushed and given back; the map lacks its end, for which the digest of the shape is needed.
-pub(crate) fn make<A, I, W, X>(
+pub(crate) fn make<'a, A, I, W, X>(
     shape: Shape,
-    archive: IndexedArchive<A, I>,
+    parts: impl Iterator<Item = Result<Part<'a, A, I>, Error>>,
     old: Option<Old>,
     output: W,
     map: X,
@@ -153,11 +218,10 @@ where
     W: Write + Send,
     X: Write,
 {
-    let mark = mark(shape, archive.index.recipe().level, how.file)?;
-    let map = MapWriter::new(map, shape, mark, how.file)?;
+    let map = MapWriter::new(map, shape, how.file)?;
     match shape {
-        Shape::JsonlGz | Shape::JsonlZst => lines::make(shape, archive, old, output, map, how),
-        Shape::Parquet => rows::make(archive, old, output, map, how),
+        Shape::JsonlGz | Shape::JsonlZst => lines::make(shape, parts, old, output, map, how),
+        Shape::Parquet => rows::make(parts, old, output, map, how),
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) const INDEX: &str = ".idx";
 pub(crate) const STATE: &str = ".bulk";
 
 /// The longest name of a file or folder on common file systems.
-const LONGEST_NAME: usize = 255;
+pub(crate) const LONGEST_NAME: usize = 255;
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -54,9 +54,21 @@ impl Folder {
     }
 }
 
-/// The folder of a type. It is never that of the state, since no such name begins with a dot.
+/// The folder of a type that is there. It is never that of the state, since no such name begins with a dot.
 pub(crate) fn kind_folder(kind: &str) -> Result<String, Refusal> {
     if kind == MANIFEST { Err(Refusal::Reserved) } else { escaped(kind, LONGEST_NAME) }
+}
+
+/// The folder of a new type, which is not called as a file beside folders may be, for which there is room. Earlier versions did not
+/// see to that.
+pub(crate) fn new_kind_folder(kind: &str) -> Result<String, Refusal> {
+    // File systems may take names for one that differ in case alone.
+    if Shape::of_file(&kind.to_ascii_lowercase()).is_some() {
+        return Err(Refusal::Reserved);
+    }
+    let folder = kind_folder(kind)?;
+    let has_room = Shape::ALL.into_iter().all(|shape| whole_files(&folder, shape).0.len() <= LONGEST_NAME);
+    if has_room { Ok(folder) } else { Err(Refusal::NameTooLong) }
 }
 
 /// What the names of the files of a group begin with.
@@ -68,6 +80,13 @@ pub(crate) fn group_file(group: &str) -> Result<String, Refusal> {
 pub(crate) fn shape_files(archive: &str, shape: Shape) -> (String, String) {
     let name = format!("{}.{shape}", archive.strip_suffix(ARCHIVE).unwrap_or(archive));
     // Of the same name, which has to fit, too.
+    let map = format!("{STATE}/shapes/{name}");
+    (name, map)
+}
+
+/// The file of a shape of the type that has this folder, and the map of it. No new type's folder is called so.
+pub(crate) fn whole_files(folder: &str, shape: Shape) -> (String, String) {
+    let name = format!("{folder}.{shape}");
     let map = format!("{STATE}/shapes/{name}");
     (name, map)
 }

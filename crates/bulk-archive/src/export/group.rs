@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -14,14 +15,14 @@ use super::{
     publication,
     roster::Facts,
     runs::{Merge, Runs, Tag},
-    shapes,
+    shapes::{self, KindColumns},
 };
 use crate::span::enter_span;
 use crate::{
     Error,
     archive::{
-        ArchiveIndex, ArchiveOptions, ArchiveWriter, Change, IndexedArchive, Outcome, Shape, SpliceOptions,
-        changes_anything, splice, verify, verify_blocks,
+        ArchiveIndex, ArchiveOptions, ArchiveWriter, Change, IndexedArchive, Outcome, PressEvent, PressObserver, Shape,
+        SpliceOptions, changes_anything, splice_observed, verify, verify_blocks,
     },
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Task {
     pub(crate) shapes: Vec<(Shape, Option<Facts>)>,
     /// Those that it has and is not to have.
     pub(crate) unwanted: Vec<Shape>,
+    pub(crate) columns: KindColumns,
 }
 
 /// What came of a task.
@@ -107,7 +109,7 @@ pub(crate) fn make(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOp
 
 fn make_archive(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Result<(Done, Counts), Error> {
     let (kind, group) = (&*task.kind_name, &*task.group_name);
-    options.tell(&ExportEvent::Begun { kind, group });
+    options.tell(&ExportEvent::Begun { kind, group, threads: task.threads });
     enter_span!("archive", { kind, group });
     let (done, counts) = match task.old {
         Some(old) => spliced(task, &old, runs, folder, options),
@@ -158,10 +160,12 @@ fn spliced(
     let tags = RefCell::new(VecDeque::new());
     let note = |tag| tags.borrow_mut().push_back(tag);
     let changes = Changes { merge: runs.merge(task.group)?, options, note };
-    let spliced = splice(open()?, changes, &mut outputs.0, &mut outputs.1, &how, |_, outcome| {
+    let tell = |_: &str, outcome| {
         let tag = tags.borrow_mut().pop_front();
         counts.count(tag.unwrap_or(Tag::Remove), outcome);
-    })?;
+    };
+    let (archive, index) = (&mut outputs.0, &mut outputs.1);
+    let spliced = splice_observed(open()?, changes, archive, index, &how, tell, observer(options))?;
     if spliced.summary.entries == 0 && !options.keep_empty {
         drop(outputs);
         files::remove_file(&next_archive)?;
@@ -196,7 +200,7 @@ fn new(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Re
     let file = shown(&archive);
     let how = ArchiveOptions { threads: task.threads, ..options.archive.clone() };
     let outputs = (Hashed::create(&archive, options)?, Hashed::create(&index, options)?);
-    let mut writer = ArchiveWriter::new(outputs.0, outputs.1, &file, &how)?;
+    let mut writer = ArchiveWriter::observed(outputs.0, outputs.1, &file, &how, observer(options))?;
     let mut next = Some(first);
     while let Some(record) = next {
         writer.append(&record.id, record.mtime, &record.content)?;
@@ -210,6 +214,20 @@ fn new(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Re
         verify(IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &file)?)?;
     }
     Ok((Done::Made(Facts { entries: summary.entries, bytes, sha256 }), counts))
+}
+
+/// Hears what the threads do that compress an archive.
+fn observer(options: &ExportOptions) -> PressObserver {
+    let observer = Arc::clone(&options.observer);
+    Arc::new(move |event| {
+        observer(&match event {
+            PressEvent::WaitsForBlock => ExportEvent::CompressorWaits,
+            PressEvent::Compresses => ExportEvent::Compresses,
+            PressEvent::Ends => ExportEvent::CompressorEnds,
+            PressEvent::WaitsForCompressed => ExportEvent::WaitsForCompressor,
+            PressEvent::GoesOn => ExportEvent::GoesOn,
+        });
+    })
 }
 
 /// An archive and its index.

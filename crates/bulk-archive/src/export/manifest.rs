@@ -23,6 +23,8 @@ pub struct SetManifest {
     /// The archives, in the order of their names.
     pub archives: Vec<SetArchive>,
     /// The same items in other formats, as [`Shape`](crate::Shape) tells them by the ends of their names, in the order of these.
+    /// What stands in the folder of a type (`opinions/scotus.parquet`) has the items of an archive, what stands beside it
+    /// (`opinions.parquet`) those of all archives in it, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<SetShape>,
     /// Files that have all archives of a type, in the order of their names.
@@ -44,7 +46,7 @@ pub struct SetArchive {
     pub sha256: String,
 }
 
-/// The items of an archive in another format.
+/// The items of an archive, or of all archives of a type, in another format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SetShape {

@@ -10,7 +10,7 @@ use std::{
 use super::event::ExportEvent;
 use crate::{
     Error,
-    archive::{ArchiveOptions, SameContent, Shape, processors},
+    archive::{ArchiveOptions, ParquetColumns, SameContent, Shape, processors},
 };
 
 /// How a set is exported.
@@ -41,6 +41,19 @@ pub struct ExportOptions {
     pub shapes: Option<BTreeSet<Shape>>,
     /// The same for some types, by name, of which `shapes` does not count.
     pub shapes_of: BTreeMap<String, BTreeSet<Shape>>,
+    /// What stands beside the folder of each type: the items of all its groups, in the order of the archives' names, as one file,
+    /// such as `opinions.parquet`. What the groups have in the same format is copied from there. None, the default, leaves each type
+    /// those that it has, or had before it lost its last item, and new types none. For Parquet memory has about 1 KiB for each column
+    /// of each row group meanwhile, half of it for the file before.
+    ///
+    /// Where something stands in the place of such a file that no run has made, or a folder, the run ends with
+    /// [`Error::Set`] before anything is published; so for a type of an earlier version whose name is too long for it.
+    pub whole_shapes: Option<BTreeSet<Shape>>,
+    /// The same for some types, by name, of which `whole_shapes` does not count.
+    pub whole_shapes_of: BTreeMap<String, BTreeSet<Shape>>,
+    /// The columns of Parquet, by type. A type that is not here keeps those that it has, a new one has
+    /// [`ParquetColumns::default`]. Where they change, all its files of Parquet are made anew.
+    pub columns_of: BTreeMap<String, ParquetColumns>,
     /// Hears what happens.
     pub observer: Arc<dyn Fn(&ExportEvent<'_>) + Send + Sync>,
     /// Set to true, it ends what is under way with [`Error::Stopped`], unless the run is committed already.
@@ -72,6 +85,9 @@ impl Default for ExportOptions {
             all_tar: false,
             shapes: None,
             shapes_of: BTreeMap::new(),
+            whole_shapes: None,
+            whole_shapes_of: BTreeMap::new(),
+            columns_of: BTreeMap::new(),
             observer: Arc::new(|_| {}),
             stop: Arc::default(),
         }
@@ -90,6 +106,9 @@ impl fmt::Debug for ExportOptions {
             .field("all_tar", &self.all_tar)
             .field("shapes", &self.shapes)
             .field("shapes_of", &self.shapes_of)
+            .field("whole_shapes", &self.whole_shapes)
+            .field("whole_shapes_of", &self.whole_shapes_of)
+            .field("columns_of", &self.columns_of)
             .field("stop", &self.stop)
             .finish_non_exhaustive()
     }
@@ -103,6 +122,11 @@ impl ExportOptions {
     /// The shapes that a type is to have; none where it keeps those that it has.
     pub(crate) fn shapes_of(&self, kind: &str) -> Option<&BTreeSet<Shape>> {
         self.shapes_of.get(kind).or(self.shapes.as_ref())
+    }
+
+    /// The shapes that a type is to have of all its groups together; none where it keeps those that it has.
+    pub(crate) fn whole_shapes_of(&self, kind: &str) -> Option<&BTreeSet<Shape>> {
+        self.whole_shapes_of.get(kind).or(self.whole_shapes.as_ref())
     }
 
     /// An error once it is to stop.

@@ -6,19 +6,20 @@ use std::{
 };
 
 use super::{
-    files::{self, ALL, ARCHIVE, Folder, Hashed, INDEX, Named, digest, inner, shape_files, shown},
+    files::{self, ALL, ARCHIVE, Folder, Hashed, INDEX, Named, digest, inner, shape_files, shown, whole_files},
     group::{Task, newest, pair},
     manifest::SetManifest,
     options::ExportOptions,
     publication,
     roster::Facts,
-    set::{ExportSet, Published, each_file, lock},
-    shapes,
+    set::{ExportSet, Published, each_file, lock, whole_shapes},
+    shapes::{self, KindColumns, WholePlan},
 };
 use crate::{
     Error,
     archive::{
-        ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Shape, rebuild_index, unescaped,
+        ArchiveIndex, ArchiveOptions, ArchiveReader, ArchiveSummary, ArchiveWriter, Shape, columns_of, open_rows,
+        rebuild_index, unescaped,
     },
 };
 
@@ -111,15 +112,28 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     // Others may have files with such endings here.
     shapes.retain(|(archive, shape)| {
         let (name, map) = shape_files(archive, *shape);
-        named.contains(&name) || set.folder.root.join(map).exists()
+        named.contains(&name) || set.folder.root.join(map).is_file()
+    });
+    let mut whole_there = whole_shapes(&set.folder.root)?;
+    whole_there.retain(|(kind, shape)| {
+        let (name, map) = whole_files(kind, *shape);
+        named.contains(&name) || set.folder.root.join(map).is_file()
     });
     set.options.all_tar |= bundled;
     set.roster.clear()?;
     let mut rebuilt = Rebuilt::default();
+    for (_, kind, _) in &archives {
+        set.roster.kind_there(kind)?;
+    }
+    take_columns(set, &shapes, &whole_there)?;
+    let columns = KindColumns::all(&set.roster, &set.options)?;
+    for (kind, columns) in columns.iter().filter(|(_, columns)| columns.are_new) {
+        set.roster.set_columns(*kind, &columns.columns)?;
+    }
     let mut kinds = BTreeSet::new();
     for (file, kind, group) in &archives {
         set.options.go_on()?;
-        let kind = set.roster.kind(kind)?;
+        let kind = set.roster.kind_there(kind)?;
         let group = set.roster.group(kind, group)?;
         kinds.insert(kind);
         let made = one(set, file, &mut rebuilt).map_err(inner)?;
@@ -143,7 +157,7 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         indexes.remove(file);
         for shape in Shape::ALL {
             if shapes.remove(&(file.clone(), shape)) {
-                rebuilt.shapes += u64::from(one_shape(set, file, group, shape)?);
+                rebuilt.shapes += u64::from(one_shape(set, file, group, shape, &columns[&kind])?);
             }
         }
         rebuilt.archives += 1;
@@ -158,6 +172,7 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         set.roster.add_pending(&map, false)?;
     }
     set.make_bundles(&kinds)?;
+    rebuilt.shapes += whole(set, &kinds, &columns, whole_there)?;
     set.commit(&mut Published::default(), Some(files::now()))?;
     Ok(rebuilt)
 }
@@ -205,7 +220,7 @@ fn one(set: &ExportSet, file: &str, rebuilt: &mut Rebuilt) -> Result<ArchiveSumm
 }
 
 /// A shape made anew in `next/`, with its map. Whether it is another one than is there.
-fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape) -> Result<bool, Error> {
+fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape, columns: &KindColumns) -> Result<bool, Error> {
     let names = &set.roster.names;
     let (kind_name, group_name) = match names.groups.get(&group) {
         Some(group) => {
@@ -223,6 +238,7 @@ fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape) -> Result<bo
         threads: set.options.archive.threads,
         shapes: vec![(shape, None)],
         unwanted: Vec::new(),
+        columns: columns.clone(),
     };
     let (name, map) = shape_files(file, shape);
     let mut is_new = false;
@@ -238,6 +254,72 @@ fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape) -> Result<bo
         set.roster.add_pending(&map, true)?;
     }
     Ok(is_new)
+}
+
+/// Where the roster does not know what columns the Parquet of a type has, a file of it does.
+fn take_columns(
+    set: &ExportSet,
+    shapes: &BTreeSet<(String, Shape)>,
+    whole: &BTreeSet<(String, Shape)>,
+) -> Result<(), Error> {
+    for (number, kind) in &set.roster.names.kinds {
+        if set.roster.columns(*number)?.is_some() {
+            continue;
+        }
+        let own = shapes.iter().filter(|(archive, _)| archive.split('/').next() == Some(&kind.folder));
+        let own = own.map(|(archive, shape)| (shape_files(archive, *shape).0, *shape));
+        let whole = whole.iter().filter(|(folder, _)| *folder == kind.folder);
+        let files = whole.map(|(folder, shape)| (whole_files(folder, *shape).0, *shape)).chain(own);
+        let known = files
+            .filter(|(_, shape)| *shape == Shape::Parquet)
+            .find_map(|(file, _)| columns_of(&open_rows(&set.folder.root.join(file)).ok()?));
+        if let Some(columns) = known {
+            set.roster.set_columns(*number, &columns)?;
+        }
+    }
+    Ok(())
+}
+
+/// The shapes of types that were there made anew, and those removed whose types are not. How many are others than were there.
+fn whole(
+    set: &ExportSet,
+    kinds: &BTreeSet<u32>,
+    columns: &BTreeMap<u32, KindColumns>,
+    mut there: BTreeSet<(String, Shape)>,
+) -> Result<u64, Error> {
+    let (folder, roster, options) = (&set.folder, &set.roster, &set.options);
+    let is_there = |folder: &str, shape| {
+        let has = |(kind, other): &(String, Shape)| {
+            *other == shape && (kind == folder || roster.folds_case && kind.eq_ignore_ascii_case(folder))
+        };
+        there.iter().find(|other| has(other)).cloned()
+    };
+    let WholePlan { tasks, .. } = shapes::plan_whole(roster, kinds, options, columns, |_, kind| {
+        Shape::ALL.into_iter().filter(|shape| is_there(&kind.folder, *shape).is_some()).collect()
+    })?;
+    let (mut new, mut kept) = (0, BTreeSet::new());
+    for mut task in tasks {
+        task.threads = options.archive.threads;
+        kept.extend(is_there(&task.folder, task.shape));
+        let facts = shapes::make_whole(&task, folder, options)?;
+        roster.set_whole_shape(task.kind, task.shape, Some(&facts))?;
+        let (name, map) = whole_files(&task.folder, task.shape);
+        let next = folder.next().join(&name);
+        if same(&folder.root.join(&name), &next)? {
+            files::remove_file(&next)?;
+        } else {
+            roster.add_pending(&name, true)?;
+            new += 1;
+        }
+        roster.add_pending(&map, true)?;
+    }
+    there.retain(|shape| !kept.contains(shape));
+    for (kind, shape) in &there {
+        let (name, map) = whole_files(kind, *shape);
+        roster.add_pending(&name, false)?;
+        roster.add_pending(&map, false)?;
+    }
+    Ok(new)
 }
 
 /// Whether two files have the same bytes; not, if the first is not there.

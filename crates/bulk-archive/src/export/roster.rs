@@ -6,25 +6,25 @@
 //! renamed behind a commit, so that it must last.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{
-    files::{ARCHIVE, group_file, kind_folder, shape_files, shown},
+    files::{ARCHIVE, group_file, kind_folder, new_kind_folder, shape_files, shown, whole_files},
     manifest::{SetArchive, SetBundle, SetManifest, SetShape, hexadecimal},
 };
 use crate::{
     Error, Refusal,
-    archive::{Shape, UnknownShape},
+    archive::{ParquetColumns, Shape, UnknownShape},
 };
 
 /// Says that a file is a roster of ours (<https://www.sqlite.org/pragma.html#pragma_application_id>): `blkx`.
 const APPLICATION_ID: i32 = 0x626c_6b78;
 /// The version of its tables, as `PRAGMA user_version`.
-const VERSION: i32 = 2;
+const VERSION: i32 = 4;
 
 /// What version 1 lacked.
 const SHAPES: &str = "
@@ -34,6 +34,25 @@ const SHAPES: &str = "
         bytes INTEGER NOT NULL,
         sha256 BLOB NOT NULL CHECK (octet_length(sha256) = 32),
         PRIMARY KEY (item_group, name)
+    ) STRICT, WITHOUT ROWID;";
+
+/// What version 2 lacked.
+const WHOLE_SHAPES: &str = "
+    CREATE TABLE whole_shape (
+        kind INTEGER NOT NULL REFERENCES kind,
+        name TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL CHECK (octet_length(sha256) = 32),
+        PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE parquet_columns (kind INTEGER PRIMARY KEY REFERENCES kind, columns TEXT NOT NULL) STRICT;";
+
+/// What version 3 lacked: the shapes that types are to have, also while they have no items.
+const WISHES: &str = "
+    CREATE TABLE whole_wish (
+        kind INTEGER NOT NULL REFERENCES kind,
+        name TEXT NOT NULL,
+        PRIMARY KEY (kind, name)
     ) STRICT, WITHOUT ROWID;";
 
 /// Ids are blobs, because SQLite compares blobs byte by byte and promises nothing of texts that hold U+0000.
@@ -157,16 +176,22 @@ impl Roster {
         let connection = connect().map_err(|error| failed(path, error))?;
         let mut roster = Roster { connection, path: path.to_owned(), names: Names::default(), folds_case: false };
         let tables = match roster.version()? {
-            0 => format!("{TABLES} {SHAPES}"),
-            1 => SHAPES.to_owned(),
+            0 => format!("{TABLES} {SHAPES} {WHOLE_SHAPES} {WISHES}"),
+            1 => format!("{SHAPES} {WHOLE_SHAPES} {WISHES}"),
+            2 => format!("{WHOLE_SHAPES} {WISHES}"),
+            3 => WISHES.to_owned(),
             _ => String::new(),
         };
         if !tables.is_empty() {
             roster.execute(&format!(
-                "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
+                "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}"
             ))?;
         }
+        // Before tables are changed for good: what cannot be opened stays one of its version.
         roster.read_names()?;
+        if !tables.is_empty() {
+            roster.commit()?;
+        }
         Ok(roster)
     }
 
@@ -256,11 +281,20 @@ impl Roster {
 
     /// The number of a type, new or not.
     pub(crate) fn kind(&mut self, name: &str) -> Result<u32, Error> {
+        self.kind_in(name, new_kind_folder)
+    }
+
+    /// The number of a type whose folder is there.
+    pub(crate) fn kind_there(&mut self, name: &str) -> Result<u32, Error> {
+        self.kind_in(name, kind_folder)
+    }
+
+    fn kind_in(&mut self, name: &str, folder: fn(&str) -> Result<String, Refusal>) -> Result<u32, Error> {
         if let Some(kind) = self.names.kind(name) {
             return Ok(kind);
         }
         let refused = |reason| Error::Refused { file: "a type of items".to_owned(), member: short(name), reason };
-        let folder = kind_folder(name).map_err(refused)?;
+        let folder = folder(name).map_err(refused)?;
         self.check_case(&folder).map_err(refused)?;
         self.change("INSERT INTO kind (name) VALUES (?1)", [name])?;
         let number = self.last_number()?;
@@ -359,14 +393,40 @@ impl Roster {
 
     /// The shapes of all groups that have some.
     pub(crate) fn shapes(&self) -> Result<BTreeMap<u32, BTreeMap<Shape, Facts>>, Error> {
-        let query = "SELECT 0, bytes, sha256, item_group, name FROM shape";
+        self.shapes_in("SELECT 0, bytes, sha256, item_group, name FROM shape")
+    }
+
+    /// The shapes of all types that have some.
+    pub(crate) fn whole_shapes(&self) -> Result<BTreeMap<u32, BTreeMap<Shape, Facts>>, Error> {
+        self.shapes_in("SELECT 0, bytes, sha256, kind, name FROM whole_shape")
+    }
+
+    fn shapes_in(&self, query: &str) -> Result<BTreeMap<u32, BTreeMap<Shape, Facts>>, Error> {
         let rows = self.rows(query, [], |row| Ok((row.get(3)?, row.get::<_, String>(4)?, facts(row, 0)?)))?;
         let mut shapes: BTreeMap<u32, BTreeMap<Shape, Facts>> = BTreeMap::new();
-        for (group, name, facts) in rows {
+        for (number, name, facts) in rows {
             let unknown = |error: UnknownShape| Error::Set { file: shown(&self.path), reason: error.to_string() };
-            shapes.entry(group).or_default().insert(name.parse().map_err(unknown)?, facts);
+            shapes.entry(number).or_default().insert(name.parse().map_err(unknown)?, facts);
         }
         Ok(shapes)
+    }
+
+    /// The shapes that types are to have, as was last said.
+    pub(crate) fn wishes(&self) -> Result<BTreeMap<u32, BTreeSet<Shape>>, Error> {
+        let rows =
+            self.rows("SELECT kind, name FROM whole_wish", [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        let mut wishes: BTreeMap<u32, BTreeSet<Shape>> = BTreeMap::new();
+        for (kind, name) in rows {
+            let unknown = |error: UnknownShape| Error::Set { file: shown(&self.path), reason: error.to_string() };
+            wishes.entry(kind).or_default().insert(name.parse().map_err(unknown)?);
+        }
+        Ok(wishes)
+    }
+
+    pub(crate) fn set_wishes(&self, kind: u32, shapes: &BTreeSet<Shape>) -> Result<(), Error> {
+        self.change("DELETE FROM whole_wish WHERE kind = ?1", [kind])?;
+        let add = "INSERT INTO whole_wish (kind, name) VALUES (?1, ?2)";
+        shapes.iter().try_for_each(|shape| self.change(add, params![kind, shape.name()]))
     }
 
     pub(crate) fn set_shape(&self, group: u32, shape: Shape, facts: Option<&Facts>) -> Result<(), Error> {
@@ -378,6 +438,36 @@ impl Roster {
             ),
             None => self.change("DELETE FROM shape WHERE item_group = ?1 AND name = ?2", params![group, shape.name()]),
         }
+    }
+
+    pub(crate) fn set_whole_shape(&self, kind: u32, shape: Shape, facts: Option<&Facts>) -> Result<(), Error> {
+        match facts {
+            Some(facts) => self.change(
+                "INSERT INTO whole_shape (kind, name, bytes, sha256) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256",
+                params![kind, shape.name(), facts.bytes as i64, facts.sha256],
+            ),
+            None => self.change("DELETE FROM whole_shape WHERE kind = ?1 AND name = ?2", params![kind, shape.name()]),
+        }
+    }
+
+    /// The columns of the Parquet of a type; none where no run of this version has been there.
+    pub(crate) fn columns(&self, kind: u32) -> Result<Option<ParquetColumns>, Error> {
+        let text = self
+            .connection
+            .query_row("SELECT columns FROM parquet_columns WHERE kind = ?1", [kind], |row| row.get::<_, String>(0))
+            .optional()
+            .map_err(|error| self.failed(error))?;
+        let bad = || Error::Set { file: shown(&self.path), reason: "columns in it are none".to_owned() };
+        text.map(|text| ParquetColumns::parse(&text).ok_or_else(bad)).transpose()
+    }
+
+    pub(crate) fn set_columns(&self, kind: u32, columns: &ParquetColumns) -> Result<(), Error> {
+        self.change(
+            "INSERT INTO parquet_columns (kind, columns) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET columns = excluded.columns",
+            params![kind, columns.text()],
+        )
     }
 
     /// The types that have an `all.tar`.
@@ -452,7 +542,8 @@ impl Roster {
     /// Forgets all items, archives and watermarks.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         self.execute(
-            "DELETE FROM item; DELETE FROM archive; DELETE FROM shape; DELETE FROM bundle; DELETE FROM watermark",
+            "DELETE FROM item; DELETE FROM archive; DELETE FROM shape; DELETE FROM whole_shape; DELETE FROM bundle;
+             DELETE FROM watermark",
         )
     }
 
@@ -478,13 +569,16 @@ impl Roster {
             .collect();
         archives.sort_by(|a, b| a.name.cmp(&b.name));
         let mut shapes = Vec::new();
+        let mut add = |name, facts: Facts| {
+            shapes.push(SetShape { name, bytes: facts.bytes, sha256: hexadecimal(&facts.sha256) });
+        };
         for (group, of_group) in self.shapes()? {
             let Some(archive) = self.names.groups.get(&group) else { continue };
-            shapes.extend(of_group.into_iter().map(|(shape, facts)| SetShape {
-                name: shape_files(&archive.file, shape).0,
-                bytes: facts.bytes,
-                sha256: hexadecimal(&facts.sha256),
-            }));
+            of_group.into_iter().for_each(|(shape, facts)| add(shape_files(&archive.file, shape).0, facts));
+        }
+        for (kind, of_kind) in self.whole_shapes()? {
+            let Some(kind) = self.names.kinds.get(&kind) else { continue };
+            of_kind.into_iter().for_each(|(shape, facts)| add(whole_files(&kind.folder, shape).0, facts));
         }
         shapes.sort_by(|a, b| a.name.cmp(&b.name));
         let mut bundles: Vec<SetBundle> = self

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
@@ -14,14 +14,16 @@ use super::{
     group::{bundle, newest},
     options::ExportOptions,
     publication,
-    roster::Roster,
+    roster::{Kind, Roster},
+    shapes::{self, KindColumns, WholePlan},
+    stage::each_done,
 };
-use crate::Error;
+use crate::{Error, archive::Shape};
 
 /// A folder of archives that are published together, opened and locked.
 ///
 /// It has an archive with its index for each group of each type, `manifest.json`, for each type an `info.json` and, if asked
-/// for, an `all.tar`. [`begin`](ExportSet::begin) stages changes, [`Stage::publish`](crate::Stage::publish) commits them. What is killed, or runs out
+/// for, an `all.tar`; and [shapes](crate::Shape) of groups and of types. [`begin`](ExportSet::begin) stages changes, [`Stage::publish`](crate::Stage::publish) commits them. What is killed, or runs out
 /// of disk, at any moment leaves the old set or the new one: where the manifest is missing, its files are just being
 /// renamed, and the next [`open`](ExportSet::open) finishes that.
 ///
@@ -174,6 +176,53 @@ impl ExportSet {
         Ok(is_new)
     }
 
+    /// Makes the shapes of types whose archives have changed, and those that are missing; removes those that are not asked for.
+    pub(crate) fn make_whole_shapes(
+        &self,
+        changed: &BTreeSet<u32>,
+        columns: &BTreeMap<u32, KindColumns>,
+        published: &mut Published,
+    ) -> Result<(), Error> {
+        let (folder, roster, options) = (&self.folder, &self.roster, &self.options);
+        let (mut wishes, have) = (roster.wishes()?, roster.whole_shapes()?);
+        for (number, kind) in &roster.names.kinds {
+            let known = wishes.entry(*number).or_default();
+            let mut wanted = known.clone();
+            match options.whole_shapes_of(&kind.name) {
+                Some(asked) => wanted.clone_from(asked),
+                // A roster of an earlier version has no wishes.
+                None => wanted.extend(have.get(number).into_iter().flat_map(BTreeMap::keys)),
+            }
+            if wanted != *known {
+                roster.set_wishes(*number, &wanted)?;
+                *known = wanted;
+            }
+        }
+        let wanted = |number: u32, _: &Kind| wishes.get(&number).cloned().unwrap_or_default();
+        let WholePlan { tasks, unwanted } = shapes::plan_whole(roster, changed, options, columns, wanted)?;
+        for task in &tasks {
+            shapes::check_place(roster, folder, &task.folder, task.shape, task.old.is_some())?;
+        }
+        for (kind, shape) in &unwanted {
+            let of = roster.names.kinds.get(kind).map_or("", |kind| &kind.folder);
+            shapes::check_place(roster, folder, of, *shape, true)?;
+        }
+        for (kind, shape) in unwanted {
+            published.removed_shapes += 1;
+            shapes::note_whole(roster, kind, shape, None)?;
+        }
+        each_done(
+            &tasks,
+            options.jobs.max(1),
+            |task| shapes::make_whole(task, folder, options),
+            |task, facts| {
+                published.made_shapes += 1;
+                published.made_bytes += facts.bytes;
+                shapes::note_whole(roster, task.kind, task.shape, Some(&facts))
+            },
+        )
+    }
+
     /// Commits the transaction of the roster, and does what follows. Where the set is a new one, `started` is when the run
     /// began that made it.
     pub(crate) fn commit(&mut self, published: &mut Published, started: Option<String>) -> Result<(), Error> {
@@ -250,4 +299,21 @@ pub(crate) fn each_file(root: &Path, mut call: impl FnMut(&str, &str)) -> Result
         }
     }
     Ok(())
+}
+
+/// The files beside the folders of types whose names end as those of shapes do: what stands before that, and the shape.
+pub(crate) fn whole_shapes(root: &Path) -> Result<BTreeSet<(String, Shape)>, Error> {
+    let mut found = BTreeSet::new();
+    for file in fs::read_dir(root).map_err(cannot_read(root))? {
+        let file = file.map_err(cannot_read(root))?;
+        let name = file.file_name();
+        if let Some((kind, shape)) = Shape::of_file(&name.to_string_lossy())
+            && !kind.is_empty()
+            && !kind.starts_with('.')
+            && file.path().is_file()
+        {
+            found.insert((kind.to_owned(), shape));
+        }
+    }
+    Ok(found)
 }

@@ -17,6 +17,8 @@ pub struct SetFiles {
     /// All other files: archives, their indexes and shapes, each type's `all.tar` and `info.json`. With them a folder can be restored:
     /// [`rebuild_indexes`](crate::rebuild_indexes) makes what is known of the set.
     pub files: Vec<SetPath>,
+    /// The folders of its types, also of those that have no items now.
+    pub kinds: BTreeSet<String>,
 }
 
 /// A file of a set.
@@ -43,7 +45,7 @@ impl SetFiles {
         let path = folder.join(MANIFEST);
         let bytes = fs::read(&path).map_err(cannot_read(&path))?;
         let manifest = SetManifest::parse(&bytes, &shown(&path))?;
-        let mut found = SetFiles { manifest: bytes, files: Vec::new() };
+        let mut found = SetFiles { manifest: bytes, files: Vec::new(), kinds: BTreeSet::new() };
         for (name, bytes, sha256) in manifest.named() {
             let bad = || Error::Set { file: shown(&path), reason: format!("the digest of {name} is none") };
             found.files.push(SetPath { name: name.to_owned(), bytes, sha256: sha256.ok_or_else(bad)? });
@@ -61,10 +63,24 @@ impl SetFiles {
             let (bytes, sha256) = digest(&folder.join(&name), options)?;
             found.files.push(SetPath { name, bytes, sha256 });
         }
+        let of_archives = manifest.archives.iter().filter_map(|archive| Some(archive.name.split_once('/')?.0));
+        kinds.extend(of_archives.map(str::to_owned));
+        found.kinds = kinds;
         Ok(found)
     }
 
-    /// Whether a path is one that a file of a set could have, but for its manifest.
+    /// Whether a path is one that a file of a set with types of these folders could have, but for its manifest. Beside the folders
+    /// of types anybody may have files such as `a.parquet`, so there the name has to be that of one of these types; a folder below
+    /// which stands what archives are called is taken for that of a type that there was.
+    pub fn is_name_among(kinds: &BTreeSet<String>, name: &str) -> bool {
+        match Shape::of_file(name) {
+            Some((kind, _)) if !name.contains('/') => kinds.contains(kind),
+            _ => SetFiles::is_name(name),
+        }
+    }
+
+    /// Whether a path is one that a file in the folder of a type could have. Of those beside see
+    /// [`is_name_among`](SetFiles::is_name_among).
     pub fn is_name(name: &str) -> bool {
         let Some((kind, file)) = name.split_once('/') else { return false };
         let archive = file.strip_suffix(INDEX).unwrap_or(file);
@@ -77,14 +93,21 @@ impl SetFiles {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::SetFiles;
 
     #[test]
     fn names_are_of_a_set_or_not() {
+        let kinds = BTreeSet::from(["a".to_owned(), "a%2F".to_owned()]);
+        let is_name = |name: &str| SetFiles::is_name_among(&kinds, name);
+        for name in ["a.jsonl.gz", "a%2F.jsonl.zst", "a.parquet"] {
+            assert!(is_name(name) && !SetFiles::is_name(name), "{name}");
+        }
         let shapes = ["a/b.jsonl.gz", "a/b.jsonl.zst", "a/b.parquet"];
         let names = ["a/b.tar.gz", "a/b.tar.gz.idx", "a/info.json", "a/all.tar", "a%2Fb/%2E.tar.gz"];
         for name in names.into_iter().chain(shapes) {
-            assert!(SetFiles::is_name(name), "{name}");
+            assert!(SetFiles::is_name(name) && is_name(name), "{name}");
         }
         let others = [
             "b.tar.gz",
@@ -92,13 +115,19 @@ mod tests {
             "a/",
             "a/.tar.gz",
             "a/.parquet",
+            ".parquet",
+            ".a.parquet",
+            "b.parquet",
+            "A.parquet",
+            "a.b.jsonl.gz",
+            "parquet",
             "a/b/c.tar.gz",
             "a/b.tar",
             "a/b.idx",
             ".a/b.tar.gz",
         ];
         for name in others.into_iter().chain(["manifest.json", "a/manifest.json", "info.json", ""]) {
-            assert!(!SetFiles::is_name(name), "{name}");
+            assert!(!SetFiles::is_name(name) && !is_name(name), "{name}");
         }
     }
 }

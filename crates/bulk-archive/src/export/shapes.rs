@@ -1,29 +1,54 @@
-//! What stands beside the archive of a group: its items in other formats, made from the archive.
+//! What stands beside the archive of a group, and beside the folder of a type: the items in other formats, made from the archives.
 //!
 //! A map says what each stretch of such a file was made of. It is bound to the file by its digest, which the roster has, so
 //! that one that is lost, damaged or left over from a run that was cut short costs time alone: the file is made anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
     event::ExportEvent,
-    files::{self, Folder, Hashed, INDEX, Named, cannot_read, digest, inner, shape_files, shown},
+    files::{
+        self, Folder, Hashed, INDEX, LONGEST_NAME, Named, cannot_read, digest, inner, shape_files, shown, whole_files,
+    },
     group::{Task, newest},
     options::{CheckNew, ExportOptions},
-    roster::{Facts, Roster},
+    roster::{Facts, Group, Kind, Roster},
 };
 use crate::{
     Error,
     archive::{
-        ArchiveIndex, ArchiveReader, How, IndexedArchive, Map, Old, Shape, check_rows, compare_shape, make_shape,
-        shape_mark,
+        ArchiveReader, Comparison, How, IndexedArchive, Map, Member, Old, OpenOwn, ParquetColumns, Part, Shape,
+        check_rows, make_shape,
     },
 };
+
+/// The columns that the Parquet of a type is to have.
+#[derive(Clone)]
+pub(crate) struct KindColumns {
+    pub(crate) columns: Arc<ParquetColumns>,
+    /// Whether what is there has others, or they are to be noted for the first time.
+    pub(crate) are_new: bool,
+}
+
+impl KindColumns {
+    /// Those of all types.
+    pub(crate) fn all(roster: &Roster, options: &ExportOptions) -> Result<BTreeMap<u32, KindColumns>, Error> {
+        let of = |(number, kind): (&u32, &Kind)| {
+            let known = roster.columns(*number)?;
+            let wanted = options.columns_of.get(&kind.name).or(known.as_ref()).cloned().unwrap_or_default();
+            // Where none are known, what is there was made before there were any: then times were in milliseconds.
+            let are_new = known.as_ref() != Some(&wanted);
+            Ok((*number, KindColumns { columns: Arc::new(wanted), are_new }))
+        };
+        roster.names.kinds.iter().map(of).collect()
+    }
+}
 
 /// What shapes the groups have and are to have.
 pub(crate) struct Plan {
@@ -65,12 +90,14 @@ impl Plan {
     }
 
     /// Whether the shapes of a group are to change even if its items do not.
-    pub(crate) fn differs(&self, kind: u32, group: u32) -> bool {
-        self.wanted(kind, group).iter().any(|(_, facts)| facts.is_none()) || !self.unwanted(kind, group).is_empty()
+    pub(crate) fn differs(&self, kind: u32, group: u32, columns: &KindColumns) -> bool {
+        let is_new =
+            |(shape, facts): &(Shape, Option<Facts>)| facts.is_none() || columns.are_new && *shape == Shape::Parquet;
+        self.wanted(kind, group).iter().any(is_new) || !self.unwanted(kind, group).is_empty()
     }
 }
 
-/// Makes the shapes of a group in `next/`: all, if the archive is new, or those that are missing.
+/// Makes the shapes of a group in `next/`: all, if the archive is new, or those that are missing or have other columns.
 pub(crate) fn make_all(
     task: &Task,
     is_new: bool,
@@ -78,7 +105,9 @@ pub(crate) fn make_all(
     options: &ExportOptions,
 ) -> Result<Vec<(Shape, Facts)>, Error> {
     let mut made = Vec::new();
-    for (shape, facts) in task.shapes.iter().filter(|(_, facts)| is_new || facts.is_none()) {
+    let is_new =
+        |shape, facts: &Option<_>| is_new || facts.is_none() || task.columns.are_new && shape == Shape::Parquet;
+    for (shape, facts) in task.shapes.iter().filter(|(shape, facts)| is_new(*shape, facts)) {
         options.go_on()?;
         made.push((*shape, make(task, *shape, facts.as_ref(), folder, options)?));
     }
@@ -92,81 +121,291 @@ fn make(
     folder: &Folder,
     options: &ExportOptions,
 ) -> Result<Facts, Error> {
-    let old = match facts {
-        Some(facts) => old(&task.file, shape, facts, folder, options)?,
-        None => None,
+    let target = Target {
+        names: shape_files(&task.file, shape),
+        shape,
+        is_whole: false,
+        threads: task.threads,
+        columns: &task.columns.columns,
+        folder,
+        options,
     };
-    let has_old = old.is_some();
-    match make_of(task, shape, old, folder, options).map_err(inner) {
-        // The file is not what it was: somebody, or the disk, has changed it.
-        Err(Error::Set { .. }) if has_old => make_of(task, shape, None, folder, options).map_err(inner),
-        made => made,
+    let (facts, copied, made) = target.with_old(facts, false, |old| {
+        let part = opened(folder, &task.file).map(|archive| Part { archive, member: None });
+        let made = target.make(std::iter::once(part), old)?;
+        if options.check == CheckNew::Whole {
+            compare(shape, &target.path(), &newest(folder, &task.file), options)?;
+        }
+        Ok(made)
+    })?;
+    let (kind, group, bytes) = (&*task.kind_name, &*task.group_name, facts.bytes);
+    options.tell(&ExportEvent::Shaped { kind, group, shape, bytes, copied, made });
+    Ok(facts)
+}
+
+/// What is to be done with the shapes of types.
+pub(crate) struct WholePlan {
+    pub(crate) tasks: Vec<WholeTask>,
+    /// Those that are to go, by type.
+    pub(crate) unwanted: Vec<(u32, Shape)>,
+}
+
+/// Plans to make the shapes of the types in `changed` and those that are missing. `wanted` tells what a type is to have.
+pub(crate) fn plan_whole(
+    roster: &Roster,
+    changed: &BTreeSet<u32>,
+    options: &ExportOptions,
+    columns: &BTreeMap<u32, KindColumns>,
+    wanted: impl Fn(u32, &Kind) -> BTreeSet<Shape>,
+) -> Result<WholePlan, Error> {
+    let (have, own) = (roster.whole_shapes()?, roster.shapes()?);
+    let mut groups: BTreeMap<u32, Vec<(u32, &Group)>> = BTreeMap::new();
+    for (number, _) in roster.archives()? {
+        if let Some(group) = roster.names.groups.get(&number) {
+            groups.entry(group.kind).or_default().push((number, group));
+        }
+    }
+    let (mut tasks, mut unwanted) = (Vec::new(), Vec::new());
+    for (number, kind) in &roster.names.kinds {
+        let have = have.get(number).cloned().unwrap_or_default();
+        // A type without groups has nothing to make one of.
+        let mut groups = groups.remove(number).unwrap_or_default();
+        let wanted = if groups.is_empty() { BTreeSet::new() } else { wanted(*number, kind) };
+        groups.sort_by(|a, b| a.1.file.cmp(&b.1.file));
+        unwanted.extend(have.keys().filter(|shape| !wanted.contains(shape)).map(|shape| (*number, *shape)));
+        for shape in wanted {
+            let old = have.get(&shape).copied();
+            let Some(columns) = columns.get(number) else { continue };
+            let has_changed = changed.contains(number) || columns.are_new && shape == Shape::Parquet;
+            if old.is_some() && !has_changed {
+                continue;
+            }
+            let group = |(of, group): &(u32, &Group)| WholeGroup {
+                name: group.name.as_str().into(),
+                file: group.file.clone(),
+                own: own.get(of).and_then(|own| own.get(&shape)).copied(),
+            };
+            tasks.push(WholeTask {
+                kind: *number,
+                kind_name: kind.name.clone(),
+                folder: kind.folder.clone(),
+                shape,
+                old,
+                groups: groups.iter().map(group).collect(),
+                threads: 1,
+                columns: Arc::clone(&columns.columns),
+            });
+        }
+    }
+    let threads = options.archive.threads.max(1) / options.jobs.min(tasks.len()).max(1);
+    tasks.iter_mut().for_each(|task| task.threads = threads.max(1));
+    Ok(WholePlan { tasks, unwanted })
+}
+
+/// Whether the file of a shape of a type may be made, replaced or removed, which is known before anything is published. `is_ours`:
+/// whether there is one already.
+pub(crate) fn check_place(
+    roster: &Roster,
+    folder: &Folder,
+    of: &str,
+    shape: Shape,
+    is_ours: bool,
+) -> Result<(), Error> {
+    let name = whole_files(of, shape).0;
+    let path = folder.root.join(&name);
+    let set = |reason: &str| Err(Error::Set { file: shown(&path), reason: reason.to_owned() });
+    // Of types that earlier versions have made.
+    if name.len() > LONGEST_NAME {
+        return set("its name would be too long, so the type cannot have this file");
+    }
+    if roster.names.kinds.values().any(|kind| kind.folder == name) {
+        return set("it is the folder of another type, so this type cannot have this file");
+    }
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(cannot_read(&path)(error)),
+        Ok(facts) if facts.is_dir() => set("it is a folder, where a file of the type is to be; move it elsewhere"),
+        Ok(_) if !is_ours => set("no export has made it, and it would be overwritten; move it elsewhere"),
+        Ok(_) => Ok(()),
     }
 }
 
-/// What is there of a shape, if it is what it was made as.
-fn old(
-    archive: &str,
-    shape: Shape,
-    facts: &Facts,
-    folder: &Folder,
-    options: &ExportOptions,
-) -> Result<Option<Old>, Error> {
-    let (name, map) = shape_files(archive, shape);
-    let path = folder.root.join(&name);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(cannot_read(&path))?,
+/// The shape of a type that is to be made.
+pub(crate) struct WholeTask {
+    pub(crate) kind: u32,
+    pub(crate) kind_name: String,
+    /// The folder of the type.
+    pub(crate) folder: String,
+    pub(crate) shape: Shape,
+    /// What is there of it.
+    pub(crate) old: Option<Facts>,
+    /// Its groups, in the order of their archives' names.
+    pub(crate) groups: Vec<WholeGroup>,
+    pub(crate) threads: usize,
+    pub(crate) columns: Arc<ParquetColumns>,
+}
+
+/// A group of a type.
+pub(crate) struct WholeGroup {
+    pub(crate) name: Arc<str>,
+    /// The archive below the folder of the set.
+    pub(crate) file: String,
+    /// Its own file of the shape.
+    pub(crate) own: Option<Facts>,
+}
+
+/// Makes a shape of a type in `next/`, from its archives and the shapes of its groups as they will be published.
+pub(crate) fn make_whole(task: &WholeTask, folder: &Folder, options: &ExportOptions) -> Result<Facts, Error> {
+    let shape = task.shape;
+    let names = whole_files(&task.folder, shape);
+    let (threads, columns) = (task.threads, &*task.columns);
+    let target = Target { names, shape, is_whole: true, threads, columns, folder, options };
+    let part = |group: &'_ WholeGroup, with_own: bool| {
+        options.go_on()?;
+        let own = group.own.filter(|_| with_own).map(|facts| {
+            let (name, map) = shape_files(&group.file, shape);
+            let open = move || old_of(shape, &newest(folder, &name), &newest(folder, &map), &facts, options);
+            Box::new(open) as OpenOwn<'_>
+        });
+        let archive = group.file.rsplit_once('/').map_or(&*group.file, |(_, name)| name).to_owned();
+        let member = Member { group: Arc::clone(&group.name), archive, own };
+        Ok(Part { archive: opened(folder, &group.file)?, member: Some(member) })
     };
-    if file.metadata().map_err(cannot_read(&path))?.len() != facts.bytes {
+    let mut is_first = true;
+    let has_own = task.groups.iter().any(|group| group.own.is_some());
+    let (facts, copied, made) = target.with_old(task.old.as_ref(), has_own, |old| {
+        let with_own = std::mem::replace(&mut is_first, false);
+        let made = target.make(task.groups.iter().map(|group| part(group, with_own)), old)?;
+        if options.check == CheckNew::Whole {
+            let archives = task.groups.iter().map(|group| (newest(folder, &group.file), &*group.name));
+            compare_whole(shape, &target.path(), archives, options)?;
+        }
+        Ok(made)
+    })?;
+    let (kind, bytes) = (&*task.kind_name, facts.bytes);
+    options.tell(&ExportEvent::ShapedWhole { kind, shape, bytes, copied, made });
+    Ok(facts)
+}
+
+/// A file of a shape that is to be made.
+struct Target<'a> {
+    /// The file and its map, below the folder of the set.
+    names: (String, String),
+    shape: Shape,
+    is_whole: bool,
+    threads: usize,
+    columns: &'a ParquetColumns,
+    folder: &'a Folder,
+    options: &'a ExportOptions,
+}
+
+impl Target<'_> {
+    /// Where it is until the commit.
+    fn path(&self) -> PathBuf {
+        self.folder.next().join(&self.names.0)
+    }
+
+    /// Makes it with what is there of it, and again without where something is not what it was: somebody, or the disk, has
+    /// changed it. `has_more`: the first time it is made with other files, too.
+    fn with_old<T>(
+        &self,
+        facts: Option<&Facts>,
+        has_more: bool,
+        mut make: impl FnMut(Option<Old>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let root = &self.folder.root;
+        let old = match facts {
+            Some(facts) => {
+                old_of(self.shape, &root.join(&self.names.0), &root.join(&self.names.1), facts, self.options)?
+            }
+            None => None,
+        };
+        let has_old = has_more || old.is_some();
+        match make(old).map_err(inner) {
+            Err(Error::Set { .. }) if has_old => make(None).map_err(inner),
+            made => made,
+        }
+    }
+
+    /// Makes the file and its map in `next/`. What is known of it then, and how many stretches were copied and made.
+    fn make<'p>(
+        &self,
+        parts: impl Iterator<Item = Result<Part<'p, Named, Named>, Error>>,
+        old: Option<Old>,
+    ) -> Result<(Facts, u64, u64), Error> {
+        let (path, map_path) = (self.path(), self.folder.next().join(&self.names.1));
+        let state = self.folder.root.join(&self.names.1);
+        for parent in [path.parent(), map_path.parent(), state.parent()].into_iter().flatten() {
+            files::make_folder(parent)?;
+        }
+        let (file, options) = (shown(&path), self.options);
+        let outputs = (Hashed::create(&path, options)?, Hashed::create(&map_path, options)?);
+        let check = options.check != CheckNew::Nothing;
+        let Target { is_whole, threads, columns, .. } = *self;
+        let how = How { file: &file, is_whole, threads, columns, check };
+        let (output, map, made) = make_shape(self.shape, parts, old, outputs.0, outputs.1, &how)?;
+        let (bytes, sha256) = files::finish(output)?;
+        files::finish_lightly(map.finish(bytes, &sha256)?)?;
+        if options.check == CheckNew::Made && self.shape == Shape::Parquet {
+            check_rows(&path, &made.rows, columns)?;
+        }
+        Ok((Facts { entries: 0, bytes, sha256 }, made.copied, made.made))
+    }
+}
+
+/// A file of a shape, if it is what it was made as.
+fn old_of(shape: Shape, path: &Path, map: &Path, facts: &Facts, options: &ExportOptions) -> Result<Option<Old>, Error> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(cannot_read(path))?,
+    };
+    if file.metadata().map_err(cannot_read(path))?.len() != facts.bytes {
         return Ok(None);
     }
     // Of the others all that is copied is checked; what Parquet's footer says of its columns goes over unread.
-    if shape == Shape::Parquet && digest(&path, options)?.1 != facts.sha256 {
+    if shape == Shape::Parquet && digest(path, options)?.1 != facts.sha256 {
         return Ok(None);
     }
-    let index = newest(folder, &format!("{archive}{INDEX}"));
-    let level = ArchiveIndex::open(Named::open(&index)?, &shown(&index))?.options().level;
-    let mark = shape_mark(shape, level, &shown(&path))?;
-    let map = Map::open(&folder.root.join(map), shape, mark, facts.bytes, &facts.sha256)?;
-    Ok(map.map(|map| Old { file, map }))
+    Ok(Map::open(map, shape, facts.bytes, &facts.sha256)?.map(|map| Old { file, map }))
 }
 
-fn make_of(
-    task: &Task,
-    shape: Shape,
-    old: Option<Old>,
-    folder: &Folder,
-    options: &ExportOptions,
-) -> Result<Facts, Error> {
-    let (name, map_name) = shape_files(&task.file, shape);
-    let (archive, index) = (newest(folder, &task.file), newest(folder, &format!("{}{INDEX}", task.file)));
-    let (path, map_path) = (folder.next().join(&name), folder.next().join(&map_name));
-    for parent in [path.parent(), map_path.parent(), folder.root.join(&map_name).parent()].into_iter().flatten() {
-        files::make_folder(parent)?;
-    }
-    let file = shown(&path);
-    let opened = IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &shown(&archive))?;
-    let outputs = (Hashed::create(&path, options)?, Hashed::create(&map_path, options)?);
-    let how = How { file: &file, threads: task.threads, check: options.check != CheckNew::Nothing };
-    let (output, map, made) = make_shape(shape, opened, old, outputs.0, outputs.1, &how)?;
-    let (bytes, sha256) = files::finish(output)?;
-    files::finish_lightly(map.finish(bytes, &sha256)?)?;
-    match (options.check, shape) {
-        (CheckNew::Whole, _) => compare(shape, &path, &archive, options)?,
-        (CheckNew::Made, Shape::Parquet) => check_rows(&path, &made.made)?,
-        _ => {}
-    }
-    let (kind, group) = (&*task.kind_name, &*task.group_name);
-    let (copied, made) = (made.copied, made.made.len() as u64);
-    options.tell(&ExportEvent::Shaped { kind, group, shape, bytes, copied, made });
-    Ok(Facts { entries: 0, bytes, sha256 })
+/// An archive as it will be published.
+fn opened(folder: &Folder, file: &str) -> Result<IndexedArchive<Named, Named>, Error> {
+    let (archive, index) = (newest(folder, file), newest(folder, &format!("{file}{INDEX}")));
+    // What is wrong with an item is told of the archive that has it, whether or not it is published.
+    IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &shown(&folder.root.join(file)))
 }
 
 /// Compares a shape with the archive that it was made from.
 pub(crate) fn compare(shape: Shape, path: &Path, archive: &Path, options: &ExportOptions) -> Result<(), Error> {
-    let mut items = ArchiveReader::new(Named::open(archive)?, &shown(archive));
-    compare_shape(shape, path, &mut items, || options.go_on()).map_err(inner)
+    compare_all(shape, path, false, [(archive.to_owned(), "")].into_iter(), options)
+}
+
+/// Compares a shape of a type with the archives that it was made from, each of a group, in their order.
+pub(crate) fn compare_whole<'a>(
+    shape: Shape,
+    path: &Path,
+    archives: impl Iterator<Item = (PathBuf, &'a str)>,
+    options: &ExportOptions,
+) -> Result<(), Error> {
+    compare_all(shape, path, true, archives, options)
+}
+
+fn compare_all<'a>(
+    shape: Shape,
+    path: &Path,
+    is_whole: bool,
+    mut archives: impl Iterator<Item = (PathBuf, &'a str)>,
+    options: &ExportOptions,
+) -> Result<(), Error> {
+    let compared = Comparison::open(shape, path, is_whole).and_then(|mut comparison| {
+        archives.try_for_each(|(archive, group)| {
+            let mut items = ArchiveReader::new(Named::open(&archive)?, &shown(&archive));
+            comparison.compare(&mut items, group, || options.go_on())
+        })?;
+        comparison.finish()
+    });
+    compared.map_err(inner)
 }
 
 /// Notes a shape of a group that was made, or is to go, for the commit.
@@ -179,6 +418,15 @@ pub(crate) fn note(
 ) -> Result<(), Error> {
     let (name, map) = shape_files(archive, shape);
     roster.set_shape(group, shape, facts)?;
+    roster.add_pending(&name, facts.is_some())?;
+    roster.add_pending(&map, facts.is_some())
+}
+
+/// Notes a shape of a type that was made, or is to go, for the commit.
+pub(crate) fn note_whole(roster: &Roster, kind: u32, shape: Shape, facts: Option<&Facts>) -> Result<(), Error> {
+    let folder = roster.names.kinds.get(&kind).map_or("", |kind| &kind.folder);
+    let (name, map) = whole_files(folder, shape);
+    roster.set_whole_shape(kind, shape, facts)?;
     roster.add_pending(&name, facts.is_some())?;
     roster.add_pending(&map, facts.is_some())
 }

@@ -19,7 +19,7 @@ use super::{
     roster::{Names, short},
     runs::{Runs, Tag},
     set::{ExportSet, Published},
-    shapes::{self, Plan},
+    shapes::{self, KindColumns, Plan},
 };
 use crate::{
     Error, Refusal,
@@ -119,6 +119,12 @@ impl<'a> Stage<'a> {
         Ok(kind)
     }
 
+    /// Whether a type is there, or may be.
+    fn check_kind(&self, name: &str) -> Result<(), Refusal> {
+        let is_there = self.set.roster.names.kind(name).is_some();
+        if is_there { Ok(()) } else { files::new_kind_folder(name).map(drop) }
+    }
+
     /// Puts an item into a group, and takes it out of the one that it is in. `json` becomes its entry, as it is, once it has
     /// been found to be JSON (RFC 8259). `mtime` is when it was modified, in seconds since 1970.
     ///
@@ -131,7 +137,7 @@ impl<'a> Stage<'a> {
     pub fn put(&mut self, kind: &str, group: &str, id: &str, mtime: i64, json: &[u8]) -> Result<(), Error> {
         let refused = |reason| Error::Refused { file: format!("{kind}/{group}"), member: short(id), reason };
         entry_name(id).map_err(refused)?;
-        files::kind_folder(kind).map_err(refused)?;
+        self.check_kind(kind).map_err(refused)?;
         files::group_file(group).map_err(refused)?;
         if json.len() as u64 > LONGEST_CONTENT {
             return Err(refused(Refusal::ContentTooLong));
@@ -151,7 +157,7 @@ impl<'a> Stage<'a> {
     pub fn remove(&mut self, kind: &str, id: &str) -> Result<(), Error> {
         let refused = |reason| Error::Refused { file: kind.to_owned(), member: short(id), reason };
         entry_name(id).map_err(refused)?;
-        files::kind_folder(kind).map_err(refused)?;
+        self.check_kind(kind).map_err(refused)?;
         self.make_room(id.len())?;
         let kind = self.kind(kind)?;
         self.buffer.push(kind, None, id, 0, &[]);
@@ -283,18 +289,23 @@ impl<'a> Stage<'a> {
     ///
     /// An archive none of whose items changes is not touched, and where that is so of all, nor is the manifest. What is to
     /// stand beside archives ([`ExportOptions::shapes`](crate::ExportOptions::shapes)) is made, or removed, for all groups of a
-    /// type, whether they have changed or not. Before the
+    /// type, whether they have changed or not; what is to stand beside types
+    /// ([`ExportOptions::whole_shapes`](crate::ExportOptions::whole_shapes)) behind that. Before the
     /// commit all is as it was, and after it the rest is finished by [`ExportSet::open`] if not here. New files are synced
     /// before.
     ///
     /// # Errors
-    /// Those of [`splice`](crate::splice()) for the archives; [`Error::Set`] where staged changes are damaged;
-    /// [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is published then, or (where the
+    /// Those of [`splice`](crate::splice()) for the archives; [`Error::Set`] where staged changes are damaged, or
+    /// something is in the place of a file of a type; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is published then, or (where the
     /// error comes behind the commit, which [`ExportEvent::Committed`] tells) the next [`ExportSet::open`] goes on.
     pub fn publish(mut self, watermarks: &BTreeMap<String, String>) -> Result<Published, Error> {
         self.spill()?;
         self.buffer = Buffer::default();
-        let (tasks, kinds) = self.tasks()?;
+        let columns = KindColumns::all(&self.set.roster, &self.set.options)?;
+        for (kind, columns) in columns.iter().filter(|(_, columns)| columns.are_new) {
+            self.set.roster.set_columns(*kind, &columns.columns)?;
+        }
+        let (tasks, kinds) = self.tasks(&columns)?;
         let (folder, options) = (&self.set.folder, &self.set.options);
         options.tell(&ExportEvent::Staged { groups: tasks.len() as u64 });
         for kind in &kinds {
@@ -352,6 +363,7 @@ impl<'a> Stage<'a> {
         published.removed = counts.removed + counts.moved - published.moved;
         (published.replaced, published.unchanged) = (counts.replaced, counts.unchanged);
         let has_new_bundles = self.set.make_bundles(&changed)?;
+        self.set.make_whole_shapes(&changed, &columns, &mut published)?;
         self.set.options.go_on()?;
         let is_new = published.has_changed() || has_new_bundles;
         self.commit(watermarks, &mut published, is_new)?;
@@ -359,13 +371,13 @@ impl<'a> Stage<'a> {
     }
 
     /// What is to be done, the largest first, and the folders of the types that it is about.
-    fn tasks(&self) -> Result<(Vec<Task>, BTreeSet<String>), Error> {
+    fn tasks(&self, columns: &BTreeMap<u32, KindColumns>) -> Result<(Vec<Task>, BTreeSet<String>), Error> {
         let (mut tasks, mut kinds) = (Vec::new(), BTreeSet::new());
         let Names { kinds: all_kinds, groups, .. } = &self.set.roster.names;
         let plan = Plan::new(&self.set.roster, &self.set.options)?;
         let mut changed: BTreeMap<u32, u64> = self.runs.groups().into_iter().collect();
         for (number, _) in self.set.roster.archives()? {
-            if groups.get(&number).is_some_and(|group| plan.differs(group.kind, number)) {
+            if groups.get(&number).is_some_and(|group| plan.differs(group.kind, number, &columns[&group.kind])) {
                 changed.entry(number).or_default();
             }
         }
@@ -383,6 +395,7 @@ impl<'a> Stage<'a> {
                 threads: 1,
                 shapes: plan.wanted(group.kind, number),
                 unwanted: plan.unwanted(group.kind, number),
+                columns: columns[&group.kind].clone(),
             });
         }
         let work = |task: &Task| {
@@ -462,11 +475,11 @@ impl Buffer {
 
 /// Does the work of all tasks, so many at once, and calls with what comes of each, in this thread. It ends with the first
 /// error; tasks that are under way are finished before.
-fn each_done<T: Send>(
-    tasks: &[Task],
+pub(crate) fn each_done<J: Sync, T: Send>(
+    tasks: &[J],
     jobs: usize,
-    work: impl Fn(&Task) -> Result<T, Error> + Sync,
-    mut call: impl FnMut(&Task, T) -> Result<(), Error>,
+    work: impl Fn(&J) -> Result<T, Error> + Sync,
+    mut call: impl FnMut(&J, T) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {

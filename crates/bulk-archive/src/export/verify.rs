@@ -11,16 +11,17 @@ use std::{
 
 use super::{
     event::ExportEvent,
-    files::{ALL, ARCHIVE, INDEX, MANIFEST, Named, cannot_read, digest, inner, shown},
+    files::{ALL, ARCHIVE, INDEX, MANIFEST, Named, cannot_read, digest, inner, shown, whole_files},
     group::pair,
     manifest::{SetArchive, SetManifest, SetShape, hexadecimal},
     options::ExportOptions,
-    set::each_file,
+    set::{each_file, whole_shapes},
     shapes,
 };
+use crate::counted::counted;
 use crate::{
     Error,
-    archive::{IndexedArchive, Shape, verify},
+    archive::{IndexedArchive, Shape, unescaped, verify},
 };
 
 /// What a set was found to be.
@@ -48,8 +49,8 @@ pub struct SetFault {
 }
 
 /// Checks all files of a set: each archive against the manifest (bytes, SHA-256, items) and against its index, as
-/// [`verify`](crate::verify()) does, each [`Shape`](crate::Shape) against the manifest and, item by item, its archive, and that
-/// there are no others. Of the options `jobs`, `observer` and `stop` count.
+/// [`verify`](crate::verify()) does, each [`Shape`](crate::Shape) against the manifest and, item by item, its archive or those of its type,
+/// and that there are no others of the set. Of the options `jobs`, `observer` and `stop` count.
 ///
 /// It reads, writes nothing and takes no lock.
 ///
@@ -76,7 +77,7 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
             let (name, checked) = if let Some(archive) = manifest.archives.get(at) {
                 (&archive.name, check(folder, archive, options))
             } else if let Some(shape) = manifest.shapes.get(at - manifest.archives.len()) {
-                (&shape.name, check_shape(folder, shape, options))
+                (&shape.name, check_shape(folder, shape, &manifest, options))
             } else if let Some(bundle) = manifest.bundles.get(at - manifest.archives.len() - manifest.shapes.len()) {
                 (&bundle.name, check_file(folder, &bundle.name, bundle.bytes, &bundle.sha256, options))
             } else {
@@ -111,6 +112,14 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
             add(&name, Error::Set { file: shown(&folder.join(&name)), reason });
         }
     })?;
+    for (kind, shape) in whole_shapes(folder)? {
+        let (name, map) = whole_files(&kind, shape);
+        // Others may have files with such endings here, of which there is no map.
+        if folder.join(map).is_file() && !known.contains(&name) {
+            let reason = "the manifest does not speak of it".to_owned();
+            add(&name, Error::Set { file: shown(&folder.join(&name)), reason });
+        }
+    }
     if SetManifest::read(folder)?.as_ref() != Some(&manifest) {
         let reason = "another set was published while this one was read".to_owned();
         return Err(Error::Set { file: shown(&path), reason });
@@ -129,16 +138,34 @@ fn check(folder: &Path, expected: &SetArchive, options: &ExportOptions) -> Resul
     if verify(opened).map_err(inner)?.entries == expected.entries {
         return Ok(());
     }
-    Err(Error::Set { file, reason: format!("it does not have the {} items of the manifest", expected.entries) })
+    let reason = format!("it does not have the {} of the manifest", counted(expected.entries, "item", "items"));
+    Err(Error::Set { file, reason })
 }
 
-fn check_shape(folder: &Path, expected: &SetShape, options: &ExportOptions) -> Result<(), Error> {
+fn check_shape(
+    folder: &Path,
+    expected: &SetShape,
+    manifest: &SetManifest,
+    options: &ExportOptions,
+) -> Result<(), Error> {
     check_file(folder, &expected.name, expected.bytes, &expected.sha256, options)?;
     let path = folder.join(&expected.name);
-    let Some((group, shape)) = Shape::of_file(&expected.name) else {
+    let Some((of, shape)) = Shape::of_file(&expected.name) else {
         return Err(Error::Set { file: shown(&path), reason: "its name is that of no shape".to_owned() });
     };
-    shapes::compare(shape, &path, &folder.join(format!("{group}{ARCHIVE}")), options)
+    if of.contains('/') {
+        return shapes::compare(shape, &path, &folder.join(format!("{of}{ARCHIVE}")), options);
+    }
+    let mut groups = Vec::new();
+    for SetArchive { name, .. } in &manifest.archives {
+        if let Some((kind, file)) = name.split_once('/')
+            && kind == of
+            && let Some(group) = file.strip_suffix(ARCHIVE).and_then(|group| unescaped(group.as_bytes()))
+        {
+            groups.push((folder.join(name), group));
+        }
+    }
+    shapes::compare_whole(shape, &path, groups.iter().map(|(path, group)| (path.clone(), group.as_str())), options)
 }
 
 fn check_file(folder: &Path, name: &str, bytes: u64, sha256: &str, options: &ExportOptions) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, ThreadId},
 };
 
 use bulk_archive::{CheckNew, Error, ExportEvent, ExportSet, SameContent, Shape, rebuild_indexes, verify_set};
@@ -302,9 +303,9 @@ fn events_tell_what_happens() {
     let expected = [
         "Spilled { changes: 2 }".to_owned(),
         "Staged { groups: 2 }".to_owned(),
-        "Begun { kind: \"opinions\", group: \"scotus\" }".to_owned(),
+        "Begun { kind: \"opinions\", group: \"scotus\", threads: 2 }".to_owned(),
         "Untouched { kind: \"opinions\", group: \"scotus\" }".to_owned(),
-        "Begun { kind: \"opinions\", group: \"tax\" }".to_owned(),
+        "Begun { kind: \"opinions\", group: \"tax\", threads: 1 }".to_owned(),
         format!("Made {{ kind: \"opinions\", group: \"tax\", entries: 1, bytes: {bytes} }}"),
         "Prepared".to_owned(),
         "Committed".to_owned(),
@@ -315,6 +316,71 @@ fn events_tell_what_happens() {
         "Published".to_owned(),
     ];
     assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[test]
+fn each_thread_of_a_large_group_says_all_that_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let told: Arc<Mutex<Vec<(ThreadId, String)>>> = Arc::default();
+    let mut options = options();
+    options.archive.threads = 3;
+    let events = Arc::clone(&told);
+    options.observer =
+        Arc::new(move |event| events.lock().unwrap().push((thread::current().id(), format!("{event:?}"))));
+    let mut set = ExportSet::open(folder.path(), options).unwrap();
+    let mut stage = set.begin().unwrap();
+    // Two hundred blocks.
+    for id in 0..400 {
+        let content = format!("\"{}\"", "x".repeat(1000));
+        stage.put("opinions", "tax", &format!("{id:04}"), 5, content.as_bytes()).unwrap();
+    }
+    stage.publish(&none()).unwrap();
+    let told = told.lock().unwrap();
+    let place = |what: &str| told.iter().position(|(_, event)| event.starts_with(what)).unwrap();
+    assert_eq!(told[place("Begun")].1, "Begun { kind: \"opinions\", group: \"tax\", threads: 3 }");
+    let (owner, made) = (told[place("Begun")].0, place("Made"));
+    let mut by_thread: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (thread, event) in &told[place("Begun") + 1..made] {
+        let name = if *thread == owner { "owner".to_owned() } else { format!("{thread:?}") };
+        by_thread.entry(name).or_default().push(event);
+    }
+    // It waits and goes on, and nothing else.
+    let owned = by_thread.remove("owner").unwrap();
+    assert!(owned.chunks(2).all(|pair| *pair == ["WaitsForCompressor", "GoesOn"]), "{owned:?}");
+    assert_eq!(by_thread.len(), 3, "{by_thread:?}");
+    let mut blocks = 0;
+    for events in by_thread.values() {
+        // From its beginning to its end, which is before the archive is there.
+        assert_eq!((events[0], events[events.len() - 1]), ("CompressorWaits", "CompressorEnds"));
+        let between = &events[1..events.len() - 1];
+        assert!(between.chunks(2).all(|pair| *pair == ["Compresses", "CompressorWaits"]), "{events:?}");
+        blocks += between.len() / 2;
+    }
+    // For each block that was waited for, and for the end of the threads.
+    assert_eq!(owned.len() / 2, blocks + 1);
+    assert!(blocks > 100, "{blocks}");
+}
+
+#[test]
+fn a_single_block_of_a_group_with_threads_is_compressed_by_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let told: Arc<Mutex<Vec<(ThreadId, String)>>> = Arc::default();
+    let mut options = options();
+    options.archive.threads = 2;
+    let events = Arc::clone(&told);
+    options.observer =
+        Arc::new(move |event| events.lock().unwrap().push((thread::current().id(), format!("{event:?}"))));
+    let mut set = ExportSet::open(folder.path(), options).unwrap();
+    let mut stage = set.begin().unwrap();
+    stage.put("opinions", "tax", "a", 5, b"{}").unwrap();
+    stage.publish(&none()).unwrap();
+    let told = told.lock().unwrap();
+    let place = |what: &str| told.iter().position(|(_, event)| event.starts_with(what)).unwrap();
+    let (begun, made) = (place("Begun"), place("Made"));
+    assert_eq!(told[begun].1, "Begun { kind: \"opinions\", group: \"tax\", threads: 2 }");
+    let between: Vec<_> = told[begun + 1..made].iter().map(|(_, event)| event.as_str()).collect();
+    assert_eq!(between, ["WaitsForCompressor", "CompressorWaits", "Compresses", "CompressorEnds", "GoesOn"]);
+    assert!(told[begun..=made].iter().all(|(thread, _)| *thread == told[begun].0));
 }
 
 #[test]

@@ -8,14 +8,24 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bulk_archive::{CheckNew, ExportEvent, ExportOptions, ExportSet, SetManifest, Shape, rebuild_indexes, verify_set};
+use bulk_archive::{
+    CheckNew, ColumnSource, ColumnType, ExportEvent, ExportOptions, ExportSet, ParquetColumn, ParquetColumns,
+    SetManifest, Shape, Unfit, rebuild_indexes, verify_set,
+};
 use proptest::{collection::vec, prelude::*};
+use sha2::Digest as _;
 
 use crate::support::{Model, document, options, short};
 
 fn with(shapes: &[Shape]) -> ExportOptions {
+    with_whole(shapes, &[])
+}
+
+/// With shapes of groups, and of types.
+fn with_whole(shapes: &[Shape], whole: &[Shape]) -> ExportOptions {
     let mut options = options();
     options.shapes = Some(shapes.iter().copied().collect());
+    options.whole_shapes = Some(whole.iter().copied().collect());
     options
 }
 
@@ -44,8 +54,13 @@ fn shapes(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The set has these shapes of each archive, with the items of the model, as readers of others find them, and byte by byte as
 /// a new set has them.
 fn check(folder: &Path, model: &Model, wanted: &[Shape]) {
+    check_whole(folder, model, wanted, &[]);
+}
+
+/// And these shapes of each type, which has what its groups have.
+fn check_whole(folder: &Path, model: &Model, wanted: &[Shape], whole: &[Shape]) {
     let fresh = tempfile::tempdir().unwrap();
-    let mut options = with(wanted);
+    let mut options = with_whole(wanted, whole);
     options.check = CheckNew::Whole;
     export(fresh.path(), &Model::new(), model, options);
     let (found, expected) = (shapes(folder), shapes(fresh.path()));
@@ -55,11 +70,21 @@ fn check(folder: &Path, model: &Model, wanted: &[Shape]) {
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     let manifest = SetManifest::read(folder).unwrap().unwrap();
     assert_eq!(manifest.shapes.iter().map(|shape| &shape.name).collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    let mut files: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     for (file, items) in crate::support::archives(model) {
-        let lines: Vec<Vec<u8>> = items.values().map(|(_, content)| content.clone()).collect();
-        let name = |shape: Shape| file.replace("tar.gz", shape.name());
+        let lines = || items.values().map(|(_, content)| content.clone());
         for shape in wanted {
-            let bytes = &found[&name(*shape)];
+            files.insert(file.replace("tar.gz", shape.name()), lines().collect());
+        }
+        for shape in whole {
+            let kind = file.split_once('/').unwrap().0;
+            files.entry(format!("{kind}.{shape}")).or_default().extend(lines());
+        }
+    }
+    assert_eq!(files.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    for (file, lines) in files {
+        for shape in Shape::ALL.into_iter().filter(|shape| file.ends_with(&format!(".{shape}"))) {
+            let bytes = &found[&file];
             let mut text = Vec::new();
             match shape {
                 Shape::JsonlGz => {
@@ -100,9 +125,12 @@ fn told(options: &mut ExportOptions) -> Parts {
     let parts = Parts::default();
     let hears = Arc::clone(&parts);
     options.observer = Arc::new(move |event| {
-        if let ExportEvent::Shaped { group, shape, copied, made, .. } = event {
-            hears.lock().unwrap().insert(format!("{group}.{shape}"), (*copied, *made));
-        }
+        let (name, parts) = match event {
+            ExportEvent::Shaped { group, shape, copied, made, .. } => (format!("{group}.{shape}"), (*copied, *made)),
+            ExportEvent::ShapedWhole { shape, copied, made, .. } => (format!("all.{shape}"), (*copied, *made)),
+            _ => return,
+        };
+        hears.lock().unwrap().insert(name, parts);
     });
     parts
 }
@@ -320,10 +348,544 @@ fn a_roster_of_the_version_before_is_taken_on() {
     let items = model(0..20, 1);
     export(folder, &Model::new(), &items, options());
     let roster = rusqlite::Connection::open(folder.join(".bulk/export.sqlite")).unwrap();
-    roster.execute_batch("DROP TABLE shape; PRAGMA user_version = 1").unwrap();
+    roster
+        .execute_batch(
+            "DROP TABLE shape; DROP TABLE whole_shape; DROP TABLE parquet_columns; DROP TABLE whole_wish;
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
     drop(roster);
     export(folder, &items, &items, with(&[Shape::JsonlGz]));
     check(folder, &items, &[Shape::JsonlGz]);
+    drop(as_version_2(folder));
+    export(folder, &items, &items, with_whole(&[Shape::JsonlGz], &[Shape::JsonlGz]));
+    check_whole(folder, &items, &[Shape::JsonlGz], &[Shape::JsonlGz]);
+    let roster = rusqlite::Connection::open(folder.join(".bulk/export.sqlite")).unwrap();
+    roster.execute_batch("DROP TABLE whole_wish; PRAGMA user_version = 3").unwrap();
+    drop(roster);
+    export(folder, &items, &items, options());
+    check_whole(folder, &items, &[Shape::JsonlGz], &[Shape::JsonlGz]);
+}
+
+/// Makes the roster of a set that has no shapes of types one of the version that knew of none.
+fn as_version_2(folder: &Path) -> rusqlite::Connection {
+    let roster = rusqlite::Connection::open(folder.join(".bulk/export.sqlite")).unwrap();
+    let drop = "DROP TABLE whole_shape; DROP TABLE parquet_columns; DROP TABLE whole_wish; PRAGMA user_version = 2";
+    roster.execute_batch(drop).unwrap();
+    roster
+}
+
+#[test]
+fn parquet_of_the_version_before_is_made_anew_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..60, 2);
+    export(folder, &Model::new(), &items, with(&[Shape::Parquet, Shape::JsonlGz]));
+    let roster = as_version_2(folder);
+    let mut manifest = SetManifest::read(folder).unwrap().unwrap();
+    let mut expected = Vec::new();
+    for shape in manifest.shapes.iter_mut().filter(|shape| shape.name.ends_with(".parquet")) {
+        let path = folder.join(&shape.name);
+        let mut bytes = fs::read(&path).unwrap();
+        // It did not write what the columns are.
+        let key = bytes.windows(12).rposition(|bytes| bytes == b"bulk.columns").unwrap();
+        bytes[key] = b'B';
+        fs::write(&path, &bytes).unwrap();
+        let (old, new) = (shape.sha256.clone(), sha2::Sha256::digest(&bytes));
+        shape.sha256 = new.iter().map(|byte| format!("{byte:02x}")).collect();
+        let change = "UPDATE shape SET sha256 = ?1 WHERE hex(sha256) = upper(?2)";
+        assert_eq!(roster.execute(change, rusqlite::params![&new[..], old]).unwrap(), 1);
+        let said =
+            "it was made by an earlier version, and does not say what its columns are; the next export makes it anew";
+        expected.push(format!("{}: {said}", path.display()));
+    }
+    fs::write(folder.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    drop(roster);
+    let faults = verify_set(folder, &options()).unwrap().faults;
+    assert_eq!(faults.iter().map(|fault| fault.error.to_string()).collect::<Vec<_>>(), expected);
+    // By somebody who says nothing of shapes.
+    assert_eq!(export(folder, &items, &items, options()).made_shapes, 2);
+    check(folder, &items, &[Shape::Parquet, Shape::JsonlGz]);
+    assert!(!export(folder, &items, &items, options()).has_changed());
+}
+
+#[test]
+fn types_of_the_version_before_may_be_called_as_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let long = "t".repeat(250);
+    let names = ["x.parquet", "a.jsonl.gz", &long];
+    let model = |kinds: [&str; 3]| -> Model {
+        let item = |kind: &str| ((kind.to_owned(), "1".to_owned()), ("g".to_owned(), 5, document(1, 300)));
+        kinds.map(item).into()
+    };
+    let mut items = model(names);
+    export(folder, &Model::new(), &model(["p", "q", "r"]), options());
+    let roster = as_version_2(folder);
+    let mut manifest = SetManifest::read(folder).unwrap().unwrap();
+    for (archive, (old, new)) in manifest.archives.iter_mut().zip(["p", "q", "r"].into_iter().zip(names)) {
+        assert_eq!(roster.execute("UPDATE kind SET name = ?1 WHERE name = ?2", [new, old]).unwrap(), 1);
+        fs::rename(folder.join(old), folder.join(new)).unwrap();
+        archive.name = format!("{new}/g.tar.gz");
+    }
+    fs::write(folder.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    // A name that is none at all: the roster stays what it was.
+    roster.execute("INSERT INTO kind (id, name) VALUES (77, '')", []).unwrap();
+    drop(roster);
+    let error = ExportSet::open(folder, options()).err().unwrap().to_string();
+    assert!(error.ends_with(": a name in it is none: its name is empty"), "{error}");
+    let roster = rusqlite::Connection::open(folder.join(".bulk/export.sqlite")).unwrap();
+    assert_eq!(roster.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0)).unwrap(), 2);
+    roster.execute("DELETE FROM kind WHERE id = 77", []).unwrap();
+    drop(roster);
+    // They go on.
+    let before = items.clone();
+    for item in items.values_mut() {
+        item.2 = document(2, 300);
+    }
+    items.remove(&("a.jsonl.gz".to_owned(), "1".to_owned()));
+    items.insert(("x".to_owned(), "1".to_owned()), ("g".to_owned(), 5, document(3, 300)));
+    export(folder, &before, &items, options());
+    crate::support::check(folder, &items);
+    let set = || ExportSet::open(folder, options()).unwrap();
+    let error = set().begin().unwrap().put("y.parquet", "g", "1", 5, b"{}").unwrap_err();
+    assert!(error.to_string().ends_with("its name is reserved for other files"), "{error}");
+    let error = set().begin().unwrap().put(&"u".repeat(246), "g", "1", 5, b"{}").unwrap_err();
+    assert!(error.to_string().ends_with("its name is longer than 255 bytes"), "{error}");
+    // But for the files that cannot be.
+    let refused = |kind: &str| {
+        let mut options = options();
+        options.whole_shapes_of.insert(kind.to_owned(), BTreeSet::from([Shape::Parquet]));
+        let error = refusal(folder, options);
+        crate::support::check_set(folder, &items);
+        error
+    };
+    assert_eq!(refused("x"), "x.parquet: it is the folder of another type, so this type cannot have this file");
+    let name = format!("{long}.parquet");
+    assert_eq!(refused(&long), format!("{name}: its name would be too long, so the type cannot have this file"));
+    let mut of_type = options();
+    of_type.whole_shapes_of.insert("x.parquet".to_owned(), BTreeSet::from([Shape::Parquet]));
+    assert_eq!(export(folder, &items, &items, of_type).made_shapes, 1);
+    assert!(folder.join("x.parquet.parquet").is_file());
+    // And after the roster was lost.
+    fs::remove_dir_all(folder.join(".bulk")).unwrap();
+    assert_eq!(rebuild_indexes(folder, &options()).unwrap().archives, 3);
+    crate::support::check(folder, &items);
+}
+
+/// Why nothing is published, without the path of the folder.
+fn refusal(folder: &Path, options: ExportOptions) -> String {
+    let mut set = ExportSet::open(folder, options).unwrap();
+    let error = set.begin().unwrap().publish(&BTreeMap::new()).unwrap_err().to_string();
+    error.strip_prefix(&format!("{}/", folder.display())).unwrap().to_owned()
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_file_of_a_type_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..60, 2);
+    export(folder, &Model::new(), &items, options());
+    let place = folder.join("opinions.parquet");
+    let whole = || with_whole(&[], &[Shape::Parquet]);
+    let none = || with_whole(&[], &[]);
+    let manifest = || fs::read(folder.join("manifest.json")).unwrap();
+    // Somebody's file.
+    fs::write(&place, b"PAR1").unwrap();
+    assert!(verify_set(folder, &options()).unwrap().faults.is_empty());
+    let before = manifest();
+    let said = "opinions.parquet: no export has made it, and it would be overwritten; move it elsewhere";
+    assert_eq!(refusal(folder, whole()), said);
+    assert!(!export(folder, &items, &items, none()).has_changed());
+    assert_eq!((fs::read(&place).unwrap(), manifest()), (b"PAR1".to_vec(), before.clone()));
+    fs::remove_file(&place).unwrap();
+    // Somebody's folder.
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("part-0.parquet"), b"PAR1").unwrap();
+    let said = "opinions.parquet: it is a folder, where a file of the type is to be; move it elsewhere";
+    assert_eq!(refusal(folder, whole()), said);
+    assert!(!export(folder, &items, &items, none()).has_changed());
+    assert_eq!((fs::read(place.join("part-0.parquet")).unwrap(), manifest()), (b"PAR1".to_vec(), before));
+    fs::remove_dir_all(&place).unwrap();
+    // One that took the place of ours, which is to be made anew or to go.
+    assert_eq!(export(folder, &items, &items, whole()).made_shapes, 1);
+    let before = manifest();
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    assert_eq!(refusal(folder, none()), said);
+    let mut others = whole();
+    others.columns_of.insert("opinions".to_owned(), typed());
+    assert_eq!(refusal(folder, others), said);
+    assert_eq!(manifest(), before);
+    fs::remove_dir(&place).unwrap();
+    assert_eq!(export(folder, &items, &items, none()).removed_shapes, 1);
+    check(folder, &items, &[]);
+}
+
+#[test]
+fn a_type_that_was_empty_for_a_run_has_its_files_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (items, none) = (model(0..60, 2), Model::new());
+    let whole = [Shape::JsonlZst, Shape::Parquet];
+    export(folder, &none, &items, with_whole(&[], &whole));
+    assert_eq!(export(folder, &items, &none, options()).removed_shapes, 2);
+    check_whole(folder, &none, &[], &[]);
+    assert!(!export(folder, &none, &none, options()).has_changed());
+    assert_eq!(export(folder, &none, &items, options()).made_shapes, 2);
+    check_whole(folder, &items, &[], &whole);
+    // Unless they are not wanted any more, as somebody said meanwhile.
+    export(folder, &items, &none, options());
+    export(folder, &none, &none, with_whole(&[], &[]));
+    export(folder, &none, &items, options());
+    check_whole(folder, &items, &[], &[]);
+}
+
+#[test]
+fn a_change_makes_anew_of_a_type_what_it_is_in_alone() {
+    for own in [&[][..], &Shape::ALL] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let old = model(0..3000, 3);
+        let mut options = with_whole(own, &Shape::ALL);
+        let parts = told(&mut options);
+        let published = export(folder, &Model::new(), &old, options);
+        assert_eq!(published.made_shapes, 3 * own.len() as u64 + 3);
+        check_whole(folder, &old, own, &Shape::ALL);
+        let first = std::mem::take(&mut *parts.lock().unwrap());
+        for shape in Shape::ALL {
+            let (copied, made) = first[&format!("all.{shape}")];
+            // What the groups have is not compressed a second time.
+            let of_groups: u64 = (0..3).filter_map(|n| first.get(&format!("ca{n}.{shape}"))).map(|parts| parts.1).sum();
+            assert_eq!(if own.is_empty() { copied } else { made }, 0, "{shape}");
+            assert!(own.is_empty() || copied == of_groups, "{shape}");
+        }
+        let mut new = old.clone();
+        new.get_mut(&("opinions".to_owned(), "2000".to_owned())).unwrap().2 = document(7, 900);
+        let mut options = with_whole(own, &Shape::ALL);
+        let parts = told(&mut options);
+        export(folder, &old, &new, options);
+        check_whole(folder, &new, own, &Shape::ALL);
+        let parts = parts.lock().unwrap().clone();
+        for (shape, most) in [(Shape::JsonlGz, 3), (Shape::JsonlZst, 2), (Shape::Parquet, 1)] {
+            let (copied, made) = parts[&format!("all.{shape}")];
+            let expected = if own.is_empty() { 1..=most } else { 0..=0 };
+            assert!(copied > 6 && expected.contains(&made), "{shape}: {copied} copied, {made} made");
+            // As many as before, but for borders that have moved.
+            let all = first[&format!("all.{shape}")];
+            assert!((copied + made).abs_diff(all.0 + all.1) <= 2, "{shape}");
+        }
+    }
+}
+
+#[test]
+fn shapes_of_types_come_and_go_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut items = model(0..50, 3);
+    for id in 0..20u64 {
+        items.insert(("dockets".to_owned(), id.to_string()), ("ca1".to_owned(), 5, document(id, 300)));
+    }
+    export(folder, &Model::new(), &items, with_whole(&[], &[Shape::Parquet, Shape::JsonlZst]));
+    check_whole(folder, &items, &[], &[Shape::Parquet, Shape::JsonlZst]);
+    // Who does not speak of them leaves them, and keeps them up to date.
+    let before = items.clone();
+    items.insert(("opinions".to_owned(), "x".to_owned()), ("new".to_owned(), 5, b"{}".to_vec()));
+    items.retain(|_, (group, ..)| group != "ca2");
+    let marks = crate::support::marks(folder);
+    let published = export(folder, &before, &items, options());
+    assert_eq!((published.made_groups, published.made_shapes, published.removed_shapes), (1, 2, 0));
+    check_whole(folder, &items, &[], &[Shape::Parquet, Shape::JsonlZst]);
+    // Those of the other type are not touched.
+    let now = crate::support::marks(folder);
+    assert_eq!(now["dockets.parquet"], marks["dockets.parquet"]);
+    assert_ne!(now["opinions.parquet"], marks["opinions.parquet"]);
+    // Nor is anything where nothing has changed.
+    let published = export(folder, &items, &items, options());
+    assert!(!published.has_changed());
+    assert_eq!(crate::support::marks(folder)["manifest.json"], now["manifest.json"]);
+    // By type.
+    let mut of_type = with_whole(&[], &[Shape::JsonlGz]);
+    of_type.whole_shapes_of.insert("dockets".to_owned(), BTreeSet::new());
+    let published = export(folder, &items, &items, of_type);
+    assert_eq!((published.made_shapes, published.removed_shapes), (1, 4));
+    assert_eq!(shapes(folder).keys().collect::<Vec<_>>(), ["opinions.jsonl.gz"]);
+    // A type that has lost its last group has none.
+    let none = Model::new();
+    let published = export(folder, &items, &none, options());
+    assert_eq!((published.emptied_groups, published.removed_shapes), (4, 1));
+    check_whole(folder, &none, &[], &[]);
+    let left =
+        fs::read_dir(folder.join(".bulk/shapes")).unwrap().filter(|file| file.as_ref().unwrap().path().is_file());
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn groups_follow_each_other_as_their_archives_do_at_whatever_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut items = Model::new();
+    for (level, group) in (1..=9u64).rev().zip(["a", "a-b", "a.b", "a.tar.gz", "aa", "B", "_", "x.jsonl.gz", "\u{e9}"])
+    {
+        let before = items.clone();
+        for id in 0..40u64 {
+            items.insert(("t".to_owned(), format!("{group}{id}")), (group.to_owned(), 5, document(id + level, 700)));
+        }
+        let mut options = with_whole(&[], &Shape::ALL);
+        options.archive.level = level as u32;
+        export(folder, &before, &items, options);
+        assert!(verify_set(folder, &crate::support::options()).unwrap().faults.is_empty());
+    }
+    let whole = shapes(folder);
+    // All at once, out of the groups' own; each archive keeps its level.
+    export(folder, &items, &items, with_whole(&Shape::ALL, &[]));
+    export(folder, &items, &items, with_whole(&Shape::ALL, &Shape::ALL));
+    let mut again = shapes(folder);
+    again.retain(|name, _| !name.contains('/'));
+    assert!(again == whole);
+    let text = zstd::decode_all(&whole["t.jsonl.zst"][..]).unwrap();
+    let mut expected: Vec<(String, &str, &Vec<u8>)> = Vec::new();
+    for ((_, id), (group, _, content)) in &items {
+        expected.push((format!("{}.tar.gz", group.replace('\u{e9}', "%C3%A9")), id, content));
+    }
+    expected.sort();
+    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
+    assert_eq!(lines.len(), expected.len() + 1);
+    assert!(lines.iter().zip(&expected).all(|(line, (_, _, content))| *line == content.as_slice()));
+}
+
+#[test]
+fn what_is_damaged_of_a_type_or_its_groups_is_not_copied() {
+    for shape in Shape::ALL {
+        for damaged in ["whole map", "whole", "missing whole", "own map", "own", "missing own"] {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path();
+            let mut items = model(0..400, 2);
+            let whole = if damaged.contains("own") { &[][..] } else { &[shape] };
+            export(folder, &Model::new(), &items, with_whole(&[shape], whole));
+            let path = match damaged.trim_start_matches("missing ") {
+                "whole map" => format!(".bulk/shapes/opinions.{shape}"),
+                "whole" => format!("opinions.{shape}"),
+                "own map" => format!(".bulk/shapes/opinions/ca0.{shape}"),
+                _ => format!("opinions/ca0.{shape}"),
+            };
+            let path = folder.join(path);
+            let mut bytes = fs::read(&path).unwrap();
+            if damaged.starts_with("missing") {
+                fs::remove_file(&path).unwrap();
+            } else {
+                bytes[60] ^= 1;
+                fs::write(&path, &bytes).unwrap();
+            }
+            if damaged.ends_with("whole") {
+                let faults = verify_set(folder, &options()).unwrap().faults;
+                let names: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+                assert_eq!(names, [format!("opinions.{shape}")]);
+            }
+            let old = items.clone();
+            items.get_mut(&("opinions".to_owned(), "0399".to_owned())).unwrap().2 = b"{}".to_vec();
+            // The other group has changed alone.
+            export(folder, &old, &items, with_whole(&[shape], &[shape]));
+            if damaged.ends_with("own") {
+                // It is as it was, and told of.
+                let faults = verify_set(folder, &options()).unwrap().faults;
+                let names: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+                assert_eq!(names, [format!("opinions/ca0.{shape}")], "{damaged}");
+                let old = items.clone();
+                items.get_mut(&("opinions".to_owned(), "0398".to_owned())).unwrap().2 = b"{}".to_vec();
+                export(folder, &old, &items, options());
+            }
+            check_whole(folder, &items, &[shape], &[shape]);
+        }
+    }
+}
+
+#[test]
+fn no_type_is_called_as_a_file_of_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut set = ExportSet::open(folder.path(), with_whole(&[], &Shape::ALL)).unwrap();
+    let mut stage = set.begin().unwrap();
+    let long = "t".repeat(245);
+    for name in ["a.parquet", "a.jsonl.gz", "a.Jsonl.ZST", "manifest.json"] {
+        let error = stage.put(name, "g", "1", 5, b"{}").unwrap_err();
+        assert_eq!(error.to_string(), format!("{name}/g: member \"1\" refused: its name is reserved for other files"));
+    }
+    assert!(stage.put(&format!("{long}t"), "g", "1", 5, b"{}").is_err());
+    for name in ["a", "jsonl.gz", "aparquet", &long] {
+        stage.put(name, "g", "1", 5, b"{}").unwrap();
+    }
+    stage.publish(&BTreeMap::new()).unwrap();
+    drop(set);
+    assert!(verify_set(folder.path(), &options()).unwrap().faults.is_empty());
+    assert_eq!(shapes(folder.path()).len(), 12);
+}
+
+#[test]
+fn a_shape_of_a_type_with_other_items_or_that_nobody_speaks_of_is_found() {
+    for shape in Shape::ALL {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let items = model(0..60, 2);
+        let mut other = items.clone();
+        other.get_mut(&("opinions".to_owned(), "0059".to_owned())).unwrap().2 = b"[]".to_vec();
+        let mut fewer = items.clone();
+        fewer.remove(&("opinions".to_owned(), "0059".to_owned()));
+        for (other, said) in [
+            (&other, "it differs from the archive at the item \"0059\""),
+            (&fewer, "it differs from the archive at the item \"0059\""),
+            (&model(0..62, 2), "it differs from the archive at the item \"0001\""),
+        ] {
+            export(folders[0].path(), &Model::new(), &items, with_whole(&[], &[shape]));
+            export(folders[1].path(), &Model::new(), other, with_whole(&[], &[shape]));
+            let name = format!("opinions.{shape}");
+            fs::copy(folders[1].path().join(&name), folders[0].path().join(&name)).unwrap();
+            let manifests = folders.each_ref().map(|folder| SetManifest::read(folder).unwrap().unwrap());
+            let mut manifest = manifests[0].clone();
+            manifest.shapes = manifests[1].shapes.clone();
+            fs::write(folders[0].path().join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+            let fault = || {
+                let faults = verify_set(folders[0].path(), &options()).unwrap().faults;
+                faults.iter().map(|fault| fault.error.to_string()).collect::<Vec<_>>()
+            };
+            let path = folders[0].path().join(&name);
+            assert_eq!(fault(), [format!("{}: {said}", path.display())], "{shape}");
+            manifest.shapes.clear();
+            fs::write(folders[0].path().join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+            assert_eq!(fault(), [format!("{}: the manifest does not speak of it", path.display())]);
+            for folder in &folders {
+                fs::remove_dir_all(folder.path()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rebuild_makes_shapes_of_types_anew_that_are_not_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..300, 2);
+    export(folder, &Model::new(), &items, with_whole(&[Shape::Parquet], &Shape::ALL));
+    let kept = crate::support::marks(folder)["opinions.parquet"];
+    fs::write(folder.join("opinions.jsonl.zst"), b"something").unwrap();
+    fs::write(folder.join("stray.parquet"), b"PAR1").unwrap();
+    fs::remove_dir_all(folder.join(".bulk")).unwrap();
+    let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+    assert_eq!((rebuilt.archives, rebuilt.indexes, rebuilt.remade, rebuilt.shapes), (2, 0, 0, 1));
+    // What the set never had is somebody else's.
+    assert_eq!(fs::read(folder.join("stray.parquet")).unwrap(), b"PAR1");
+    fs::remove_file(folder.join("stray.parquet")).unwrap();
+    check_whole(folder, &items, &[Shape::Parquet], &Shape::ALL);
+    assert_eq!(crate::support::marks(folder)["opinions.parquet"], kept);
+    // And their maps are there again.
+    let mut new = items.clone();
+    new.get_mut(&("opinions".to_owned(), "0000".to_owned())).unwrap().2 = b"{}".to_vec();
+    let mut options = options();
+    let parts = told(&mut options);
+    export(folder, &items, &new, options);
+    assert!(parts.lock().unwrap()["all.jsonl.gz"].0 > 20);
+    check_whole(folder, &new, &[Shape::Parquet], &Shape::ALL);
+    // A type whose archives somebody has removed loses them.
+    fs::remove_dir_all(folder.join("opinions")).unwrap();
+    let rebuilt = rebuild_indexes(folder, &crate::support::options()).unwrap();
+    assert_eq!((rebuilt.archives, rebuilt.shapes), (0, 0));
+    check_whole(folder, &Model::new(), &[], &[]);
+}
+
+/// Columns of each type; the item has them in another one now and then.
+fn typed() -> ParquetColumns {
+    let kinds = [
+        ("b", ColumnType::Bool),
+        ("n", ColumnType::Bigint),
+        ("x", ColumnType::Double),
+        ("s", ColumnType::Text),
+        ("d", ColumnType::Date),
+        ("t", ColumnType::Timestamp),
+        ("j", ColumnType::Json),
+    ];
+    let column = |(name, kind): (&str, ColumnType)| {
+        let mut column = ParquetColumn::new(name, kind);
+        column.unfit = Unfit::Null;
+        column
+    };
+    let mut id = ParquetColumn::new("id", ColumnType::Text);
+    id.from = ColumnSource::Id;
+    ParquetColumns::new(std::iter::once(id).chain(kinds.map(column)).collect()).unwrap()
+}
+
+fn with_values(seed: u64) -> Vec<u8> {
+    let values = ["null", "true", "-1", "0.25", "\"text\"", "\"2014-11-06\"", "\"2014-11-06T03:00:00Z\"", "[1]"];
+    let value = |at: u64| values[((seed ^ (at * 7)) % 11 % 8) as usize];
+    let members: Vec<String> = ["b", "n", "x", "s", "d", "t", "j"]
+        .iter()
+        .zip(0..)
+        .map(|(name, at)| format!("\"{name}\":{}", value(at)))
+        .collect();
+    let text = String::from_utf8(document(seed, 400)).unwrap();
+    format!("{{{},\"text\":{text}}}", members.join(",")).into_bytes()
+}
+
+#[test]
+fn typed_columns_are_copied_and_made_anew_when_they_are_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut items = model(0..2000, 2);
+    for (seed, item) in (0..).zip(items.values_mut()) {
+        item.2 = with_values(seed);
+    }
+    let with = |columns: &ParquetColumns| {
+        let mut options = with_whole(&[Shape::Parquet], &[Shape::Parquet]);
+        options.columns_of.insert("opinions".to_owned(), columns.clone());
+        options
+    };
+    let fresh = |model: &Model, columns: &ParquetColumns| {
+        let fresh = tempfile::tempdir().unwrap();
+        let mut options = with(columns);
+        options.check = CheckNew::Whole;
+        export(fresh.path(), &Model::new(), model, options);
+        shapes(fresh.path())
+    };
+    export(folder, &Model::new(), &items, with_whole(&[Shape::Parquet], &[Shape::Parquet]));
+    let by_default = shapes(folder);
+    // Other columns, and no other items.
+    let published = export(folder, &items, &items, with(&typed()));
+    assert_eq!((published.made_groups, published.made_shapes), (0, 3));
+    assert!(shapes(folder) == fresh(&items, &typed()));
+    assert!(!export(folder, &items, &items, with(&typed())).has_changed());
+    // A change, by somebody who does not say what columns there are.
+    let mut new = items.clone();
+    new.get_mut(&("opinions".to_owned(), "1000".to_owned())).unwrap().2 = with_values(77_777);
+    let mut options = options();
+    let parts = told(&mut options);
+    export(folder, &items, &new, options);
+    assert!(shapes(folder) == fresh(&new, &typed()));
+    let parts = parts.lock().unwrap().clone();
+    let (copied, made) = (parts["ca0.parquet"], parts["all.parquet"]);
+    assert!(copied.0 > 2 && copied.1 == 1 && made.0 > 5 && made.1 == 0, "{parts:?}");
+    let faults = verify_set(folder, &crate::support::options()).unwrap().faults;
+    assert!(faults.is_empty(), "{faults:?}");
+    // What the roster knows is lost: the files say it.
+    fs::remove_dir_all(folder.join(".bulk")).unwrap();
+    assert_eq!(rebuild_indexes(folder, &crate::support::options()).unwrap().shapes, 0);
+    // And back.
+    export(folder, &new, &items, with(&ParquetColumns::default()));
+    assert!(shapes(folder) == by_default);
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_named_and_nothing_is_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut options = with_whole(&[], &[Shape::Parquet]);
+    let columns = ParquetColumns::new(vec![ParquetColumn::new("text", ColumnType::Bigint)]).unwrap();
+    options.columns_of.insert("opinions".to_owned(), columns);
+    let mut set = ExportSet::open(folder, options).unwrap();
+    let mut stage = set.begin().unwrap();
+    stage.put("opinions", "ca1", "7", 5, b"{\"text\": 12}").unwrap();
+    stage.put("opinions", "ca1", "8", 5, b"{\"text\": \"12\"}").unwrap();
+    let error = stage.publish(&BTreeMap::new()).unwrap_err();
+    let file = folder.join("opinions/ca1.tar.gz").display().to_string();
+    assert_eq!(error.to_string(), format!("{file}: item \"8\": \"12\" does not fit into the column \"text\""));
+    drop(set);
+    assert!(shapes(folder).is_empty() && SetManifest::read(folder).unwrap().is_none());
 }
 
 /// What happens to an item: it is put into a group with this content, or goes.
@@ -334,13 +896,16 @@ proptest! {
 
     #[test]
     fn each_run_leaves_the_shapes_of_its_items(
-        history in vec(vec((0..400u64, proptest::option::weighted(0.8, (0..2u64, 0..1000u64))), 1..250), 1..5),
+        history in vec(
+            (vec((0..400u64, proptest::option::weighted(0.8, (0..3u64, 0..1000u64))), 1..250), any::<bool>()),
+            1..5
+        ),
         threads in 1..4usize,
     ) {
-        let history: Vec<Vec<Step>> = history;
+        let history: Vec<(Vec<Step>, bool)> = history;
         let folder = tempfile::tempdir().unwrap();
         let mut model = Model::new();
-        for steps in history {
+        for (steps, with_own) in history {
             let before = model.clone();
             for (id, step) in steps {
                 let key = ("opinions".to_owned(), format!("{id:03}"));
@@ -352,11 +917,13 @@ proptest! {
                     None => drop(model.remove(&key)),
                 }
             }
-            let mut options = with(&Shape::ALL);
+            // What a type has is the same, whether it was copied from what its groups have or not.
+            let own: &[Shape] = if with_own { &Shape::ALL } else { &[] };
+            let mut options = with_whole(own, &Shape::ALL);
             options.archive = short();
             options.archive.threads = threads;
             export(folder.path(), &before, &model, options);
-            check(folder.path(), &model, &Shape::ALL);
+            check_whole(folder.path(), &model, own, &Shape::ALL);
         }
     }
 }

@@ -2,16 +2,19 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::FileExt,
+    sync::Arc,
 };
 
 use flate2::{Decompress, FlushDecompress};
 
 use super::{
-    How, Made, Old, Shape, frame,
+    How, Made, Old, Part, Shape, frame,
     in_order::{Put, in_order},
-    map::{MapWriter, Place},
-    not_as_mapped,
+    key,
+    map::{Map, MapWriter, Place},
+    mark, not_as_mapped,
     stretch::{Digest, Stretch, Stretches},
 };
 use crate::{
@@ -25,32 +28,34 @@ use crate::{
 };
 
 /// How lines are compressed.
+#[derive(Clone, Copy)]
 enum Packer {
-    Gzip(Deflate),
+    Gzip,
     Zstd,
 }
 
 impl Packer {
-    fn header(&self) -> &'static [u8] {
+    fn header(self) -> &'static [u8] {
         match self {
-            Packer::Gzip(_) => &deflate::HEADER,
+            Packer::Gzip => &deflate::HEADER,
             Packer::Zstd => &frame::HEADER,
         }
     }
 
     /// What stands between two stretches.
-    fn joint(&self) -> &'static [u8] {
+    fn joint(self) -> &'static [u8] {
         match self {
-            Packer::Gzip(_) => &[],
+            Packer::Gzip => &[],
             Packer::Zstd => &frame::JOINT,
         }
     }
 
-    fn pack(&self, plain: &[u8], window: &[u8], check: bool) -> io::Result<Vec<u8>> {
+    fn pack(self, lines: &Lines, check: bool) -> io::Result<Vec<u8>> {
+        let Lines { plain, window, level } = lines;
         match self {
-            Packer::Gzip(deflate) => {
-                let packed = deflate.block(plain, window)?;
-                if check && inflated(&packed, plain.len(), window)? != plain {
+            Packer::Gzip => {
+                let packed = Deflate::new(*level).block(plain, window)?;
+                if check && inflated(&packed, plain.len(), window)? != *plain {
                     return Err(io::Error::other("compressed lines are not read back as they were"));
                 }
                 Ok(packed)
@@ -59,9 +64,10 @@ impl Packer {
         }
     }
 
-    fn end(&self, crc: u32, plain_len: u64, is_empty: bool) -> io::Result<Vec<u8>> {
+    fn end(self, crc: u32, plain_len: u64, is_empty: bool) -> io::Result<Vec<u8>> {
         Ok(match self {
-            Packer::Gzip(deflate) => [&deflate.empty_end()?[..], &deflate::trailer(crc, plain_len)].concat(),
+            // Of nothing all levels make the same.
+            Packer::Gzip => [&Deflate::new(1).empty_end()?[..], &deflate::trailer(crc, plain_len)].concat(),
             Packer::Zstd if is_empty => frame::EMPTY_END.to_vec(),
             Packer::Zstd => frame::END.to_vec(),
         })
@@ -78,31 +84,61 @@ fn inflated(packed: &[u8], len: usize, window: &[u8]) -> io::Result<Vec<u8>> {
     Ok(plain)
 }
 
+/// The lines of a stretch.
+struct Lines {
+    plain: Vec<u8>,
+    /// What they may refer to.
+    window: Vec<u8>,
+    /// That of the archive.
+    level: u32,
+}
+
+/// A file that may have stretches.
+struct Source {
+    file: Arc<File>,
+    map: Map,
+}
+
+impl Source {
+    fn new(old: Old) -> Source {
+        Source { file: Arc::new(old.file), map: old.map }
+    }
+
+    fn find(source: &mut Option<Source>, key: &str, digest: &Digest) -> Result<Option<Work>, Error> {
+        let Some(source) = source else { return Ok(None) };
+        Ok(source.map.find(key, digest)?.map(|place| Work::Copy(Arc::clone(&source.file), place)))
+    }
+}
+
 /// A stretch that is to be written.
 struct Job {
-    first_id: String,
+    key: String,
     digest: Digest,
     work: Work,
 }
 
 enum Work {
-    Copy(Place),
-    /// Its lines, and what they may refer to.
-    Pack(Vec<u8>, Vec<u8>),
+    Copy(Arc<File>, Place),
+    Pack(Lines),
 }
 
 /// One that is ready.
 struct Ready {
-    first_id: String,
+    key: String,
     digest: Digest,
     place: Place,
-    /// None where it is copied.
-    packed: Option<Vec<u8>>,
+    bytes: Bytes,
 }
 
-pub(super) fn make<A, I, W, X>(
+/// What is written of it.
+enum Bytes {
+    Of(Arc<File>),
+    Packed(Vec<u8>),
+}
+
+pub(super) fn make<'a, A, I, W, X>(
     shape: Shape,
-    archive: IndexedArchive<A, I>,
+    parts: impl Iterator<Item = Result<Part<'a, A, I>, Error>>,
     old: Option<Old>,
     output: W,
     map: MapWriter<X>,
@@ -114,21 +150,12 @@ where
     W: Write,
     X: Write,
 {
-    let IndexedArchive { archive, mut index } = archive;
     let file = how.file;
-    let packer = match shape {
-        Shape::JsonlGz => Packer::Gzip(Deflate::new(index.recipe().level)),
-        _ => Packer::Zstd,
-    };
-    let (source, mut known) = match old {
-        Some(old) => (Some(old.file), Some(old.map)),
-        None => (None, None),
-    };
+    let packer = if shape == Shape::JsonlGz { Packer::Gzip } else { Packer::Zstd };
     let mut writer = Writer {
-        packer: &packer,
+        packer,
         output,
         map,
-        source,
         file,
         crc: crc32fast::Hasher::new(),
         plain_len: 0,
@@ -136,41 +163,51 @@ where
         buffer: Vec::new(),
     };
     writer.write(packer.header())?;
-    let work = |Job { first_id, digest, work }: Job| {
-        let (plain, window) = match work {
-            Work::Copy(place) => return Ok(Ready { first_id, digest, place, packed: None }),
-            Work::Pack(plain, window) => (plain, window),
+    let work = |Job { key, digest, work }: Job| {
+        let lines = match work {
+            Work::Copy(source, place) => return Ok(Ready { key, digest, place, bytes: Bytes::Of(source) }),
+            Work::Pack(lines) => lines,
         };
-        let packed = packer.pack(&plain, &window, how.check)?;
+        let packed = packer.pack(&lines, how.check)?;
         let place = Place {
             number: 0,
             before: 0,
             len: packed.len() as u64,
             crc: crc32fast::hash(&packed),
-            plain_len: plain.len() as u64,
-            plain_crc: crc32fast::hash(&plain),
+            plain_len: lines.plain.len() as u64,
+            plain_crc: crc32fast::hash(&lines.plain),
         };
-        Ok(Ready { first_id, digest, place, packed: Some(packed) })
+        Ok(Ready { key, digest, place, bytes: Bytes::Packed(packed) })
     };
+    let mut old = old.map(Source::new);
     let feed = |put: &mut Put<'_, Job>| {
-        let name = index.file().to_owned();
-        let mut stretches = Stretches::new(shape, &mut index);
-        let mut text = Text { archive, chains: Chains::new(&name), file: name, last: None };
-        while let Some(stretch) = stretches.next()? {
-            if shape == Shape::JsonlGz {
-                text.note(&stretch);
+        for part in parts {
+            let Part { archive: IndexedArchive { archive, mut index }, mut member } = part?;
+            let level = index.recipe().level;
+            let name = index.file().to_owned();
+            let mut stretches = Stretches::new(shape, mark(shape, level, how)?, &mut index);
+            let mut text = Text { archive, chains: Chains::new(&name), file: name, level, last: None };
+            let mut own = None;
+            while let Some(stretch) = stretches.next()? {
+                if shape == Shape::JsonlGz {
+                    text.note(&stretch);
+                }
+                let key = key(member.as_ref(), &stretch);
+                let mut work = Source::find(&mut old, &key, &stretch.digest)?;
+                if work.is_none()
+                    && let Some(member) = &mut member
+                {
+                    own = own.or(member.open()?.map(Source::new));
+                    work = Source::find(&mut own, stretch.first_id(), &stretch.digest)?;
+                }
+                let work = match (work, shape) {
+                    (Some(work), _) => work,
+                    (None, Shape::JsonlGz) => Work::Pack(text.of_block(&stretch)?),
+                    (None, _) => Work::Pack(text.of_chain(&stretch)?),
+                };
+                put(Job { key, digest: stretch.digest, work })?;
+                text.last = Some(stretch);
             }
-            let place = match &mut known {
-                Some(map) => map.find(stretch.first_id(), &stretch.digest)?,
-                None => None,
-            };
-            let work = match (place, shape) {
-                (Some(place), _) => Work::Copy(place),
-                (None, Shape::JsonlGz) => text.of_block(&stretch)?,
-                (None, _) => Work::Pack(text.of_chain(&stretch)?, Vec::new()),
-            };
-            put(Job { first_id: stretch.first_id().to_owned(), digest: stretch.digest, work })?;
-            text.last = Some(stretch);
         }
         Ok(())
     };
@@ -179,11 +216,9 @@ where
 }
 
 struct Writer<'a, W, X> {
-    packer: &'a Packer,
+    packer: Packer,
     output: W,
     map: MapWriter<X>,
-    /// The older file.
-    source: Option<File>,
     file: &'a str,
     crc: crc32fast::Hasher,
     plain_len: u64,
@@ -193,18 +228,17 @@ struct Writer<'a, W, X> {
 
 impl<W: Write, X: Write> Writer<'_, W, X> {
     fn add(&mut self, ready: Ready) -> Result<(), Error> {
-        let Ready { first_id, digest, place, packed } = ready;
-        let number = self.map.count();
-        if number > 0 {
+        let Ready { key, digest, place, bytes } = ready;
+        if self.map.count() > 0 {
             self.write(self.packer.joint())?;
         }
-        match packed {
-            Some(packed) => {
+        match bytes {
+            Bytes::Packed(packed) => {
                 self.write(&packed)?;
-                self.made.made.push((number, digest));
+                self.made.made += 1;
             }
-            None => {
-                self.read(&place)?;
+            Bytes::Of(source) => {
+                self.read(&source, &place)?;
                 let bytes = std::mem::take(&mut self.buffer);
                 self.write(&bytes)?;
                 self.buffer = bytes;
@@ -213,20 +247,22 @@ impl<W: Write, X: Write> Writer<'_, W, X> {
         }
         self.crc.combine(&crc32fast::Hasher::new_with_initial_len(place.plain_crc, place.plain_len));
         self.plain_len += place.plain_len;
-        self.map.add(&first_id, &digest, &place)
+        self.map.add(&key, &digest, &place)
     }
 
-    /// Reads a stretch of the older file.
-    fn read(&mut self, place: &Place) -> Result<(), Error> {
-        let Some(source) = &mut self.source else { return Err(not_as_mapped(self.file)) };
+    /// Reads a stretch of a file that has it.
+    fn read(&mut self, source: &File, place: &Place) -> Result<(), Error> {
         let joints = place.number * self.packer.joint().len() as u64;
         let start = self.packer.header().len() as u64 + joints + place.before;
-        let failed = |source| Error::Io { file: self.file.to_owned(), offset: Some(start), source };
-        self.buffer.clear();
-        source.seek(SeekFrom::Start(start)).map_err(failed)?;
-        source.take(place.len).read_to_end(&mut self.buffer).map_err(failed)?;
-        let is_same = self.buffer.len() as u64 == place.len && crc32fast::hash(&self.buffer) == place.crc;
-        if is_same { Ok(()) } else { Err(not_as_mapped(self.file)) }
+        let len = usize::try_from(place.len).map_err(|_| not_as_mapped(self.file))?;
+        self.buffer.resize(len, 0);
+        match source.read_exact_at(&mut self.buffer, start) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(not_as_mapped(self.file)),
+            read => {
+                read.map_err(|source| Error::Io { file: self.file.to_owned(), offset: Some(start), source })?;
+            }
+        }
+        if crc32fast::hash(&self.buffer) == place.crc { Ok(()) } else { Err(not_as_mapped(self.file)) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -248,6 +284,7 @@ struct Text<A> {
     archive: A,
     chains: Chains,
     file: String,
+    level: u32,
     /// The stretch before.
     last: Option<Stretch>,
 }
@@ -258,13 +295,13 @@ impl<A: Read + Seek> Text<A> {
     }
 
     /// A block that was noted, with what it may refer to: the end of the lines of the one before.
-    fn of_block(&mut self, stretch: &Stretch) -> Result<Work, Error> {
+    fn of_block(&mut self, stretch: &Stretch) -> Result<Lines, Error> {
         let mut window = Vec::new();
         let begins_chain = stretch.blocks.first().is_none_or(|(block, _)| block.begins_chain());
         if !begins_chain && let Some(before) = self.last.take() {
             window = deflate::window(&self.lines(&before)?).to_vec();
         }
-        Ok(Work::Pack(self.lines(stretch)?, window))
+        Ok(Lines { plain: self.lines(stretch)?, window, level: self.level })
     }
 
     fn lines(&mut self, stretch: &Stretch) -> Result<Vec<u8>, Error> {
@@ -279,7 +316,7 @@ impl<A: Read + Seek> Text<A> {
     }
 
     /// A whole chain, without the end of its last line.
-    fn of_chain(&mut self, stretch: &Stretch) -> Result<Vec<u8>, Error> {
+    fn of_chain(&mut self, stretch: &Stretch) -> Result<Lines, Error> {
         self.chains = Chains::behind(&self.file, stretch.first_block());
         let mut lines = Vec::new();
         for (block, entries) in &stretch.blocks {
@@ -290,7 +327,7 @@ impl<A: Read + Seek> Text<A> {
             }
         }
         lines.pop();
-        Ok(lines)
+        Ok(Lines { plain: lines, window: Vec::new(), level: self.level })
     }
 }
 

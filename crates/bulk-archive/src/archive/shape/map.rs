@@ -1,13 +1,14 @@
 //! The map of a shape: what its stretches were made of, and where they are.
 //!
 //! ```text
-//! header    magic (8), version, shape, mark of what made it (u32 each)
+//! header    magic (8), version, shape (u32 each)
 //! records   one for each stretch: length (u32), body
 //! end       a record's length of 0, SHA-256 of the shape's file (32), its length (u64), CRC-32 of all before (u32)
 //! ```
 //! A body is the digest (16 bytes), the CRC-32 of the bytes of the stretch in the file and, where a format needs it, of the
-//! plain ones (u32 each), how many there are of both, and the first id. Numbers are little endian, those without a width of
-//! seven bits a byte ([`varint`]).
+//! plain ones (u32 each), how many there are of both, and the stretch's key: its first id, in the shape of a whole type with the name
+//! of the group's archive and a zero byte before it. Numbers are little endian, those without a width of seven bits a byte
+//! ([`varint`]).
 
 use std::{
     fs::File,
@@ -19,12 +20,12 @@ use super::{Shape, stretch::Digest};
 use crate::{Error, archive::varint};
 
 const MAGIC: [u8; 8] = *b"\x89BSHM\r\n\x1a";
-const VERSION: u32 = 1;
-const HEADER_LEN: usize = 20;
+const VERSION: u32 = 2;
+const HEADER_LEN: usize = 16;
 /// What follows the last record.
 const END_LEN: usize = 4 + 32 + 8 + 4;
-/// Longer than any: an id has 250 bytes at most.
-const LONGEST_BODY: usize = 512;
+/// Longer than any: an id has 250 bytes at most, the name of an archive 251.
+const LONGEST_BODY: usize = 1024;
 
 /// A stretch of a shape's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +47,21 @@ pub(crate) struct MapWriter<X> {
 }
 
 impl<X: Write> MapWriter<X> {
-    pub(super) fn new(output: X, shape: Shape, mark: u32, file: &str) -> Result<MapWriter<X>, Error> {
+    pub(super) fn new(output: X, shape: Shape, file: &str) -> Result<MapWriter<X>, Error> {
         let mut writer = MapWriter { output, crc: crc32fast::Hasher::new(), file: file.to_owned(), count: 0 };
-        writer.write(&header(shape, mark))?;
+        writer.write(&header(shape))?;
         Ok(writer)
     }
 
     /// Adds a stretch, whatever the number of the place and what is said to be before it.
-    pub(super) fn add(&mut self, first_id: &str, digest: &Digest, place: &Place) -> Result<(), Error> {
+    pub(super) fn add(&mut self, key: &str, digest: &Digest, place: &Place) -> Result<(), Error> {
         let mut body = Vec::with_capacity(64);
         body.extend_from_slice(digest);
         body.extend_from_slice(&place.crc.to_le_bytes());
         body.extend_from_slice(&place.plain_crc.to_le_bytes());
         varint::put(&mut body, place.len);
         varint::put(&mut body, place.plain_len);
-        body.extend_from_slice(first_id.as_bytes());
+        body.extend_from_slice(key.as_bytes());
         self.write(&(body.len() as u32).to_le_bytes())?;
         self.count += 1;
         self.write(&body)
@@ -88,7 +89,7 @@ impl<X: Write> MapWriter<X> {
     }
 }
 
-fn header(shape: Shape, mark: u32) -> [u8; HEADER_LEN] {
+fn header(shape: Shape) -> [u8; HEADER_LEN] {
     let number = match shape {
         Shape::JsonlGz => 1u32,
         Shape::JsonlZst => 2,
@@ -96,7 +97,7 @@ fn header(shape: Shape, mark: u32) -> [u8; HEADER_LEN] {
     };
     let mut header = [0; HEADER_LEN];
     header[..8].copy_from_slice(&MAGIC);
-    for (field, number) in header[8..].chunks_mut(4).zip([VERSION, number, mark]) {
+    for (field, number) in header[8..].chunks_mut(4).zip([VERSION, number]) {
         field.copy_from_slice(&number.to_le_bytes());
     }
     header
@@ -115,18 +116,12 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Opens a map, if it is whole, of this shape, made by the same, and belongs to a file of this length and digest. All of
-    /// it is read for that.
+    /// Opens a map, if it is whole, of this shape, and belongs to a file of this length and digest. All of it is read for
+    /// that.
     ///
     /// # Errors
     /// [`Error::Io`]; not for one that is missing or damaged.
-    pub(crate) fn open(
-        path: &Path,
-        shape: Shape,
-        mark: u32,
-        len: u64,
-        sha256: &[u8; 32],
-    ) -> Result<Option<Map>, Error> {
+    pub(crate) fn open(path: &Path, shape: Shape, len: u64, sha256: &[u8; 32]) -> Result<Option<Map>, Error> {
         let file = path.display().to_string();
         let failed = |source| Error::Io { file: file.clone(), offset: None, source };
         let opened = match File::open(path) {
@@ -155,24 +150,23 @@ impl Map {
         let (end, sum) = end.split_at(END_LEN - 4);
         crc.update(end);
         let expected = [&[0; 4][..], sha256, &len.to_le_bytes()].concat();
-        if start != header(shape, mark) || end != expected || sum != crc.finalize().to_le_bytes() {
+        if start != header(shape) || end != expected || sum != crc.finalize().to_le_bytes() {
             return Ok(None);
         }
         input.seek(SeekFrom::Start(HEADER_LEN as u64)).map_err(failed)?;
         Ok(Some(Map { input, file, next: None, number: 0, before: 0, ended: false }))
     }
 
-    /// The stretch that was made of what begins with this id and has this digest, if there is one. To be asked in the order of
-    /// ids.
-    pub(super) fn find(&mut self, first_id: &str, digest: &Digest) -> Result<Option<Place>, Error> {
+    /// The stretch that has this key and digest, if there is one. To be asked in the order of keys.
+    pub(super) fn find(&mut self, key: &str, digest: &Digest) -> Result<Option<Place>, Error> {
         loop {
             if self.next.is_none() && !self.ended {
                 self.next = self.read()?;
                 self.ended = self.next.is_none();
             }
             match &self.next {
-                Some((id, ..)) if id.as_str() < first_id => self.next = None,
-                Some((id, found, place)) => return Ok((id == first_id && found == digest).then_some(*place)),
+                Some((other, ..)) if other.as_str() < key => self.next = None,
+                Some((other, found, place)) => return Ok((other == key && found == digest).then_some(*place)),
                 None => return Ok(None),
             }
         }
@@ -220,7 +214,7 @@ mod tests {
     }
 
     fn written() -> Vec<u8> {
-        let mut map = MapWriter::new(Vec::new(), Shape::Parquet, 3, "a").unwrap();
+        let mut map = MapWriter::new(Vec::new(), Shape::Parquet, "a").unwrap();
         for (id, len) in [("b", 100), ("d", 0), ("f", 300)] {
             map.add(id, &[len as u8; 16], &place(0, 0, len)).unwrap();
         }
@@ -228,15 +222,15 @@ mod tests {
         map.finish(1000, &SHA256).unwrap()
     }
 
-    fn opened(bytes: &[u8], shape: Shape, mark: u32, len: u64) -> Option<Map> {
+    fn opened(bytes: &[u8], shape: Shape, len: u64) -> Option<Map> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        Map::open(file.path(), shape, mark, len, &SHA256).unwrap()
+        Map::open(file.path(), shape, len, &SHA256).unwrap()
     }
 
     #[test]
-    fn stretches_are_found_by_their_first_id_and_digest() {
-        let mut map = opened(&written(), Shape::Parquet, 3, 1000).unwrap();
+    fn stretches_are_found_by_their_key_and_digest() {
+        let mut map = opened(&written(), Shape::Parquet, 1000).unwrap();
         assert_eq!(map.find("a", &[100; 16]).unwrap(), None);
         assert_eq!(map.find("b", &[0; 16]).unwrap(), None);
         assert_eq!(map.find("b", &[100; 16]).unwrap(), Some(place(0, 0, 100)));
@@ -248,14 +242,13 @@ mod tests {
     #[test]
     fn a_map_of_something_else_or_a_damaged_one_is_none() {
         let bytes = written();
-        assert!(opened(&bytes, Shape::JsonlGz, 3, 1000).is_none());
-        assert!(opened(&bytes, Shape::Parquet, 4, 1000).is_none());
-        assert!(opened(&bytes, Shape::Parquet, 3, 1001).is_none());
+        assert!(opened(&bytes, Shape::JsonlGz, 1000).is_none());
+        assert!(opened(&bytes, Shape::Parquet, 1001).is_none());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 4;
-            assert!(opened(&damaged, Shape::Parquet, 3, 1000).is_none(), "{at}");
-            assert!(opened(&bytes[..at], Shape::Parquet, 3, 1000).is_none(), "{at}");
+            assert!(opened(&damaged, Shape::Parquet, 1000).is_none(), "{at}");
+            assert!(opened(&bytes[..at], Shape::Parquet, 1000).is_none(), "{at}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     Error,
     archive::{
         borders::{Lens, ends_stretch},
-        index::{ArchiveIndex, ContentHash, IndexedBlock, IndexedEntry},
+        index::{ArchiveIndex, IndexedBlock, IndexedEntry},
     },
 };
 
@@ -19,6 +19,7 @@ pub(crate) type Digest = [u8; 16];
 /// Some neighbouring blocks of an archive.
 pub(super) struct Stretch {
     pub(super) blocks: Vec<(IndexedBlock, Vec<IndexedEntry>)>,
+    /// Of its entries, of what it refers to, and of what makes it: stretches of the same are the same.
     pub(super) digest: Digest,
 }
 
@@ -35,6 +36,7 @@ impl Stretch {
 /// The stretches of a shape, by the index of the archive.
 pub(super) struct Stretches<'a, I> {
     shape: Shape,
+    mark: Vec<u8>,
     index: &'a mut ArchiveIndex<I>,
     lens: Lens,
     next: Option<IndexedBlock>,
@@ -44,9 +46,10 @@ pub(super) struct Stretches<'a, I> {
 }
 
 impl<'a, I: Read + Seek> Stretches<'a, I> {
-    pub(super) fn new(shape: Shape, index: &'a mut ArchiveIndex<I>) -> Stretches<'a, I> {
+    /// `mark` is that of what makes them.
+    pub(super) fn new(shape: Shape, mark: Vec<u8>, index: &'a mut ArchiveIndex<I>) -> Stretches<'a, I> {
         let lens = index.recipe().lens;
-        Stretches { shape, index, lens, next: None, has_begun: false, before: [0; 16] }
+        Stretches { shape, mark, index, lens, next: None, has_begun: false, before: [0; 16] }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Stretch>, Error> {
@@ -73,11 +76,13 @@ impl<'a, I: Read + Seek> Stretches<'a, I> {
                 }
             }
         }
-        let own = digest_of(self.shape, blocks.iter().flat_map(|(_, entries)| entries));
+        let entries = digest_of(self.shape, blocks.iter().flat_map(|(_, entries)| entries));
         // What one refers to decides about its bytes, too.
         let refers = self.shape == Shape::JsonlGz && !begins_chain;
-        let digest = if refers { half(Sha256::new().chain_update(self.before).chain_update(own)) } else { own };
-        self.before = own;
+        let before: &[u8] = if refers { &self.before } else { &[] };
+        let made = Sha256::new().chain_update((self.mark.len() as u64).to_le_bytes()).chain_update(&self.mark);
+        let digest = half(made.chain_update(before).chain_update(entries));
+        self.before = entries;
         Ok(Some(Stretch { blocks, digest }))
     }
 
@@ -95,30 +100,20 @@ fn digest_of<'a>(shape: Shape, entries: impl Iterator<Item = &'a IndexedEntry>) 
     for entry in entries {
         match shape {
             Shape::JsonlGz | Shape::JsonlZst => sha256.update(entry.hash.as_bytes()),
-            Shape::Parquet => add_row(&mut sha256, &entry.id, super::rows::millis(entry.mtime), &entry.hash),
+            Shape::Parquet => add_row(&mut sha256, entry),
         }
     }
     half(sha256)
 }
 
-/// The digest of the rows of a row group.
-pub(super) fn digest_of_rows<'a>(rows: impl Iterator<Item = (&'a str, Option<i64>, &'a [u8])>) -> Digest {
-    let mut sha256 = Sha256::new();
-    for (id, millis, json) in rows {
-        add_row(&mut sha256, id, millis, &ContentHash::of(json));
-    }
-    half(sha256)
+fn add_row(sha256: &mut Sha256, entry: &IndexedEntry) {
+    sha256.update((entry.id.len() as u32).to_le_bytes());
+    sha256.update(&entry.id);
+    sha256.update(entry.mtime.to_le_bytes());
+    sha256.update(entry.hash.as_bytes());
 }
 
-fn add_row(sha256: &mut Sha256, id: &str, millis: Option<i64>, hash: &ContentHash) {
-    sha256.update((id.len() as u32).to_le_bytes());
-    sha256.update(id);
-    sha256.update([u8::from(millis.is_some())]);
-    sha256.update(millis.unwrap_or(0).to_le_bytes());
-    sha256.update(hash.as_bytes());
-}
-
-fn half(sha256: Sha256) -> Digest {
+pub(super) fn half(sha256: Sha256) -> Digest {
     let mut half = [0; 16];
     half.copy_from_slice(&sha256.finalize()[..16]);
     half
