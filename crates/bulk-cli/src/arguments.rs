@@ -14,6 +14,7 @@ mod listing;
 mod load;
 mod manual;
 mod mirror;
+mod records;
 mod report;
 mod sync;
 
@@ -31,8 +32,8 @@ pub(crate) use self::disk::DiskArguments;
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::export::ExportArguments;
 pub(crate) use self::fetch::Fetch;
-use self::figures::{number, ratio, size};
-pub(crate) use self::figures::{segment, time};
+use self::figures::{number, ratio};
+pub(crate) use self::figures::{segment, size, time};
 pub(crate) use self::goal::GoalArguments;
 pub(crate) use self::listing::{
     CheckpointArguments, ComparisonArguments, Deletions, Diff, KeyArguments, List, ListFormat, OutputArguments,
@@ -41,6 +42,7 @@ pub(crate) use self::listing::{
 pub(crate) use self::load::Load;
 pub(crate) use self::manual::{CompletionsArguments, ManArguments};
 pub(crate) use self::mirror::{Mirror, Orphans};
+pub(crate) use self::records::RecordArguments;
 pub(crate) use self::report::ReportArguments;
 pub(crate) use self::sync::{Export, Import, Known, KnownAction, Sync, SyncDeletions, TargetArguments};
 

@@ -181,7 +181,7 @@ impl<'a> Inputs<'a> {
     }
 
     fn decode_options(&self) -> DecodeOptions {
-        decode_options(Some(self.load.max_ratio))
+        decode_options(Some(self.load.records.max_ratio))
     }
 
     fn add_source(&mut self, source: Arc<dyn Source>) -> usize {

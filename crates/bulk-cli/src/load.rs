@@ -53,8 +53,8 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     select(load, &mut options)?;
     options.hash_content = load.verify == Verification::Full;
     check(&options)?;
-    (options.chunk_size, options.commit_every) = (load.chunk_size, load.commit_every);
-    options.max_record = usize::try_from(load.max_record).unwrap_or(usize::MAX);
+    options.chunk_size = load.chunk_size;
+    load.records.set(&mut options);
     Inputs::check(load)?;
     inferred::check(load)?;
     let Some(session) = common.stop.run_until_cancelled(load.database.connect()).await else {

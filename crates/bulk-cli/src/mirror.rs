@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use bulk_core::DiskBudget;
 use bulk_pg::{
-    DefinitionKind, LoadOptions, OrphanPolicy, Plan, PostDataOptions, Session, Swap, TableName, Verification, Verifier,
-    apply_post_data, apply_pre_data, count_rejects, drop_dependents, drop_indexes, has_rows, lock_mirror,
-    prepare_ledger, restart_with_plan, server_access, settle, unsettled,
+    DefinitionKind, LoadOptions, OrphanPolicy, Plan, PostDataOptions, ServerAccess, Session, Swap, TableName,
+    Verification, Verifier, apply_post_data, apply_pre_data, count_rejects, drop_dependents, drop_indexes, has_rows,
+    lock_mirror, prepare_ledger, restart_with_plan, server_access, settle, unsettled,
 };
 use bulk_s3::{Object, Snapshot};
 use serde_json::json;
@@ -159,7 +159,8 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     }
     let waiting = leave_keys_to_later_runs(&mut plan, &sessions[0], &dataset, &wanted).await?;
     if waiting > 0 {
-        report.note(format!("{waiting} foreign keys wait for tables that are not loaded yet"));
+        let wait = counted(waiting, "foreign key waits", "foreign keys wait");
+        report.note(format!("{wait} for tables that are not loaded yet"));
     }
     // Also those of an earlier run that ended before it came to this.
     let loaded_tables = unsettled(&sessions[0], &wanted).await?;
@@ -224,18 +225,24 @@ struct Run<'a> {
 /// It is not refused: on a server of one's own a superuser is often the only role, and the bucket one that is trusted.
 async fn warn_of_power(session: &Session, report: &Report) -> Result<(), Failure> {
     let Some(access) = server_access(session).await? else { return Ok(()) };
-    let role = match (access.is_own, access.is_superuser) {
-        (true, true) => format!("the role {} is a superuser", access.role),
-        (true, false) => format!("the role {} may give itself all rights but a superuser's", access.role),
-        (false, true) => format!("the role may become {}, a superuser", access.role),
-        (false, false) => format!("the role has the rights of {}", access.role),
-    };
+    let role = power(&access);
     report.warn(format!(
         "{role}, and functions of the snapshot's schema are run as it: they could reach the server's files and programs; \
          where the bucket is not yours, use a role that owns nothing but its database, or --schema with a file that you \
          have read"
     ));
     Ok(())
+}
+
+/// How a role reaches beyond its database.
+pub(crate) fn power(access: &ServerAccess) -> String {
+    let role = &access.role;
+    match (access.is_own, access.is_superuser) {
+        (true, true) => format!("the role {role} is a superuser"),
+        (true, false) => format!("the role {role} may give itself all rights but a superuser's"),
+        (false, true) => format!("the role may become {role}, a superuser"),
+        (false, false) => format!("the role has the rights of {role}"),
+    }
 }
 
 fn post_data_options(run: &Run<'_>) -> PostDataOptions {

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use crate::arguments::BucketArguments;
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::progress::Totals;
 use crate::report::Report;
@@ -131,9 +132,9 @@ async fn hold(
         let etag = object.etag.as_ref().map_or(0, |etag| etag.as_str().len());
         bytes += size_of::<Object>() + object.key.len() + etag;
         if bytes > limit {
-            let count = objects.len();
+            let count = counted(objects.len(), "object", "objects");
             let what = anyhow::anyhow!(
-                "{location} has more than {count} objects, and that is as many as are held in memory; name a longer prefix, \
+                "{location} has more than {count}, and that is as many as are held in memory; name a longer prefix, \
                  or use `bulk sync`, which holds none"
             );
             return Err(Failure::new(Exit::Failed, what));

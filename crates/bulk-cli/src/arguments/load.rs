@@ -1,12 +1,12 @@
 //! What `bulk load` is asked for.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::{
-    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, number, ratio, segment, time,
+    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, RecordArguments, number,
+    segment,
 };
 
 #[derive(Debug, Args)]
@@ -101,24 +101,12 @@ pub(crate) struct Load {
     /// Commit after so many decoded bytes, such as 4MiB. It is what each connection loses when it is cut.
     #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "16MiB")]
     pub(crate) chunk_size: u64,
-    /// Commit at least this often, such as 5s: chunks that are sent in the meantime are committed together, which costs the
-    /// server less. It is what a kill, a bad record or an input that ends in the middle costs, beside a chunk of each connection. 0s:
-    /// each chunk by itself, as it is of standard input, with --max-rejects, --verify full or --freeze, and where
-    /// connections could wait for each other's rows.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", env = "BULK_COMMIT_EVERY")]
-    pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of a file; they are noted in bulk.reject. Default: the first one ends the
     /// load.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = REJECTS)]
     pub(crate) max_rejects: u64,
-    /// Refuse records that are longer than this: a quote that is never closed makes one of the rest of the file. Memory
-    /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
-    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB", help_heading = REJECTS)]
-    pub(crate) max_record: u64,
-    /// Refuse a compressed file of which comes more than N times its own size, once 64 MiB came: one that was made to fill
-    /// the database. Text is rarely packed to less than a fiftieth.
-    #[arg(long, value_name = "N", value_parser = ratio, default_value_t = 1000.0, help_heading = REJECTS)]
-    pub(crate) max_ratio: f64,
+    #[command(flatten)]
+    pub(crate) records: RecordArguments,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
     #[arg(long, value_name = "DIR", requires = "max_rejects", help_heading = REJECTS)]
     pub(crate) rejects: Option<PathBuf>,

@@ -1,12 +1,11 @@
 //! What `bulk mirror` is asked for.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::{
-    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, number, ratio, segment, time,
+    BucketArguments, DISK, DatabaseArguments, DiskArguments, GoalArguments, REJECTS, ROWS, RecordArguments, number,
 };
 
 #[derive(Debug, Args)]
@@ -87,25 +86,13 @@ pub(crate) struct Mirror {
     /// more, which indexes tables that are loaded while others still are.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number, env = "BULK_CONNECTIONS")]
     pub(crate) connections: usize,
-    /// Commit at least this often, such as 5s: chunks that are sent in the meantime are committed together, which costs the
-    /// server less. It is what a kill, a bad record or an input that ends in the middle costs, beside a chunk of each connection. 0s:
-    /// each chunk by itself, as it is of standard input, with --max-rejects, --verify full or --freeze, and where
-    /// connections could wait for each other's rows.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", env = "BULK_COMMIT_EVERY")]
-    pub(crate) commit_every: Duration,
     /// Leave out bad records, up to this many of each file; they are noted in bulk.reject. Default: the first one ends the
     /// load of its file. Of rows that a key forbids this leaves out the later ones where the table has the key already; a
     /// key that is made behind the rows is refused instead, and the run says so.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = REJECTS)]
     pub(crate) max_rejects: u64,
-    /// Refuse records that are longer than this: a quote that is never closed makes one of the rest of the file. Memory
-    /// grows to some three times the longest record. PostgreSQL takes no value of 1 GB.
-    #[arg(long, value_name = "SIZE", value_parser = segment, default_value = "64MiB", help_heading = REJECTS)]
-    pub(crate) max_record: u64,
-    /// Refuse a compressed file of which comes more than N times its own size, once 64 MiB came: one that was made to fill
-    /// the database. Text is rarely packed to less than a fiftieth.
-    #[arg(long, value_name = "N", value_parser = ratio, default_value_t = 1000.0, help_heading = REJECTS)]
-    pub(crate) max_ratio: f64,
+    #[command(flatten)]
+    pub(crate) records: RecordArguments,
     /// Write what is left out of FILE to this folder: FILE.rejects as it stands there, and FILE.rejects.jsonl with why.
     #[arg(long, value_name = "DIR", help_heading = REJECTS)]
     pub(crate) rejects: Option<PathBuf>,

@@ -200,7 +200,7 @@ pub(super) async fn load_all(
         }
         let report = report.clone();
         let name = run.mirror.dir.join(&job.object.request().name).display().to_string();
-        let decode = decode_options(Some(run.mirror.max_ratio));
+        let decode = decode_options(Some(run.mirror.records.max_ratio));
         let arriving = Arriving { body, name, identity: job.identity.clone(), decode };
         loads.spawn(async move {
             let (outcome, begun) = (Arc::default(), Instant::now());
@@ -244,8 +244,7 @@ pub(super) fn load_options(run: &Run<'_>, snapshot: &Snapshot, table: &TableName
     options.fill = run.fill.get(table.name.as_str()).cloned().unwrap_or_default();
     options.max_rejects = run.mirror.max_rejects;
     options.freeze = run.mirror.freeze;
-    options.commit_every = run.mirror.commit_every;
-    options.max_record = usize::try_from(run.mirror.max_record).unwrap_or(usize::MAX);
+    run.mirror.records.set(&mut options);
     run.selection.select(table, &mut options);
     options.hash_content = run.mirror.verify == Verification::Full;
     options.stop = run.common.stop.clone();

@@ -36,7 +36,7 @@ pub(super) fn list_left_out(left_out: &[bulk_pg::LeftOut], refused: &[bulk_pg::R
         report.note(format!("  {count:4} × {reason}"));
     }
     if let Some(more @ 1..) = kinds.len().checked_sub(SHOWN) {
-        report.note(format!("  and {more} other reasons"));
+        report.note(format!("  and {}", counted(more, "other reason", "other reasons")));
     }
     for item in refused {
         report.warn(format!("schema line {}: {}: {}", item.line, item.what, item.reason));

@@ -97,7 +97,7 @@ pub(super) async fn finish(
 async fn drop_old(run: &Run<'_>, session: &mut Session) {
     match drop_swapped(session).await {
         Ok(0) => {}
-        Ok(count) => run.report.note(format!("{count} old tables are dropped")),
+        Ok(count) => run.report.note(format!("{} dropped", counted(count, "old table is", "old tables are"))),
         Err(error) => {
             let error = anyhow::Error::from(error);
             run.report.warn(format!("old tables are not dropped yet, and are by the next run with --swap: {error:#}"));
