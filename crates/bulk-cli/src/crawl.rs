@@ -47,12 +47,15 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
         report.event("checked", "the spec fits the database", json!({"job": spec.name}));
         return Ok(Exit::Done);
     }
-    let rejects = arguments.rejects.as_deref().map(|folder| RejectFiles::new(folder, [])).transpose()?;
+    let rejects =
+        arguments.rejects.as_deref().map(|folder| RejectFiles::of_spec(folder, &arguments.spec)).transpose()?;
     let mut options = CrawlLoadOptions::default();
     options.max_rejects = arguments.max_rejects;
     options.max_quarantined = arguments.max_quarantined;
     options.allow_empty = arguments.allow_empty;
     options.restart = arguments.restart;
+    options.batch_bytes = usize::try_from(spec.batch_bytes()).unwrap_or(usize::MAX);
+    options.call_bytes = usize::try_from(spec.memory).unwrap_or(usize::MAX);
     options.stop = common.stop.clone();
     let observer = report.clone();
     options.observer = Arc::new(move |event: &bulk_pg::Event<'_>| observer.on_load(event));

@@ -12,6 +12,7 @@ use bulk_testkit::{postgres, s3, snapshot};
 use self::owner::password;
 use self::playground::Playground;
 use crate::arguments::{Common, Demo};
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
 
@@ -76,8 +77,8 @@ pub(crate) async fn run(demo: &Demo, common: &Common, report: &Report) -> Result
     report.note("inventing a snapshot, as CourtListener publishes them …");
     let made = blocking(move || snapshot::generate(&spec, &files)).await?;
     report.note(format!(
-        "a snapshot is invented: {} rows, {} of CSV, {} as bz2",
-        made.rows,
+        "a snapshot is invented: {}, {} of CSV, {} as bz2",
+        counted(made.rows, "row", "rows"),
         size(made.csv_bytes),
         size(made.bytes)
     ));
@@ -186,7 +187,8 @@ impl Mirror {
             if chunks.iter().any(|chunks| *chunks >= KILL_AFTER_CHUNKS) {
                 child.kill().map_err(failed)?;
                 child.wait().map_err(failed)?;
-                report.note(format!("   {} chunks were committed", chunks.iter().sum::<i64>()));
+                let committed = counted(chunks.iter().sum::<i64>(), "chunk was", "chunks were");
+                report.note(format!("   {committed} committed"));
                 return Ok(true);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

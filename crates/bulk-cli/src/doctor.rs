@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use bulk_core::{Get, RetryPolicy, Source};
-use bulk_pg::{ExportSnapshot, ExportSnapshotOptions};
+use bulk_pg::{ExportSnapshot, ExportSnapshotOptions, server_access};
 use clap::Parser;
 use futures::TryStreamExt;
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::dataset::Dataset;
 use crate::exit::{Exit, Failure};
 use crate::report::{Report, size};
 use crate::source::{Place, WebFile};
-use crate::{crawl, export};
+use crate::{crawl, export, mirror};
 
 /// Oldest server that loads are tested with.
 const OLDEST_SERVER: i32 = 13;
@@ -125,8 +125,13 @@ async fn database(arguments: &DatabaseArguments) -> Finding {
         false => "as the server is set up, because it was built without lz4 or --no-lz4 says so",
     };
     let free: i64 = row.get(3);
+    let access = server_access(&session).await.map_err(|error| (error.into(), "see the server's log"))?;
+    let power = access.map_or_else(String::new, |access| {
+        let power = mirror::power(&access);
+        format!("; {power}, and bulk mirror runs a schema's functions as it: one that owns its database is enough")
+    });
     Ok(format!(
-        "{}, PostgreSQL {version}, wide columns compressed {compression}, {} free",
+        "{}, PostgreSQL {version}, wide columns compressed {compression}, {} free{power}",
         session.target(),
         counted(free.max(0), "connection", "connections")
     ))
@@ -230,7 +235,7 @@ fn disk(folder: &Path) -> Finding {
 fn limits() -> Finding {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     if files.is_some_and(|files| files < OPEN_FILES) {
-        let what = anyhow::anyhow!("the process may have {} files open", files.unwrap_or_default());
+        let what = anyhow::anyhow!("the process may have {} open", counted(files.unwrap_or_default(), "file", "files"));
         return Err((Failure::new(Exit::Failed, what), "ulimit -n 4096, or LimitNOFILE=4096 of its service"));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -217,6 +217,9 @@ fn hint_for_archives(error: &bulk_archive::Error) -> Option<&'static str> {
         bulk_archive::Error::LimitExceeded { limit: bulk_archive::Limit::Ratio(_), .. } => {
             Some("--max-ratio N allows more, of a file that you trust")
         }
+        bulk_archive::Error::Column { .. } => {
+            Some("give the column another type in the spec's parquet-columns, or unfit = \"null\"")
+        }
         bulk_archive::Error::Locked { .. } => Some("wait for it, or stop it"),
         _ => None,
     }

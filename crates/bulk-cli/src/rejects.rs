@@ -34,6 +34,36 @@ impl RejectFiles {
         Ok(Self { folder })
     }
 
+    /// A folder for those of a crawl. What another spec of the same name has left there is not touched: that is refused.
+    pub(crate) fn of_spec(folder: &Path, spec: &Path) -> Result<Self, Failure> {
+        let files = Self::new(folder, [])?;
+        files.check_owner(spec)?;
+        Ok(files)
+    }
+
+    /// Where the rows of a crawl's spec go, and where it is noted whose they are.
+    fn paths_of_spec(&self, spec: &Path) -> (PathBuf, PathBuf) {
+        let name = spec.file_name().unwrap_or_default().to_string_lossy();
+        (self.folder.join(format!("{name}.rejects.jsonl")), self.folder.join(format!(".{name}.rejects.of")))
+    }
+
+    /// Fails if rows are there that are another spec's of the same name.
+    fn check_owner(&self, spec: &Path) -> Result<(), Failure> {
+        let (rows, owner) = self.paths_of_spec(spec);
+        if !rows.exists() {
+            return Ok(());
+        }
+        match fs::read_to_string(&owner) {
+            Ok(other) if other != owner_of(spec) => Err(Failure::usage(format!(
+                "--rejects: {} is of the spec {other}; name another folder, or remove that file",
+                rows.display()
+            ))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(&owner, &error)),
+            // Without a note an earlier version wrote them.
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the rows that were left out of the round of a crawl, a line of JSON each. Without any, nothing stays of an
     /// earlier run.
     pub(crate) async fn write_calls(
@@ -43,13 +73,20 @@ impl RejectFiles {
         spec: &Path,
         report: &Report,
     ) -> Result<(), Failure> {
-        let name = spec.file_name().unwrap_or_default().to_string_lossy();
-        let mut lines = Staged::create(self.folder.join(format!("{name}.rejects.jsonl")))?;
+        // Another run may have written them meanwhile.
+        self.check_owner(spec)?;
+        let (rows, owner) = self.paths_of_spec(spec);
+        let mut lines = Staged::create(rows)?;
         let count = write_call_rejects(session, job, &mut lines.writer).await?;
         if count == 0 {
-            return lines.discard();
+            lines.discard()?;
+            return removed(&owner);
         }
         let path = lines.path.display().to_string();
+        // The rows of another spec are never without its note.
+        let mut note = Staged::create(owner)?;
+        note.writer.write_all(owner_of(spec).as_bytes()).map_err(|error| unwritable(&note.path, &error))?;
+        note.keep()?;
         lines.keep()?;
         let text = format!("{path}: {}", counted(count, "row", "rows"));
         report.event("rejects", &text, json!({"file": path, "rows": count}));
@@ -141,11 +178,21 @@ impl Staged {
 
     /// Removes what an earlier run left under the name.
     pub(crate) fn discard(self) -> Result<(), Failure> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(&self.path, &error)),
-            _ => Ok(()),
-        }
+        removed(&self.path)
     }
+}
+
+/// Removes a file, if it is there.
+fn removed(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// By which a spec is known from another one of the same name.
+fn owner_of(spec: &Path) -> String {
+    spec.canonicalize().unwrap_or_else(|_| spec.to_owned()).display().to_string()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {

@@ -575,6 +575,88 @@ fn a_record_counts_by_itself_whichever_others_it_is_asked_for_with() {
     bench.run(&["--rejects", "file"]).assert(2, &["--rejects file: that is a file; what is left out goes to a folder"]);
 }
 
+#[test]
+fn what_specs_of_one_name_leave_out_is_never_mixed_up() {
+    let bench = Bench::new("CREATE TABLE one (id int NOT NULL); CREATE TABLE two (id int NOT NULL)");
+    let api = Server::builder(|_: &Asked| Answer::json(json!({"id": null}))).start().unwrap();
+    let path = |name: &str| bench.folder.path().join(name);
+    for (folder, table) in [("a", "one"), ("b", "two")] {
+        std::fs::create_dir(path(folder)).unwrap();
+        let spec = format!(
+            r#"
+            name = "{table}"
+            [input]
+            query = "SELECT 1 AS id"
+            [request]
+            url = "{}/{{id}}"
+            [limits]
+            rate = ["500/s"]
+            [[rows]]
+            table = "{table}"
+            columns = {{ id = "$.id" }}
+            "#,
+            api.url()
+        );
+        std::fs::write(path(folder).join("job.toml"), spec).unwrap();
+    }
+    let run = |folder: &str, more: &[&str]| {
+        let mut command = bulk(["crawl", "job.toml", "--rejects", "../left-out"]);
+        command.args(more).env("BULK_DB", bench.database.url()).current_dir(path(folder));
+        Ran::of(command)
+    };
+    let rows = path("left-out/job.toml.rejects.jsonl");
+    let table = || std::fs::read_to_string(&rows).unwrap().contains("\"table\":\"public.one\"");
+    run("a", &["--max-rejects", "1"]).assert(3, &["job.toml.rejects.jsonl: 1 row"]);
+    assert!(table());
+    // Refused before any request, whatever it would leave out; the own one goes on.
+    api.clear();
+    let of_other = format!("job.toml.rejects.jsonl is of the spec {}", path("a/job.toml").display());
+    run("b", &["--max-rejects", "1"]).assert(2, &[&of_other, "name another folder"]);
+    assert_eq!((api.arrivals().len(), table()), (0, true));
+    run("a", &["--max-rejects", "1"]).assert(3, &["job.toml.rejects.jsonl: 1 row"]);
+    // Without the file there is nothing to protect.
+    std::fs::remove_file(&rows).unwrap();
+    run("b", &["--max-rejects", "1"]).assert(3, &["job.toml.rejects.jsonl: 1 row"]);
+    assert!(!table());
+}
+
+#[test]
+fn no_more_memory_is_used_than_the_spec_says() {
+    let bench = Bench::new("CREATE TABLE item (id int PRIMARY KEY, text text)");
+    // A stated size that no answer exceeds, and one that is too long.
+    let api = Server::builder(|asked: &Asked| match asked.segments()[0].as_str() {
+        "41" => Answer::json(json!({"text": "x".repeat(3 << 20)})),
+        _ => Answer::json(json!({"text": "x".repeat(1 << 20)})),
+    })
+    .start()
+    .unwrap();
+    bench.spec(&format!(
+        r#"
+        [input]
+        query = "SELECT n AS id FROM generate_series(1, 41) n"
+        [request]
+        url = "{}/{{id}}"
+        [limits]
+        rate = ["5000/s"]
+        memory = "4MiB"
+        answer = "2MiB"
+        [[rows]]
+        table = "item"
+        mode = "upsert"
+        columns = {{ id = "input.id", text = "$.text" }}
+        "#,
+        api.url()
+    ));
+    let too_long = "is too large for memory: 3145739 bytes where 2097152 are allowed";
+    let ran = bench.run(&["--report", "run.json"]);
+    ran.assert(3, &["40 calls with 40 rows", "1 request in quarantine", too_long]);
+    assert_eq!(bench.sql("SELECT count(*), min(length(text)) FROM item"), "40|1048576");
+    let report: RunReport =
+        serde_json::from_slice(&std::fs::read(bench.folder.path().join("run.json")).unwrap()).unwrap();
+    let fetch = stage(&report, "fetch");
+    assert!(!fetch.total.budget.is_zero(), "{fetch:?}");
+}
+
 /// What bound a run, as it says at its end and as its report has it.
 #[track_caller]
 fn bound(bench: &Bench) -> (RunReport, Ran) {

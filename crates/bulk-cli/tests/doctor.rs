@@ -55,6 +55,21 @@ fn what_is_in_order_is_said_to_be() {
         ],
     );
     assert!(!ran.stderr.contains("fails"), "{}", ran.stderr);
+    // What is more than is needed is said, and no failure.
+    let roles = ["power", "plain"].map(|role| format!("{role}_{}", database.name()));
+    let _dropped = roles.each_ref().map(|role| Dropped(role));
+    let [power, plain] = &roles;
+    for (role, rights) in [(power, "SUPERUSER"), (plain, "NOSUPERUSER")] {
+        support::sql(&database, &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'r' {rights}"));
+    }
+    support::sql(&database, &format!("GRANT CREATE ON DATABASE \"{}\" TO \"{plain}\"", database.name()));
+    let url = database.url_for(power, "r");
+    let said = format!("the role {power} is a superuser, and bulk mirror runs a schema's functions as it");
+    Ran::of(doctor(&bucket.url(), Some(&url), folder.path())).assert(0, &["ok    database: ", &said]);
+    let ran = Ran::of(doctor(&bucket.url(), Some(&database.url_for(plain, "r")), folder.path()));
+    ran.assert(0, &["ok    database: "]);
+    assert!(!ran.stderr.contains("superuser"), "{}", ran.stderr);
+    support::sql(&database, &format!("DROP OWNED BY \"{plain}\""));
     let ran = Ran::of(doctor(&bucket.url(), None, folder.path()));
     ran.assert(0, &["database: not checked; give --db URL", "ok    bucket: ", "ok    disk: "]);
     // Nothing is left where it looked.
@@ -69,7 +84,7 @@ fn a_database_that_does_not_let_us_in_is_told_with_its_status() {
     let role = format!("reader_{}", database.name());
     let _dropped = Dropped(&role);
     support::sql(&database, &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'reader'"));
-    let as_reader = with_user(database.url(), &format!("{role}:reader"));
+    let as_reader = database.url_for(&role, "reader");
     let absent = database.url().replace(database.name(), "absent");
     for (url, status, said) in [
         (absent, 1, "database \"absent\" does not exist"),
@@ -88,13 +103,6 @@ impl Drop for Dropped<'_> {
     fn drop(&mut self) {
         let _ = server().psql(server().url(), &format!("DROP ROLE IF EXISTS \"{}\"", self.0));
     }
-}
-
-/// The URL with another user in it.
-fn with_user(url: &str, user: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap();
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    format!("{scheme}://{user}@{rest}")
 }
 
 #[test]

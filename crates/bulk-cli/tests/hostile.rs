@@ -219,9 +219,7 @@ impl Owner {
             &database,
             &format!("CREATE ROLE {role} LOGIN PASSWORD 'owner'; ALTER DATABASE {} OWNER TO {role}", database.name()),
         );
-        let (scheme, rest) = database.url().split_once("://").unwrap();
-        let (_, place) = rest.rsplit_once('@').unwrap();
-        let url = format!("{scheme}://{role}:owner@{place}");
+        let url = database.url_for(&role, "owner");
         Self { database, role, url }
     }
 }

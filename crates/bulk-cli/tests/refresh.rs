@@ -55,7 +55,7 @@ fn a_table_of_any_rows_becomes_what_the_file_says() {
 
     // The next version has two records of one key.
     std::fs::write(folder.path().join("people.csv"), "id,name\n1,ann\n5,eve\n1,anna\n").unwrap();
-    let refused = ["1 records have a key (id) that another record before them has, such as 1 (2 times)"];
+    let refused = ["1 record has a key (id) that another record before them has, such as 1 (2 times)"];
     Ran::of(load(&folder, &database, &["people.csv", "--refresh"])).assert(1, &refused);
     assert_eq!(support::sql(&database, "SELECT * FROM people ORDER BY id"), rows);
     let tolerant = ["people.csv", "--refresh", "--max-rejects", "1", "--rejects", "bad"];
@@ -127,6 +127,23 @@ fn a_newer_snapshot_takes_the_place_of_an_older_one() {
     assert_eq!(structure(&bench), before);
 }
 
+/// Holds up the merge of dockets, which come in the middle. All see at once what a sequence is set to: to wait, to fail, to go
+/// on.
+const GATE: &str = "
+    CREATE SEQUENCE gate;
+    CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS '
+    DECLARE now bigint;
+    BEGIN
+        LOOP
+            SELECT last_value INTO now FROM public.gate;
+            EXIT WHEN now > 1;
+            PERFORM pg_sleep(0.005);
+        END LOOP;
+        IF now = 2 THEN RAISE EXCEPTION ''not now''; END IF;
+        RETURN NULL;
+    END';
+    CREATE TRIGGER gate BEFORE INSERT OR UPDATE OR DELETE ON search_docket EXECUTE FUNCTION gate()";
+
 /// Holds back one file of the newer snapshot, without which no table is anything yet.
 fn stall_opinions(bench: &Bench) -> FaultHandle {
     bench.bucket.fault(Rule::new(Fault::StallAfter(0)).key("bulk-data/opinions-2026-07-31.csv.bz2"))
@@ -147,7 +164,18 @@ fn a_refresh_that_is_killed_goes_on() {
     stall.remove();
     let merged = "SELECT count(*) FROM bulk.load WHERE file_key LIKE '%2026-07-31%' AND target_schema = 'public'";
     assert_eq!(number(merged), 0);
+    bench.sql(GATE);
+    bench.sql("SELECT setval('gate', 1)");
     kill_when(bench.command(&["--refresh"]), || number(merged) > 0);
+    // Its sessions end once they need not wait any more, and hold locks until then.
+    bench.sql("SELECT setval('gate', 3)");
+    let sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                                               AND backend_type = 'client backend'";
+    while number(sessions) > 0 {
+        std::thread::yield_now();
+    }
+    bench.sql("DROP TRIGGER gate ON search_docket; DROP FUNCTION gate(); DROP SEQUENCE gate");
     bench.mirror(&["--refresh"]).assert(3, &["verified: "]);
     bench.assert_holds(&made);
     assert_eq!(structure(&bench), before);
@@ -168,22 +196,7 @@ fn a_merge_that_fails_or_is_stopped_leaves_no_table_without_its_keys() {
     bench.mirror(&[]).assert(3, &[]);
     let (before, with_keys) = (structure(&bench), keys(&bench));
     let made = newer(&bench, &Spec { seed: 2, ..small() });
-    // Dockets come in the middle. All see at once what a sequence is set to: to wait, to fail, to go on.
-    bench.sql(
-        "CREATE SEQUENCE gate;
-         CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS '
-         DECLARE now bigint;
-         BEGIN
-             LOOP
-                 SELECT last_value INTO now FROM public.gate;
-                 EXIT WHEN now > 1;
-                 PERFORM pg_sleep(0.005);
-             END LOOP;
-             IF now = 2 THEN RAISE EXCEPTION ''not now''; END IF;
-             RETURN NULL;
-         END';
-         CREATE TRIGGER gate BEFORE INSERT OR UPDATE OR DELETE ON search_docket EXECUTE FUNCTION gate()",
-    );
+    bench.sql(GATE);
     bench.sql("SELECT setval('gate', 2)");
     bench.mirror(&["--refresh"]).assert(1, &["foreign keys of the tables to be refreshed are dropped", "not now"]);
     assert_eq!(keys(&bench), with_keys);

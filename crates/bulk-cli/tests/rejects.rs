@@ -23,7 +23,7 @@ fn what_is_left_out_is_written_beside_why() {
     load(&["--rejects", "bad"]).assert(2, &["--max-rejects"]);
     load(&["--connections", "0"])
         .assert(2, &["invalid value '0' for '--connections <N>': it must be a number from 1 on"]);
-    let too_many = "people.csv: more than 1 records are bad; the first one too many: record 4, byte 20: duplicate key";
+    let too_many = "people.csv: more than 1 record is bad; the first one too many: record 4, byte 20: duplicate key";
     load(&["--max-rejects", "1", "--rejects", "bad"]).assert(1, &[too_many]);
     assert!(file("people.csv.rejects").is_err());
     assert_eq!(sql(&database, "SELECT count(*) FROM people"), "0");

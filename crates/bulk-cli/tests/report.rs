@@ -221,8 +221,7 @@ fn a_server_that_cannot_be_watched_makes_no_difference() {
              GRANT CREATE ON SCHEMA public TO \"{role}\"; ALTER TABLE people OWNER TO \"{role}\""
         ),
     );
-    let (scheme, rest) = load.database.url().split_once("://").unwrap();
-    let url = format!("{scheme}://{role}:lone@{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
+    let url = load.database.url_for(&role, "lone");
     let run = |file: &str| {
         let arguments = ["load", file, "--table", "people", "--connections", "1", "--restart", "--report", "run.json"];
         let mut command = load.command(&arguments);

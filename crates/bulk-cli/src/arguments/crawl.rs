@@ -34,6 +34,8 @@ The spec is a TOML file:
 
   [limits]
   rate = [\"25/s over 10s\"]                         # what the server allows, in any ten seconds
+  memory = \"256MiB\"                               # of answers and rows together; no more is asked for beyond it
+  answer = \"32MiB\"                                # of one answer; a longer one is a failure
 
   [success]
   rules = [\"$.ErrorCode == 1\"]                     # what an answer says that is one

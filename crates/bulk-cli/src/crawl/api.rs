@@ -47,6 +47,11 @@ impl<'a> Api<'a> {
         if let Some(concurrency) = spec.concurrency {
             crawler.options.concurrency = concurrency;
         }
+        // Rows that wait take the rest.
+        crawler.options.memory = spec.memory - 2 * spec.batch_bytes();
+        if let Some(answer) = spec.answer {
+            crawler.options.answer_limit = usize::try_from(answer).unwrap_or(usize::MAX);
+        }
         crawler.options.repeat = spec.repeat;
         if let Some(max_pages) = spec.max_pages {
             crawler.options.max_pages = max_pages;

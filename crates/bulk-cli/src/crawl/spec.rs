@@ -24,6 +24,10 @@ pub(crate) struct Spec {
     pub(crate) template: RequestTemplate,
     pub(crate) limits: LimiterOptions,
     pub(crate) concurrency: Option<usize>,
+    /// Bytes of answers and rows that are in memory together.
+    pub(crate) memory: u64,
+    /// Bytes of an answer, at most.
+    pub(crate) answer: Option<u64>,
     pub(crate) success: Success,
     pub(crate) pagination: Option<Pagination>,
     /// Pages of an answer, at most.
@@ -170,6 +174,8 @@ struct LimitsTable {
     #[serde(default)]
     adaptive: bool,
     concurrency: Option<usize>,
+    memory: Option<String>,
+    answer: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -282,6 +288,11 @@ fn get() -> String {
 }
 
 impl Spec {
+    /// Bytes of rows that are committed together. Twice as many may wait.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        (self.memory / 16).min(8 << 20)
+    }
+
     /// Reads a file, and the secrets that it names.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path)
@@ -329,8 +340,10 @@ impl Spec {
             repeat: request.repeat,
             max_pages: file.pages.as_ref().and_then(|pages| pages.get_ref().max),
             template: read(file.request, "request", line, RequestTable::read)?,
-            limits: limits.0,
-            concurrency: limits.1,
+            limits: limits.options,
+            concurrency: limits.concurrency,
+            memory: limits.memory,
+            answer: limits.answer,
             success: file
                 .success
                 .map_or_else(|| Ok(Success::default()), |table| read(table, "success", line, SuccessTable::read))?,
@@ -466,8 +479,30 @@ fn secret(name: &str, place: &str) -> Result<String, String> {
     }
 }
 
+/// What `[limits]` says.
+struct Limits {
+    options: LimiterOptions,
+    concurrency: Option<usize>,
+    memory: u64,
+    answer: Option<u64>,
+}
+
+/// What is in memory together where a spec does not say.
+const MEMORY: u64 = 256 << 20;
+/// The least that makes sense: of rows alone some are to be committed together.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 impl LimitsTable {
-    fn read(self) -> Result<(LimiterOptions, Option<usize>), String> {
+    fn read(self) -> Result<Limits, String> {
+        let size = |name: &str, text: Option<&str>| {
+            let size = text.map(arguments::size).transpose().map_err(|error| format!("{name}: {error}"))?;
+            match size {
+                Some(size) if size < LEAST_MEMORY => Err(format!("{name}: it must be 1MiB or more")),
+                size => Ok(size),
+            }
+        };
+        let memory = size("memory", self.memory.as_deref())?.unwrap_or(MEMORY);
+        let answer = size("answer", self.answer.as_deref())?;
         let mut options = LimiterOptions::default();
         (options.limits, options.per_host, options.adaptive) = (self.rate, self.per_host, self.adaptive);
         options.margin = match self.margin.as_deref() {
@@ -483,7 +518,7 @@ impl LimitsTable {
         if options.limits.is_empty() && options.per_host.is_empty() {
             return Err("it says no rate: what the server allows, such as rate = [\"25/s over 10s\"]".to_owned());
         }
-        Ok((options, self.concurrency))
+        Ok(Limits { options, concurrency: self.concurrency, memory, answer })
     }
 }
 
@@ -657,6 +692,10 @@ columns = { uri = "$" }
         assert_eq!(spec.name, "objects");
         assert!(matches!(&spec.input, Input::List { each, name, .. } if each == "$[*]" && name == "id"));
         assert_eq!(spec.limits.limits.iter().map(ToString::to_string).collect::<Vec<_>>(), ["25/s over 10s", "5000/h"]);
+        assert_eq!((spec.memory, spec.answer, spec.batch_bytes()), (256 << 20, None, 8 << 20));
+        let small = parse(&SPEC.replace("[limits]", "[limits]\nmemory = \"16MiB\"\nanswer = \"1MiB\"")).unwrap();
+        assert_eq!((small.memory, small.answer, small.batch_bytes()), (16 << 20, Some(1 << 20), 1 << 20));
+        assert_eq!(small.definition, spec.definition);
         assert_eq!(spec.limits.margin, Margin::Within(Duration::from_millis(50)));
         assert_eq!(spec.success.statuses, [200..=299, 304..=304]);
         assert_eq!(spec.success.nothing, [404..=404]);
