@@ -146,6 +146,17 @@ impl Job {
             }
             (None, None) => {}
         }
+        match (&arguments.whole, spec) {
+            (Some(whole), _) => options.whole_shapes = Some(whole.0.clone()),
+            (None, Some(spec)) => {
+                options.whole_shapes.clone_from(&spec.whole);
+                options.whole_shapes_of.clone_from(&spec.whole_of);
+            }
+            (None, None) => {}
+        }
+        if let Some(spec) = spec {
+            options.columns_of.clone_from(&spec.columns_of);
+        }
         if arguments.ignore_times || spec.is_some_and(|spec| spec.ignore_times) {
             options.same_content = SameContent::Keep;
         }
@@ -409,10 +420,21 @@ impl Watch {
                 self.count();
             }
             ExportEvent::Shaped { kind, group, shape, bytes, copied, made } => {
-                let text = format!("{kind}/{group}.{shape}: {} ({copied} parts copied, {made} made)", size(*bytes));
+                let text = format!(
+                    "{kind}/{group}.{shape}: {} ({} copied, {made} made)",
+                    size(*bytes),
+                    counted(*copied, "part", "parts")
+                );
                 let fields = json!({
                     "type": kind, "group": group, "shape": shape.name(), "bytes": bytes,
                     "parts_copied": copied, "parts_made": made,
+                });
+                report.minor_event("shaped", &text, fields);
+            }
+            ExportEvent::ShapedWhole { kind, shape, bytes, copied, made } => {
+                let text = format!("{kind}.{shape}: {} ({copied} parts copied, {made} made)", size(*bytes));
+                let fields = json!({
+                    "type": kind, "shape": shape.name(), "bytes": bytes, "parts_copied": copied, "parts_made": made,
                 });
                 report.minor_event("shaped", &text, fields);
             }

@@ -13,14 +13,14 @@ const SOURCE: &str = "Where items come from";
 const ARCHIVES: &str = "The archives";
 const UPLOAD: &str = "To a bucket";
 
-/// What stands beside archives.
+/// What stands beside archives, or the folders of types.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Also(pub(crate) BTreeSet<Shape>);
+pub(crate) struct Shapes(pub(crate) BTreeSet<Shape>);
 
-fn also(text: &str) -> Result<Also, UnknownShape> {
+fn shapes(text: &str) -> Result<Shapes, UnknownShape> {
     match text {
-        "none" => Ok(Also(BTreeSet::new())),
-        text => text.split(',').map(str::parse).collect::<Result<_, _>>().map(Also),
+        "none" => Ok(Shapes(BTreeSet::new())),
+        text => text.split(',').map(str::parse).collect::<Result<_, _>>().map(Shapes),
     }
 }
 
@@ -38,6 +38,8 @@ Examples:
     bulk export export.toml --db URL --out archives --sweep
   With Parquet and compressed lines of JSON beside each archive, kept up to date as it is:
     bulk export export.toml --db URL --out archives --also parquet,jsonl.zst
+  With all opinions in one file, archives/opinions.parquet, which has their group as a column:
+    bulk export export.toml --db URL --out archives --whole parquet
   Lines such as {\"type\": \"opinions\", \"group\": \"scotus\", \"id\": 1, \"item\": {…}}:
     ./changes | bulk export --ndjson - --out archives
   Files such as loose/opinions/scotus/1.json:
@@ -59,7 +61,12 @@ The spec, of which only name, table (or query), id and group must be there:
   deletions = { table = \"deleted_opinion\", id = \"id\", deleted = \"deleted_at\" }
                                      # or { query = \"SELECT id FROM … WHERE at >= {since}\" }
   also = [\"jsonl.zst\", \"parquet\"]    # beside the tar.gz of each group; or jsonl.gz
-At its top there may be also, level, block-length, chain-length, overlap, time-zone, keep-empty,
+  whole = [\"parquet\"]                # all groups in one file, opinions.parquet
+  parquet-columns = [                # in place of id, modified and json
+    { name = \"id\", type = \"bigint\", from = \"id\" },
+    { name = \"filed\", type = \"date\", from = \"/docket/filed\", unfit = \"null\" },
+  ]
+At its top there may be also, whole, level, block-length, chain-length, overlap, time-zone, keep-empty,
 ignore-times and all-tar, too. Tables are named as in SQL, columns as they are called.
 
 Readers find all archives of a set while manifest.json is there, and the same before and after they
@@ -124,8 +131,12 @@ pub(crate) struct ExportArguments {
     /// Beside each archive, keep its items in these formats, too: jsonl.gz, jsonl.zst, parquet, several with commas between, or
     /// none. It counts for all types of the set, those that --type leaves out, too, and in place of what the spec says of each
     /// (also). Default: what the spec says, or what is there.
-    #[arg(long, value_name = "FORMATS", value_parser = also, help_heading = ARCHIVES)]
-    pub(crate) also: Option<Also>,
+    #[arg(long, value_name = "FORMATS", value_parser = shapes, help_heading = ARCHIVES)]
+    pub(crate) also: Option<Shapes>,
+    /// Beside the folder of each type, keep the items of all its groups in one file of these formats (opinions.parquet): as with
+    /// --also, which need not be given for it. Default: what the spec says (whole), or what is there.
+    #[arg(long, value_name = "FORMATS", value_parser = shapes, help_heading = ARCHIVES)]
+    pub(crate) whole: Option<Shapes>,
     /// Compare all files of the set, of whatever type, with the sizes and digests of the manifest, and the archives with their
     /// indexes, and do nothing else; no spec is needed. Where one differs, the exit status is 7.
     #[arg(long, help_heading = ARCHIVES)]

@@ -5,19 +5,30 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use bulk_archive::ExportEvent;
-use bulk_core::{Resource, Wait, WorkerMeter};
+use bulk_core::{Resource, StageMeter, Wait, WorkerMeter};
 use bulk_s3::SetEvent;
 
 use crate::meters::{RunMeters, STAGE};
+
+/// The stage of a group whose blocks other threads compress: it says what is in them, and writes them.
+const COMPOSE: &str = "compose";
 
 /// Who works at an export: one thread that reads and stages, those that make archives, and one that gives these their names.
 pub(super) struct ExportMeters {
     meters: RunMeters,
     staging: Mutex<Option<Staging>>,
-    /// The groups that are worked on, by the threads that do.
-    making: Mutex<HashMap<ThreadId, WorkerMeter>>,
+    /// The groups that are worked on, by the threads that do, and the threads that compress for those.
+    making: Mutex<HashMap<ThreadId, Making>>,
+    compressing: Mutex<HashMap<ThreadId, WorkerMeter>>,
     publishing: Mutex<Option<WorkerMeter>>,
     uploads: Mutex<HashMap<String, WorkerMeter>>,
+}
+
+/// A thread that makes an archive.
+struct Making {
+    worker: WorkerMeter,
+    /// Whether others may compress for it.
+    has_compressors: bool,
 }
 
 /// The thread that stages. While it reads rows, the one worker waits for the other.
@@ -31,7 +42,8 @@ impl ExportMeters {
         meters.are_read_by(STAGE);
         let meters = meters.clone();
         let (staging, publishing) = (Mutex::default(), Mutex::default());
-        Self { meters, staging, making: Mutex::default(), publishing, uploads: Mutex::default() }
+        let (making, compressing, uploads) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { meters, staging, making, compressing, publishing, uploads }
     }
 
     /// This thread stages what it reads of a file.
@@ -88,19 +100,52 @@ impl ExportMeters {
     /// All is as it should be in the folder, or it cannot be.
     pub(super) fn end_publishing(&self) {
         lock(&self.making).clear();
+        lock(&self.compressing).clear();
         *lock(&self.publishing) = None;
     }
 
     pub(super) fn on_export(&self, event: &ExportEvent<'_>) {
         match *event {
-            ExportEvent::Begun { .. } => {
-                // Of what is made by threads of its own nobody says what it waits for.
-                let worker = self.meters.stage("compress", &[Resource::Cpu], &[]).worker();
-                lock(&self.making).insert(thread::current().id(), worker);
+            ExportEvent::Begun { threads, .. } => {
+                let has_compressors = threads > 1;
+                let stage = match has_compressors {
+                    false => self.compress(),
+                    true => self.meters.stage(COMPOSE, &[Resource::Cpu, Resource::Disk], &[]),
+                };
+                let making = Making { worker: stage.worker(), has_compressors };
+                lock(&self.making).insert(thread::current().id(), making);
+            }
+            ExportEvent::CompressorWaits => {
+                let mut compressing = lock(&self.compressing);
+                let worker = compressing.entry(thread::current().id()).or_insert_with(|| {
+                    let stage = self.compress();
+                    self.meters.stage("compress", &[], &[COMPOSE]);
+                    stage.worker()
+                });
+                worker.wait_begins(Wait::Input);
+            }
+            ExportEvent::Compresses => {
+                if let Some(worker) = lock(&self.compressing).get(&thread::current().id()) {
+                    worker.wait_ends();
+                }
+            }
+            ExportEvent::CompressorEnds => drop(lock(&self.compressing).remove(&thread::current().id())),
+            ExportEvent::WaitsForCompressor => {
+                if let Some(making) = lock(&self.making).get(&thread::current().id()) {
+                    making.worker.wait_begins(Wait::Output);
+                }
+            }
+            ExportEvent::GoesOn => {
+                if let Some(making) = lock(&self.making).get(&thread::current().id()) {
+                    making.worker.wait_ends();
+                }
             }
             ExportEvent::Made { entries, bytes, .. } => {
-                if let Some(worker) = lock(&self.making).remove(&thread::current().id()) {
+                if let Some(Making { worker, has_compressors }) = lock(&self.making).remove(&thread::current().id()) {
                     worker.add(entries, bytes);
+                    if has_compressors {
+                        self.compress().worker().add(entries, bytes);
+                    }
                 }
             }
             ExportEvent::Untouched { .. } | ExportEvent::Emptied { .. } => {
@@ -116,6 +161,10 @@ impl ExportMeters {
             }
             _ => {}
         }
+    }
+
+    fn compress(&self) -> StageMeter {
+        self.meters.stage("compress", &[Resource::Cpu, Resource::Disk], &[])
     }
 
     pub(super) fn on_upload(&self, event: &SetEvent<'_>) {

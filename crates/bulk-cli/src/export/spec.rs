@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulk_archive::Shape;
+use bulk_archive::{ParquetColumn, ParquetColumns, Shape};
 use bulk_pg::{Ident, ItemDeletions, ItemJson, ItemRows, ItemSource, TableName};
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
@@ -36,11 +36,19 @@ pub(crate) struct Spec {
     /// What stands beside archives, unless a type says otherwise.
     #[serde(default, deserialize_with = "shapes")]
     pub(crate) also: Option<BTreeSet<Shape>>,
+    /// What stands beside the folders of types, unless a type says otherwise.
+    #[serde(default, deserialize_with = "shapes")]
+    pub(crate) whole: Option<BTreeSet<Shape>>,
     /// The types as they are written; none once they make sense.
     #[serde(default, rename = "type")]
     written: Vec<Type>,
     #[serde(skip)]
     pub(crate) also_of: BTreeMap<String, BTreeSet<Shape>>,
+    #[serde(skip)]
+    pub(crate) whole_of: BTreeMap<String, BTreeSet<Shape>>,
+    /// Of all types: where one says nothing, those that are there by default.
+    #[serde(skip)]
+    pub(crate) columns_of: BTreeMap<String, ParquetColumns>,
     #[serde(skip)]
     pub(crate) types: Vec<ItemSource>,
 }
@@ -65,6 +73,10 @@ struct Type {
     deletions: Option<Spanned<Deletions>>,
     #[serde(default, deserialize_with = "shapes")]
     also: Option<BTreeSet<Shape>>,
+    #[serde(default, deserialize_with = "shapes")]
+    whole: Option<BTreeSet<Shape>>,
+    #[serde(rename = "parquet-columns")]
+    parquet_columns: Option<Spanned<Vec<ParquetColumn>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,6 +125,16 @@ impl Spec {
                 return Err(at_name(&format!("there is another type {:?}", item.name.get_ref())));
             }
             spec.also_of.extend(item.also.map(|also| (item.name.get_ref().clone(), also)));
+            spec.whole_of.extend(item.whole.map(|whole| (item.name.get_ref().clone(), whole)));
+            let columns = match item.parquet_columns {
+                None => ParquetColumns::default(),
+                Some(columns) => {
+                    let span = columns.span();
+                    let columns = ParquetColumns::new(columns.into_inner());
+                    columns.map_err(|what| format!("{}: {what}", place(Some(span))))?
+                }
+            };
+            spec.columns_of.insert(item.name.get_ref().clone(), columns);
             let rows = match (item.table, item.query) {
                 (Some(table), None) => ItemRows::Table(table),
                 (None, Some(query)) => ItemRows::Query(query),
@@ -202,6 +224,8 @@ fn columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Iden
 
 #[cfg(test)]
 mod tests {
+    use bulk_archive::{ColumnSource, ColumnType, Unfit};
+
     use super::*;
 
     #[test]
@@ -214,6 +238,7 @@ mod tests {
             overlap = "1h 30m"
             all-tar = true
             also = ["jsonl.zst"]
+            whole = []
             [[type]]
             name = "opinions"
             table = "Search.Opinion"
@@ -232,6 +257,11 @@ mod tests {
             json = "body"
             deletions.query = "SELECT 1"
             also = ["parquet", "jsonl.gz"]
+            whole = ["parquet"]
+            parquet-columns = [
+                { name = "id", type = "bigint", from = "id" },
+                { name = "born", type = "date", unfit = "null" },
+            ]
             "#,
         )
         .unwrap();
@@ -240,6 +270,13 @@ mod tests {
         assert_eq!(spec.also, Some(BTreeSet::from([Shape::JsonlZst])));
         let also = BTreeSet::from([Shape::JsonlGz, Shape::Parquet]);
         assert_eq!(spec.also_of, BTreeMap::from([("people".to_owned(), also)]));
+        assert_eq!(spec.whole, Some(BTreeSet::new()));
+        assert_eq!(spec.whole_of, BTreeMap::from([("people".to_owned(), BTreeSet::from([Shape::Parquet]))]));
+        let mut columns = [ParquetColumn::new("id", ColumnType::Bigint), ParquetColumn::new("born", ColumnType::Date)];
+        (columns[0].from, columns[1].unfit) = (ColumnSource::Id, Unfit::Null);
+        let columns = ParquetColumns::new(columns.into()).unwrap();
+        let all = [("opinions".to_owned(), ParquetColumns::default()), ("people".to_owned(), columns)];
+        assert_eq!(spec.columns_of, BTreeMap::from(all));
         let [opinions, people] = &spec.types[..] else { panic!("{:?}", spec.types) };
         let ident = |name| Ident::new(name).unwrap();
         assert_eq!(opinions.rows, ItemRows::Table(TableName::new("search", "opinion").unwrap()));
@@ -258,7 +295,7 @@ mod tests {
         for (more, said) in [
             (
                 "id = \"i\"\ntabel = \"t\"",
-                "line 5, tabel: unknown field `tabel`, expected one of `name`, `table`, `query`, `id`, `group`, `modified`, `columns`, `json`, `deletions`, `also`",
+                "line 5, tabel: unknown field `tabel`, expected one of `name`, `table`, `query`, `id`, `group`, `modified`, `columns`, `json`, `deletions`, `also`, `whole`, `parquet-columns`",
             ),
             ("id = \"i\"\ntable = \"a b\"", "line 5, table: \"a b\" is not a name of the form table or schema.table"),
             ("id = \"\"\ntable = \"t\"", "line 4, id: an identifier is empty"),
@@ -278,6 +315,15 @@ mod tests {
                 "line 6, also: \"tar.gz\" is no shape; there are jsonl.gz, jsonl.zst, parquet",
             ),
             ("id = \"i\"\ntable = \"t\"\ncolumns = []", "line 6, columns: no columns are no JSON"),
+            ("id = \"i\"\ntable = \"t\"\nparquet-columns = []", "line 6, parquet-columns: there are no columns"),
+            (
+                "id = \"i\"\ntable = \"t\"\nparquet-columns = [{ name = \"a\", type = \"int\" }]",
+                "line 6, parquet-columns: unknown variant `int`, expected one of `bool`, `bigint`, `double`, `text`, `date`, `timestamp`, `json`",
+            ),
+            (
+                "id = \"i\"\ntable = \"t\"\nparquet-columns = [{ name = \"a\", type = \"text\", from = \"b\" }]",
+                "line 6, parquet-columns: \"b\" is neither id, modified nor item, nor a JSON pointer such as /court/id",
+            ),
             (
                 "id = \"i\"\ntable = \"t\"\ndeletions = { table = \"t\" }",
                 "line 6, deletions: deletions have either a query, or a table, id and deleted",
@@ -296,7 +342,7 @@ mod tests {
             ("chain-length = \"8GiB\"", "line 1, chain-length: it must be less than 4GiB"),
             (
                 "db = \"postgres://me:secret@host/x\"",
-                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `also`, `type`",
+                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `also`, `whole`, `type`",
             ),
         ] {
             assert_eq!(Spec::parse(text).unwrap_err(), said);

@@ -112,7 +112,8 @@ impl Target {
         let mut manifest = FileSetManifest::new(MANIFEST, found.manifest);
         manifest.content_type = content_type(MANIFEST).map(str::to_owned);
         let mut set = FileSet::new(&self.prefix, files.collect(), manifest);
-        set.is_own = Arc::new(SetFiles::is_name);
+        let kinds = found.kinds;
+        set.is_own = Arc::new(move |name| SetFiles::is_name_among(&kinds, name));
         let mut options = SetOptions::default();
         options.concurrency = job.connections;
         options.notes = Some(job.out.join(NOTES));
@@ -153,7 +154,8 @@ impl Target {
 fn hear(event: &SetEvent<'_>, report: &Report) {
     match event {
         SetEvent::Aborted { uploads } => {
-            report.note(format!("{uploads} uploads that an earlier run had not finished are aborted"));
+            let aborted = counted(*uploads, "upload is", "uploads are");
+            report.note(format!("{aborted} aborted, which an earlier run had not finished"));
         }
         SetEvent::NotAborted { error } => report.detail(format!(
             "whether uploads were left unfinished is not known ({}); a rule of the bucket's lifecycle can abort such",

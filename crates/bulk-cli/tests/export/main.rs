@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use bulk_core::RunReport;
 use bulk_testkit::postgres::Database;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -278,6 +279,29 @@ fn another_spec_is_another_export() {
 }
 
 #[test]
+fn a_type_is_in_one_file_too() {
+    let spec = SPEC.replace("[[type]]\nname = \"opinions\"", "[[type]]\nname = \"opinions\"\nwhole = [\"jsonl.gz\"]");
+    let bench = Bench::new(&spec, DDL);
+    let lines = || {
+        let read = Command::new("gzip").args(["-dc", "archives/opinions.jsonl.gz"]).current_dir(&bench.folder).output();
+        let read = read.unwrap();
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        String::from_utf8(read.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // By court, and by id as text.
+    let all = || opinions(&bench).into_values().collect::<Vec<_>>();
+    bench.export(&[]).assert(0, &["5 archives made", "; 1 file in other formats made; "]);
+    assert_eq!((lines().len(), lines()), (30, all()));
+    bench.sql("UPDATE opinion SET text = 'new', changed = now() WHERE id = 3");
+    bench.export(&[]).assert(0, &["1 archive made", "; 1 file in other formats made; "]);
+    assert_eq!(lines(), all());
+    bench.verify();
+    assert!(!bench.out().join("people.jsonl.gz").exists());
+    bench.export(&["--whole", "none"]).assert(0, &["; 0 files in other formats made, 1 removed; "]);
+    assert!(!bench.out().join("opinions.jsonl.gz").exists());
+}
+
+#[test]
 fn types_are_exported_one_by_one() {
     let bench = Bench::new(SPEC, DDL);
     bench.export(&["--type", "people"]).assert(0, &["2 items added"]);
@@ -361,6 +385,32 @@ fn bad_rows_are_named_and_left_out() {
     let ran = bench.export(&["--out", "archives", "--max-rejects", "2"]);
     ran.assert(1, &["more than 2 items are bad, so nothing is published; --max-rejects N leaves out more"]);
     assert_eq!(bench.touched(&before), [""; 0]);
+}
+
+#[test]
+fn what_the_threads_of_a_large_group_do_is_metered() {
+    let spec = "[[type]]\nname = \"t\"\ntable = \"t\"\nid = \"id\"\ngroup = \"grp\"\njson = \"body\"";
+    let bench = Bench::new(
+        spec,
+        "CREATE TABLE t AS SELECT n AS id, 'all' AS grp, jsonb_build_object('text', repeat(md5(n::text), 60)) AS body
+         FROM generate_series(1, 3000) n",
+    );
+    bench.export(&["--out", "archives", "--report", "run.json"]).assert(0, &["items added"]);
+    let run: RunReport = serde_json::from_slice(&fs::read(bench.path("run.json")).unwrap()).unwrap();
+    let stage = |name: &str| run.meters.stages.iter().find(|stage| stage.name == name);
+    let compress = stage("compress").unwrap();
+    assert_eq!(compress.total.items, 3000);
+    match std::thread::available_parallelism().unwrap().get() {
+        // The thread of the group does it itself.
+        1 => assert!(stage("compose").is_none()),
+        _ => {
+            let compose = stage("compose").unwrap();
+            assert_eq!((compose.total.items, &compress.after), (3000, &vec!["compose".to_owned()]));
+            // The one waits for the others, and these for it: neither is without a name.
+            assert!(!compose.total.blocked.is_zero(), "{compose:?}");
+            assert!(!compress.total.starved.is_zero() && !compress.total.on_cpu.is_zero(), "{compress:?}");
+        }
+    }
 }
 
 #[test]
@@ -612,8 +662,7 @@ fn what_the_database_refuses_is_said() {
     bench.export(&[]).assert(1, &["cannot read the items of people: column bulk_item.stat does not exist"]);
     // A role that may read the one table, and of the other only some rows.
     let role = format!("exporter_{}", bench.database.name());
-    let (scheme, rest) = bench.database.url().split_once("://").unwrap();
-    let url = format!("{scheme}://{role}:exporter@{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
+    let url = bench.database.url_for(&role, "exporter");
     bench.sql(&format!(
         "CREATE ROLE \"{role}\" LOGIN PASSWORD 'exporter'; GRANT SELECT ON person, grave, gone_person TO \"{role}\""
     ));

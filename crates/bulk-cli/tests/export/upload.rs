@@ -85,6 +85,25 @@ fn a_bucket_gets_what_it_lacks() {
     let mut wanted: Vec<_> = of("ca1").into_iter().chain(of("ca2")).chain(others).collect();
     wanted.sort();
     assert_eq!(names, wanted);
+
+    // What stands beside a type comes and goes, too; what others have put there stays.
+    server.put("data", "exports/foreign.parquet", "PAR1").unwrap();
+    // They are not even asked for.
+    let denied = Fault::Status { code: 403, error: "AccessDenied".to_owned(), retry_after: None };
+    server.fault(Rule::new(denied).key("exports/foreign.parquet").method(Method::HEAD));
+    fs::write(bench.path("changes.ndjson"), "").unwrap();
+    assert_eq!(export(&["--whole", "parquet,jsonl.zst"]).status, Some(0));
+    server.clear_faults();
+    let mut there = in_bucket(&server);
+    assert_eq!(there.remove("foreign.parquet").as_deref(), Some(&b"PAR1"[..]));
+    assert_eq!(there, support::files(&bench.out()));
+    assert!(there.contains_key("opinions.parquet") && there.contains_key("opinions.jsonl.zst"));
+    let ran = export(&["--whole", "jsonl.zst"]);
+    assert_eq!(ran.events_of("uploaded")[0]["removed"], 1);
+    let mut there = in_bucket(&server);
+    there.remove("foreign.parquet");
+    assert_eq!(there, support::files(&bench.out()));
+    assert!(!there.contains_key("opinions.parquet"));
 }
 
 /// An export of lines into a bucket, request by request.
