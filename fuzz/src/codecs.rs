@@ -10,6 +10,8 @@ use crate::Take;
 
 /// What is decoded of one input, at most: a few bytes may stand for very many.
 const MOST: u64 = 4 << 20;
+/// What a block is made of, at most: repetitions take libbzip2 long.
+const MOST_REPEATED: usize = 16 << 10;
 
 /// See the module.
 pub fn target(data: &[u8]) {
@@ -114,7 +116,7 @@ fn reference(bytes: &[u8]) -> Option<(Vec<u8>, bool)> {
     }
 }
 
-/// Streams that libbzip2 makes of the input, with some bits of it changed.
+/// Streams that libbzip2 makes of the input, with some bits of it changed. A byte of 255 ends a stream, one of 254 a block.
 fn own_bzip2(mut take: Take<'_>) {
     let level = 1 + u32::from(take.byte() % 9);
     let changes: Vec<(u16, u8)> = (0..take.byte() % 4).map(|_| (take.two(), take.byte())).collect();
@@ -122,15 +124,23 @@ fn own_bzip2(mut take: Take<'_>) {
     let mut bytes = Vec::new();
     for part in take.rest().split(|byte| *byte == 0xff) {
         let mut stream = Compress::new(Compression::new(level), 0);
-        let plain = part.repeat(repeats.min((64 << 10) / part.len().max(1)));
         let start = bytes.len();
-        loop {
-            bytes.reserve(64 << 10);
-            let left = &plain[stream.total_in() as usize..];
-            match stream.compress_vec(left, &mut bytes, Action::Finish) {
-                Ok(Status::StreamEnd) => break,
-                Ok(_) => {}
-                Err(error) => panic!("{error}"),
+        let mut blocks = part.split(|byte| *byte == 0xfe).peekable();
+        while let Some(block) = blocks.next() {
+            let plain = block.repeat(repeats.min(MOST_REPEATED / block.len().max(1)));
+            let (action, done) = match blocks.peek() {
+                Some(_) => (Action::Flush, Status::RunOk),
+                None => (Action::Finish, Status::StreamEnd),
+            };
+            let before = stream.total_in();
+            loop {
+                bytes.reserve(64 << 10);
+                let left = &plain[(stream.total_in() - before) as usize..];
+                match stream.compress_vec(left, &mut bytes, action) {
+                    Ok(status) if status == done => break,
+                    Ok(_) => {}
+                    Err(error) => panic!("{error}"),
+                }
             }
         }
         assert!(bytes[start..].starts_with(b"BZh"));

@@ -8,7 +8,7 @@ use bulk_pg::{CopyText, Dialect, Grammar, Header, Position, Quoting, RecordOptio
 use crate::{Take, Trickle};
 
 /// What came of reading one record, and where its reader stood then.
-type Read1 = (Result<Vec<u8>, String>, Position);
+type ReadRecord = (Result<Vec<u8>, String>, Position);
 
 /// The borders at which reading is taken up again, at most.
 const RESUMED: usize = 12;
@@ -74,14 +74,18 @@ fn detected(csv: &[u8]) {
     assert_eq!(count, verdict.records, "{verdict:?}");
 }
 
-fn read(input: impl Read, dialect: Dialect, options: &RecordOptions) -> Result<(Header, Position, Vec<Read1>), String> {
+fn read(
+    input: impl Read,
+    dialect: Dialect,
+    options: &RecordOptions,
+) -> Result<(Header, Position, Vec<ReadRecord>), String> {
     let records = Records::new(input, dialect, options.clone()).map_err(|error| error.to_string())?;
     let (header, start) = (records.header().clone(), records.position());
     assert_eq!(start.offset, header.end());
     Ok((header, start, rows(records)))
 }
 
-fn rows(mut records: Records<impl Read>) -> Vec<Read1> {
+fn rows(mut records: Records<impl Read>) -> Vec<ReadRecord> {
     let fields = records.header().names().len();
     let all: Vec<_> = (0..fields).map(Source::Field).collect();
     let encoder = CopyText::new(&all, fields).expect("the fields are there");

@@ -14,6 +14,8 @@ use crate::Take;
 pub(crate) type Items = BTreeMap<String, (i64, Vec<u8>)>;
 
 pub(crate) const NAME: &str = "a.tar.gz";
+/// Items to begin with, at most.
+const MOST_ITEMS: usize = 24;
 /// Runs of changes, and changes of a run, at most.
 const RUNS: usize = 4;
 const CHANGES: usize = 40;
@@ -35,11 +37,12 @@ pub fn target(data: &[u8]) {
     let mut take = Take::new(data);
     let mut options = ArchiveOptions::default();
     (options.threads, options.level) = (1 + take.below(2), 1 + take.below(9) as u32);
-    options.block_len = [1, 512, 4096][take.below(3)];
-    options.chain_len = [1, 4096, 24 * 1024][take.below(3)];
+    // Small, so that few bytes make many blocks: each input makes the archive several times.
+    options.block_len = [1, 128, 1024][take.below(3)];
+    options.chain_len = [1, 1024, 6 * 1024][take.below(3)];
     let mut items = Items::new();
-    for number in 0..take.below(100) {
-        items.insert(id(number as u8), (number as i64, document(number as u64, number * 71 % 2500)));
+    for number in 0..take.below(MOST_ITEMS) {
+        items.insert(id(number as u8), (number as i64, document(number as u64, number * 71 % 600)));
     }
     let mut pair = build(&items, &options);
     for _ in 0..RUNS {
@@ -50,7 +53,7 @@ pub fn target(data: &[u8]) {
         for _ in 0..take.below(CHANGES) {
             let id = id(take.byte());
             let kind = take.byte();
-            let len = if kind & 0x80 == 0 { take.two() % 3000 } else { take.two() };
+            let len = if kind & 0x80 == 0 { take.two() % 800 } else { take.two() % 20_000 };
             let (mtime, content) = (i64::from(take.byte()) - 5, document(u64::from(kind), usize::from(len)));
             let change = match (kind % 8, items.get(&id)) {
                 (0..4, _) => Change::Put { id: id.clone(), mtime, content },

@@ -109,7 +109,7 @@ fn encode(binary_type: BinaryType, dialect: Dialect, value: &[u8]) -> Result<Vec
 
 /// What the bytes mean is what the text does.
 fn means(oid: u32, text: &str, encoded: &[u8]) {
-    let trimmed = text.trim_ascii().trim_matches('\u{b}');
+    let trimmed = text.trim_matches(|char: char| char.is_ascii_whitespace() || char == '\u{b}');
     let number = || encoded.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     match oid {
         BOOL => {

@@ -102,7 +102,7 @@ replays! {
     object_rows 2000,
     records 4000,
     schema 3000,
-    splice 40,
+    splice 100,
     state 3000,
     tar 600,
     template 4000,
