@@ -71,7 +71,7 @@ impl Found {
             Ok(Verdict::Ok) => ("ok", None),
             Ok(Verdict::Missing) => ("missing", Some("it is missing".to_owned())),
             Ok(Verdict::SizeDiffers { expected, found }) => {
-                ("size", Some(format!("it has {found} bytes, and had {expected}")))
+                ("size", Some(format!("it has {}, and had {expected}", counted(found, "byte", "bytes"))))
             }
             Ok(Verdict::DigestDiffers { expected, found }) => {
                 ("digest", Some(format!("its bytes differ: {found}, and was {expected}")))
