@@ -64,6 +64,8 @@ pub(crate) struct Queue {
     unfinished: Option<u64>,
     /// Bytes a second of one connection, as a moving average; 0 while unknown.
     rate: f64,
+    /// Seconds until a request is answered, as a moving average; 0 while unknown.
+    set_up: f64,
     flights: u64,
     /// Earlier runs left nothing in the folder.
     is_fresh: bool,
@@ -97,6 +99,7 @@ impl Queue {
             pause: Pause::new(limits.disk_patience),
             unfinished: None,
             rate: 0.0,
+            set_up: 0.0,
             limits,
             flights: 0,
             is_fresh: false,

@@ -140,6 +140,23 @@ async fn the_first_segments_are_small_where_several_are_fetched_at_once() {
     }
 }
 
+/// A reader that waits for the network has nothing ahead of it that segments could grow with.
+#[tokio::test]
+async fn segments_are_worth_their_requests_where_answers_take_long() {
+    let len = 24 * MIB;
+    let server = serve(&[("a", len)]);
+    server.fault(Rule::new(Fault::Latency(Duration::from_millis(100))));
+    server.fault(Rule::new(Fault::Bandwidth(4_000_000)));
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut options) = recorded();
+    options.concurrency = 4;
+    let mut bodies = stream(source(&server), plan(&[("a", len)]), folder.path(), Keep::Nothing, options);
+    let mut reader = Reader::new(next(&mut bodies).await, false);
+    assert!(reader.take(u64::MAX).await.unwrap() == content(0, len));
+    let requests = server.requests().len();
+    assert!(requests < 36, "{requests} requests, and 48 of the smallest segments would do");
+}
+
 #[tokio::test]
 async fn what_arrived_can_be_read_while_its_connection_stands_still() {
     let server = serve(&[("a", MIB)]);

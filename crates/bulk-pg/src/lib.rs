@@ -213,7 +213,9 @@ pub use merge::{Merged, merge_staged};
 pub use mirror_lock::lock_mirror;
 pub use orphans::{KeptOrphans, OrphanPolicy, RejectedOrphans};
 pub use position::Position;
-pub use post_data::{PostData, PostDataOptions, apply_post_data, has_dropped, make_indexes, restore_dependents};
+pub use post_data::{
+    HeadStart, PostData, PostDataOptions, apply_post_data, has_dropped, make_indexes, restore_dependents,
+};
 pub use pre_data::{PreData, Refused, apply_pre_data};
 pub use record::Record;
 pub use record_error::{Contradiction, RecordError, RecordErrorKind};

@@ -58,6 +58,8 @@ pub struct PostDataOptions {
     /// The tables whose orphans [`OrphanPolicy::Reject`] moves; what refers to these rows goes with them, whichever table it
     /// is in. Default `None`: all tables that were loaded, in this run or an earlier one.
     pub orphans_of: Option<Vec<TableName>>,
+    /// Tables that were analyzed after their rows came. Default none.
+    pub analyzed: Vec<TableName>,
     /// Who is told of each statement. Default nobody.
     pub observer: Arc<dyn Observer>,
     /// Cancel it to stop when the statements that run have ended, with [`Error::Stopped`]. Default a token of its own.
@@ -69,6 +71,7 @@ impl Default for PostDataOptions {
         Self {
             orphans: OrphanPolicy::default(),
             orphans_of: None,
+            analyzed: Vec::new(),
             observer: Arc::new(()),
             stop: CancellationToken::new(),
         }
@@ -107,11 +110,22 @@ pub async fn apply_post_data(
     apply(sessions, plan, loaded, None, options).await
 }
 
-/// Makes those of the indexes and constraints among `definitions` that are of `table`, one after another: of a table that has
-/// all of its rows, while others are still loaded. Gives how many there were to make.
+/// What [`make_indexes`] has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeadStart {
+    /// Indexes and constraints that it made.
+    pub made: usize,
+    /// Whether it analyzed the table: all there was to make of it is there.
+    pub is_analyzed: bool,
+}
+
+/// Makes those of the indexes and constraints among `definitions` that are of `table`, one after another, and analyzes it: a
+/// table that has all of its rows, while others are still loaded.
 ///
 /// That is a head start on [`apply_post_data`], and takes nothing from what it has to do: what the server refuses is left to
-/// it, and a table of which anything was dropped for a load is left alone. Dropping the future is as there.
+/// it, and a table of which anything was dropped for a load is left alone. Tables that are analyzed are to be named to it
+/// ([`analyzed`](PostDataOptions::analyzed)), or it does so again. Dropping the future is as there.
 ///
 /// # Errors
 ///
@@ -121,22 +135,24 @@ pub async fn make_indexes(
     table: &TableName,
     definitions: &[Definition],
     options: &PostDataOptions,
-) -> Result<usize, Error> {
+) -> Result<HeadStart, Error> {
     if has_dropped(session, std::slice::from_ref(table)).await? {
-        return Ok(0);
+        return Ok(HeadStart::default());
     }
     let of_table = |definition: &&Definition| {
         definition.phase == Phase::Indexes && definition.table() == Some(table) && !is_unnamed(definition)
     };
     let statements: Vec<&Definition> = definitions.iter().filter(of_table).collect();
-    if statements.is_empty() {
-        return Ok(0);
-    }
     set_up(session).await?;
     let run = Run { existing: Existing::find(session).await?, options };
     let mut done = PostData::default();
     run.table(session, Work { statements, ..Work::default() }, &mut done).await?;
-    Ok(done.applied)
+    // What is refused now may be made later, and only then has what it is an index of its statistics.
+    let is_analyzed = done.refused.is_empty();
+    if is_analyzed {
+        run.table(session, Work { analyze: Some(table), ..Work::default() }, &mut done).await?;
+    }
+    Ok(HeadStart { made: done.applied, is_analyzed })
 }
 
 /// As [`apply_post_data`], of new `tables` that have nothing to do with what was dropped of others. Those that are `loaded`
@@ -199,8 +215,9 @@ async fn apply(
     }
     done.restored += indexes.made;
     done.not_restored.extend(indexes.refused);
+    let to_analyze = loaded.iter().filter(|table| !options.analyzed.contains(table));
     let mut tables: Vec<(Option<&TableName>, Work<'_>)> =
-        loaded.iter().map(|table| (Some(table), Work { analyze: Some(table), ..Work::default() })).collect();
+        to_analyze.map(|table| (Some(table), Work { analyze: Some(table), ..Work::default() })).collect();
     let unnamed = Phase::ALL.iter().flat_map(|phase| plan.phase(*phase)).filter(|definition| is_unnamed(definition));
     done.refused.extend(unnamed.map(|definition| {
         let reason = "it has no name, so that a second run could not tell that it is there";

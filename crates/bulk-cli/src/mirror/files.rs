@@ -55,6 +55,8 @@ fn joined(ended: Result<Ended, JoinError>) -> Result<Ended, Failure> {
 /// What became of all files together.
 pub(super) struct Totals {
     indexer: Option<Indexer>,
+    /// Tables that have their indexes, and whose rows the server knows.
+    pub(super) analyzed: Vec<TableName>,
     pub(super) files: usize,
     pub(super) failed: usize,
     pub(super) fetched: u64,
@@ -139,6 +141,7 @@ pub(super) async fn load_all(
     let report = run.report;
     let mut totals = Totals {
         indexer,
+        analyzed: Vec::new(),
         files: 0,
         failed: 0,
         fetched: 0,
@@ -214,7 +217,7 @@ pub(super) async fn load_all(
     drop(progress);
     drop(bodies);
     if let Some(indexer) = totals.indexer.take() {
-        indexer.finish().await;
+        totals.analyzed = indexer.finish().await;
     }
     remove_all(run, std::mem::take(&mut totals.unwanted)).await?;
     totals.fetched = fetched.load(Ordering::Relaxed);

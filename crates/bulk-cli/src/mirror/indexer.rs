@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::meters::ServerStage;
 use crate::report::{Chain, Report};
 
-/// Makes the indexes and constraints of one table after another, as they are loaded, over a session of its own. What it does not
+/// Makes the indexes and constraints of one table after another, as they are loaded, and analyzes it, over a session of its own. What it does not
 /// come to, or cannot do, is done after the data. Dropping it leaves the statement that runs to the server.
 pub(super) struct Indexer {
     /// By table, with how many files of it are to be loaded yet; taken when it is none.
@@ -21,11 +21,11 @@ pub(super) struct Indexer {
     loaded: mpsc::Sender<(TableName, Vec<Definition>)>,
     /// Cancelled when no other statement is to begin.
     enough: CancellationToken,
-    task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<Vec<TableName>>,
 }
 
 impl Indexer {
-    /// For the tables that `jobs` fill and `plan` has indexes of. None where only one connection may be used.
+    /// For the tables that `jobs` fill. None where only one connection may be used.
     pub(super) async fn start(run: &Run<'_>, plan: &Plan<'_>, jobs: &[Job]) -> Result<Option<Self>, Failure> {
         let mut waiting: BTreeMap<TableName, (usize, Vec<Definition>)> = BTreeMap::new();
         // What is staged comes into its table later.
@@ -37,7 +37,6 @@ impl Indexer {
                 definitions.push((*definition).clone());
             }
         }
-        waiting.retain(|_, (_, definitions)| !definitions.is_empty());
         if run.mirror.connections < 2 || waiting.is_empty() {
             return Ok(None);
         }
@@ -62,12 +61,12 @@ impl Indexer {
         }
     }
 
-    /// Ends behind the statement that runs: what is left is quicker over all sessions.
-    pub(super) async fn finish(self) {
+    /// Ends behind the statement that runs: what is left is quicker over all sessions. Gives the tables that are analyzed.
+    pub(super) async fn finish(self) -> Vec<TableName> {
         self.enough.cancel();
         drop(self.loaded);
         // It has said what went wrong, and nothing depends on it.
-        let _ = self.task.await;
+        self.task.await.unwrap_or_default()
     }
 }
 
@@ -76,16 +75,18 @@ async fn work(
     mut tables: mpsc::Receiver<(TableName, Vec<Definition>)>,
     options: PostDataOptions,
     report: Report,
-) {
+) -> Vec<TableName> {
+    let mut analyzed = Vec::new();
     while let Some((table, definitions)) = tables.recv().await {
         let making = make_indexes(&session, &table, &definitions, &options);
         match report.meters().on_server(ServerStage::Index, making).await {
-            Ok(_) => {}
-            Err(bulk_pg::Error::Stopped { .. }) => return,
+            Ok(head) => analyzed.extend(head.is_analyzed.then_some(table)),
+            Err(bulk_pg::Error::Stopped { .. }) => break,
             Err(error) => {
                 report.detail(format!("{table:#}: its indexes are left for later: {}", Chain(&error)));
-                return;
+                break;
             }
         }
     }
+    analyzed
 }

@@ -25,6 +25,8 @@ pub(super) const SOON: u64 = 512 << 10;
 /// How long one request shall take, in seconds: long enough that its set-up costs nothing, short enough that the front of
 /// the order is soon whole.
 pub(super) const SEGMENT_SECONDS: f64 = 3.0;
+/// How many times as long as its request takes to be answered the bytes of a segment shall take to come, at least.
+const WORTH_ASKING: f64 = 20.0;
 /// A stretch is halved for a connection that is free if it is to take this long yet, in seconds.
 pub(super) const WORTH_SPLITTING: f64 = 1.0;
 /// What is left of a segment is asked for again if not one byte came for so long while another connection is free.
@@ -269,8 +271,10 @@ impl Queue {
             && self.limits.concurrency > 1
         {
             // What other connections bring is of use to the reader when this segment is whole. While there is little to
-            // read, segments are small, and each is a share of all before it.
-            size = size.min((self.ahead / 4).max(SOON));
+            // read, segments are small, and each is a share of all before it. But they are worth their requests: a reader
+            // that is faster than the network has little to read for as long as it lasts.
+            let worth = self.rate * self.set_up * WORTH_ASKING;
+            size = size.min((self.ahead / 4).max(SOON).max(worth as u64));
         }
         // A file that is alone is to keep all connections busy.
         let is_last = matches!(self.plan, Plan::Ended) && self.files.keys().next_back() == Some(&place);

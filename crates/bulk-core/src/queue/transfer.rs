@@ -90,6 +90,10 @@ impl Queue {
     /// Holds the answer against what is known of the object.
     pub(crate) fn accept(&mut self, segment: &Segment, body: &Body, location: &str) -> Result<Accepted, Error> {
         let changed = |what: String| Error::Changed { location: location.to_owned(), what };
+        let asked = self.file(segment.place, segment.generation).and_then(|file| file.flight(segment.flight));
+        if let Some(waited) = asked.map(|flight| flight.moved.elapsed().as_secs_f64()) {
+            self.set_up = if self.set_up == 0.0 { waited } else { self.set_up * 0.7 + waited * 0.3 };
+        }
         let concurrency = self.limits.concurrency;
         let rest = self.segment_size(None, segment.place);
         let budget = self.budget.clone();
