@@ -52,12 +52,7 @@ impl SetFiles {
         }
         let mut read: Vec<String> =
             manifest.archives.iter().map(|archive| format!("{}{INDEX}", archive.name)).collect();
-        let mut kinds = BTreeSet::new();
-        each_file(folder, |kind, name| {
-            if name == INFO {
-                kinds.insert(kind.to_owned());
-            }
-        })?;
+        let mut kinds = types_in(folder)?;
         read.extend(kinds.iter().map(|kind| format!("{kind}/{INFO}")));
         for name in read {
             let (bytes, sha256) = digest(&folder.join(&name), options)?;
@@ -89,6 +84,17 @@ impl SetFiles {
         let is_known = is_archive || is_shape || matches!(file, INFO | ALL);
         !kind.is_empty() && !name.starts_with('.') && !file.contains('/') && is_known
     }
+}
+
+/// The folders of types: each has its `info.json`, also while it has no archive.
+pub(crate) fn types_in(folder: &Path) -> Result<BTreeSet<String>, Error> {
+    let mut kinds = BTreeSet::new();
+    each_file(folder, |kind, name| {
+        if name == INFO {
+            kinds.insert(kind.to_owned());
+        }
+    })?;
+    Ok(kinds)
 }
 
 #[cfg(test)]
