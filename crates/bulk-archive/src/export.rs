@@ -34,6 +34,7 @@ mod stage;
 mod sweep;
 mod verify;
 mod watermarks;
+mod whose;
 
 pub use self::{
     event::ExportEvent,

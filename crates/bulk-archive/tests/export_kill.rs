@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-use bulk_archive::{Error, ExportOptions, ExportSet, SetManifest, Shape};
+use bulk_archive::{Error, ExportOptions, ExportSet, SetManifest, Shape, rebuild_indexes};
 use rustix::process::{Signal, getpid, kill_process};
 use support::{Model, check, check_set, document, options};
 
@@ -161,8 +161,16 @@ fn killed_at_each_event() {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
         // Whoever is to finish it is killed as well.
         let _ = child("child", &work).arg((last % 4).to_string()).status().unwrap();
+        let rebuilt = folder.path().join("rebuilt");
+        copy(&work, &rebuilt);
+        // Half-published files are known as our own, and made anew.
+        rebuild_indexes(&rebuilt, &with_all()).unwrap();
         let (has_manifest, is_new) = check_what_is_left(&work, &format!("event {last}"));
         seen[if has_manifest { 1 + usize::from(is_new) } else { 0 }] += 1;
+        check(&rebuilt, &models()[usize::from(is_new)]);
+        let shapes = |folder: &Path| SetManifest::read(folder).unwrap().unwrap().shapes;
+        assert!(!shapes(&work).is_empty() && shapes(&rebuilt) == shapes(&work), "event {last}");
+        fs::remove_dir_all(&rebuilt).unwrap();
         export(&work, with_all()).unwrap();
         check(&work, &models()[1]);
         fs::remove_dir_all(&work).unwrap();

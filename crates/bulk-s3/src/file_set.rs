@@ -36,12 +36,13 @@ pub struct FileSet {
     /// What is written last.
     pub manifest: FileSetManifest,
     /// Whether an object whose key is the prefix and this name may be of another edition of the set, so that it is removed if the
-    /// set does not have it, and it was uploaded here. Default: none may.
+    /// set does not have it, and it was uploaded here. So may what the manifest names that stands there. Default: nothing else
+    /// may.
     pub is_own: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl FileSet {
-    /// Files under a prefix, from which nothing is removed.
+    /// Files under a prefix, from which nothing is removed but what its manifest there names.
     pub fn new(prefix: impl Into<String>, files: Vec<SetFile>, manifest: FileSetManifest) -> Self {
         Self { prefix: prefix.into(), files, manifest, is_own: Arc::new(|_| false) }
     }
@@ -115,7 +116,8 @@ pub struct SetOptions {
     /// a new one has in common with it, and only the rest is sent. It is made if need be, is for such notes alone, of whatever
     /// buckets, and may be lost: then files are sent whole. It takes about 40 bytes for 96 KiB of an object, in memory, too, for
     /// those files of an upload that are put together by copies. Notes of objects that the set has no more are removed when it is
-    /// uploaded. Default none: nothing is copied.
+    /// uploaded. What is to be removed though the set cannot tell that it was its own ([`FileSet::is_own`]) is kept there, too, as
+    /// the manifest that names it goes before. Default none: nothing is copied, and such objects stay if an upload is cut short.
     ///
     /// This is for files of 16 MiB and more. What changed in a file is found by its content, and parts have at least 5 MiB, so
     /// each place that changed costs that much, and changes all over a file cost as much as the file.
@@ -193,6 +195,13 @@ pub enum SetEvent<'a> {
         /// Why.
         error: &'a std::io::Error,
     },
+    /// It cannot be kept what is to be removed once the manifest is there: it stays if this upload is cut short.
+    RemovalsNotNoted {
+        /// What cannot be written.
+        path: &'a Path,
+        /// Why.
+        error: &'a std::io::Error,
+    },
     /// A file is there.
     Put {
         /// Which.
@@ -215,6 +224,8 @@ pub struct SetPlan {
     /// The objects that they take the place of.
     old: HashMap<usize, Object>,
     removals: Vec<String>,
+    /// What other editions have had, as the manifest there says, or an upload that was cut short.
+    former: BTreeSet<String>,
     replaced: u64,
     manifest: ManifestThere,
     options: SetOptions,
@@ -246,10 +257,13 @@ pub struct Uploaded {
     pub aborted: u64,
 }
 
-/// Reads a manifest: name and SHA-256 of each file that it vouches for; none if it is damaged.
-pub type ReadManifest<'a> = &'a (dyn Fn(&[u8]) -> Option<Vec<(String, [u8; 32])>> + Send + Sync);
+/// Reads a manifest: the name of each file of its set, with the SHA-256 of those that it vouches for; none if it is damaged.
+pub type ReadManifest<'a> = &'a (dyn Fn(&[u8]) -> Option<Vec<(String, Option<[u8; 32]>)>> + Send + Sync);
 
 /// Finds what is missing below the set's prefix, or stands there and is not of the set. It only reads.
+///
+/// What may be removed is what the set says ([`FileSet::is_own`]), and what the manifest there names; it is removed if it has the
+/// metadata that all objects get which are uploaded here.
 ///
 /// An object is what the set has if its size is the file's, and the manifest that stands in the bucket, as `read_manifest`
 /// reads it, names the same digest. Without a manifest, as after an upload that was cut short, and for files that it does not
@@ -269,23 +283,29 @@ pub async fn compare_set(
 ) -> Result<SetPlan, Error> {
     let uploader = Uploader::new(bucket, &set.prefix, &options);
     let key_of = |name: &str| format!("{}{name}", set.prefix);
-    let (manifest, vouched) = match uploader.read(&key_of(&set.manifest.name), MANIFEST_LIMIT).await {
-        Ok(None) => (ManifestThere::None, HashMap::new()),
+    let (manifest, named) = match uploader.read(&key_of(&set.manifest.name), MANIFEST_LIMIT).await {
+        Ok(None) => (ManifestThere::None, Vec::new()),
         Ok(Some(bytes)) => {
             let is_same = bytes == set.manifest.bytes;
-            let vouched = read_manifest(&bytes).unwrap_or_default().into_iter().collect();
-            (if is_same { ManifestThere::Same } else { ManifestThere::Another }, vouched)
+            let named = read_manifest(&bytes).unwrap_or_default();
+            (if is_same { ManifestThere::Same } else { ManifestThere::Another }, named)
         }
         // One that is too long for us is another one.
-        Err(Error::Request(error)) if is_too_long(&error) => (ManifestThere::Another, HashMap::new()),
+        Err(Error::Request(error)) if is_too_long(&error) => (ManifestThere::Another, Vec::new()),
         Err(error) => return Err(error),
     };
     let names: BTreeSet<&str> = set.files.iter().map(|file| file.name.as_str()).collect();
+    let mut former: BTreeSet<String> = uploader.noted_removals(&key_of(&set.manifest.name)).await.into_iter().collect();
+    former.extend(named.iter().map(|(name, _)| name.clone()));
+    former.retain(|name| !names.contains(name.as_str()));
+    let vouched: HashMap<String, [u8; 32]> =
+        named.into_iter().filter_map(|(name, sha256)| Some((name, sha256?))).collect();
     let mut there: BTreeMap<String, Object> = BTreeMap::new();
     let mut listing = std::pin::pin!(bucket.list(&set.prefix));
     while let Some(object) = listing.try_next().await? {
         let Some(name) = object.key.strip_prefix(&set.prefix) else { continue };
-        if name != set.manifest.name && (names.contains(name) || (set.is_own)(name)) {
+        let may_be_own = names.contains(name) || former.contains(name) || (set.is_own)(name);
+        if name != set.manifest.name && may_be_own {
             there.insert(name.to_owned(), object);
         }
     }
@@ -324,7 +344,7 @@ pub async fn compare_set(
     let removals: Vec<String> = gone.try_filter_map(|name| std::future::ready(Ok(name))).try_collect().await?;
     drop(names);
     let old = uploads.iter().filter_map(|at| Some((*at, there.remove(&set.files[*at].name)?))).collect();
-    Ok(SetPlan { set, uploads, old, removals, replaced, manifest, options, bucket: bucket.clone() })
+    Ok(SetPlan { set, uploads, old, removals, former, replaced, manifest, options, bucket: bucket.clone() })
 }
 
 fn is_too_long(error: &bulk_core::Error) -> bool {
@@ -394,8 +414,14 @@ impl SetPlan {
         let names: BTreeSet<&str> = set.files.iter().map(|file| file.name.as_str()).collect();
         let is_meant = |key: &str| {
             let name = key.strip_prefix(&set.prefix).unwrap_or_default();
-            names.contains(name) || (set.is_own)(name)
+            names.contains(name) || self.former.contains(name) || (set.is_own)(name)
         };
+        let manifest_key = key_of(&set.manifest.name);
+        // The next run could not tell them from what somebody else has there: the manifest that names them goes.
+        let untold: Vec<&str> = self.removals.iter().map(String::as_str).filter(|name| !(set.is_own)(name)).collect();
+        if !untold.is_empty() {
+            uploader.note_removals(&manifest_key, &untold).await;
+        }
         match uploader.abort_unfinished(&set.prefix, &is_meant).await {
             Ok(0) => {}
             Ok(uploads) => {
@@ -407,7 +433,6 @@ impl SetPlan {
         }
         // Before the manifest goes: readers wait from then on.
         let mut plans = self.plans(&uploader).await?;
-        let manifest_key = key_of(&set.manifest.name);
         if self.unpublishes() {
             uploader.remove(&manifest_key).await?;
             tell(&SetEvent::Unpublished);

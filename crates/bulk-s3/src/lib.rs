@@ -71,6 +71,7 @@ mod object_sorter;
 mod page;
 mod pager;
 mod ranges;
+mod removals;
 mod rows;
 mod snapshot;
 mod span;

@@ -24,6 +24,7 @@ use crate::bucket::{PATH, has_own_key};
 use crate::chunks::{Chunk, Chunker};
 use crate::file_set::{LEAST_PART, SetEvent, SetFile, SetOptions};
 use crate::page::decode_url;
+use crate::removals;
 use crate::upload_answer::UploadAnswer;
 use crate::upload_note::UploadNote;
 use crate::upload_plan::{MAX_PARTS, Part, parts};
@@ -475,7 +476,32 @@ impl Uploader {
         }
     }
 
-    /// Forgets what other objects than these consist of.
+    /// What an upload was about to remove that was cut short, and had this manifest.
+    pub(crate) async fn noted_removals(&self, manifest: &str) -> Vec<String> {
+        let Some(path) = self.removals_path(manifest) else { return Vec::new() };
+        // A note that cannot be read tells as little as none.
+        blocking(&path.clone(), move || removals::read(&path)).await.unwrap_or_default()
+    }
+
+    /// Keeps what is to be removed behind the manifest, until [others are forgotten](Self::forget_others).
+    pub(crate) async fn note_removals(&self, manifest: &str, names: &[&str]) {
+        let Some(path) = self.removals_path(manifest) else { return };
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let written = blocking(&path, {
+            let path = path.clone();
+            move || removals::write(&path, &names)
+        });
+        if let Err(Error::Upload { source: Some(error), .. }) = written.await {
+            (self.observer)(&SetEvent::RemovalsNotNoted { path: &path, error: &error });
+        }
+    }
+
+    /// Where that is kept: no other note is about a manifest.
+    fn removals_path(&self, manifest: &str) -> Option<PathBuf> {
+        self.notes.as_ref().map(|folder| UploadNote::path(folder, &self.bucket.identity(manifest)))
+    }
+
+    /// Forgets what other objects than these consist of, and what was to be removed.
     pub(crate) async fn forget_others(&self, keys: impl Iterator<Item = String>) {
         let Some(folder) = self.notes.clone() else { return };
         let known: HashSet<PathBuf> = keys.map(|key| UploadNote::path(&folder, &self.bucket.identity(&key))).collect();

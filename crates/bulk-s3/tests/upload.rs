@@ -59,12 +59,12 @@ fn manifest(files: &Files) -> Vec<u8> {
     named.map(|(name, bytes)| format!("{} {name}\n", Digest::of(Algorithm::Sha256, bytes))).collect::<String>().into()
 }
 
-fn read_manifest(bytes: &[u8]) -> Option<Vec<(String, [u8; 32])>> {
+fn read_manifest(bytes: &[u8]) -> Option<Vec<(String, Option<[u8; 32]>)>> {
     let lines = std::str::from_utf8(bytes).ok()?.lines();
     let read = lines.map(|line| {
         let (digest, name) = line.split_once(' ')?;
         match digest.parse() {
-            Ok(Digest::Sha256(digest)) => Some((name.to_owned(), digest)),
+            Ok(Digest::Sha256(digest)) => Some((name.to_owned(), Some(digest))),
             _ => None,
         }
     });
@@ -273,10 +273,8 @@ async fn what_was_cut_short_goes_on_with_what_is_missing() {
     }
 
     // Another one was killed that had begun two uploads, and somebody has one that is none of the set's.
-    let client = HttpClient::new().unwrap();
     for key in ["exports/a/1", "exports/a/gone", "exports/other"] {
-        let url = format!("{}?uploads=", server.object_url("data", key)).parse().unwrap();
-        client.write(Method::POST, &url, HeaderMap::new(), Bytes::new(), Duration::ZERO).await.unwrap();
+        begin_upload(&server, key).await;
     }
     assert_eq!(server.uploads("data").unwrap().len(), 3);
     let (done, seen) = upload(&bucket, folder, &second).await;
@@ -288,6 +286,75 @@ async fn what_was_cut_short_goes_on_with_what_is_missing() {
     );
     assert_eq!(content(&bucket).await, with(&second, &[]));
     assert!(compare(&bucket, folder, &second).await.0.is_done());
+}
+
+/// Begins an upload in parts, and leaves it at that.
+async fn begin_upload(server: &Server, key: &str) {
+    let url = format!("{}?uploads=", server.object_url("data", key)).parse().unwrap();
+    HttpClient::new().unwrap().write(Method::POST, &url, HeaderMap::new(), Bytes::new(), Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_manifest_there_names_goes_with_it() {
+    let first = files([("a/1", b"1".to_vec()), ("b/2", b"2".to_vec()), ("c", b"3".to_vec())]);
+    let mut second = first.clone();
+    second.insert("a/1".to_owned(), b"4".to_vec());
+    second.retain(|name, _| name == "a/1");
+    let foreign: [(&str, &[u8]); 2] = [("exports/b/foreign", b"foreign"), ("exports/d", b"foreign")];
+    // What is denied the first time: a file, when the manifest is gone; the manifest; what is to be removed behind it.
+    let denied = [None, Some((Method::PUT, "a/1")), Some((Method::PUT, "manifest")), Some((Method::DELETE, "b/2"))];
+    for (denied, has_notes) in denied.iter().flat_map(|denied| [(denied, true), (denied, false)]) {
+        let (server, folder) = (server(foreign.into_iter().collect(), false), tempfile::tempdir().unwrap());
+        let (bucket, folder) = (bucket(&server.url()), folder.path());
+        upload(&bucket, folder, &first).await;
+        begin_upload(&server, "exports/c").await;
+        begin_upload(&server, "exports/b/foreign").await;
+        server.clear_requests();
+        let run = async || {
+            let seen = Heard::default();
+            let mut options = options(&seen);
+            (options.concurrency, options.notes) = (1, has_notes.then(|| folder.join("notes")));
+            let plan = compare_set(&bucket, set(folder, &second), options, &read_manifest).await.unwrap();
+            let (removals, done) = (plan.removals().to_vec(), plan.upload().await);
+            (removals, done, std::mem::take(&mut *seen.lock().unwrap()))
+        };
+        if let Some((method, name)) = denied {
+            let fault = Fault::Status { code: 403, error: "AccessDenied".to_owned(), retry_after: None };
+            let rule = server.fault(Rule::new(fault).key(&format!("exports/{name}")).method(method.clone()));
+            let (removals, failed, _) = run().await;
+            assert!(failed.unwrap_err().is_denied() && removals == ["b/2", "c"] && rule.hits() == 1);
+            server.clear_faults();
+        }
+        let (removals, done, seen) = run().await;
+        let (done, is_first) = (done.unwrap(), denied.is_none());
+        if is_first {
+            let events = ["aborted 1", "unpublished", "put a/1", "published", "removed b/2", "removed c"];
+            assert_eq!(seen, events);
+        }
+        if is_first || has_notes {
+            assert_eq!((removals, done.removed), (vec!["b/2".to_owned(), "c".to_owned()], 2), "{denied:?}");
+            assert_eq!(content(&bucket).await, with(&second, &foreign));
+        } else {
+            // Nothing tells what they are any more.
+            assert_eq!(removals, [""; 0]);
+            let left: [(&str, &[u8]); 2] = [("exports/b/2", b"2"), ("exports/c", b"3")];
+            assert_eq!(content(&bucket).await, with(&second, &[foreign, left].concat()));
+        }
+        // Nobody has touched, or asked for, what is somebody else's.
+        let others = ["exports/b/foreign", "exports/d"];
+        let asked = |record: &RequestRecord| {
+            record.method == Method::HEAD && record.key.as_deref().is_some_and(|key| others.contains(&key))
+        };
+        assert!(!server.requests().iter().any(asked));
+        let unfinished: Vec<String> = server.uploads("data").unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(unfinished, ["exports/b/foreign"]);
+        let (plan, _) = compare(&bucket, folder, &second).await;
+        assert!(plan.is_done());
+        if has_notes {
+            let notes = fs::read_dir(folder.join("notes")).unwrap().map(|of_prefix| of_prefix.unwrap().path());
+            assert_eq!(notes.flat_map(|of_prefix| fs::read_dir(of_prefix).unwrap()).count(), 0);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

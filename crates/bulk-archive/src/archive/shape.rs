@@ -40,7 +40,10 @@ pub(crate) use self::{
     rows::{check as check_rows, columns_of, open as open_rows},
     stretch::Digest,
 };
-use self::{map::MapWriter, stretch::Stretch};
+use self::{
+    map::{MapWriter, Place},
+    stretch::Stretch,
+};
 use super::splice::IndexedArchive;
 use crate::Error;
 
@@ -222,6 +225,15 @@ where
     match shape {
         Shape::JsonlGz | Shape::JsonlZst => lines::make(shape, parts, old, output, map, how),
         Shape::Parquet => rows::make(parts, old, output, map, how),
+    }
+}
+
+/// Where a stretch begins in a file of the shape; none where there can be no such place.
+fn start(shape: Shape, place: &Place) -> Option<u64> {
+    match shape {
+        Shape::JsonlGz | Shape::JsonlZst => lines::start(shape, place),
+        // Row groups stand one behind another, behind the magic number.
+        Shape::Parquet => place.before.checked_add(4),
     }
 }
 

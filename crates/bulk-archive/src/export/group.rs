@@ -42,7 +42,7 @@ pub(crate) struct Task {
     /// The shapes that it is to have, and what is there of them.
     pub(crate) shapes: Vec<(Shape, Option<Facts>)>,
     /// Those that it has and is not to have.
-    pub(crate) unwanted: Vec<Shape>,
+    pub(crate) unwanted: Vec<(Shape, Facts)>,
     pub(crate) columns: KindColumns,
 }
 

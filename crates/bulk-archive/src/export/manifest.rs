@@ -1,9 +1,9 @@
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{MANIFEST, cannot_read, shown};
-use crate::Error;
+use super::files::{INDEX, INFO, MANIFEST, cannot_read, shown};
+use crate::{Error, archive::Shape};
 
 /// What a set has: its `manifest.json`.
 ///
@@ -121,6 +121,20 @@ impl SetManifest {
             .chain(shapes)
             .chain(bundles)
             .map(|(name, bytes, sha256)| (name.as_str(), bytes, of_hexadecimal(sha256)))
+    }
+
+    /// All files of the set but for the manifest itself, with the SHA-256 of those that it [names](SetManifest::named): the
+    /// indexes of its archives and the `info.json` of each of its types follow from these.
+    pub fn files(&self) -> Vec<(String, Option<[u8; 32]>)> {
+        let mut files: Vec<_> = self.named().map(|(name, _, sha256)| (name.to_owned(), sha256)).collect();
+        files.extend(self.archives.iter().map(|archive| (format!("{}{INDEX}", archive.name), None)));
+        let kind = |(name, ..): (&'_ str, _, _)| -> Option<String> {
+            let kind = name.split_once('/').map(|(kind, _)| kind).or_else(|| Some(Shape::of_file(name)?.0));
+            kind.map(str::to_owned)
+        };
+        let kinds: BTreeSet<String> = self.named().filter_map(kind).collect();
+        files.extend(kinds.into_iter().map(|kind| (format!("{kind}/{INFO}"), None)));
+        files
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -46,8 +46,8 @@ pub struct ExportOptions {
     /// those that it has, or had before it lost its last item, and new types none. For Parquet memory has about 1 KiB for each column
     /// of each row group meanwhile, half of it for the file before.
     ///
-    /// Where something stands in the place of such a file that no run has made, or a folder, the run ends with
-    /// [`Error::Set`] before anything is published; so for a type of an earlier version whose name is too long for it.
+    /// Where something stands in the place of such a file, or of one of `shapes`, that no run has made, or a folder, the run ends
+    /// with [`Error::Set`] before anything is made; so for a type of an earlier version whose name is too long for it.
     pub whole_shapes: Option<BTreeSet<Shape>>,
     /// The same for some types, by name, of which `whole_shapes` does not count.
     pub whole_shapes_of: BTreeMap<String, BTreeSet<Shape>>,

@@ -14,6 +14,7 @@ use super::{
     roster::Facts,
     set::{ExportSet, Published, each_file, lock, whole_shapes},
     shapes::{self, KindColumns, WholePlan},
+    whose::{self, There},
 };
 use crate::{
     Error,
@@ -47,9 +48,12 @@ pub struct Rebuilt {
 /// of its items. Watermarks are lost, since the archives may be older than these: the next export has to be a full one, and
 /// rewrites only what differs.
 ///
+/// A file in another format is made anew where the set has it, as its manifest or the roster says, or where it is known by its
+/// map; another one that is called so is somebody else's, and left alone.
+///
 /// # Errors
 /// [`Error::Locked`]; [`Error::Set`] where an item stands in two archives, as after files of two sets were mixed: remove
-/// one of them; [`Error::Corrupt`], [`Error::Truncated`], [`Error::Tar`], [`Error::TarTruncated`] for an archive that cannot
+/// one of them; where something else is in the place of a file in another format: move it elsewhere; [`Error::Corrupt`], [`Error::Truncated`], [`Error::Tar`], [`Error::TarTruncated`] for an archive that cannot
 /// be read, which has to be removed; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. All is as it
 /// was then, unless the error comes behind the commit.
 pub fn rebuild_indexes(folder: impl Into<PathBuf>, options: &ExportOptions) -> Result<Rebuilt, Error> {
@@ -80,12 +84,9 @@ fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
-    let (mut archives, mut indexes, mut bundled) = (BTreeSet::new(), BTreeSet::new(), false);
+    let (mut archives, mut indexes, mut bundled) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut shapes: BTreeSet<(String, Shape)> = BTreeSet::new();
-    // A set that was cut short has none, and maps.
-    let manifest = SetManifest::read(&set.folder.root).ok().flatten();
-    let named: BTreeSet<String> =
-        manifest.into_iter().flat_map(|manifest| manifest.shapes).map(|shape| shape.name).collect();
+    let known = Known::of(set)?;
     each_file(&set.folder.root, |kind, file| {
         if let Some(group) = file.strip_suffix(ARCHIVE)
             && let (Some(kind_name), Some(group)) = (unescaped(kind.as_bytes()), unescaped(group.as_bytes()))
@@ -94,32 +95,25 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         } else if let Some(archive) = file.strip_suffix(INDEX).filter(|archive| archive.ends_with(ARCHIVE)) {
             indexes.insert(format!("{kind}/{archive}"));
         } else if file == ALL {
-            bundled = true;
+            bundled.insert(kind.to_owned());
         } else if let Some((group, shape)) = Shape::of_file(file) {
             shapes.insert((format!("{kind}/{group}{ARCHIVE}"), shape));
         }
     })?;
-    let folded = archives.iter().map(|(file, ..)| (file.to_ascii_lowercase(), file.as_str()));
-    let folded: BTreeMap<String, &str> = folded.collect();
-    // What stands beside an archive under a name in another case is found under the archive's, and is not to go.
-    let beside = |archive: String| match folded.get(&archive.to_ascii_lowercase()) {
-        Some(file) if set.roster.folds_case => (*file).to_owned(),
-        _ => archive,
-    };
+    // What stands beside an archive under a name in another case is found under the archive's, and is not to go; nor is what
+    // stands so beside a type.
+    let folds_case = set.roster.folds_case;
+    let in_case = |name: &str| if folds_case { name.to_ascii_lowercase() } else { name.to_owned() };
+    let files: BTreeMap<String, &str> = archives.iter().map(|(file, ..)| (in_case(file), file.as_str())).collect();
+    let folders = files.values().filter_map(|file| Some(file.split_once('/')?.0));
+    let folders: BTreeMap<String, &str> = folders.map(|kind| (in_case(kind), kind)).collect();
+    let file = |archive: &str| files.get(&in_case(archive)).copied();
+    let folder = |kind: &str| folders.get(&in_case(kind)).copied();
+    let beside = |archive: String| file(&archive).map_or(archive, str::to_owned);
     let mut indexes: BTreeSet<String> = indexes.into_iter().map(beside).collect();
-    let mut shapes: BTreeSet<(String, Shape)> =
-        shapes.into_iter().map(|(archive, shape)| (beside(archive), shape)).collect();
-    // Others may have files with such endings here.
-    shapes.retain(|(archive, shape)| {
-        let (name, map) = shape_files(archive, *shape);
-        named.contains(&name) || set.folder.root.join(map).is_file()
-    });
-    let mut whole_there = whole_shapes(&set.folder.root)?;
-    whole_there.retain(|(kind, shape)| {
-        let (name, map) = whole_files(kind, *shape);
-        named.contains(&name) || set.folder.root.join(map).is_file()
-    });
-    set.options.all_tar |= bundled;
+    let mut shapes = known.sort(set, shapes, true, file)?;
+    let whole_there = known.sort(set, whole_shapes(&set.folder.root)?, false, folder)?;
+    set.options.all_tar |= bundled.iter().any(|kind| folder(kind).is_some());
     set.roster.clear()?;
     let mut rebuilt = Rebuilt::default();
     for (_, kind, _) in &archives {
@@ -175,6 +169,75 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     rebuilt.shapes += whole(set, &kinds, &columns, whole_there)?;
     set.commit(&mut Published::default(), Some(files::now()))?;
     Ok(rebuilt)
+}
+
+/// The shapes that the set has had, by the names of their files, and what they were.
+struct Known(BTreeMap<String, Vec<Facts>>);
+
+impl Known {
+    /// As the manifest and the roster have them, where they are there: one that was cut short has no manifest.
+    fn of(set: &ExportSet) -> Result<Known, Error> {
+        let (roster, mut known) = (&set.roster, BTreeMap::<String, Vec<Facts>>::new());
+        let mut add = |name: String, facts| known.entry(name).or_default().push(facts);
+        for (group, shapes) in roster.shapes()? {
+            let Some(group) = roster.names.groups.get(&group) else { continue };
+            shapes.into_iter().for_each(|(shape, facts)| add(shape_files(&group.file, shape).0, facts));
+        }
+        for (kind, shapes) in roster.whole_shapes()? {
+            let Some(kind) = roster.names.kinds.get(&kind) else { continue };
+            shapes.into_iter().for_each(|(shape, facts)| add(whole_files(&kind.folder, shape).0, facts));
+        }
+        for (name, bytes, sha256) in SetManifest::read(&set.folder.root).ok().flatten().iter().flat_map(|it| it.named())
+        {
+            if let (Some(_), Some(sha256)) = (Shape::of_file(name), sha256) {
+                add(name.to_owned(), Facts { entries: 0, bytes, sha256 });
+            }
+        }
+        Ok(Known(known))
+    }
+
+    /// The shapes of groups, or of types, that are to be made anew, or are ours and to go, as what they are of is not there. A name
+    /// alone does not make a file ours: what somebody else has put there stays, and the map that was left over goes. `find`
+    /// gives the name of what a shape is of, if that is there.
+    ///
+    /// # Errors
+    /// [`Error::Set`] where something else is in the place of one that is to be made.
+    fn sort<'a>(
+        &self,
+        set: &ExportSet,
+        found: BTreeSet<(String, Shape)>,
+        of_groups: bool,
+        find: impl Fn(&str) -> Option<&'a str>,
+    ) -> Result<BTreeSet<(String, Shape)>, Error> {
+        let had = self.0.iter().filter(|(name, _)| name.contains('/') == of_groups).filter_map(|(name, facts)| {
+            let (of, shape) = Shape::of_file(name)?;
+            let of = if of_groups { format!("{of}{ARCHIVE}") } else { of.to_owned() };
+            Some(((of, shape), facts.as_slice()))
+        });
+        let mut all: BTreeMap<(String, Shape), (bool, Vec<Facts>)> = BTreeMap::new();
+        for ((of, shape), facts) in found.into_iter().map(|found| (found, &[][..])).chain(had) {
+            let there = find(&of);
+            let (is_there, known) = all.entry((there.map_or(of, str::to_owned), shape)).or_default();
+            *is_there = there.is_some();
+            known.extend(facts);
+        }
+        let (mut ours, folder) = (BTreeSet::new(), &set.folder);
+        for ((of, shape), (is_there, known)) in all {
+            set.options.go_on()?;
+            let names = if of_groups { shape_files(&of, shape) } else { whole_files(&of, shape) };
+            let there = whose::there(folder, &names, shape, &known, &set.options)?;
+            let is_wanted = is_there && !known.is_empty();
+            if is_wanted {
+                whose::check(&folder.root.join(&names.0), there, true)?;
+            }
+            if is_wanted || there == There::Ours {
+                ours.insert((of, shape));
+            } else if folder.root.join(&names.1).is_file() {
+                set.roster.add_pending(&names.1, false)?;
+            }
+        }
+        Ok(ours)
+    }
 }
 
 /// The index of an archive, and if need be the archive, made anew in `next/` where they are not as they should be.
@@ -280,7 +343,8 @@ fn take_columns(
     Ok(())
 }
 
-/// The shapes of types that were there made anew, and those removed whose types are not. How many are others than were there.
+/// The shapes of types made anew that were there or are to be, and those removed whose types are gone. How many are others than
+/// were there.
 fn whole(
     set: &ExportSet,
     kinds: &BTreeSet<u32>,
@@ -288,19 +352,13 @@ fn whole(
     mut there: BTreeSet<(String, Shape)>,
 ) -> Result<u64, Error> {
     let (folder, roster, options) = (&set.folder, &set.roster, &set.options);
-    let is_there = |folder: &str, shape| {
-        let has = |(kind, other): &(String, Shape)| {
-            *other == shape && (kind == folder || roster.folds_case && kind.eq_ignore_ascii_case(folder))
-        };
-        there.iter().find(|other| has(other)).cloned()
-    };
     let WholePlan { tasks, .. } = shapes::plan_whole(roster, kinds, options, columns, |_, kind| {
-        Shape::ALL.into_iter().filter(|shape| is_there(&kind.folder, *shape).is_some()).collect()
+        Shape::ALL.into_iter().filter(|shape| there.contains(&(kind.folder.clone(), *shape))).collect()
     })?;
     let (mut new, mut kept) = (0, BTreeSet::new());
     for mut task in tasks {
         task.threads = options.archive.threads;
-        kept.extend(is_there(&task.folder, task.shape));
+        kept.insert((task.folder.clone(), task.shape));
         let facts = shapes::make_whole(&task, folder, options)?;
         roster.set_whole_shape(task.kind, task.shape, Some(&facts))?;
         let (name, map) = whole_files(&task.folder, task.shape);

@@ -539,11 +539,11 @@ impl Roster {
             .map_err(|error| self.failed(error))
     }
 
-    /// Forgets all items, archives and watermarks.
+    /// Forgets all items, archives, shapes and watermarks, and what shapes types were to have: what is there says it then.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         self.execute(
-            "DELETE FROM item; DELETE FROM archive; DELETE FROM shape; DELETE FROM whole_shape; DELETE FROM bundle;
-             DELETE FROM watermark",
+            "DELETE FROM item; DELETE FROM archive; DELETE FROM shape; DELETE FROM whole_shape; DELETE FROM whole_wish;
+             DELETE FROM bundle; DELETE FROM watermark",
         )
     }
 

@@ -176,14 +176,9 @@ impl ExportSet {
         Ok(is_new)
     }
 
-    /// Makes the shapes of types whose archives have changed, and those that are missing; removes those that are not asked for.
-    pub(crate) fn make_whole_shapes(
-        &self,
-        changed: &BTreeSet<u32>,
-        columns: &BTreeMap<u32, KindColumns>,
-        published: &mut Published,
-    ) -> Result<(), Error> {
-        let (folder, roster, options) = (&self.folder, &self.roster, &self.options);
+    /// The shapes that types are to have, which are noted.
+    pub(crate) fn whole_wishes(&self) -> Result<BTreeMap<u32, BTreeSet<Shape>>, Error> {
+        let (roster, options) = (&self.roster, &self.options);
         let (mut wishes, have) = (roster.wishes()?, roster.whole_shapes()?);
         for (number, kind) in &roster.names.kinds {
             let known = wishes.entry(*number).or_default();
@@ -198,15 +193,20 @@ impl ExportSet {
                 *known = wanted;
             }
         }
+        Ok(wishes)
+    }
+
+    /// Makes the shapes of types whose archives have changed, and those that are missing; removes those that are not asked for.
+    pub(crate) fn make_whole_shapes(
+        &self,
+        changed: &BTreeSet<u32>,
+        columns: &BTreeMap<u32, KindColumns>,
+        wishes: &BTreeMap<u32, BTreeSet<Shape>>,
+        published: &mut Published,
+    ) -> Result<(), Error> {
+        let (folder, roster, options) = (&self.folder, &self.roster, &self.options);
         let wanted = |number: u32, _: &Kind| wishes.get(&number).cloned().unwrap_or_default();
         let WholePlan { tasks, unwanted } = shapes::plan_whole(roster, changed, options, columns, wanted)?;
-        for task in &tasks {
-            shapes::check_place(roster, folder, &task.folder, task.shape, task.old.is_some())?;
-        }
-        for (kind, shape) in &unwanted {
-            let of = roster.names.kinds.get(kind).map_or("", |kind| &kind.folder);
-            shapes::check_place(roster, folder, of, *shape, true)?;
-        }
         for (kind, shape) in unwanted {
             published.removed_shapes += 1;
             shapes::note_whole(roster, kind, shape, None)?;

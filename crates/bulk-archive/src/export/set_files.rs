@@ -6,7 +6,10 @@ use super::{
     options::ExportOptions,
     set::each_file,
 };
-use crate::{Error, archive::Shape};
+use crate::{
+    Error,
+    archive::{Shape, unescaped},
+};
 
 /// What stands in a folder of a published set, for whoever takes it elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +55,7 @@ impl SetFiles {
         }
         let mut read: Vec<String> =
             manifest.archives.iter().map(|archive| format!("{}{INDEX}", archive.name)).collect();
-        let mut kinds = BTreeSet::new();
-        each_file(folder, |kind, name| {
-            if name == INFO {
-                kinds.insert(kind.to_owned());
-            }
-        })?;
+        let mut kinds = types_in(folder)?;
         read.extend(kinds.iter().map(|kind| format!("{kind}/{INFO}")));
         for name in read {
             let (bytes, sha256) = digest(&folder.join(&name), options)?;
@@ -69,26 +67,29 @@ impl SetFiles {
         Ok(found)
     }
 
-    /// Whether a path is one that a file of a set with types of these folders could have, but for its manifest. Beside the folders
-    /// of types anybody may have files such as `a.parquet`, so there the name has to be that of one of these types; a folder below
-    /// which stands what archives are called is taken for that of a type that there was.
+    /// Whether a path is one that a file of a set with types of these folders could have, but for its manifest. Whatever is called
+    /// otherwise, or stands in or beside other folders, is somebody else's, or of a set that had other types, whose manifest
+    /// names it ([`SetManifest::files`]).
     pub fn is_name_among(kinds: &BTreeSet<String>, name: &str) -> bool {
-        match Shape::of_file(name) {
-            Some((kind, _)) if !name.contains('/') => kinds.contains(kind),
-            _ => SetFiles::is_name(name),
-        }
+        let Some((kind, file)) = name.split_once('/') else {
+            return Shape::of_file(name).is_some_and(|(kind, _)| kinds.contains(kind));
+        };
+        let group = file.strip_suffix(INDEX).unwrap_or(file).strip_suffix(ARCHIVE);
+        let group = group.or_else(|| Some(Shape::of_file(file)?.0));
+        let is_of_group = group.is_some_and(|group| unescaped(group.as_bytes()).is_some());
+        kinds.contains(kind) && (is_of_group || matches!(file, INFO | ALL))
     }
+}
 
-    /// Whether a path is one that a file in the folder of a type could have. Of those beside see
-    /// [`is_name_among`](SetFiles::is_name_among).
-    pub fn is_name(name: &str) -> bool {
-        let Some((kind, file)) = name.split_once('/') else { return false };
-        let archive = file.strip_suffix(INDEX).unwrap_or(file);
-        let is_archive = archive.strip_suffix(ARCHIVE).is_some_and(|group| !group.is_empty());
-        let is_shape = Shape::of_file(file).is_some_and(|(group, _)| !group.is_empty());
-        let is_known = is_archive || is_shape || matches!(file, INFO | ALL);
-        !kind.is_empty() && !name.starts_with('.') && !file.contains('/') && is_known
-    }
+/// The folders of types: each has its `info.json`, also while it has no archive.
+pub(crate) fn types_in(folder: &Path) -> Result<BTreeSet<String>, Error> {
+    let mut kinds = BTreeSet::new();
+    each_file(folder, |kind, name| {
+        if name == INFO {
+            kinds.insert(kind.to_owned());
+        }
+    })?;
+    Ok(kinds)
 }
 
 #[cfg(test)]
@@ -101,13 +102,11 @@ mod tests {
     fn names_are_of_a_set_or_not() {
         let kinds = BTreeSet::from(["a".to_owned(), "a%2F".to_owned()]);
         let is_name = |name: &str| SetFiles::is_name_among(&kinds, name);
-        for name in ["a.jsonl.gz", "a%2F.jsonl.zst", "a.parquet"] {
-            assert!(is_name(name) && !SetFiles::is_name(name), "{name}");
-        }
+        let whole = ["a.jsonl.gz", "a%2F.jsonl.zst", "a.parquet"];
         let shapes = ["a/b.jsonl.gz", "a/b.jsonl.zst", "a/b.parquet"];
-        let names = ["a/b.tar.gz", "a/b.tar.gz.idx", "a/info.json", "a/all.tar", "a%2Fb/%2E.tar.gz"];
-        for name in names.into_iter().chain(shapes) {
-            assert!(SetFiles::is_name(name) && is_name(name), "{name}");
+        let names = ["a/b.tar.gz", "a/b.tar.gz.idx", "a/info.json", "a/all.tar", "a%2F/%2E.tar.gz"];
+        for name in names.into_iter().chain(shapes).chain(whole) {
+            assert!(is_name(name), "{name}");
         }
         let others = [
             "b.tar.gz",
@@ -125,9 +124,20 @@ mod tests {
             "a/b.tar",
             "a/b.idx",
             ".a/b.tar.gz",
+            // Of no type.
+            "b/b.tar.gz",
+            "b/info.json",
+            "b/part-0.parquet",
+            "a.parquet/part-0.parquet",
+            "A/b.parquet",
+            // No group is called so in a path.
+            "a/.tar.gz.idx",
+            "a/-b.parquet",
+            "a/b c.parquet",
+            "a/%2f.tar.gz",
         ];
         for name in others.into_iter().chain(["manifest.json", "a/manifest.json", "info.json", ""]) {
-            assert!(!SetFiles::is_name(name) && !is_name(name), "{name}");
+            assert!(!is_name(name), "{name}");
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,6 +19,7 @@ use super::{
     group::{Task, newest},
     options::{CheckNew, ExportOptions},
     roster::{Facts, Group, Kind, Roster},
+    whose,
 };
 use crate::{
     Error,
@@ -84,9 +85,9 @@ impl Plan {
     }
 
     /// The shapes that a group of this type has and is not to have.
-    pub(crate) fn unwanted(&self, kind: u32, group: u32) -> Vec<Shape> {
-        let have = self.have.get(&group).into_iter().flat_map(|have| have.keys().copied());
-        have.filter(|shape| !self.want.get(&kind).is_some_and(|want| want.contains(shape))).collect()
+    pub(crate) fn unwanted(&self, kind: u32, group: u32) -> Vec<(Shape, Facts)> {
+        let have = self.have.get(&group).into_iter().flatten().map(|(shape, facts)| (*shape, *facts));
+        have.filter(|(shape, _)| !self.want.get(&kind).is_some_and(|want| want.contains(shape))).collect()
     }
 
     /// Whether the shapes of a group are to change even if its items do not.
@@ -95,6 +96,21 @@ impl Plan {
             |(shape, facts): &(Shape, Option<Facts>)| facts.is_none() || columns.are_new && *shape == Shape::Parquet;
         self.wanted(kind, group).iter().any(is_new) || !self.unwanted(kind, group).is_empty()
     }
+}
+
+/// Whether the files of a group that may be made, replaced or removed are ours, or not there.
+pub(crate) fn check_places(task: &Task, folder: &Folder, options: &ExportOptions) -> Result<(), Error> {
+    let may_change = |(shape, facts): &&(Shape, Option<Facts>)| {
+        task.staged > 0 || facts.is_none() || task.columns.are_new && *shape == Shape::Parquet
+    };
+    let unwanted = task.unwanted.iter().map(|(shape, facts)| (*shape, Some(*facts)));
+    for (shape, facts) in task.shapes.iter().filter(may_change).copied().chain(unwanted) {
+        options.go_on()?;
+        let names = shape_files(&task.file, shape);
+        let there = whose::there(folder, &names, shape, facts.as_slice(), options)?;
+        whose::check(&folder.root.join(&names.0), there, facts.is_some())?;
+    }
+    Ok(())
 }
 
 /// Makes the shapes of a group in `next/`: all, if the archive is new, or those that are missing or have other columns.
@@ -202,32 +218,26 @@ pub(crate) fn plan_whole(
     Ok(WholePlan { tasks, unwanted })
 }
 
-/// Whether the file of a shape of a type may be made, replaced or removed, which is known before anything is published. `is_ours`:
-/// whether there is one already.
-pub(crate) fn check_place(
+/// Whether the file of a shape of a type may be made, replaced or removed. `facts`: of the one that the set has.
+pub(crate) fn check_whole_place(
     roster: &Roster,
     folder: &Folder,
     of: &str,
     shape: Shape,
-    is_ours: bool,
+    facts: Option<Facts>,
+    options: &ExportOptions,
 ) -> Result<(), Error> {
-    let name = whole_files(of, shape).0;
-    let path = folder.root.join(&name);
+    let names = whole_files(of, shape);
+    let (name, path) = (&names.0, folder.root.join(&names.0));
     let set = |reason: &str| Err(Error::Set { file: shown(&path), reason: reason.to_owned() });
     // Of types that earlier versions have made.
     if name.len() > LONGEST_NAME {
         return set("its name would be too long, so the type cannot have this file");
     }
-    if roster.names.kinds.values().any(|kind| kind.folder == name) {
+    if roster.names.kinds.values().any(|kind| kind.folder == *name) {
         return set("it is the folder of another type, so this type cannot have this file");
     }
-    match fs::symlink_metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(cannot_read(&path)(error)),
-        Ok(facts) if facts.is_dir() => set("it is a folder, where a file of the type is to be; move it elsewhere"),
-        Ok(_) if !is_ours => set("no export has made it, and it would be overwritten; move it elsewhere"),
-        Ok(_) => Ok(()),
-    }
+    whose::check(&path, whose::there(folder, &names, shape, facts.as_slice(), options)?, facts.is_some())
 }
 
 /// The shape of a type that is to be made.

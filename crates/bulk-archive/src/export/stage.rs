@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, Refusal,
-    archive::{LONGEST_CONTENT, entry_name, name_to_id, unescaped},
+    archive::{LONGEST_CONTENT, Shape, entry_name, name_to_id, unescaped},
 };
 
 /// The changes of a run.
@@ -296,7 +296,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Those of [`splice`](crate::splice()) for the archives; [`Error::Set`] where staged changes are damaged, or
-    /// something is in the place of a file of a type; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is published then, or (where the
+    /// something that no export has made is in the place of a file in another format, which is found before any is made; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is published then, or (where the
     /// error comes behind the commit, which [`ExportEvent::Committed`] tells) the next [`ExportSet::open`] goes on.
     pub fn publish(mut self, watermarks: &BTreeMap<String, String>) -> Result<Published, Error> {
         self.spill()?;
@@ -306,6 +306,8 @@ impl<'a> Stage<'a> {
             self.set.roster.set_columns(*kind, &columns.columns)?;
         }
         let (tasks, kinds) = self.tasks(&columns)?;
+        let wishes = self.set.whole_wishes()?;
+        self.check_places(&tasks, &columns, &wishes)?;
         let (folder, options) = (&self.set.folder, &self.set.options);
         options.tell(&ExportEvent::Staged { groups: tasks.len() as u64 });
         for kind in &kinds {
@@ -328,7 +330,8 @@ impl<'a> Stage<'a> {
                     shapes::note(roster, &task.file, task.group, *shape, Some(facts))?;
                 }
                 let there = task.shapes.iter().filter(|(_, facts)| facts.is_some()).map(|(shape, _)| shape);
-                let gone = there.filter(|_| matches!(done, Done::Emptied)).chain(&task.unwanted);
+                let unwanted = task.unwanted.iter().map(|(shape, _)| shape);
+                let gone = there.filter(|_| matches!(done, Done::Emptied)).chain(unwanted);
                 for shape in gone {
                     published.removed_shapes += 1;
                     shapes::note(roster, &task.file, task.group, *shape, None)?;
@@ -363,11 +366,42 @@ impl<'a> Stage<'a> {
         published.removed = counts.removed + counts.moved - published.moved;
         (published.replaced, published.unchanged) = (counts.replaced, counts.unchanged);
         let has_new_bundles = self.set.make_bundles(&changed)?;
-        self.set.make_whole_shapes(&changed, &columns, &mut published)?;
+        self.set.make_whole_shapes(&changed, &columns, &wishes, &mut published)?;
         self.set.options.go_on()?;
         let is_new = published.has_changed() || has_new_bundles;
         self.commit(watermarks, &mut published, is_new)?;
         Ok(published)
+    }
+
+    /// Whether all files in other formats that may be made, replaced or removed are ours, or not there: before the work, and
+    /// whatever comes of the changes.
+    fn check_places(
+        &self,
+        tasks: &[Task],
+        columns: &BTreeMap<u32, KindColumns>,
+        wishes: &BTreeMap<u32, BTreeSet<Shape>>,
+    ) -> Result<(), Error> {
+        let ExportSet { folder, options, roster, .. } = &*self.set;
+        tasks.iter().try_for_each(|task| shapes::check_places(task, folder, options))?;
+        let kind_of = |group: u32| roster.names.groups.get(&group).map(|group| group.kind);
+        let changed: BTreeSet<u32> =
+            tasks.iter().filter(|task| task.staged > 0).filter_map(|task| kind_of(task.group)).collect();
+        let mut filled = changed.clone();
+        filled.extend(roster.archives()?.into_iter().filter_map(|(group, _)| kind_of(group)));
+        let have = roster.whole_shapes()?;
+        for (number, kind) in &roster.names.kinds {
+            for shape in Shape::ALL {
+                options.go_on()?;
+                let facts = have.get(number).and_then(|have| have.get(&shape)).copied();
+                let is_wanted =
+                    filled.contains(number) && wishes.get(number).is_some_and(|wishes| wishes.contains(&shape));
+                let is_new = columns.get(number).is_some_and(|columns| columns.are_new) && shape == Shape::Parquet;
+                if is_wanted != facts.is_some() || is_wanted && (changed.contains(number) || is_new) {
+                    shapes::check_whole_place(roster, folder, &kind.folder, shape, facts, options)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What is to be done, the largest first, and the folders of the types that it is about.

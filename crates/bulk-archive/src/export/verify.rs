@@ -11,12 +11,16 @@ use std::{
 
 use super::{
     event::ExportEvent,
-    files::{ALL, ARCHIVE, INDEX, MANIFEST, Named, cannot_read, digest, inner, shown, whole_files},
+    files::{
+        ALL, ARCHIVE, Folder, INDEX, MANIFEST, Named, cannot_read, digest, inner, shape_files, shown, whole_files,
+    },
     group::pair,
     manifest::{SetArchive, SetManifest, SetShape, hexadecimal},
     options::ExportOptions,
     set::{each_file, whole_shapes},
+    set_files::types_in,
     shapes,
+    whose::{self, There},
 };
 use crate::counted::counted;
 use crate::{
@@ -103,21 +107,32 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
     }
     known.extend(manifest.shapes.iter().map(|shape| shape.name.clone()));
     known.extend(manifest.bundles.iter().map(|bundle| bundle.name.clone()));
+    let unknown = |name: &str| {
+        let reason = "the manifest does not speak of it".to_owned();
+        add(name, Error::Set { file: shown(&folder.join(name)), reason });
+    };
+    let (types, mut shapes) = (types_in(folder)?, Vec::new());
     each_file(folder, |kind, file| {
         let name = format!("{kind}/{file}");
         let is_archive = file.ends_with(ARCHIVE) || file.ends_with(&format!("{ARCHIVE}{INDEX}"));
-        let is_of_sets = is_archive || Shape::of_file(file).is_some() || file == ALL;
-        if is_of_sets && !known.contains(&name) {
-            let reason = "the manifest does not speak of it".to_owned();
-            add(&name, Error::Set { file: shown(&folder.join(&name)), reason });
+        if known.contains(&name) {
+            return;
+        }
+        if is_archive || file == ALL && types.contains(kind) {
+            unknown(&name);
+        } else if let Some((group, shape)) = Shape::of_file(file) {
+            shapes.push((shape_files(&format!("{kind}/{group}{ARCHIVE}"), shape), shape));
         }
     })?;
-    for (kind, shape) in whole_shapes(folder)? {
-        let (name, map) = whole_files(&kind, shape);
-        // Others may have files with such endings here, of which there is no map.
-        if folder.join(map).is_file() && !known.contains(&name) {
-            let reason = "the manifest does not speak of it".to_owned();
-            add(&name, Error::Set { file: shown(&folder.join(&name)), reason });
+    shapes.extend(whole_shapes(folder)?.into_iter().map(|(kind, shape)| (whole_files(&kind, shape), shape)));
+    let set = Folder { root: folder.to_owned() };
+    // Others may have files with such endings.
+    for (names, shape) in shapes.iter().filter(|(names, _)| !known.contains(&names.0)) {
+        match whose::there(&set, names, *shape, &[], options) {
+            Ok(There::Ours) => unknown(&names.0),
+            Ok(_) => {}
+            Err(Error::Stopped) => return Err(Error::Stopped),
+            Err(error) => add(&names.0, error),
         }
     }
     if SetManifest::read(folder)?.as_ref() != Some(&manifest) {

@@ -324,6 +324,13 @@ fn a_rebuild_makes_shapes_anew_that_are_not_theirs() {
     fs::copy(folder.join("opinions/ca1.jsonl.gz"), folder.join("opinions/ca0.jsonl.gz")).unwrap();
     fs::write(folder.join("opinions/stray.parquet"), b"PAR1").unwrap();
     fs::remove_dir_all(folder.join(".bulk")).unwrap();
+    // What is not as the manifest says may be somebody else's.
+    for name in ["opinions/ca0.jsonl.gz", "opinions/ca0.jsonl.zst"] {
+        let (before, said) = (files(folder), rebuild_indexes(folder, &options()).unwrap_err().to_string());
+        assert_eq!(said, format!("{}: {TAKEN}", folder.join(name).display()));
+        assert!(files(folder) == before);
+        fs::remove_file(folder.join(name)).unwrap();
+    }
     let rebuilt = rebuild_indexes(folder, &options()).unwrap();
     assert_eq!((rebuilt.archives, rebuilt.indexes, rebuilt.remade, rebuilt.shapes), (2, 0, 0, 2));
     // What the set never had is somebody else's.
@@ -502,7 +509,7 @@ fn what_stands_in_the_place_of_a_file_of_a_type_is_left_alone() {
     // Somebody's folder.
     fs::create_dir(&place).unwrap();
     fs::write(place.join("part-0.parquet"), b"PAR1").unwrap();
-    let said = "opinions.parquet: it is a folder, where a file of the type is to be; move it elsewhere";
+    let said = "opinions.parquet: it is a folder, where a file of the set is to be; move it elsewhere";
     assert_eq!(refusal(folder, whole()), said);
     assert!(!export(folder, &items, &items, none()).has_changed());
     assert_eq!((fs::read(place.join("part-0.parquet")).unwrap(), manifest()), (b"PAR1".to_vec(), before));
@@ -520,6 +527,198 @@ fn what_stands_in_the_place_of_a_file_of_a_type_is_left_alone() {
     fs::remove_dir(&place).unwrap();
     assert_eq!(export(folder, &items, &items, none()).removed_shapes, 1);
     check(folder, &items, &[]);
+}
+
+/// What is said of a file that took the place of ours.
+const TAKEN: &str = "it is not what the last export made there, and would be lost; move it elsewhere";
+
+/// All files of the set by path, with what they have.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut names = crate::support::files(folder);
+    // To read a pipe would be to wait.
+    names.retain(|name| folder.join(name).is_file());
+    names.into_iter().map(|name| (name.clone(), fs::read(folder.join(&name)).unwrap())).collect()
+}
+
+/// Why a run ends that changes an item, without the path of the folder. It ends before anything is made.
+fn refused(folder: &Path, mut options: ExportOptions) -> String {
+    let of_archives = |folder: &Path| {
+        let mut files = files(folder);
+        // It has the time of the last attempt.
+        files.remove("opinions/info.json");
+        files
+    };
+    let before = of_archives(folder);
+    options.observer = Arc::new(|event| assert!(!matches!(event, ExportEvent::Begun { .. }), "{event:?}"));
+    let mut set = ExportSet::open(folder, options).unwrap();
+    let mut stage = set.begin().unwrap();
+    stage.put("opinions", "ca0", "0000", 5, b"{}").unwrap();
+    let error = stage.publish(&BTreeMap::new()).unwrap_err().to_string();
+    assert!(of_archives(folder) == before);
+    error.strip_prefix(&format!("{}/", folder.display())).unwrap().to_owned()
+}
+
+#[test]
+fn a_file_that_took_the_place_of_ours_ends_the_run_before_its_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut items = model(0..300, 2);
+    let all = || with_whole(&Shape::ALL, &Shape::ALL);
+    export(folder, &Model::new(), &items, all());
+    for shape in Shape::ALL {
+        for name in [format!("opinions.{shape}"), format!("opinions/ca0.{shape}")] {
+            let path = folder.join(&name);
+            let own = fs::read(&path).unwrap();
+            let longer = [&own[..], b"x"].concat();
+            for others in [b"PAR1".to_vec(), longer, vec![7; own.len()], Vec::new()] {
+                fs::write(&path, &others).unwrap();
+                // One that is to be made anew, and one that is to go.
+                for options in [all(), options(), with_whole(&[], &[])] {
+                    assert_eq!(refused(folder, options), format!("{name}: {TAKEN}"));
+                }
+            }
+            fs::remove_file(&path).unwrap();
+            // A link that leads nowhere, and a pipe, to open which would be to wait.
+            std::os::unix::fs::symlink("nowhere", &path).unwrap();
+            assert_eq!(refused(folder, all()), format!("{name}: {TAKEN}"));
+            fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            assert_eq!(refused(folder, all()), format!("{name}: {TAKEN}"));
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            let said = format!("{name}: it is a folder, where a file of the set is to be; move it elsewhere");
+            assert_eq!(refused(folder, all()), said);
+            fs::remove_dir(&path).unwrap();
+            fs::write(&path, &own).unwrap();
+        }
+    }
+    // What was moved elsewhere is made anew, once it is to be.
+    for name in ["opinions.parquet", "opinions/ca0.jsonl.gz"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let before = items.clone();
+    items.get_mut(&("opinions".to_owned(), "0000".to_owned())).unwrap().2 = b"{}".to_vec();
+    export(folder, &before, &items, options());
+    check_whole(folder, &items, &Shape::ALL, &Shape::ALL);
+}
+
+#[test]
+fn a_file_beside_an_archive_that_no_export_has_made_ends_the_run_before_its_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..60, 2);
+    export(folder, &Model::new(), &items, options());
+    let place = folder.join("opinions/ca1.jsonl.gz");
+    fs::write(&place, b"somebody else's").unwrap();
+    assert!(verify_set(folder, &options()).unwrap().faults.is_empty());
+    let said = "opinions/ca1.jsonl.gz: no export has made it, and it would be overwritten; move it elsewhere";
+    assert_eq!(refused(folder, with(&[Shape::JsonlGz])), said);
+    // Who does not want one is not in its way.
+    assert!(!export(folder, &items, &items, with(&[])).has_changed());
+    assert_eq!(export(folder, &items, &items, with(&[Shape::Parquet])).made_shapes, 2);
+    assert_eq!(fs::read(&place).unwrap(), b"somebody else's");
+    fs::remove_file(&place).unwrap();
+    check(folder, &items, &[Shape::Parquet]);
+}
+
+#[test]
+fn a_map_that_was_left_over_proves_nothing() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let items = model(0..60, 2);
+    let none = Model::new();
+    let names: Vec<String> = Shape::ALL
+        .into_iter()
+        .flat_map(|shape| [format!("opinions.{shape}"), format!("opinions/ca0.{shape}")])
+        .collect();
+    export(own.path(), &none, &items, with_whole(&Shape::ALL, &Shape::ALL));
+    let map = |folder: &Path, name: &str| folder.join(".bulk/shapes").join(name);
+    let folder = other.path();
+    export(folder, &none, &items, with_whole(&[Shape::Parquet], &[]));
+    export(folder, &items, &items, with_whole(&[], &[]));
+    for gone in [false, true] {
+        if gone {
+            fs::remove_dir_all(folder.join("opinions")).unwrap();
+            fs::create_dir(folder.join("opinions")).unwrap();
+        }
+        for name in &names {
+            fs::write(folder.join(name), b"somebody else's").unwrap();
+            fs::copy(map(own.path(), name), map(folder, name)).unwrap();
+        }
+        let faults = verify_set(folder, &options()).unwrap().faults;
+        assert!(faults.iter().all(|fault| fault.name.contains(".tar.gz")), "{faults:?}");
+        assert_eq!(faults.is_empty(), !gone);
+        let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+        assert_eq!((rebuilt.archives, rebuilt.shapes), (if gone { 0 } else { 2 }, 0));
+        assert_eq!(SetManifest::read(folder).unwrap().unwrap().shapes, []);
+        for name in &names {
+            assert_eq!(fs::read(folder.join(name)).unwrap(), b"somebody else's", "{name}");
+            assert!(!map(folder, name).exists(), "{name}");
+        }
+        assert!(verify_set(folder, &options()).unwrap().faults.is_empty());
+        // Ours are known by them: those that are to be, or are of what is gone.
+        for name in &names {
+            fs::copy(own.path().join(name), folder.join(name)).unwrap();
+            fs::copy(map(own.path(), name), map(folder, name)).unwrap();
+        }
+        let mut faults: Vec<String> =
+            verify_set(folder, &options()).unwrap().faults.into_iter().map(|fault| fault.name).collect();
+        faults.sort();
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert_eq!(faults, sorted);
+        // Which a byte does not change.
+        let damaged = folder.join(&names[0]);
+        let mut bytes = fs::read(&damaged).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&damaged, bytes).unwrap();
+        let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+        assert_eq!((rebuilt.archives, rebuilt.shapes), if gone { (0, 0) } else { (2, 1) });
+        let shapes = SetManifest::read(folder).unwrap().unwrap().shapes;
+        assert_eq!(shapes.into_iter().map(|shape| shape.name).collect::<Vec<_>>(), if gone { vec![] } else { sorted });
+        assert!(verify_set(folder, &options()).unwrap().faults.is_empty());
+        assert!(names.iter().all(|name| folder.join(name).exists() != gone && map(folder, name).exists() != gone));
+        export(folder, &items, &items, with_whole(&[], &[]));
+    }
+}
+
+#[test]
+fn a_rebuild_makes_what_the_set_has_lost_and_forgets_what_it_was_to_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (items, none) = (model(0..60, 2), Model::new());
+    export(folder, &none, &items, with_whole(&[Shape::JsonlGz], &[Shape::Parquet]));
+    for name in ["opinions.parquet", "opinions/ca1.jsonl.gz", "manifest.json"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    // Without a manifest the roster says it.
+    assert_eq!(rebuild_indexes(folder, &options()).unwrap().shapes, 2);
+    check_whole(folder, &items, &[Shape::JsonlGz], &[Shape::Parquet]);
+    // A type without items has none, and nothing says any more that it is to have one.
+    export(folder, &items, &none, options());
+    rebuild_indexes(folder, &options()).unwrap();
+    export(folder, &none, &items, options());
+    check_whole(folder, &items, &[], &[]);
+}
+
+#[test]
+fn folders_of_others_are_nobodys_business() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let items = model(0..60, 2);
+    export(folder, &Model::new(), &items, with_whole(&[Shape::Parquet], &[]));
+    // As Spark writes them.
+    for (other, file) in [("opinions.parquet", "part-0.parquet"), ("dockets.parquet", "_SUCCESS"), ("b", "all.tar")] {
+        fs::create_dir(folder.join(other)).unwrap();
+        fs::write(folder.join(other).join(file), b"somebody else's").unwrap();
+    }
+    let faults = verify_set(folder, &options()).unwrap().faults;
+    assert!(faults.is_empty(), "{faults:?}");
+    let before = SetManifest::read(folder).unwrap().unwrap();
+    let rebuilt = rebuild_indexes(folder, &options()).unwrap();
+    assert_eq!((rebuilt.archives, rebuilt.shapes), (2, 0));
+    let after = SetManifest::read(folder).unwrap().unwrap();
+    assert_eq!((&after.shapes, &after.bundles), (&before.shapes, &before.bundles));
+    assert_eq!(fs::read(folder.join("opinions.parquet/part-0.parquet")).unwrap(), b"somebody else's");
 }
 
 #[test]
@@ -737,6 +936,7 @@ fn a_shape_of_a_type_with_other_items_or_that_nobody_speaks_of_is_found() {
             export(folders[0].path(), &Model::new(), &items, with_whole(&[], &[shape]));
             export(folders[1].path(), &Model::new(), other, with_whole(&[], &[shape]));
             let name = format!("opinions.{shape}");
+            let own = fs::read(folders[0].path().join(&name)).unwrap();
             fs::copy(folders[1].path().join(&name), folders[0].path().join(&name)).unwrap();
             let manifests = folders.each_ref().map(|folder| SetManifest::read(folder).unwrap().unwrap());
             let mut manifest = manifests[0].clone();
@@ -750,7 +950,12 @@ fn a_shape_of_a_type_with_other_items_or_that_nobody_speaks_of_is_found() {
             assert_eq!(fault(), [format!("{}: {said}", path.display())], "{shape}");
             manifest.shapes.clear();
             fs::write(folders[0].path().join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+            // It is known by its map.
+            fs::write(&path, own).unwrap();
             assert_eq!(fault(), [format!("{}: the manifest does not speak of it", path.display())]);
+            // Another one that is called so is not ours, whatever map was left over.
+            fs::write(&path, b"somebody else's").unwrap();
+            assert!(fault().is_empty());
             for folder in &folders {
                 fs::remove_dir_all(folder.path()).unwrap();
             }
@@ -768,6 +973,9 @@ fn a_rebuild_makes_shapes_of_types_anew_that_are_not_theirs() {
     fs::write(folder.join("opinions.jsonl.zst"), b"something").unwrap();
     fs::write(folder.join("stray.parquet"), b"PAR1").unwrap();
     fs::remove_dir_all(folder.join(".bulk")).unwrap();
+    let said = rebuild_indexes(folder, &options()).unwrap_err().to_string();
+    assert_eq!(said, format!("{}: {TAKEN}", folder.join("opinions.jsonl.zst").display()));
+    fs::remove_file(folder.join("opinions.jsonl.zst")).unwrap();
     let rebuilt = rebuild_indexes(folder, &options()).unwrap();
     assert_eq!((rebuilt.archives, rebuilt.indexes, rebuilt.remade, rebuilt.shapes), (2, 0, 0, 1));
     // What the set never had is somebody else's.

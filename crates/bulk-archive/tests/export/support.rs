@@ -57,7 +57,7 @@ pub(crate) fn files(folder: &Path) -> BTreeSet<String> {
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
-        if entry.path().is_file() {
+        if !entry.path().is_dir() {
             files.insert(name);
         } else if name != ".bulk" {
             for file in fs::read_dir(entry.path()).unwrap().map(Result::unwrap) {

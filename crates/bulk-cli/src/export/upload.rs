@@ -122,10 +122,7 @@ impl Target {
             meters.on_upload(event);
             hear(event, &report);
         });
-        let read_manifest = |bytes: &[u8]| {
-            let manifest = SetManifest::parse(bytes, MANIFEST).ok()?;
-            Some(manifest.named().filter_map(|(name, _, sha256)| Some((name.to_owned(), sha256?))).collect())
-        };
+        let read_manifest = |bytes: &[u8]| Some(SetManifest::parse(bytes, MANIFEST).ok()?.files());
         Ok(job.wait(compare_set(&self.bucket, set, options, &read_manifest))??)
     }
 
@@ -177,6 +174,10 @@ fn hear(event: &SetEvent<'_>, report: &Report) {
         SetEvent::NotNoted { file, path, error } => report.warn(format!(
             "{}: the next upload of it will be whole: cannot write {}: {error}",
             file.name,
+            path.display()
+        )),
+        SetEvent::RemovalsNotNoted { path, error } => report.warn(format!(
+            "what the set has no more stays in the bucket if this upload is cut short: cannot write {}: {error}",
             path.display()
         )),
         SetEvent::Put { file } => {

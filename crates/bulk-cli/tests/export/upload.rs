@@ -106,6 +106,66 @@ fn a_bucket_gets_what_it_lacks() {
     assert!(!there.contains_key("opinions.parquet"));
 }
 
+#[test]
+fn what_types_had_that_are_gone_goes_from_a_bucket_and_nothing_else() {
+    let upload = Upload::empty();
+    let item = |kind: &str| format!("{{\"type\": \"{kind}\", \"group\": \"g\", \"id\": 1, \"item\": {{}}}}\n");
+    let command = || {
+        let mut command = upload.command();
+        command.args(["--also", "jsonl.gz", "--whole", "parquet"]);
+        command
+    };
+    // Somebody else's, some of it uploaded by another export.
+    let foreign = [
+        "foreign.parquet",
+        "foreign/part-0.parquet",
+        "foreign/info.json",
+        "foreign/a.tar.gz",
+        "opinions.parquet/part-0.parquet",
+        "opinions/.hidden.parquet",
+    ];
+    for name in foreign {
+        upload.server.put("data", &format!("exports/{name}"), "PAR1").unwrap();
+        // They are not even asked for.
+        let denied = Fault::Status { code: 403, error: "AccessDenied".to_owned(), retry_after: None };
+        upload.server.fault(Rule::new(denied).key(&format!("exports/{name}")).method(Method::HEAD));
+    }
+    let assert_is_there = || {
+        let mut there = in_bucket(&upload.server);
+        for name in foreign {
+            assert_eq!(there.remove(name).as_deref(), Some(&b"PAR1"[..]), "{name}");
+        }
+        assert_eq!(there, support::files(&upload.bench.out()));
+    };
+    // What is held when the run is killed: nothing is; the first file; the manifest; what is removed behind it.
+    let held = [
+        None,
+        Some((Method::PUT, "dockets.parquet")),
+        Some((Method::PUT, "manifest.json")),
+        Some((Method::DELETE, "opinions.parquet")),
+        Some((Method::DELETE, "opinions/info.json")),
+    ];
+    for held in held {
+        fs::write(upload.bench.path("changes.ndjson"), item("opinions") + &item("dockets")).unwrap();
+        Ran::of(command()).assert(0, &[]);
+        assert_is_there();
+        assert!(in_bucket(&upload.server).contains_key("opinions.parquet"));
+        // Another folder, whose set has never had the type, and has another item in the other one.
+        fs::remove_dir_all(upload.bench.out()).unwrap();
+        fs::write(upload.bench.path("changes.ndjson"), item("dockets").replace("{}", "[]")).unwrap();
+        if let Some((method, name)) = &held {
+            let rule = Rule::new(Fault::Hang).key(&format!("exports/{name}")).method(method.clone());
+            let held = upload.server.fault(rule);
+            support::kill_when(command(), || held.hits() > 0);
+            // Nobody holds it the next time.
+            held.remove();
+        }
+        Ran::of(command()).assert(0, &[]);
+        assert_is_there();
+        fs::remove_dir_all(upload.bench.out()).unwrap();
+    }
+}
+
 /// An export of lines into a bucket, request by request.
 struct Upload {
     bench: Bench,

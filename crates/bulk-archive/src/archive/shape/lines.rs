@@ -35,6 +35,10 @@ enum Packer {
 }
 
 impl Packer {
+    fn of(shape: Shape) -> Packer {
+        if shape == Shape::JsonlGz { Packer::Gzip } else { Packer::Zstd }
+    }
+
     fn header(self) -> &'static [u8] {
         match self {
             Packer::Gzip => &deflate::HEADER,
@@ -48,6 +52,12 @@ impl Packer {
             Packer::Gzip => &[],
             Packer::Zstd => &frame::JOINT,
         }
+    }
+
+    /// Where a stretch begins; none where there can be no such place.
+    fn start(self, place: &Place) -> Option<u64> {
+        let joints = place.number.checked_mul(self.joint().len() as u64)?;
+        joints.checked_add(self.header().len() as u64)?.checked_add(place.before)
     }
 
     fn pack(self, lines: &Lines, check: bool) -> io::Result<Vec<u8>> {
@@ -151,7 +161,7 @@ where
     X: Write,
 {
     let file = how.file;
-    let packer = if shape == Shape::JsonlGz { Packer::Gzip } else { Packer::Zstd };
+    let packer = Packer::of(shape);
     let mut writer = Writer {
         packer,
         output,
@@ -215,6 +225,11 @@ where
     writer.finish()
 }
 
+/// Where a stretch begins in a file of lines; none where there can be no such place.
+pub(super) fn start(shape: Shape, place: &Place) -> Option<u64> {
+    Packer::of(shape).start(place)
+}
+
 struct Writer<'a, W, X> {
     packer: Packer,
     output: W,
@@ -252,8 +267,7 @@ impl<W: Write, X: Write> Writer<'_, W, X> {
 
     /// Reads a stretch of a file that has it.
     fn read(&mut self, source: &File, place: &Place) -> Result<(), Error> {
-        let joints = place.number * self.packer.joint().len() as u64;
-        let start = self.packer.header().len() as u64 + joints + place.before;
+        let start = self.packer.start(place).ok_or_else(|| not_as_mapped(self.file))?;
         let len = usize::try_from(place.len).map_err(|_| not_as_mapped(self.file))?;
         self.buffer.resize(len, 0);
         match source.read_exact_at(&mut self.buffer, start) {

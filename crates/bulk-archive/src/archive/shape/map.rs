@@ -13,6 +13,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -105,6 +106,11 @@ fn header(shape: Shape) -> [u8; HEADER_LEN] {
 
 /// A map that is read stretch by stretch.
 pub(crate) struct Map {
+    /// How long the file of the shape is that it belongs to.
+    pub(crate) len: u64,
+    /// The SHA-256 of that file.
+    pub(crate) sha256: [u8; 32],
+    shape: Shape,
     input: BufReader<File>,
     file: String,
     /// The next stretch, if it was read.
@@ -122,16 +128,26 @@ impl Map {
     /// # Errors
     /// [`Error::Io`]; not for one that is missing or damaged.
     pub(crate) fn open(path: &Path, shape: Shape, len: u64, sha256: &[u8; 32]) -> Result<Option<Map>, Error> {
+        Ok(Map::open_any(path, shape)?.filter(|map| map.len == len && map.sha256 == *sha256))
+    }
+
+    /// Opens a map, if it is whole and of this shape, whatever file it belongs to. All of it is read for that.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; not for one that is missing or damaged.
+    pub(crate) fn open_any(path: &Path, shape: Shape) -> Result<Option<Map>, Error> {
         let file = path.display().to_string();
         let failed = |source| Error::Io { file: file.clone(), offset: None, source };
         let opened = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(failed)?,
         };
-        let all = opened.metadata().map_err(failed)?.len();
+        let facts = opened.metadata().map_err(failed)?;
+        let all = facts.len();
         let mut input = BufReader::with_capacity(64 * 1024, opened);
         let mut start = [0; HEADER_LEN];
-        if all < (HEADER_LEN + END_LEN) as u64 {
+        // The maps of the groups of a type are in a folder that may be called as the file of another type.
+        if !facts.is_file() || all < (HEADER_LEN + END_LEN) as u64 {
             return Ok(None);
         }
         input.read_exact(&mut start).map_err(failed)?;
@@ -149,12 +165,37 @@ impl Map {
         input.read_exact(&mut end).map_err(failed)?;
         let (end, sum) = end.split_at(END_LEN - 4);
         crc.update(end);
-        let expected = [&[0; 4][..], sha256, &len.to_le_bytes()].concat();
-        if start != header(shape) || end != expected || sum != crc.finalize().to_le_bytes() {
+        if start != header(shape) || end[..4] != [0; 4] || sum != crc.finalize().to_le_bytes() {
             return Ok(None);
         }
+        let (mut sha256, mut len) = ([0; 32], [0; 8]);
+        sha256.copy_from_slice(&end[4..36]);
+        len.copy_from_slice(&end[36..]);
+        let len = u64::from_le_bytes(len);
         input.seek(SeekFrom::Start(HEADER_LEN as u64)).map_err(failed)?;
-        Ok(Some(Map { input, file, next: None, number: 0, before: 0, ended: false }))
+        Ok(Some(Map { len, sha256, shape, input, file, next: None, number: 0, before: 0, ended: false }))
+    }
+
+    /// Whether the file has a stretch of the map in its place, so that it was made as the map says, whatever has become of the
+    /// rest. To be asked before any stretch is looked for.
+    pub(crate) fn has_a_stretch_in(mut self, file: &File) -> Result<bool, Error> {
+        loop {
+            let place = match self.read() {
+                Ok(Some((_, _, place))) => place,
+                Ok(None) | Err(Error::Set { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if place.len > 0
+                && let Some(start) = super::start(self.shape, &place)
+                && crc_of(file, start, place.len).map_err(|source| Error::Io {
+                    file: self.file.clone(),
+                    offset: Some(start),
+                    source,
+                })? == Some(place.crc)
+            {
+                return Ok(true);
+            }
+        }
     }
 
     /// The stretch that has this key and digest, if there is one. To be asked in the order of keys.
@@ -201,6 +242,23 @@ impl Map {
     fn fill(&mut self, into: &mut [u8]) -> Result<(), Error> {
         self.input.read_exact(into).map_err(|source| Error::Io { file: self.file.clone(), offset: None, source })
     }
+}
+
+/// The CRC-32 of so many bytes of a file; none where it has fewer.
+pub(super) fn crc_of(file: &File, start: u64, len: u64) -> io::Result<Option<u32>> {
+    let Some(end) = start.checked_add(len) else { return Ok(None) };
+    let (mut at, mut crc) = (start, crc32fast::Hasher::new());
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(128 * 1024)];
+    while at < end {
+        let some = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        match file.read_exact_at(&mut buffer[..some], at) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        crc.update(&buffer[..some]);
+        at += some as u64;
+    }
+    Ok(Some(crc.finalize()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, Write},
-    os::unix::fs::FileExt,
     path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -32,7 +31,7 @@ use super::{
     How, Made, MadeRows, Old, Part, Shape,
     columns::{Cell, ColumnSource, ColumnType, GROUP, ParquetColumn, ParquetColumns},
     key,
-    map::{MapWriter, Place},
+    map::{MapWriter, Place, crc_of},
     not_as_mapped,
     stretch::{Digest, Stretch, Stretches, half},
 };
@@ -425,16 +424,8 @@ impl OldRows {
             return Err(not_as_mapped(name));
         };
         let io = |source| Error::Io { file: name.to_owned(), offset: None, source };
-        // Row groups stand one behind another, behind the magic number.
-        let (mut at, end) = (4 + place.before, 4 + place.before + place.len);
-        let (mut crc, mut buffer) = (crc32fast::Hasher::new(), vec![0; 128 * 1024]);
-        while at < end {
-            let some = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
-            rows.old.file.read_exact_at(&mut buffer[..some], at).map_err(|_| not_as_mapped(name))?;
-            crc.update(&buffer[..some]);
-            at += some as u64;
-        }
-        if crc.finalize() != place.crc {
+        let start = super::start(Shape::Parquet, &place).ok_or_else(|| not_as_mapped(name))?;
+        if crc_of(&rows.old.file, start, place.len).map_err(|_| not_as_mapped(name))? != Some(place.crc) {
             return Err(not_as_mapped(name));
         }
         Ok(Some((rows.old.file.try_clone().map_err(io)?, group)))
