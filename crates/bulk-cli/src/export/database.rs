@@ -77,9 +77,7 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
 fn snapshot_options(job: &Job, spec: &Spec) -> ExportSnapshotOptions {
     let mut options = ExportSnapshotOptions::default();
     options.connections = job.arguments.connections;
-    if let Some(zone) = &spec.time_zone {
-        options.time_zone.clone_from(zone);
-    }
+    options.time_zone.clone_from(&spec.time_zone);
     options
 }
 
