@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use bulk_core::{Get, RetryPolicy, Source};
-use bulk_pg::{ExportSnapshot, ExportSnapshotOptions, server_access};
+use bulk_pg::{ExportSnapshot, ExportSnapshotOptions, Unseen, server_access};
 use clap::Parser;
 use futures::TryStreamExt;
 use serde_json::json;
@@ -188,13 +188,20 @@ async fn export_spec(path: &str, doctor: &Doctor) -> Finding {
     let url = doctor.database.target.url().map_err(failed)?;
     let mut options = ExportSnapshotOptions::default();
     options.connections = 1;
+    options.time_zone.clone_from(&spec.time_zone);
     let snapshot = ExportSnapshot::open(url, options).await.map_err(|error| (error.into(), mend))?;
     for source in &spec.types {
         snapshot.prepare(source).await.map_err(|error| (error.into(), mend))?;
     }
-    let sight = match snapshot.sees_all() {
-        true => "the role sees all open transactions",
-        false => {
+    let sight = match snapshot.unseen() {
+        [] => "the role sees all open transactions",
+        [Unseen::Primary, ..] | [_, Unseen::Primary, ..] => {
+            "a standby does not see the open transactions of its primary, so --overlap has to be longer than they"
+        }
+        [Unseen::Prepared] => {
+            "nobody can tell when prepared transactions began, so --overlap has to be longer than they took until then"
+        }
+        _ => {
             "the role does not see all open transactions (GRANT pg_read_all_stats), so --overlap has to be longer than they"
         }
     };

@@ -186,11 +186,13 @@ impl Job {
         let published = stage.publish(watermarks);
         self.meters.end_publishing();
         let published = published?;
-        self.say_published(&published, rejects.count(), started.elapsed());
-        upload::upload(self, if rejects.count() > 0 { Exit::Incomplete } else { Exit::Done })
+        self.say_published(&published, rejects, started.elapsed());
+        let left_out = rejects.count() + rejects.repeated();
+        upload::upload(self, if left_out > 0 { Exit::Incomplete } else { Exit::Done })
     }
 
-    fn say_published(&self, published: &Published, rejected: u64, elapsed: Duration) {
+    fn say_published(&self, published: &Published, rejects: &Rejects, elapsed: Duration) {
+        let (rejected, repeated) = (rejects.count(), rejects.repeated());
         let Published { added, replaced, moved, removed, unchanged, made_groups, emptied_groups, made_bytes, .. } =
             *published;
         let Published { made_shapes, removed_shapes, .. } = *published;
@@ -209,7 +211,10 @@ impl Job {
             ),
             false => "nothing has changed".to_owned(),
         };
-        let left_out = if rejected > 0 { format!("; {rejected} left out") } else { String::new() };
+        let left_out = match rejected + repeated {
+            0 => String::new(),
+            left_out => format!("; {left_out} left out"),
+        };
         let text = format!(
             "{changes}{left_out}; {} {} ({}); {seconds:.1} s",
             counted(published.archives, "archive has", "archives have"),
@@ -221,7 +226,7 @@ impl Job {
             "archives_made": made_groups, "archives_removed": emptied_groups, "bytes_made": made_bytes,
             "shapes_made": made_shapes, "shapes_removed": removed_shapes,
             "archives": published.archives, "items": published.entries, "bytes": published.bytes,
-            "rejected": rejected, "seconds": seconds,
+            "rejected": rejected, "repeated": repeated, "seconds": seconds,
         });
         self.report.event("exported", &text, fields);
     }

@@ -307,6 +307,15 @@ pub enum Error {
         /// The cause.
         source: SchemaError,
     },
+    /// Tables were emptied, rewritten or replaced after a snapshot had been taken and before they were held. In it they may look
+    /// empty, so it is of no use; another one is.
+    #[error("{name}: {} emptied, rewritten or replaced behind the snapshot, in which its rows may be missing; take another one", tables.join(", ") + if tables.len() == 1 { " was" } else { " were" })]
+    Rewritten {
+        /// What the items are called.
+        name: String,
+        /// The tables.
+        tables: Vec<String>,
+    },
     /// The server's answer is not what it must be.
     #[error("the server sent {what}")]
     Received {
@@ -447,9 +456,10 @@ impl Error {
     }
 
     /// Whether the server or the way to it is to blame, and a later run may do better: no answer, or SQLSTATE classes 08
-    /// (connection), 40 (rollback, such as of a deadlock), 53 (resources) and 57 (operator's intervention).
+    /// (connection), 40 (rollback, such as of a deadlock), 53 (resources) and 57 (operator's intervention); and
+    /// [`Error::Rewritten`].
     pub fn is_remote(&self) -> bool {
-        self.cause().is_some_and(Cause::is_remote)
+        matches!(self, Self::Rewritten { .. }) || self.cause().is_some_and(Cause::is_remote)
     }
 }
 

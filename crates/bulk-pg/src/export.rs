@@ -12,5 +12,5 @@ pub use self::{
     item_reader::{ItemBatch, ItemReader, ItemRow},
     item_source::{ItemDeletions, ItemJson, ItemRows, ItemSource},
     selection::Selection,
-    snapshot::{ExportSnapshot, ExportSnapshotOptions},
+    snapshot::{ExportSnapshot, ExportSnapshotOptions, Unseen},
 };

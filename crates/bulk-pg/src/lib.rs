@@ -195,7 +195,7 @@ pub use error::{Cause, Error};
 pub use event::{Event, Observer};
 pub use export::{
     ExportSnapshot, ExportSnapshotOptions, ItemBatch, ItemDeletions, ItemJson, ItemQuery, ItemReader, ItemRow,
-    ItemRows, ItemSource, Selection, Since,
+    ItemRows, ItemSource, Selection, Since, Unseen,
 };
 pub use field::Field;
 pub use foreign_key::Orphans;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bulk_pg::{
     Error, ExportSnapshot, ExportSnapshotOptions, Ident, ItemDeletions, ItemJson, ItemReader, ItemRows, ItemSource,
-    Session, Since,
+    Session, Since, Unseen,
 };
+use bulk_testkit::postgres::{DatabaseUrl, Options, Server};
 use support::{Bench, chain, table};
 
 fn ident(name: &str) -> Ident {
@@ -77,7 +78,7 @@ async fn changed(bench: &Bench, source: &ItemSource, since: &Since) -> Vec<Strin
 
 async fn changed_in(bench: &Bench, source: &ItemSource, since: &Since, zone: &str) -> Vec<String> {
     let mut options = ExportSnapshotOptions::default();
-    options.time_zone = zone.to_owned();
+    options.time_zone = Some(zone.to_owned());
     let snapshot = ExportSnapshot::open(bench.database.url(), options).await.unwrap();
     let query = snapshot.prepare(source).await.unwrap();
     let selection = query.changed(since).unwrap();
@@ -164,18 +165,21 @@ async fn rows_depend_on_nothing_but_themselves() {
     ] {
         bench.psql(&format!("ALTER DATABASE \"{name}\" SET {setting}"));
     }
-    assert_eq!(all(&bench, &of_table("t")).await.unwrap(), wanted);
+    let mut options = ExportSnapshotOptions::default();
+    options.time_zone = Some("UTC".to_owned());
+    let snapshot = ExportSnapshot::open(bench.database.url(), options.clone()).await.unwrap();
+    let query = snapshot.prepare(&of_table("t")).await.unwrap();
+    assert_eq!(rows(&mut snapshot.read(vec![query.all()])).await.unwrap(), wanted);
 
     // Times without a zone are of the zone that is given; so is what JSON has.
-    let mut options = ExportSnapshotOptions::default();
-    options.time_zone = "America/New_York".to_owned();
+    options.time_zone = Some("America/New_York".to_owned());
     let snapshot = ExportSnapshot::open(bench.database.url(), options.clone()).await.unwrap();
     let query = snapshot.prepare(&of_table("t")).await.unwrap();
     let found = rows(&mut snapshot.read(vec![query.all()])).await.unwrap();
     let json = json.replace("10:00:00+00:00", "06:00:00-04:00");
     assert_eq!(found, [row("1", "a", 1_782_820_800 + 4 * 3600, &json)]);
 
-    options.time_zone = "Nowhere/At_all".to_owned();
+    options.time_zone = Some("Nowhere/At_all".to_owned());
     let error = ExportSnapshot::open(bench.database.url(), options).await.unwrap_err();
     assert_eq!(
         chain(&error),
@@ -357,6 +361,12 @@ async fn times_of_any_kind_tell_what_has_changed() {
     bench.psql("INSERT INTO plain VALUES (3, 'g', '2025-11-02 01:10'), (4, 'g', '2025-11-02 00:10')");
     let back = since("2025-11-02T05:50:00.000000+00:00");
     assert_eq!(changed_in(&bench, &of_table("plain"), &back, "America/New_York").await, ["1", "2", "3"]);
+
+    // Those of St. John's did so at 00:01: the day before began once more.
+    bench.psql("INSERT INTO days VALUES (3, 'g', '2010-11-06'), (4, 'g', '2010-11-05')");
+    let back = since("2010-11-07T02:30:30.000000+00:00");
+    assert_eq!(changed_in(&bench, &of_table("days"), &back, "America/St_Johns").await, ["1", "2", "3"]);
+    assert_eq!(changed_in(&bench, &of_table("days"), &back, "UTC").await, ["1", "2"]);
 
     // Without such a column everything may have changed.
     let mut source = of_table("zoned");
@@ -597,4 +607,253 @@ async fn a_lost_server_is_an_error() {
     bench.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname = current_database()");
     let error = rows(&mut reader).await.unwrap_err();
     assert!(error.is_remote(), "{}", chain(&error));
+}
+
+// Sessions are closed by another thread, while this one waits for psql.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_without_a_zone_are_of_one_that_is_said() {
+    let bench = Bench::new(
+        "zones",
+        "CREATE TABLE t (id int, grp text DEFAULT 'g', modified timestamp DEFAULT now());
+         CREATE TABLE days (id int, grp text DEFAULT 'g', modified date DEFAULT now());
+         CREATE TABLE zoned (id int, grp text DEFAULT 'g', modified timestamptz DEFAULT now());
+         CREATE TABLE graves (id int, at timestamp DEFAULT now())",
+    );
+    let name = bench.psql("SELECT current_database()");
+    let live_in = |zone: &str| bench.psql(&format!("ALTER DATABASE \"{name}\" SET timezone = '{zone}'"));
+    let mut with_graves = of_table("zoned");
+    with_graves.deletions =
+        Some(ItemDeletions::Table { table: table("graves"), id: ident("id"), deleted: ident("at") });
+    live_in("America/New_York");
+    for (source, column, of) in [
+        (of_table("t"), "modified", "timestamp"),
+        (of_query("SELECT * FROM t"), "modified", "timestamp"),
+        (of_table("days"), "modified", "date"),
+        (with_graves.clone(), "at", "timestamp"),
+    ] {
+        assert_eq!(
+            chain(&refusal(&bench, &source).await),
+            format!(
+                "things: the column {column} is {of}, which has no time zone, and that of the database is America/New_York; \
+                 say of which zone its times are: time-zone = \"America/New_York\" (what now() writes there), or \"UTC\", at \
+                 the top of the spec"
+            )
+        );
+    }
+    assert_eq!(all(&bench, &of_table("zoned")).await.unwrap(), []);
+
+    // As it is said, what is written behind an export is read by the next one, west and east of UTC.
+    for zone in ["America/New_York", "Asia/Tokyo"] {
+        live_in(zone);
+        let mut options = ExportSnapshotOptions::default();
+        options.time_zone = Some(zone.to_owned());
+        let first = ExportSnapshot::open(bench.database.url(), options.clone()).await.unwrap();
+        let watermark = since(first.watermark());
+        drop(first);
+        bench.psql(
+            "TRUNCATE t, days, graves; INSERT INTO t VALUES (1); INSERT INTO days VALUES (1); INSERT INTO graves VALUES (2)",
+        );
+        assert_eq!(changed_in(&bench, &of_table("t"), &watermark, zone).await, ["1"]);
+        assert_eq!(changed_in(&bench, &of_table("days"), &watermark, zone).await, ["1"]);
+        let snapshot = ExportSnapshot::open(bench.database.url(), options).await.unwrap();
+        let query = snapshot.prepare(&with_graves).await.unwrap();
+        assert_eq!(snapshot.count(&query.gone(&watermark).unwrap().unwrap()).await.unwrap(), 1);
+        // As if it were of UTC it is not: that is what was lost.
+        if zone == "America/New_York" {
+            assert_eq!(changed_in(&bench, &of_table("t"), &watermark, "UTC").await, [""; 0]);
+        }
+    }
+
+    // Of a zone whose clocks are those of UTC all year there is no doubt.
+    live_in("Africa/Abidjan");
+    assert_eq!(all(&bench, &of_table("t")).await.unwrap().len(), 1);
+    live_in("Europe/London");
+    assert!(chain(&refusal(&bench, &of_table("t")).await).contains("that of the database is Europe/London; "));
+}
+
+#[tokio::test]
+async fn prepared_transactions_and_those_of_a_primary_are_not_seen() {
+    let mut private = Options::default();
+    private.database_url = DatabaseUrl::Ignore;
+    private.settings = vec![("max_prepared_transactions".to_owned(), "2".to_owned())];
+    let server = Server::start(&private).unwrap();
+    let psql = |sql: &str| server.psql(server.url(), sql).unwrap().trim_end().to_owned();
+    psql(
+        "CREATE TABLE t (id int, grp text DEFAULT 'g', modified timestamptz DEFAULT now());
+         BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'late'",
+    );
+    let open = async || ExportSnapshot::open(server.url(), ExportSnapshotOptions::default()).await.unwrap();
+    let snapshot = open().await;
+    assert_eq!((snapshot.unseen(), snapshot.sees_all()), (&[Unseen::Prepared][..], false));
+    let compare = format!("SELECT '{}'::timestamptz = prepared FROM pg_prepared_xacts", snapshot.watermark());
+    assert_eq!(psql(&compare), "t");
+    drop(snapshot);
+    psql("COMMIT PREPARED 'late'");
+    assert_eq!(open().await.unseen(), []);
+
+    // A server that stands by for one which it has lost: it has replayed nothing of late, and knows nothing of now.
+    let before = psql("SELECT now()");
+    std::fs::write(server.data_dir().unwrap().join("standby.signal"), "").unwrap();
+    server.restart().unwrap();
+    assert_eq!(psql("SELECT pg_is_in_recovery()"), "t");
+    let snapshot = open().await;
+    assert_eq!((snapshot.unseen(), snapshot.sees_all()), (&[Unseen::Primary][..], false));
+    let between = format!(
+        "SELECT '{}'::timestamptz BETWEEN '{before}'::timestamptz - interval '1 minute' AND pg_postmaster_start_time()",
+        snapshot.watermark()
+    );
+    assert_eq!(psql(&between), "t", "{} {before}", snapshot.watermark());
+    let query = snapshot.prepare(&of_table("t")).await.unwrap();
+    assert_eq!(rows(&mut snapshot.read(vec![query.ids()])).await.unwrap().len(), 1);
+}
+
+// Sessions are closed by another thread, while this one waits for psql.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_emptied_behind_the_snapshot_is_no_empty_one() {
+    let bench = Bench::new(
+        "emptied",
+        "CREATE TABLE t (id int PRIMARY KEY, grp text DEFAULT 'g', modified date);
+         CREATE TABLE parted (LIKE t) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (100);
+         CREATE TABLE high PARTITION OF parted FOR VALUES FROM (100) TO (200);
+         CREATE VIEW v AS SELECT * FROM t;
+         CREATE MATERIALIZED VIEW kept AS SELECT 1 AS id, 'g' AS grp, NULL::date AS modified;
+         CREATE TABLE graves (id int);
+         INSERT INTO t VALUES (1); INSERT INTO low VALUES (1); INSERT INTO high VALUES (100)",
+    );
+    let mut with_graves = of_table("t");
+    with_graves.deletions = Some(ItemDeletions::Query("SELECT id FROM graves".to_owned()));
+    let again = "INSERT INTO t VALUES (1), (2)";
+    for (source, rewrite, table) in [
+        (of_table("t"), format!("TRUNCATE t; {again}"), "t"),
+        (of_table("v"), format!("TRUNCATE t; {again}"), "t"),
+        (of_query("SELECT * FROM t WHERE id > 0"), format!("TRUNCATE t; {again}"), "t"),
+        (of_table("parted"), "TRUNCATE high; INSERT INTO high VALUES (101), (102)".to_owned(), "high"),
+        (of_table("t"), "ALTER TABLE t ALTER grp TYPE varchar(9) USING grp || '!'".to_owned(), "t"),
+        (of_table("kept"), "REFRESH MATERIALIZED VIEW kept".to_owned(), "kept"),
+        (of_table("parted"), "DROP TABLE parted; CREATE TABLE parted AS SELECT * FROM t".to_owned(), "parted"),
+        (with_graves, "TRUNCATE graves".to_owned(), "graves"),
+    ] {
+        if table == "t" {
+            bench.psql("DROP VIEW IF EXISTS v");
+        }
+        if source == of_table("v") {
+            bench.psql("CREATE VIEW v AS SELECT * FROM t");
+        }
+        let first = snapshot(&bench).await;
+        bench.psql(&rewrite);
+        let error = first.prepare(&source).await.unwrap_err();
+        assert_eq!(
+            chain(&error),
+            format!(
+                "things: {table} was emptied, rewritten or replaced behind the snapshot, in which its rows may be missing; \
+                 take another one"
+            ),
+            "{rewrite}"
+        );
+        assert!(error.is_remote());
+        drop(first);
+        let second = snapshot(&bench).await;
+        let query = second.prepare(&source).await.unwrap();
+        // From here on it is held.
+        let session = Session::connect(bench.database.url()).await.unwrap();
+        let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT");
+        if table != "kept" {
+            let refused = session.client().batch_execute(&lock).await.unwrap_err();
+            assert_eq!(refused.code().unwrap().code(), "55P03", "{rewrite}");
+        }
+        let found = rows(&mut second.read(vec![query.ids()])).await.unwrap();
+        assert_eq!(found.len().to_string(), {
+            drop(second);
+            let name = if let ItemRows::Table(name) = &source.rows { name.to_string() } else { "t".to_owned() };
+            bench.psql(&format!("SELECT count(*) FROM {name}"))
+        });
+    }
+    // What is written beside is no rewrite, nor is an index.
+    let snapshot = snapshot(&bench).await;
+    bench.psql("DELETE FROM t; INSERT INTO t VALUES (7); REINDEX TABLE t; CREATE INDEX ON t (grp); ANALYZE t");
+    let query = snapshot.prepare(&of_table("t")).await.unwrap();
+    assert_eq!(rows(&mut snapshot.read(vec![query.ids()])).await.unwrap().len(), 2);
+}
+
+// Sessions are closed by another thread, while this one waits for psql.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_items_are_made_of_has_a_layout() {
+    let ddl = "CREATE TYPE place AS (street text); CREATE TYPE kind AS ENUM ('a');
+               CREATE TABLE t (id int, grp text, modified timestamp, places place[], kind kind, price numeric(8, 2))";
+    let bench = Bench::new("layout", ddl);
+    let mut chosen = of_table("t");
+    chosen.json = ItemJson::Columns(vec![ident("id"), ident("places")]);
+    let layouts = async || {
+        let snapshot = snapshot(&bench).await;
+        let row = snapshot.prepare(&of_table("t")).await.unwrap().layout().to_owned();
+        (row, snapshot.prepare(&chosen).await.unwrap().layout().to_owned())
+    };
+    let first = layouts().await;
+    assert!(first.0 != first.1);
+    // The same of other numbers.
+    bench.psql(&format!(
+        "DROP TABLE t; DROP TYPE place, kind; {ddl}; CREATE INDEX ON t (id); ALTER TABLE t ALTER id SET NOT NULL"
+    ));
+    assert_eq!(layouts().await, first);
+    bench.psql("ALTER TABLE t ADD more text");
+    let second = layouts().await;
+    assert!(second.0 != first.0 && second.1 == first.1, "{second:?}");
+    let mut before = second;
+    for change in [
+        "ALTER TYPE place ADD ATTRIBUTE town text",
+        "ALTER TABLE t RENAME more TO less; ALTER TABLE t ALTER places TYPE text",
+        "ALTER TABLE t ALTER modified TYPE timestamptz",
+        "ALTER TABLE t ALTER id TYPE bigint",
+    ] {
+        bench.psql(change);
+        let after = layouts().await;
+        assert!(after.0 != before.0 && after.1 != before.1, "{change}: {after:?}");
+        before = after;
+    }
+    bench.psql("ALTER TABLE t ALTER price TYPE numeric(8, 3)");
+    assert_ne!(layouts().await.0, before.0);
+}
+
+#[tokio::test]
+async fn rows_that_share_an_id_have_an_order() {
+    let bench = Bench::new(
+        "versions",
+        "CREATE TABLE t (id text, grp text, modified date);
+         INSERT INTO t VALUES ('a', 'g', '2026-01-02'), ('b', 'h', NULL), ('a', 'h', '2026-01-01'), ('b', 'g', NULL),
+             ('c', 'g', NULL), ('b', NULL, '-infinity'), ('a', 'Z', '2026-01-02'), ('ä', 'g', NULL);
+         CREATE TABLE keyed (LIKE t); ALTER TABLE keyed ADD PRIMARY KEY (id);
+         CREATE TABLE partly (LIKE t); CREATE UNIQUE INDEX ON partly (id) WHERE grp = 'g';
+         CREATE TABLE pairs (LIKE t); CREATE UNIQUE INDEX ON pairs (id, grp);
+         CREATE TABLE lower (LIKE t); CREATE UNIQUE INDEX ON lower (lower(id));
+         CREATE TABLE parent (LIKE keyed INCLUDING ALL); CREATE TABLE child () INHERITS (parent);
+         CREATE TABLE parted (LIKE t, PRIMARY KEY (id)) PARTITION BY HASH (id);
+         CREATE TABLE part PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+         CREATE VIEW v AS SELECT * FROM keyed",
+    );
+    let snapshot = snapshot(&bench).await;
+    let query = snapshot.prepare(&of_table("t")).await.unwrap();
+    let mut reader = snapshot.read(vec![query.versions(&["b", "ä", "a", "none"]).unwrap()]);
+    let mut found = Vec::new();
+    while let Some(batch) = reader.next_batch().await.unwrap() {
+        for row in batch.rows() {
+            let row = row.unwrap();
+            found.push(format!("{} {}", row.id.unwrap(), row.group.unwrap_or("-")));
+        }
+    }
+    assert_eq!(found, ["a h", "a Z", "a g", "b g", "b h", "b -", "ä g"]);
+    for (name, wanted) in [
+        ("t", false),
+        ("keyed", true),
+        ("partly", false),
+        ("pairs", false),
+        ("lower", false),
+        ("parent", false),
+        ("child", false),
+        ("parted", true),
+        ("v", false),
+    ] {
+        assert_eq!(snapshot.prepare(&of_table(name)).await.unwrap().ids_are_unique(), wanted, "{name}");
+    }
+    assert!(!snapshot.prepare(&of_query("SELECT * FROM keyed")).await.unwrap().ids_are_unique());
 }

@@ -1,9 +1,9 @@
 //! Staged changes on disk: runs of records, sorted by group and id, each group of each run a slice that can be read by
 //! itself. Where there are many runs, they are merged to fewer.
 //!
-//! A record is a byte for what it is, the length of the id (u16), the time (i64), the length of the content (u32), all
-//! little endian, the id and the content. Where slices begin, and their checksums, is kept in memory: a stage ends with its
-//! process.
+//! A record is a byte for what it is, with a bit for whether the item was put before, the length of the id (u16), the time
+//! (i64), the length of the content (u32), all little endian, the id and the content. Where slices begin, and their checksums,
+//! is kept in memory: a stage ends with its process.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -26,6 +26,9 @@ const BUFFER: usize = 64 * 1024;
 
 const HEAD_LEN: usize = 15;
 
+/// The bit of a record that is not the first to put its item.
+const AGAIN: u8 = 0x80;
+
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -41,6 +44,8 @@ pub(crate) enum Tag {
 /// A staged change of a group.
 pub(crate) struct Record {
     pub(crate) tag: Tag,
+    /// Whether the stage has put the item before: into this group, or, of a [`Tag::Move`], into it and then another one.
+    pub(crate) again: bool,
     pub(crate) id: String,
     pub(crate) mtime: i64,
     pub(crate) content: Vec<u8>,
@@ -61,6 +66,8 @@ struct Run {
     slices: Vec<Slice>,
     /// How often its records have been merged.
     level: u32,
+    /// Whether a record of it says that its item was put before.
+    has_again: bool,
 }
 
 impl Drop for Run {
@@ -104,7 +111,9 @@ impl Runs {
                 let mut merge = Merge::new(merged, group)?;
                 while let Some(record) = merge.next()? {
                     go_on()?;
-                    writer.record(group, record.tag, &record.id, record.mtime, &record.content)?;
+                    let Record { tag, again, id, mtime, content } = record;
+                    writer.mark_again(again);
+                    writer.record(group, tag, &id, mtime, &content)?;
                 }
             }
             let run = writer.finish(level + 1)?;
@@ -116,6 +125,13 @@ impl Runs {
     /// The groups that have records, and how many bytes of them.
     pub(crate) fn groups(&self) -> Vec<(u32, u64)> {
         groups(&self.runs)
+    }
+
+    /// Whether an item of a group may have been put more than once.
+    pub(crate) fn may_repeat(&self, group: u32) -> bool {
+        let has_group = |run: &&Run| run.slices.binary_search_by_key(&group, |slice| slice.group).is_ok();
+        let mut runs = self.runs.iter().filter(has_group);
+        runs.next().is_some_and(|run| run.has_again || runs.next().is_some())
     }
 
     /// The records of a group: of each item the newest, by id.
@@ -145,6 +161,8 @@ pub(crate) struct RunWriter {
     slices: Vec<Slice>,
     crc: crc32fast::Hasher,
     offset: u64,
+    next_is_again: bool,
+    has_again: bool,
 }
 
 impl RunWriter {
@@ -156,7 +174,15 @@ impl RunWriter {
             slices: Vec::new(),
             crc: crc32fast::Hasher::new(),
             offset: 0,
+            next_is_again: false,
+            has_again: false,
         })
+    }
+
+    /// Says of the next record whether its item was put before.
+    pub(crate) fn mark_again(&mut self, again: bool) {
+        self.next_is_again = again;
+        self.has_again |= again;
     }
 
     pub(crate) fn record(&mut self, group: u32, tag: Tag, id: &str, mtime: i64, content: &[u8]) -> Result<(), Error> {
@@ -165,7 +191,7 @@ impl RunWriter {
             self.slices.push(Slice { group, offset: self.offset, len: 0, crc: 0 });
         }
         let mut head = [0; HEAD_LEN];
-        head[0] = tag as u8;
+        head[0] = tag as u8 | if std::mem::take(&mut self.next_is_again) { AGAIN } else { 0 };
         // Names have at most 255 bytes and contents 1 GiB.
         head[1..3].copy_from_slice(&(id.len() as u16).to_le_bytes());
         head[3..11].copy_from_slice(&mtime.to_le_bytes());
@@ -189,7 +215,7 @@ impl RunWriter {
         self.end_slice();
         let path = self.path;
         let file = self.output.into_inner().map_err(|error| cannot_write(&path)(error.into_error()))?;
-        Ok(Run { file: Arc::new(file), path, slices: self.slices, level })
+        Ok(Run { file: Arc::new(file), path, slices: self.slices, level, has_again: self.has_again })
     }
 }
 
@@ -218,6 +244,7 @@ struct Reader {
     crc: crc32fast::Hasher,
     expected: u32,
     tag: Tag,
+    again: bool,
     mtime: i64,
     /// Bytes of the content that are yet to be read.
     content: usize,
@@ -233,6 +260,7 @@ impl Reader {
             crc: crc32fast::Hasher::new(),
             expected: slice.crc,
             tag: Tag::Put,
+            again: false,
             mtime: 0,
             content: 0,
         }
@@ -250,7 +278,8 @@ impl Reader {
         let number = |range: std::ops::Range<usize>| {
             head[range].iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte))
         };
-        self.tag = match head[0] {
+        self.again = head[0] & AGAIN != 0;
+        self.tag = match head[0] & !AGAIN {
             1 => Tag::Put,
             2 => Tag::Remove,
             3 => Tag::Move,
@@ -352,12 +381,16 @@ impl Merge {
     pub(crate) fn next(&mut self) -> Result<Option<Record>, Error> {
         let Some(Reverse(Head { id, reader })) = self.heads.pop() else { return Ok(None) };
         let newest = &mut self.readers[reader];
-        let record = Record { tag: newest.tag, mtime: newest.mtime, content: newest.content()?, id };
+        let (tag, again) = (newest.tag, newest.again);
+        let mut record = Record { tag, again, mtime: newest.mtime, content: newest.content()?, id };
         self.advance(reader)?;
         while let Some(Reverse(older)) = self.heads.peek()
             && older.id == record.id
         {
             let reader = older.reader;
+            let older = &self.readers[reader];
+            // What is removed is not put, however often it was before.
+            record.again |= record.tag != Tag::Remove && (older.again || older.tag == Tag::Put);
             self.heads.pop();
             self.advance(reader)?;
         }

@@ -29,12 +29,13 @@ use crate::{
 /// The changes of a run.
 ///
 /// They go to memory first ([`ExportOptions::memory`](crate::ExportOptions::memory)), and to files below `.bulk/stage` when
-/// that is full: one after another, never a file for each item. Of several changes of one item the last counts.
+/// that is full: one after another, never a file for each item. Of several changes of one item the last counts; where items come
+/// in no order that means anything, [`repeated`](Stage::repeated) tells which ones came more than once.
 ///
 /// [`publish`](Stage::publish) is the only commit: dropping a stage publishes nothing.
 pub struct Stage<'a> {
     pub(crate) set: &'a mut ExportSet,
-    runs: Runs,
+    pub(crate) runs: Runs,
     pub(crate) buffer: Buffer,
     started: String,
     begun: Instant,
@@ -245,10 +246,12 @@ impl<'a> Stage<'a> {
         let id = |change: &Waiting| &bytes[change.id.0..change.id.1];
         // Stable, so that the last of an item comes last.
         changes.sort_by(|a, b| (a.kind, id(a)).cmp(&(b.kind, id(b))));
-        let mut records: Vec<(u32, Tag, usize)> = Vec::with_capacity(changes.len());
+        let mut records: Vec<(u32, Tag, bool, usize)> = Vec::with_capacity(changes.len());
         let roster = &self.set.roster;
+        let mut again = false;
         for (at, change) in changes.iter().enumerate() {
             if changes.get(at + 1).is_some_and(|next| (next.kind, id(next)) == (change.kind, id(change))) {
+                again |= change.group.is_some();
                 continue;
             }
             // It came from a `str`.
@@ -260,16 +263,18 @@ impl<'a> Stage<'a> {
                     None => roster.unset(change.kind, text)?,
                 }
                 let tag = if change.group.is_some() { Tag::Move } else { Tag::Remove };
-                records.extend(old.map(|old| (old, tag, at)));
+                records.extend(old.map(|old| (old, tag, false, at)));
             }
-            records.extend(change.group.map(|group| (group, Tag::Put, at)));
+            let again = std::mem::take(&mut again);
+            records.extend(change.group.map(|group| (group, Tag::Put, again, at)));
         }
         // By group; the ids of each are in order already.
         records.sort_by_key(|(group, ..)| *group);
         let mut run = self.runs.write()?;
-        for &(group, tag, at) in &records {
+        for &(group, tag, again, at) in &records {
             let change = &changes[at];
             let content = if tag == Tag::Put { &bytes[change.id.1..change.content_end] } else { &[] };
+            run.mark_again(again);
             run.record(group, tag, str::from_utf8(id(change)).unwrap_or_default(), change.mtime, content)?;
         }
         let count = changes.len() as u64;
@@ -496,7 +501,7 @@ impl Buffer {
 
     /// How many bytes of memory it takes, with what is made of it when it is spilled.
     fn len(&self) -> usize {
-        self.bytes.len() + self.changes.len() * (size_of::<Waiting>() * 3 / 2 + size_of::<(u32, Tag, usize)>())
+        self.bytes.len() + self.changes.len() * (size_of::<Waiting>() * 3 / 2 + size_of::<(u32, Tag, bool, usize)>())
     }
 
     /// Empties it; what one long item took goes back.

@@ -19,11 +19,14 @@ pub struct Swept {
     pub refused: u64,
     /// Items that were published, or put, and are not in the list. They are staged to be removed.
     pub removed: u64,
-    /// Items in the list that are not published, or in another group, and not put in this stage either.
+    /// Items that the list has more than once.
+    pub repeated: u64,
+    /// Items in the list that are not published, or in another group, and not put in this stage either; and those that it has
+    /// more than once.
     pub wanted: Wanted,
 }
 
-/// Items that are in a list and are to be put, in the order of their ids. They wait on disk.
+/// Items that are in a list and are to be put, or were put more than once, in the order of their ids. They wait on disk.
 pub struct Wanted {
     _runs: Runs,
     items: Merge,
@@ -64,7 +67,8 @@ fn group_name(content: Vec<u8>) -> String {
 
 impl Stage<'_> {
     /// Compares a full list of the ids and groups of a type, in any order, with what is published and what has been staged
-    /// so far. What is not in the list is removed. What is in it and missing, or in another group, comes back, to be put.
+    /// so far. What is not in the list is removed. What is in it and missing, or in another group, or in it more than once, comes
+    /// back, to be put.
     ///
     /// So the list has to be of the same moment as what was put before, such as from one snapshot of a database. It is
     /// sorted on disk: memory is that of [`ExportOptions::memory`](crate::ExportOptions::memory).
@@ -104,7 +108,7 @@ impl Stage<'_> {
         let mut wanted = Runs::new(&folder.join("wanted"));
         files::make_folder(&folder.join("wanted"))?;
         let mut writer = wanted.write()?;
-        let (mut listed_count, mut removed, mut left) = (0, 0, 0);
+        let (mut listed_count, mut removed, mut left, mut repeated) = (0, 0, 0, 0);
         let mut next = listed.next()?;
         let mut after: Option<String> = None;
         loop {
@@ -114,12 +118,14 @@ impl Stage<'_> {
             for (id, group) in published {
                 self.set.options.go_on()?;
                 while let Some(item) = next.take_if(|item| item.id < id) {
+                    repeated += u64::from(item.again);
                     writer.record(0, Tag::Put, &item.id, 0, &item.content)?;
                     (listed_count, left, next) = (listed_count + 1, left + 1, listed.next()?);
                 }
                 match next.take_if(|item| item.id == id) {
                     Some(item) => {
-                        if self.set.roster.names.groups[&group].name.as_bytes() != item.content {
+                        repeated += u64::from(item.again);
+                        if item.again || self.set.roster.names.groups[&group].name.as_bytes() != item.content {
                             writer.record(0, Tag::Put, &item.id, 0, &item.content)?;
                             left += 1;
                         }
@@ -136,12 +142,58 @@ impl Stage<'_> {
             }
         }
         while let Some(item) = next {
+            repeated += u64::from(item.again);
             writer.record(0, Tag::Put, &item.id, 0, &item.content)?;
             (listed_count, left, next) = (listed_count + 1, left + 1, listed.next()?);
         }
         wanted.add(writer, || Ok(()))?;
         let wanted = Wanted { items: wanted.merge(0)?, _runs: wanted, left };
-        Ok(Swept { listed: listed_count, refused, removed, wanted })
+        Ok(Swept { listed: listed_count, refused, removed, repeated, wanted })
+    }
+
+    /// The items of a type that this stage has put more than once, and not removed since, with a group that they were put into.
+    /// Some may be among them that were removed in between. What is staged by several [runs of
+    /// memory](crate::ExportOptions::memory) is read once for it.
+    ///
+    /// # Errors
+    /// [`Error::Set`] where what was staged is damaged; [`Error::Output`], [`Error::Io`], [`Error::Roster`], [`Error::Stopped`].
+    pub fn repeated(&mut self, kind: &str) -> Result<Wanted, Error> {
+        self.spill()?;
+        // What is found takes its place.
+        self.buffer = Buffer::default();
+        let number = self.set.roster.names.kind(kind);
+        let folder = self.sweep_folder()?;
+        let (mut sorted, mut page, mut page_len) = (Runs::new(&folder), Vec::new(), 0);
+        for (group, _) in self.runs.groups() {
+            let name = self.set.roster.names.groups.get(&group).filter(|group| Some(group.kind) == number);
+            let Some(name) = name.filter(|_| self.runs.may_repeat(group)) else { continue };
+            let mut records = self.runs.merge(group)?;
+            while let Some(record) = records.next()? {
+                self.set.options.go_on()?;
+                if !record.again {
+                    continue;
+                }
+                page_len += record.id.len() + name.name.len() + 2 * size_of::<(String, String)>();
+                page.push((record.id, name.name.clone()));
+                if page_len as u64 > self.set.options.memory {
+                    self.sort(&mut sorted, &mut page)?;
+                    page_len = 0;
+                }
+            }
+        }
+        self.sort(&mut sorted, &mut page)?;
+        drop(page);
+        let mut found = sorted.merge(0)?;
+        let mut wanted = Runs::new(&folder.join("wanted"));
+        files::make_folder(&folder.join("wanted"))?;
+        let (mut writer, mut left) = (wanted.write()?, 0);
+        while let Some(item) = found.next()? {
+            self.set.options.go_on()?;
+            writer.record(0, Tag::Put, &item.id, 0, &item.content)?;
+            left += 1;
+        }
+        wanted.add(writer, || Ok(()))?;
+        Ok(Wanted { items: wanted.merge(0)?, _runs: wanted, left })
     }
 
     /// Writes some items of a list, sorted.
@@ -152,8 +204,12 @@ impl Stage<'_> {
         // Stable, so that the last of an id comes last.
         page.sort_by(|a, b| a.0.cmp(&b.0));
         let mut run = sorted.write()?;
+        let mut again = false;
         for (at, (id, group)) in page.iter().enumerate() {
-            if page.get(at + 1).is_none_or(|next| next.0 != *id) {
+            if page.get(at + 1).is_some_and(|next| next.0 == *id) {
+                again = true;
+            } else {
+                run.mark_again(std::mem::take(&mut again));
                 run.record(0, Tag::Put, id, 0, group.as_bytes())?;
             }
         }

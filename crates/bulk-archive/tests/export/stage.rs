@@ -1,8 +1,12 @@
 //! What a stage takes and refuses, and what comes of it.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use bulk_archive::{Error, ExportSet, Refusal, SetManifest, verify_set};
+use bulk_archive::{Error, ExportSet, Refusal, SetManifest, Stage, verify_set};
 
 use crate::support::{Model, check, document, marks, open, options};
 
@@ -299,4 +303,101 @@ fn names_that_differ_in_case_are_refused_where_files_would_be_one() {
     fs::remove_file(folder.join(".bulk/EXPORT.LOCK")).unwrap();
     fs::write(folder.join(".bulk/EXPORT.LOCK"), "").unwrap();
     put("opinions", "sCotus", "3").unwrap();
+}
+
+#[test]
+fn what_is_put_more_than_once_is_told() {
+    /// So many changes that they are written in several runs, often enough for runs to be merged.
+    fn fill(stage: &mut Stage<'_>, from: u64) {
+        for id in from..from + 200 {
+            stage.put("dockets", "ca1", &format!("filler {id}"), 0, &document(id, 1000)).unwrap();
+        }
+    }
+    for fills in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut set = open(folder.path());
+        let mut stage = set.begin().unwrap();
+        for id in ["there", "moved", "moves", "gone"] {
+            stage.put("opinions", "scotus", id, 0, b"0").unwrap();
+        }
+        stage.publish(&none()).unwrap();
+        let mut stage = set.begin().unwrap();
+        let spilled = AtomicU64::new(0);
+        let round = |stage: &mut Stage<'_>| {
+            if fills {
+                fill(stage, 200 * spilled.fetch_add(1, Ordering::Relaxed));
+            }
+        };
+        // Moved once, which is no second time; the others follow.
+        stage.put("opinions", "ca1", "moved", 1, b"1").unwrap();
+        for (group, id) in [("scotus", "there"), ("ca2", "moves"), ("ca1", "new"), ("ca1", "back"), ("ca1", "removed")]
+        {
+            stage.put("opinions", group, id, 1, b"1").unwrap();
+        }
+        stage.remove("opinions", "gone").unwrap();
+        round(&mut stage);
+        for (group, id) in [("scotus", "there"), ("ca3", "moves"), ("ca2", "new"), ("ca2", "back")] {
+            stage.put("opinions", group, id, 2, b"2").unwrap();
+        }
+        round(&mut stage);
+        stage.put("opinions", "ca1", "back", 3, b"3").unwrap();
+        stage.put("opinions", "scotus", "there", 3, b"3").unwrap();
+        stage.put("opinions", "scotus", "once", 3, b"3").unwrap();
+        stage.remove("opinions", "removed").unwrap();
+        round(&mut stage);
+        let ids = |stage: &mut Stage<'_>, kind: &str| {
+            let mut repeated = stage.repeated(kind).unwrap();
+            let left = repeated.len();
+            let ids: Vec<String> = repeated.next_batch(100).unwrap().into_iter().map(|(id, _)| id).collect();
+            assert_eq!(left, ids.len() as u64);
+            ids
+        };
+        assert_eq!(ids(&mut stage, "opinions"), ["back", "moves", "new", "there"], "{fills}");
+        assert_eq!(ids(&mut stage, "dockets"), [""; 0]);
+        assert_eq!(ids(&mut stage, "nothing"), [""; 0]);
+        stage.put("opinions", "ca3", "once", 4, b"4").unwrap();
+        assert_eq!(ids(&mut stage, "opinions"), ["back", "moves", "new", "once", "there"], "{fills}");
+        // It changes nothing: the last counts.
+        let mut model = Model::new();
+        for (group, id, number) in [
+            ("ca1", "moved", 1),
+            ("ca3", "moves", 2),
+            ("ca2", "new", 2),
+            ("ca1", "back", 3),
+            ("scotus", "there", 3),
+            ("ca3", "once", 4),
+        ] {
+            let item = (group.to_owned(), number, number.to_string().into_bytes());
+            model.insert(("opinions".to_owned(), id.to_owned()), item);
+        }
+        if fills {
+            for id in 0..600 {
+                let item = ("ca1".to_owned(), 0, document(id, 1000));
+                model.insert(("dockets".to_owned(), format!("filler {id}")), item);
+            }
+        }
+        stage.publish(&none()).unwrap();
+        assert_eq!(set.kinds().len(), if fills { 2 } else { 1 });
+        drop(set);
+        check(folder.path(), &model);
+    }
+}
+
+#[test]
+fn a_sweep_tells_what_is_listed_more_than_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut set = open(folder.path());
+    let mut stage = set.begin().unwrap();
+    for id in 0..300u64 {
+        stage.put("opinions", "scotus", &id.to_string(), 0, b"0").unwrap();
+    }
+    // Twice at once, twice far from each other, and one that is not there yet.
+    let mut list: Vec<String> = (0..300).map(|id| id.to_string()).collect();
+    list.splice(7..7, ["7", "new"].map(str::to_owned));
+    list.extend(["2", "new"].map(str::to_owned));
+    let list = list.into_iter().map(|id| Ok((id, "scotus".to_owned())));
+    let mut swept = stage.sweep("opinions", list).unwrap();
+    assert_eq!((swept.listed, swept.removed, swept.repeated, swept.wanted.len()), (301, 0, 3, 3));
+    let wanted: Vec<String> = swept.wanted.next_batch(9).unwrap().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(wanted, ["2", "7", "new"]);
 }

@@ -67,7 +67,9 @@ The spec, of which only name, table (or query), id and group must be there:
     { name = \"filed\", type = \"date\", from = \"/docket/filed\", unfit = \"null\" },
   ]
 At its top there may be also, whole, level, block-length, chain-length, overlap, time-zone, keep-empty,
-ignore-times and all-tar, too. Tables are named as in SQL, columns as they are called.
+ignore-times and all-tar, too. time-zone (\"America/New_York\") is that of times without one, and has
+to be there where modified or deleted is such a column and the database is not in UTC. Tables are named
+as in SQL, columns as they are called.
 
 Readers find all archives of a set while manifest.json is there, and the same before and after they
 read. Changes are published together, or not at all; the exit status is 3 where rows were left out.
@@ -105,12 +107,12 @@ pub(crate) struct ExportArguments {
     #[arg(long, value_name = "N", value_parser = number, default_value = "4", env = "BULK_CONNECTIONS", help_heading = SOURCE)]
     pub(crate) connections: usize,
     /// Read again what was changed so long before the last run began. What a transaction that was open then has committed
-    /// since is read in any case, if the role may see when it began (pg_read_all_stats); this is for others, and for clocks
-    /// that differ. Default: what the spec says, or 15m.
+    /// since is read in any case, if the role may see when it began (pg_read_all_stats); this is for others, for those of a
+    /// standby's primary, for prepared ones, and for clocks that differ. Default: what the spec says, or 15m.
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SOURCE)]
     pub(crate) overlap: Option<Duration>,
     /// Leave out up to so many bad rows: without an id or a group, with JSON that is none, or a name that cannot be a file's.
-    /// Each is said. With more of them, nothing is published.
+    /// Each is said, and what was published of it before goes. With more of them, nothing is published.
     #[arg(long, value_name = "N", default_value_t = 1000, help_heading = SOURCE)]
     pub(crate) max_rejects: u64,
     /// Hold so many bytes of changes in memory before they are written to disk.

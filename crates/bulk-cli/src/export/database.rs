@@ -1,6 +1,6 @@
 //! Items that are rows of a database.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,11 @@ use bulk_archive::Stage;
 use bulk_core::{Algorithm, Digest};
 use bulk_pg::{
     ExportSnapshot, ExportSnapshotOptions, ItemQuery, ItemReader, ItemRow, ItemSource, Selection, Session, Since,
+    Unseen,
 };
 use serde_json::json;
 
-use super::rejects::Rejects;
+use super::rejects::{Rejects, Repeated};
 use super::spec::Spec;
 use super::{Job, Said};
 use crate::counted::counted;
@@ -21,6 +22,10 @@ use crate::exit::{Exit, Failure};
 const OVERLAP: Duration = Duration::from_secs(15 * 60);
 /// Rows that a sweep misses are read so many at once.
 const MISSED_AT_ONCE: usize = 10_000;
+/// Ids whose rows are looked at once more are asked for so many at once.
+const SETTLED_AT_ONCE: usize = 10_000;
+/// Snapshots that are taken where tables are emptied or rewritten behind them.
+const SNAPSHOTS: usize = 5;
 
 pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     let started = Instant::now();
@@ -28,26 +33,21 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     let url = job.arguments.database.url()?;
     let options = snapshot_options(job, spec);
     if job.is_dry {
-        let snapshot = job.wait(ExportSnapshot::open(url, options.clone()))??;
         let marks = bulk_archive::read_watermarks(&job.out)?;
-        return plan(job, spec, &snapshot, &options, &marks);
+        let (snapshot, types) = snapshot(job, spec, url, &options, &marks)?;
+        return plan(job, &snapshot, types);
     }
     // Nothing is made for a database that cannot be reached.
     drop(job.wait(Session::connect(url))??);
     // Before the snapshot: one that is older than what another run publishes meanwhile would take that back.
     let mut set = job.open()?;
-    let snapshot = job.wait(ExportSnapshot::open(url, options.clone()))??;
-    if !snapshot.sees_all() {
-        job.report.detail(
-            "transactions of other roles cannot be seen (pg_read_all_stats): the overlap has to be longer than they take",
-        );
-    }
     let mut marks = BTreeMap::new();
     for item in &spec.types {
         marks.extend(set.watermark(&item.name)?.map(|mark| (item.name.clone(), mark)));
     }
-    let types = prepare(job, spec, &snapshot, &options, &marks)?;
-    let known = set.kinds();
+    let (snapshot, types) = snapshot(job, spec, url, &options, &marks)?;
+    say_unseen(job, snapshot.unseen());
+    let known: BTreeSet<String> = set.kinds().into_iter().collect();
     let mut run = Run {
         job,
         snapshot: &snapshot,
@@ -56,6 +56,7 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
         said: Said::new(),
         rows: 0,
         read: BTreeMap::new(),
+        known: known.clone(),
     };
     job.meters.begin_staging_rows();
     run.remove_gone(&types)?;
@@ -65,6 +66,9 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
         if job.arguments.sweep || item.since.is_none() && known.contains(&item.name) {
             run.sweep(item)?;
         }
+    }
+    for item in &types {
+        run.settle(item)?;
     }
     let mark = |item: &Type| (item.name.clone(), Mark::text(snapshot.watermark(), &item.definition));
     let watermarks: BTreeMap<_, _> = types.iter().map(mark).collect();
@@ -77,10 +81,47 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
 fn snapshot_options(job: &Job, spec: &Spec) -> ExportSnapshotOptions {
     let mut options = ExportSnapshotOptions::default();
     options.connections = job.arguments.connections;
-    if let Some(zone) = &spec.time_zone {
-        options.time_zone.clone_from(zone);
-    }
+    options.time_zone.clone_from(&spec.time_zone);
     options
+}
+
+/// Says what the overlap is for.
+fn say_unseen(job: &Job, unseen: &[Unseen]) {
+    for unseen in unseen {
+        match unseen {
+            Unseen::OtherRoles => job.report.detail(
+                "transactions of other roles cannot be seen (pg_read_all_stats): the overlap has to be longer than they take",
+            ),
+            Unseen::Primary => job.report.note(
+                "the server is a standby, which does not see the open transactions of its primary: the overlap has to be \
+                 longer than they take, else rows of theirs are missed",
+            ),
+            Unseen::Prepared => job.report.note(
+                "there are prepared transactions, and nobody can tell when they began: the overlap has to be longer than they \
+                 took until they were prepared, else rows of theirs are missed",
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// A snapshot in which all tables stand as they are, and what is to be read of it.
+fn snapshot(
+    job: &Job,
+    spec: &Spec,
+    url: &str,
+    options: &ExportSnapshotOptions,
+    marks: &BTreeMap<String, String>,
+) -> Result<(ExportSnapshot, Vec<Type>), Failure> {
+    let mut taken = 0;
+    loop {
+        let snapshot = job.wait(ExportSnapshot::open(url, options.clone()))??;
+        taken += 1;
+        match prepare(job, spec, &snapshot, options, marks)? {
+            Err(error @ bulk_pg::Error::Rewritten { .. }) if taken < SNAPSHOTS => job.report.note(error),
+            types => return Ok((snapshot, types?)),
+        }
+    }
 }
 
 /// A type with what is to be read of it.
@@ -101,21 +142,24 @@ fn prepare(
     snapshot: &ExportSnapshot,
     options: &ExportSnapshotOptions,
     marks: &BTreeMap<String, String>,
-) -> Result<Vec<Type>, Failure> {
+) -> Result<Result<Vec<Type>, bulk_pg::Error>, Failure> {
     let overlap = job.arguments.overlap.or(spec.overlap).unwrap_or(OVERLAP);
     let mut types = Vec::new();
     for source in &spec.types {
-        let query = job.wait(snapshot.prepare(source))??;
-        let definition = definition(source, options);
+        let query = match job.wait(snapshot.prepare(source))? {
+            Ok(query) => query,
+            Err(error) => return Ok(Err(error)),
+        };
+        let definition = definition(source, &query, options);
         let mark = marks.get(&source.name).and_then(|mark| Mark::read(mark));
         let (since, why) = match mark {
             None => (None, "nothing is known of an earlier export"),
-            Some(mark) if mark.definition != definition => (None, "the spec of it is another one than it was"),
+            Some(mark) if mark.definition != definition => (None, "its spec or its columns are not what they were"),
             Some(mark) => (Some(Since { watermark: mark.time.to_owned(), overlap }), "--full asks for it"),
         };
         types.push(Type { name: source.name.clone(), query, definition, since, why });
     }
-    Ok(types)
+    Ok(Ok(types))
 }
 
 impl Type {
@@ -145,24 +189,19 @@ impl<'a> Mark<'a> {
     }
 }
 
-/// Equal for types whose rows and items are the same.
-fn definition(source: &ItemSource, options: &ExportSnapshotOptions) -> String {
-    let ItemSource { rows, id, group, modified, json, .. } = source;
-    let text = format!("{rows:?} {id:?} {group:?} {modified:?} {json:?} {:?}", options.time_zone);
+/// Equal for types whose rows and items are the same, and of which the same is told to be gone.
+fn definition(source: &ItemSource, query: &ItemQuery, options: &ExportSnapshotOptions) -> String {
+    let ItemSource { rows, id, group, modified, json, deletions, .. } = source;
+    let (zone, layout) = (options.time_zone.as_deref().unwrap_or("UTC"), query.layout());
+    let text = format!("{rows:?} {id:?} {group:?} {modified:?} {json:?} {deletions:?} {zone:?} {layout}");
     let mut digest = Digest::of(Algorithm::Sha256, text.as_bytes()).to_hex();
     digest.truncate(16);
     digest
 }
 
 /// Says what would be read.
-fn plan(
-    job: &Job,
-    spec: &Spec,
-    snapshot: &ExportSnapshot,
-    options: &ExportSnapshotOptions,
-    marks: &BTreeMap<String, String>,
-) -> Result<Exit, Failure> {
-    for item in prepare(job, spec, snapshot, options, marks)? {
+fn plan(job: &Job, snapshot: &ExportSnapshot, types: Vec<Type>) -> Result<Exit, Failure> {
+    for item in types {
         let (rows, why) = item.rows(job.arguments.full)?;
         let count = job.wait(snapshot.count(&rows))??;
         let gone = match item.since.as_ref().map(|since| item.query.gone(since)).transpose()?.flatten() {
@@ -195,6 +234,8 @@ struct Run<'a, 'set> {
     rows: u64,
     /// Of each type, how many rows were read, and how many ids are gone.
     read: BTreeMap<String, (u64, u64)>,
+    /// The types of which something may be published.
+    known: BTreeSet<String>,
 }
 
 impl Run<'_, '_> {
@@ -263,17 +304,95 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn put(&mut self, kind: &str, row: ItemRow<'_>) -> Result<(), Failure> {
+    /// Stages a row, if it is an item.
+    fn put(&mut self, kind: &str, row: ItemRow<'_>) -> Result<bool, Failure> {
         let why = match (row.id, row.group, row.json) {
             (Some(id), Some(group), Some(json)) => match self.stage.put(kind, group, id, row.mtime, json) {
                 Err(bulk_archive::Error::Refused { reason, .. }) => reason.to_string(),
-                staged => return Ok(staged?),
+                staged => {
+                    staged?;
+                    return Ok(true);
+                }
             },
             (None, ..) => "it has no id".to_owned(),
             (_, None, _) => "it has no group".to_owned(),
             (.., None) => "it has no JSON".to_owned(),
         };
-        self.rejects.add_row(kind, row.id, &why)
+        self.rejects.add_row(kind, row.id, &why)?;
+        Ok(false)
+    }
+
+    /// Looks once more at all rows of ids that have several, and of those with a row that was left out: rows come in any order,
+    /// and which of them is the item must not be chance. Where none of them can be one, the item that was published is out of
+    /// date, and goes.
+    fn settle(&mut self, item: &Type) -> Result<(), Failure> {
+        let kind = item.name.as_str();
+        let rejected = self.rejects.ids_of(kind);
+        let ids: Vec<&str> = rejected.iter().map(String::as_str).collect();
+        let mut repeated = Repeated::default();
+        for ids in ids.chunks(SETTLED_AT_ONCE) {
+            self.settle_ids(item, ids, &mut repeated)?;
+        }
+        if !item.query.ids_are_unique() {
+            let mut again = self.stage.repeated(kind)?;
+            loop {
+                let batch = again.next_batch(SETTLED_AT_ONCE)?;
+                if batch.is_empty() {
+                    break;
+                }
+                let ids: Vec<&str> =
+                    batch.iter().map(|(id, _)| id.as_str()).filter(|id| !rejected.contains(*id)).collect();
+                self.settle_ids(item, &ids, &mut repeated)?;
+            }
+        }
+        self.rejects.add_repeated(kind, &repeated);
+        Ok(())
+    }
+
+    fn settle_ids(&mut self, item: &Type, ids: &[&str], repeated: &mut Repeated) -> Result<(), Failure> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let kind = item.name.as_str();
+        let mut reader = self.snapshot.read(vec![item.query.versions(ids)?]);
+        // The id whose rows come, how many have come, and whether one of them is an item.
+        let mut current: Option<(String, u64, bool)> = None;
+        while let Some(batch) = self.job.meters.reading(|| self.job.wait(reader.next_batch()))?? {
+            for row in batch.rows() {
+                let row = row?;
+                let Some(id) = row.id else { continue };
+                let (rows, is_item) = match current.take_if(|current| current.0 == id) {
+                    Some((_, rows, is_item)) => (rows, is_item),
+                    None => {
+                        self.end_settling(kind, current.take(), repeated)?;
+                        (0, false)
+                    }
+                };
+                // Of several changes of an item the last counts.
+                let is_item = self.put(kind, row)? || is_item;
+                current = Some((id.to_owned(), rows + 1, is_item));
+            }
+        }
+        self.end_settling(kind, current, repeated)
+    }
+
+    /// All rows of an id have come.
+    fn end_settling(
+        &mut self,
+        kind: &str,
+        settled: Option<(String, u64, bool)>,
+        repeated: &mut Repeated,
+    ) -> Result<(), Failure> {
+        let Some((id, rows, is_item)) = settled else { return Ok(()) };
+        repeated.add(&id, rows);
+        if !is_item && self.known.contains(kind) {
+            match self.stage.remove(kind, &id) {
+                // It cannot be there.
+                Err(bulk_archive::Error::Refused { .. }) => {}
+                staged => staged?,
+            }
+        }
+        Ok(())
     }
 
     /// Compares all ids with what is published, removes what is gone, and reads what is missing.
@@ -292,7 +411,7 @@ impl Run<'_, '_> {
             return Err(failure);
         }
         let mut swept = swept?;
-        let (listed, removed, missed) = (swept.listed, swept.removed, swept.wanted.len());
+        let (listed, removed, missed) = (swept.listed, swept.removed, swept.wanted.len() - swept.repeated);
         let text = format!(
             "{kind}: {}; {} gone, {}",
             counted(listed, "id", "ids"),

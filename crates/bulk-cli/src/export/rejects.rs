@@ -14,16 +14,70 @@ pub(super) struct Rejects {
     count: u64,
     /// Rows that may be met again by the same run.
     rows: BTreeSet<(String, String)>,
+    /// Rows beside those that are the items of their ids.
+    repeated: u64,
     report: Report,
+}
+
+/// Ids that several rows have.
+#[derive(Default)]
+pub(super) struct Repeated {
+    ids: u64,
+    /// Rows beside the one that counts.
+    rows: u64,
+    examples: Vec<String>,
+}
+
+impl Repeated {
+    /// An id with so many rows.
+    pub(super) fn add(&mut self, id: &str, rows: u64) {
+        /// So many are named.
+        const NAMED: usize = 3;
+        if rows > 1 {
+            self.ids += 1;
+            self.rows += rows - 1;
+            if self.examples.len() < NAMED {
+                self.examples.push(id.to_owned());
+            }
+        }
+    }
 }
 
 impl Rejects {
     pub(super) fn new(most: u64, report: Report) -> Self {
-        Self { most, count: 0, rows: BTreeSet::new(), report }
+        Self { most, count: 0, rows: BTreeSet::new(), repeated: 0, report }
     }
 
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// How many rows are left out since another one has their id, too.
+    pub(super) fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
+    /// The ids of the rows of a type that were left out.
+    pub(super) fn ids_of(&self, kind: &str) -> BTreeSet<String> {
+        self.rows.iter().filter(|(of, _)| of == kind).map(|(_, id)| id.clone()).collect()
+    }
+
+    /// What several rows of a type share. They are not bad in themselves, so there may be any number of them.
+    pub(super) fn add_repeated(&mut self, kind: &str, repeated: &Repeated) {
+        let Repeated { ids, rows, examples } = repeated;
+        if *ids == 0 {
+            return;
+        }
+        self.repeated += rows;
+        let named: Vec<_> = examples.iter().map(|id| format!("{id:?}")).collect();
+        let text = format!(
+            "{kind}: {}, such as {}: of each the one that was modified last is taken, {}",
+            counted(*ids, "id has several rows", "ids have several rows"),
+            named.join(", "),
+            counted(*rows, "row is left out", "rows are left out")
+        );
+        let fields = json!({"type": kind, "ids": ids, "rows": rows, "examples": examples});
+        self.report.alert("repeated", &text, fields);
     }
 
     /// A row of a type. One that was met before counts once.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bulk_core::RunReport;
-use bulk_testkit::postgres::Database;
+use bulk_testkit::postgres::{Database, DatabaseUrl, Options, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{NOWHERE, Ran, Running, bulk, server};
@@ -268,7 +268,7 @@ fn another_spec_is_another_export() {
     bench.export(&["-v"]).assert(
         0,
         &[
-            "opinions: all rows are read, since the spec of it is another one than it was",
+            "opinions: all rows are read, since its spec or its columns are not what they were",
             "2 replaced, 0 moved, 28 removed",
         ],
     );
@@ -611,6 +611,215 @@ async fn ctrl_c_does_not_wait_for_the_database() {
     drop(client);
     connection.await.unwrap().unwrap();
     bench.export(&[]).assert(0, &["nothing has changed"]);
+}
+
+#[test]
+fn times_without_a_zone_want_one_where_the_database_has_another() {
+    let bench = Bench::new(
+        SPEC,
+        &DDL.replace("changed timestamptz", "changed timestamp").replace("at timestamptz", "at timestamp"),
+    );
+    let zone = format!("ALTER DATABASE \"{}\" SET timezone = 'America/New_York'", bench.database.name());
+    bench.sql(&zone);
+    let said = "opinions: the column changed is timestamp, which has no time zone, and that of the database is \
+                America/New_York; say of which zone its times are: time-zone = \"America/New_York\"";
+    for more in [&[][..], &["--dry-run"]] {
+        bench.export(more).assert(1, &[said]);
+    }
+    assert!(!bench.out().join("manifest.json").exists());
+    fs::write(bench.path("export.toml"), format!("time-zone = \"America/New_York\"\n{SPEC}")).unwrap();
+    bench.export(&[]).assert(0, &["32 items added"]);
+    bench.sql(
+        "UPDATE opinion SET text = 'new', changed = now() WHERE id = 3; DELETE FROM opinion WHERE id = 4;
+         INSERT INTO grave VALUES (4)",
+    );
+    bench.export(&["--overlap", "0s"]).assert(0, &["0 items added, 1 replaced, 0 moved, 1 removed"]);
+    assert_eq!(bench.items(), both(&bench));
+}
+
+#[test]
+fn a_standby_says_what_it_does_not_see() {
+    let mut private = Options::default();
+    private.database_url = DatabaseUrl::Ignore;
+    let standby = Server::start(&private).unwrap();
+    standby.psql(standby.url(), DDL).unwrap();
+    std::fs::write(standby.data_dir().unwrap().join("standby.signal"), "").unwrap();
+    standby.restart().unwrap();
+    let bench = Bench::new(SPEC, "");
+    let mut command = bench.command(&["export.toml"]);
+    command.env("BULK_DB", standby.url());
+    let said = "the server is a standby, which does not see the open transactions of its primary: the overlap has to be longer";
+    Ran::of(command).assert(0, &[said, "32 items added"]);
+}
+
+#[test]
+fn what_cannot_be_exported_any_more_goes() {
+    let spec = "out = \"archives\"\n[[type]]\nname = \"t\"\ntable = \"t\"\nid = \"id\"\ngroup = \"grp\"\njson = \"body\"\nmodified = \"at\"";
+    let bench = Bench::new(
+        spec,
+        "CREATE TABLE t (id int PRIMARY KEY, grp text, body text, at timestamptz DEFAULT now());
+         INSERT INTO t SELECT n, 'g' || n % 2, '{\"n\":' || n || '}' FROM generate_series(1, 8) n",
+    );
+    bench.export(&[]).assert(0, &["8 items added"]);
+    let change = |id: u32, what: &str| bench.sql(&format!("UPDATE t SET {what}, at = now() WHERE id = {id}"));
+    let mut left: Vec<u32> = (1..=8).collect();
+    for (id, what, why) in [
+        (1, "grp = NULL", "it has no group"),
+        (2, "body = NULL", "it has no JSON"),
+        (3, "body = '{'", ""),
+        (4, "grp = ''", ""),
+        (5, "grp = repeat('x', 300)", ""),
+    ] {
+        change(id, what);
+        let ran = bench.export(&["--overlap", "0s"]);
+        ran.assert(3, &[&format!("t: the row \"{id}\" is left out: {why}"), "1 removed; "]);
+        left.retain(|other| *other != id);
+        let wanted: BTreeMap<_, _> =
+            left.iter().map(|id| (format!("t/g{}/{id}.json", id % 2), format!("{{\"n\":{id}}}"))).collect();
+        assert_eq!(bench.items(), wanted, "{what}");
+    }
+    bench.verify();
+    // It stays so, and what is mended comes back.
+    let figures = bench.exported_with(3, &["--sweep"]);
+    assert_eq!((&figures["removed"], &figures["rejected"], &figures["items"]), (&json!(0), &json!(5), &json!(3)));
+    change(1, "grp = 'g1'");
+    bench.export(&["--overlap", "0s"]).assert(0, &["1 item added"]);
+
+    // Nothing is made for a type all of whose rows are bad from the beginning.
+    bench.sql("CREATE TABLE bad (LIKE t); INSERT INTO bad VALUES (1, NULL, '{}', now())");
+    let spec = spec.replace("name = \"t\"\ntable = \"t\"", "name = \"bad\"\ntable = \"bad\"");
+    fs::write(bench.path("bad.toml"), spec).unwrap();
+    Ran::of(bench.command(&["bad.toml"])).assert(3, &["bad: the row \"1\" is left out: it has no group"]);
+    assert!(!bench.out().join("bad").exists());
+}
+
+#[test]
+fn other_columns_or_deletions_are_another_export() {
+    let spec = SPEC.replace("columns = [\"id\", \"text\"]\n", "");
+    let bench = Bench::new(&spec, DDL);
+    bench.export(&[]).assert(0, &["32 items added"]);
+    bench.sql("UPDATE opinion SET changed = '2001-01-01'; UPDATE person SET changed = '2001-01-01'");
+    bench.export(&["--overlap", "0s"]).assert(0, &["opinions: 0 rows read", "people: 0 rows read"]);
+    let anew = "opinions: all rows are read, since its spec or its columns are not what they were";
+    bench.sql("ALTER TABLE opinion ADD COLUMN judge text DEFAULT 'Ann'; ALTER TABLE person ADD COLUMN age int");
+    let ran = bench.export(&["-v", "--overlap", "0s"]);
+    ran.assert(0, &[anew, "0 items added, 30 replaced", "people: 0 rows read"]);
+    assert!(bench.items().values().any(|json| json.contains("\"judge\":\"Ann\"")));
+    bench.export(&["--overlap", "0s"]).assert(0, &["nothing has changed"]);
+
+    // What is told to be gone is told by another table: what that has told before is not known.
+    bench.sql("CREATE TABLE tomb AS SELECT 5 AS id, '2001-01-01'::timestamptz AS at; DELETE FROM opinion WHERE id = 5");
+    fs::write(bench.path("export.toml"), spec.replace("table = \"grave\"", "table = \"tomb\"")).unwrap();
+    bench.export(&["-v", "--overlap", "0s"]).assert(0, &[anew, "opinions: 29 ids; 1 item is gone", "1 removed"]);
+}
+
+#[test]
+fn rows_that_share_an_id_are_told_and_not_left_to_chance() {
+    let spec = "
+        out = \"archives\"
+        [[type]]
+        name = \"opinions\"
+        query = \"SELECT o.id, c.court, o.at, o.text, c.judge FROM opinion o JOIN panel c ON c.opinion = o.id\"
+        id = \"id\"
+        group = \"court\"
+        modified = \"at\"
+        columns = [\"id\", \"judge\"]";
+    let ddl = |order: &str| {
+        format!(
+            "CREATE TABLE opinion (id int PRIMARY KEY, at timestamptz, text text);
+             CREATE TABLE panel (opinion int, court text, judge text);
+             INSERT INTO opinion SELECT n, '2026-01-01', repeat('x', 100) FROM generate_series(1, 1000) n;
+             INSERT INTO panel SELECT * FROM (
+                 SELECT n, 'ca' || n % 3, 'Ann' FROM generate_series(1, 1000) n
+                 UNION ALL SELECT n, 'ca' || n % 3, 'Zoe' FROM generate_series(1, 1000, 7) n
+                 UNION ALL SELECT n, 'ca' || (n + 1) % 3, 'Bob' FROM generate_series(1, 1000, 11) n
+                 UNION ALL SELECT 5, NULL, 'Cid') p(opinion, court, judge)
+             ORDER BY {order}"
+        )
+    };
+    // Of each the greatest group, then the greatest JSON.
+    let wanted: BTreeMap<_, _> = (1..=1000)
+        .map(|id| {
+            let mut rows = vec![(id % 3, "Ann")];
+            rows.extend((id % 7 == 1).then_some((id % 3, "Zoe")));
+            rows.extend((id % 11 == 1).then_some(((id + 1) % 3, "Bob")));
+            let (court, judge) = rows.into_iter().max().unwrap();
+            (format!("opinions/ca{court}/{id}.json"), format!("{{\"id\":{id},\"judge\":\"{judge}\"}}"))
+        })
+        .collect();
+    let mut archives = Vec::new();
+    for (order, memory) in
+        [("1, 3", "64MiB"), ("3, 1", "16KiB"), ("3 DESC, 1 DESC", "16KiB"), ("md5(judge || opinion)", "4KiB")]
+    {
+        let bench = Bench::new(spec, &ddl(order));
+        for (full, added) in
+            [(&[][..], "1000 items added"), (&["--full"], "nothing has changed"), (&["--sweep"], "nothing has changed")]
+        {
+            let ran = bench.export(&[full, &["--memory", memory, "--json"]].concat());
+            assert_eq!(ran.status, Some(3), "{ran:?}");
+            let repeated = ran.events_of("repeated").remove(0);
+            // 143 of the second and 91 of the third, 13 of both, and 5.
+            assert_eq!((&repeated["ids"], &repeated["rows"]), (&json!(222), &json!(235)), "{order} {memory} {full:?}");
+            let exported = ran.events_of("exported").remove(0);
+            assert_eq!((&exported["rejected"], &exported["repeated"]), (&json!(1), &json!(235)));
+            assert!(exported["message"].as_str().unwrap().starts_with(added), "{order} {memory} {full:?}: {exported}");
+            assert!(bench.items() == wanted, "{order} {memory} {full:?}");
+        }
+        let ran = bench.export(&["--full"]);
+        ran.assert(
+            3,
+            &[
+                "opinions: 222 ids have several rows, such as \"",
+                ": of each the one that was modified last is taken, 235 rows are left out",
+                "236 left out",
+            ],
+        );
+        bench.verify();
+        archives.push(fs::read(bench.out().join("opinions/ca1.tar.gz")).unwrap());
+    }
+    assert!(archives.windows(2).all(|pair| pair[0] == pair[1]));
+
+    // The one that was modified last, whatever else it is.
+    let bench = Bench::new(
+        spec.replace(
+            "SELECT o.id, c.court, o.at, o.text, c.judge FROM opinion o JOIN panel c ON c.opinion = o.id",
+            "TABLE o",
+        )
+        .as_str(),
+        "CREATE TABLE o (id text, court text, at timestamptz, judge text);
+         INSERT INTO o VALUES ('a', 'ca1', '2026-01-02', 'Ann'), ('a', 'ca2', '2026-01-01', 'Zoe')",
+    );
+    bench.export(&[]).assert(3, &["opinions: 1 id has several rows, such as \"a\": of each the one that was modified last is taken, 1 row is left out"]);
+    assert_eq!(
+        bench.items(),
+        BTreeMap::from([("opinions/ca1/a.json".to_owned(), "{\"id\":\"a\",\"judge\":\"Ann\"}".to_owned())])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_emptied_and_filled_meanwhile_is_read_full() {
+    let bench = Bench::exported();
+    let (client, connection) = tokio_postgres::connect(bench.database.url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // The export takes its snapshot before this commits, and waits for the table.
+    client
+        .batch_execute(
+            "BEGIN; CREATE TEMPORARY TABLE kept AS TABLE opinion; TRUNCATE opinion;
+             INSERT INTO opinion SELECT id, court, now(), text || '!' FROM kept",
+        )
+        .await
+        .unwrap();
+    let mut running = Running::start(bench.command(&["export.toml", "--sweep"]));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    running.wait_until("it waits", |_| bench.sql(waits) == "1");
+    client.batch_execute("COMMIT").await.unwrap();
+    let (status, said) = running.end();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("opinions: opinion was emptied, rewritten or replaced behind the snapshot"), "{said}");
+    assert!(said.contains("30 replaced, 0 moved, 0 removed"), "{said}");
+    drop(client);
+    connection.await.unwrap().unwrap();
+    assert_eq!(bench.items(), both(&bench));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use tokio_postgres::Client;
 use tokio_postgres::types::{Kind, Type};
+use tokio_postgres::{Client, Column};
 
 use super::selection::Part;
 use super::{ExportSnapshotOptions, ItemDeletions, ItemJson, ItemRows, ItemSource, Selection};
@@ -21,6 +21,10 @@ pub struct ItemQuery {
     time: String,
     json: String,
     modified: Option<TimeColumn>,
+    /// The names and types of what the items are made of.
+    layout: String,
+    /// Whether an index sees to it that no two rows have the same id.
+    ids_are_unique: bool,
     /// The type by which an index of the ids is found; else they are compared as text.
     id_type: Option<&'static str>,
     gone: Option<Gone>,
@@ -59,7 +63,10 @@ enum TimeKind {
 #[derive(Clone, Debug)]
 enum Gone {
     /// A subselect, in which [`SINCE`] may stand.
-    Query(String),
+    Query {
+        query: String,
+        is_zoned: bool,
+    },
     Table {
         from: String,
         id: String,
@@ -75,10 +82,20 @@ const GONE: &str = "\"bulk_gone\"";
 /// What stands in the user's statement for the moment.
 const SINCE: &str = "{since}";
 
+/// How times without a zone are read.
+#[derive(Clone, Copy)]
+pub(super) struct Clock<'a> {
+    /// The zone that they are of.
+    pub(super) zone: &'a str,
+    /// The database's own, where it is another one and nobody has said which of the two is meant.
+    pub(super) doubt: Option<&'a str>,
+}
+
 pub(super) async fn prepare(
     client: &Client,
     source: &ItemSource,
     options: &ExportSnapshotOptions,
+    clock: Clock<'_>,
     version: u32,
 ) -> Result<ItemQuery, Error> {
     let ItemSource { name, rows, id, group, modified, json, deletions } = source;
@@ -97,36 +114,38 @@ pub(super) async fn prepare(
         }
         _ => from_rows.clone(),
     };
-    let (json, json_column) = match json {
-        ItemJson::Row => (format!("pg_catalog.row_to_json({ROW}.*)::text"), None),
-        ItemJson::Columns(_) => (format!("pg_catalog.row_to_json({JSON}.*)::text"), None),
-        ItemJson::Column(name) => (format!("{}::text", column(name)), Some(name)),
+    let (json, json_column, made_of) = match json {
+        ItemJson::Row => (format!("pg_catalog.row_to_json({ROW}.*)::text"), None, format!("{ROW}.*")),
+        ItemJson::Columns(_) => (format!("pg_catalog.row_to_json({JSON}.*)::text"), None, format!("{JSON}.*")),
+        ItemJson::Column(name) => (format!("{}::text", column(name)), Some(name), column(name)),
     };
-    // It also holds the tables, so that nobody rewrites one between two sessions that read ranges of it.
     let described = format!(
-        "SELECT {}, {}, {}, {}, {json} FROM {from}",
+        "SELECT {}, {}, {}, {json}, {made_of} FROM {from}",
         column(id),
         column(group),
         modified.as_ref().map_or("NULL".to_owned(), column),
-        json_column.map_or("NULL".to_owned(), column),
     );
     let action = || format!("read the items of {name}");
+    hold(client, &described, action()).await?;
+    assert_is_held(client, name).await?;
     let statement = client.prepare(&described).await.map_err(Error::database(action()))?;
-    let types: Vec<&Type> = statement.columns().iter().map(|column| base(column.type_())).collect();
-    let [id_type, _, time_type, json_type, _] = types[..] else {
+    let [id_column, group_column, time_column, _, made_of @ ..] = statement.columns() else {
         return Err(Error::Received { what: "another number of columns than it was asked for" });
     };
-    if let Some(column) = json_column
-        && ![Type::JSON, Type::JSONB, Type::TEXT, Type::VARCHAR, Type::BPCHAR].contains(json_type)
-    {
-        let what = format!("{name}: the column {column:#} is {json_type}, and JSON is json, jsonb or text");
-        return Err(Error::Options { what });
+    if let (Some(column), [json_column]) = (json_column, made_of) {
+        let json_type = base(json_column.type_());
+        if ![Type::JSON, Type::JSONB, Type::TEXT, Type::VARCHAR, Type::BPCHAR].contains(json_type) {
+            let what = format!("{name}: the column {column:#} is {json_type}, and JSON is json, jsonb or text");
+            return Err(Error::Options { what });
+        }
     }
-    let is_zoned = !["utc", "etc/utc", "gmt"].contains(&options.time_zone.to_ascii_lowercase().as_str());
+    let layout = [id_column, group_column, time_column].into_iter().chain(made_of).map(layout).collect::<Vec<_>>();
+    let time_type = base(time_column.type_());
+    let is_zoned = !["utc", "etc/utc", "gmt"].contains(&clock.zone.to_ascii_lowercase().as_str());
     let modified = match modified {
         None => None,
         Some(modified) => {
-            let kind = time_kind(time_type, modified, name)?;
+            let kind = time_kind(time_type, modified, name, clock)?;
             let has_nulls = match rows {
                 ItemRows::Table(table) => has_nulls(client, table, modified).await?,
                 ItemRows::Query(_) => true,
@@ -134,9 +153,11 @@ pub(super) async fn prepare(
             Some(TimeColumn { name: column(modified), kind, has_nulls, is_zoned })
         }
     };
-    let (ranges, bytes) = match rows {
-        ItemRows::Table(table) => ranges(client, table, options.range, version).await?,
-        ItemRows::Query(_) => (Vec::new(), 0),
+    let ((ranges, bytes), ids_are_unique) = match rows {
+        ItemRows::Table(table) => {
+            (ranges(client, table, options.range, version).await?, is_unique(client, table, id).await?)
+        }
+        ItemRows::Query(_) => ((Vec::new(), 0), false),
     };
     let time = modified.as_ref().map_or("NULL".to_owned(), |modified| modified.name.clone());
     let mut query = ItemQuery {
@@ -148,18 +169,20 @@ pub(super) async fn prepare(
         time: format!("{time}::timestamptz"),
         json,
         modified,
-        id_type: indexed(id_type),
+        layout: layout.join(", "),
+        ids_are_unique,
+        id_type: indexed(base(id_column.type_())),
         gone: None,
         ranges,
         bytes,
     };
     if let Some(deletions) = deletions {
-        query.gone = Some(gone(client, deletions, name, is_zoned).await?);
+        query.gone = Some(gone(client, deletions, name, is_zoned, clock).await?);
         let since = Since { watermark: "2000-01-01T00:00:00+00:00".to_owned(), overlap: Duration::ZERO };
         for part in query.gone(&since)?.iter().flat_map(|selection| &selection.parts) {
-            let prepared = client.prepare(&part.query).await;
-            prepared.map_err(Error::database(format!("read what is gone of {name}")))?;
+            hold(client, &part.query, format!("read what is gone of {name}")).await?;
         }
+        assert_is_held(client, name).await?;
     }
     Ok(query)
 }
@@ -173,6 +196,16 @@ impl ItemQuery {
     /// Whether it has a column that tells what has changed.
     pub fn tells_changes(&self) -> bool {
         self.modified.is_some()
+    }
+
+    /// The names and types of the columns that items are made of: equal as long as the same rows make the same items.
+    pub fn layout(&self) -> &str {
+        &self.layout
+    }
+
+    /// Whether no two rows can have the same id, since the table has an index that sees to it. Of a view or a query nobody knows.
+    pub fn ids_are_unique(&self) -> bool {
+        self.ids_are_unique
     }
 
     /// All items.
@@ -200,25 +233,47 @@ impl ItemQuery {
         /// Ids of one statement.
         const AT_ONCE: usize = 1000;
         let statement = |ids: &[S]| {
-            let mut list = String::from("{");
-            for id in ids {
-                if list.len() > 1 {
-                    list.push(',');
-                }
-                list.push('"');
-                list.push_str(&id.as_ref().replace('\\', "\\\\").replace('"', "\\\""));
-                list.push('"');
-            }
-            list.push('}');
-            let list = literal(&list)?;
-            let is_one = match self.id_type {
-                Some(id_type) => format!("{} = ANY ({list}::text[]::{id_type}[])", self.id),
-                None => format!("{}::text = ANY ({list}::text[])", self.id),
-            };
-            Ok(Part { query: format!("SELECT {} FROM {} WHERE {is_one}", self.columns(), self.from), bytes: 0 })
+            let query = format!("SELECT {} FROM {} WHERE {}", self.columns(), self.from, self.is_one_of(ids)?);
+            Ok(Part { query, bytes: 0 })
         };
         let parts = ids.chunks(AT_ONCE).map(statement).collect::<Result<_, Error>>()?;
         Ok(Selection { name: self.name.clone(), parts })
+    }
+
+    /// All rows with these ids, by one statement: one id after another, and of each the row that is to count last. That is the
+    /// one modified last; of several of one time that with the greatest group, then the greatest JSON, byte by byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`]: an id cannot be one.
+    pub fn versions<S: AsRef<str>>(&self, ids: &[S]) -> Result<Selection, Error> {
+        let Self { from, id, time, group, json, .. } = self;
+        let query = format!(
+            "SELECT {} FROM {from} WHERE {}
+             ORDER BY {id}::text COLLATE \"C\", {time} NULLS FIRST, {group}::text COLLATE \"C\" NULLS FIRST,
+                      ({json}) COLLATE \"C\" NULLS FIRST",
+            self.columns(),
+            self.is_one_of(ids)?
+        );
+        Ok(self.selection(query))
+    }
+
+    fn is_one_of<S: AsRef<str>>(&self, ids: &[S]) -> Result<String, Error> {
+        let mut list = String::from("{");
+        for id in ids {
+            if list.len() > 1 {
+                list.push(',');
+            }
+            list.push('"');
+            list.push_str(&id.as_ref().replace('\\', "\\\\").replace('"', "\\\""));
+            list.push('"');
+        }
+        list.push('}');
+        let list = literal(&list)?;
+        Ok(match self.id_type {
+            Some(id_type) => format!("{} = ANY ({list}::text[]::{id_type}[])", self.id),
+            None => format!("{}::text = ANY ({list}::text[])", self.id),
+        })
     }
 
     /// Id and group of all items, without their JSON.
@@ -234,8 +289,8 @@ impl ItemQuery {
     pub fn gone(&self, since: &Since) -> Result<Option<Selection>, Error> {
         let Some(gone) = &self.gone else { return Ok(None) };
         let (from, id, condition) = match gone {
-            Gone::Query(query) => {
-                let query = query.replace(SINCE, &moment(since)?);
+            Gone::Query { query, is_zoned } => {
+                let query = query.replace(SINCE, &earlier(moment(since)?, *is_zoned));
                 (format!("(\n{query}\n) {GONE}(\"id\")"), format!("{GONE}.\"id\""), "true".to_owned())
             }
             Gone::Table { from, id, deleted } => (from.clone(), id.clone(), deleted.not_before(since)?),
@@ -273,13 +328,7 @@ impl ItemQuery {
 
 impl TimeColumn {
     fn not_before(&self, since: &Since) -> Result<String, Error> {
-        let moment = moment(since)?;
-        // An hour may come twice, by the clock of whoever wrote.
-        let moment = if self.is_zoned && self.kind == TimeKind::Local {
-            format!("({moment} - interval '1 hour')")
-        } else {
-            moment
-        };
+        let moment = earlier(moment(since)?, self.is_zoned && self.kind != TimeKind::Instant);
         let name = &self.name;
         let is_later = match self.kind {
             TimeKind::Instant => format!("{name} >= {moment}"),
@@ -301,18 +350,31 @@ fn moment(since: &Since) -> Result<String, Error> {
     ))
 }
 
+/// An hour may come twice, by the clock of whoever wrote: what it showed later may be less than what it showed before.
+fn earlier(moment: String, is_zoned: bool) -> String {
+    if is_zoned { format!("({moment} - interval '1 hour')") } else { moment }
+}
+
 fn literal(text: &str) -> Result<String, Error> {
     quote_literal(text).map_err(|error| Error::Options { what: error.to_string() })
 }
 
-async fn gone(client: &Client, deletions: &ItemDeletions, of: &str, is_zoned: bool) -> Result<Gone, Error> {
+async fn gone(
+    client: &Client,
+    deletions: &ItemDeletions,
+    of: &str,
+    is_zoned: bool,
+    clock: Clock<'_>,
+) -> Result<Gone, Error> {
     Ok(match deletions {
-        ItemDeletions::Query(query) => Gone::Query(subselect(query, &format!("the deletions of {of}"))?),
+        ItemDeletions::Query(query) => {
+            Gone::Query { query: subselect(query, &format!("the deletions of {of}"))?, is_zoned }
+        }
         ItemDeletions::Table { table, id, deleted } => {
             let described = client.prepare(&format!("SELECT {GONE}.{id}, {GONE}.{deleted} FROM {table} {GONE}")).await;
             let described = described.map_err(Error::database(format!("read what is gone of {of}")))?;
             let time_type = described.columns().get(1).map_or(&Type::UNKNOWN, |column| base(column.type_()));
-            let kind = time_kind(time_type, deleted, of)?;
+            let kind = time_kind(time_type, deleted, of, clock)?;
             let has_nulls = has_nulls(client, table, deleted).await?;
             let deleted = TimeColumn { name: format!("{GONE}.{deleted}"), kind, has_nulls, is_zoned };
             Gone::Table { from: format!("{table} {GONE}"), id: format!("{GONE}.{id}"), deleted }
@@ -328,15 +390,71 @@ fn base(of: &Type) -> &Type {
     }
 }
 
-fn time_kind(of: &Type, column: &Ident, name: &str) -> Result<TimeKind, Error> {
-    match *of {
-        Type::TIMESTAMPTZ => Ok(TimeKind::Instant),
-        Type::TIMESTAMP => Ok(TimeKind::Local),
-        Type::DATE => Ok(TimeKind::Date),
-        _ => Err(Error::Options {
-            what: format!("{name}: the column {column:#} is {of}, and a time is timestamptz, timestamp or date"),
+fn time_kind(of: &Type, column: &Ident, name: &str, clock: Clock<'_>) -> Result<TimeKind, Error> {
+    let kind = match *of {
+        Type::TIMESTAMPTZ => return Ok(TimeKind::Instant),
+        Type::TIMESTAMP => TimeKind::Local,
+        Type::DATE => TimeKind::Date,
+        _ => {
+            return Err(Error::Options {
+                what: format!("{name}: the column {column:#} is {of}, and a time is timestamptz, timestamp or date"),
+            });
+        }
+    };
+    match clock.doubt {
+        None => Ok(kind),
+        Some(own) => Err(Error::Options {
+            what: format!(
+                "{name}: the column {column:#} is {of}, which has no time zone, and that of the database is {own}; say of which \
+                 zone its times are: time-zone = \"{own}\" (what now() writes there), or \"UTC\", at the top of the spec"
+            ),
         }),
     }
+}
+
+/// Makes the transaction hold all tables that a statement would read, those that a view, a partitioned table or a parent stands
+/// for among them, so that nobody rewrites one between two sessions that read of it.
+async fn hold(client: &Client, query: &str, action: String) -> Result<(), Error> {
+    client.batch_execute(&format!("EXPLAIN {query}")).await.map_err(Error::database(action))
+}
+
+/// An error if a table that is held was emptied, rewritten or put in another one's place after the snapshot had been taken: for
+/// the snapshot its rows are not there (PostgreSQL manual, "Caveats" of "Concurrency Control"). What a statement finds in
+/// `pg_class` is of the snapshot, and what the functions say is of now. Catalogs are left out, and indexes: they have no rows
+/// of their own.
+async fn assert_is_held(client: &Client, name: &str) -> Result<(), Error> {
+    let sql = "SELECT DISTINCT l.relation::pg_catalog.regclass::text
+               FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
+               WHERE l.locktype = 'relation' AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384
+                     AND pg_catalog.pg_get_indexdef(l.relation) IS NULL
+                     AND (c.oid IS NULL
+                          OR c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(l.relation), 0::pg_catalog.oid))
+               ORDER BY 1";
+    let rows = client.query(sql, &[]).await.map_err(Error::database(format!("look at the tables of {name}")))?;
+    let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if tables.is_empty() { Ok(()) } else { Err(Error::Rewritten { name: name.to_owned(), tables }) }
+}
+
+/// What a column is called and of which type it is. Numbers of types are left out: they are others in a restored database.
+fn layout(column: &Column) -> String {
+    let mut text = format!("{:?} {}", column.name(), type_layout(column.type_()));
+    if column.type_modifier() >= 0 {
+        text.push_str(&format!(" {}", column.type_modifier()));
+    }
+    text
+}
+
+fn type_layout(of: &Type) -> String {
+    let inner = match of.kind() {
+        Kind::Array(inner) | Kind::Domain(inner) => type_layout(inner),
+        Kind::Composite(fields) => {
+            let fields: Vec<_> =
+                fields.iter().map(|field| format!("{:?} {}", field.name(), type_layout(field.type_()))).collect();
+            fields.join(", ")
+        }
+        _ => String::new(),
+    };
+    format!("{:?}.{:?}({inner})", of.schema(), of.name())
 }
 
 /// Types whose values are equal if their texts are, so that what is asked for by its text is found by an index.
@@ -360,6 +478,19 @@ async fn has_nulls(client: &Client, table: &TableName, column: &Ident) -> Result
     let row = client.query_opt(sql, &[&table.to_string(), &column.as_str()]).await;
     let row = row.map_err(Error::database(format!("look at {table:#}")))?;
     Ok(row.is_none_or(|row| !row.get::<_, bool>(0)))
+}
+
+/// Whether an index keeps two rows from having the same value there.
+async fn is_unique(client: &Client, table: &TableName, column: &Ident) -> Result<bool, Error> {
+    // It says nothing about the rows of tables that inherit, unless they are partitions.
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
+                              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                              WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = $2 AND i.indisunique
+                                    AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL)
+                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class c ON c.oid = h.inhparent
+                                      WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind <> 'p')";
+    let row = client.query_one(sql, &[&table.to_string(), &column.as_str()]).await;
+    Ok(row.map_err(Error::database(format!("look at {table:#}")))?.get(0))
 }
 
 /// Conditions that cut a plain table into stretches of its pages, and how large it is. Older servers would read the whole

@@ -18,7 +18,8 @@ pub struct ItemSource {
     pub name: String,
     /// The rows.
     pub rows: ItemRows,
-    /// The column that tells them apart, of any type that has a text. Nothing checks that no two rows have the same.
+    /// The column that tells them apart, of any type that has a text. No two rows are to have the same, which nothing here checks:
+    /// [`ItemQuery::ids_are_unique`](crate::ItemQuery::ids_are_unique), [`ItemQuery::versions`](crate::ItemQuery::versions).
     pub id: Ident,
     /// The column by which they are put together, of any type that has a text.
     pub group: Ident,
@@ -61,7 +62,8 @@ pub enum ItemJson {
 #[non_exhaustive]
 pub enum ItemDeletions {
     /// A statement whose first column is the ids. `{since}` in it becomes the moment from which on changes are read, as a
-    /// timestamptz.
+    /// timestamptz. Compared with a column without a zone it is of the [time
+    /// zone](crate::ExportSnapshotOptions::time_zone) of the snapshot; nobody finds out whether that column is.
     Query(String),
     /// A table that has a row for each of them. Rows without a time are of any time.
     Table {

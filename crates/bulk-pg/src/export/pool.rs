@@ -28,7 +28,7 @@ pub(super) const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE REA
 
 /// The statements that set up a session.
 pub(super) fn settings(options: &ExportSnapshotOptions) -> Result<String, Error> {
-    let zone = quote_literal(&options.time_zone)
+    let zone = quote_literal(options.zone())
         .map_err(|error| Error::Options { what: format!("the time zone cannot be used: {error}") })?;
     Ok(format!("{SETTINGS} SET TimeZone = {zone}"))
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use super::item_query::{self, ItemQuery};
+use super::item_query::{self, Clock, ItemQuery};
 use super::item_reader::ItemReader;
 use super::pool::{self, BEGIN, Pool};
 use super::{ItemSource, Selection};
@@ -12,8 +12,8 @@ use crate::{Error, Session};
 ///
 /// The first connection holds a REPEATABLE READ, READ ONLY transaction, and the others read in the same snapshot
 /// (PostgreSQL manual, "Snapshot Synchronization Functions"): whatever is written meanwhile, all types and all ranges of a
-/// table are of that moment. Nothing is locked but against changes of the tables' definitions. As with any long transaction,
-/// dead rows that are newer are not vacuumed before it ends.
+/// table are of that moment. Nothing is locked but against changes of the tables' definitions, and `TRUNCATE`. As with any
+/// long transaction, dead rows that are newer are not vacuumed before it ends.
 ///
 /// JSON is what the server makes of a row, the same for the same row wherever it is read: formats of times, numbers and bytes
 /// are set for the session. Row-level security makes it fail, rather than pass over rows that the role may not see
@@ -29,9 +29,17 @@ use crate::{Error, Session};
 /// the standby's last replayed commit, where it is one.
 ///
 /// The overlap is for what the server cannot tell: transactions of other roles, where the role is not a member of
-/// `pg_read_all_stats` ([`sees_all`](Self::sees_all)); clocks of programs that write the times themselves; and the
+/// `pg_read_all_stats`, those of the primary, where the server is a standby, and prepared ones
+/// ([`unseen`](Self::unseen)); clocks of programs that write the times themselves; and the
 /// instant between a transaction's beginning and the server's note of it. Rows whose time does not change with them, or
 /// lies further back, such as those that logical replication brings, are found by reading all.
+///
+/// # Tables that are emptied or rewritten
+///
+/// `TRUNCATE`, those `ALTER TABLE` that rewrite, and another table in the place of an old one do not keep what older snapshots
+/// see. From [`prepare`](Self::prepare) on the tables are held, so that such a statement waits for the end of the export. What
+/// came between the snapshot and that is [`Error::Rewritten`]: drop the snapshot and take another one. Tables that only a
+/// function reads, which a query or a view calls, are not held.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,7 +80,9 @@ pub struct ExportSnapshot {
     pool: Arc<Pool>,
     options: ExportSnapshotOptions,
     watermark: String,
-    sees_all: bool,
+    unseen: Vec<Unseen>,
+    /// The database's own time zone, where its clocks show another time than UTC.
+    own_zone: Option<String>,
     /// Such as 160004.
     version: u32,
 }
@@ -85,8 +95,9 @@ pub struct ExportSnapshotOptions {
     pub connections: usize,
     /// Bytes of rows that wait to be taken; each connection holds a row beside. Default 16 MiB.
     pub memory: u64,
-    /// The time zone in which JSON has times, and of which columns are that have none. Default `UTC`.
-    pub time_zone: String,
+    /// The time zone in which JSON has times, and of which columns are that have none. Default: none, which is UTC; where a
+    /// time of change or deletion has no zone, and the database's own is another one than UTC, it has to be said.
+    pub time_zone: Option<String>,
     /// A plain table is read in ranges of about so many bytes, by several connections at once. Default 64 MiB.
     ///
     /// Measured with 300,000 rows, 430 MB of JSON, on two cores that run the server, too: 2.2 s over one connection, 1.7 s over
@@ -96,26 +107,57 @@ pub struct ExportSnapshotOptions {
 
 impl Default for ExportSnapshotOptions {
     fn default() -> Self {
-        Self { connections: 4, memory: 16 << 20, time_zone: "UTC".to_owned(), range: 64 << 20 }
+        Self { connections: 4, memory: 16 << 20, time_zone: None, range: 64 << 20 }
     }
 }
 
+impl ExportSnapshotOptions {
+    /// The zone of times that have none.
+    pub(super) fn zone(&self) -> &str {
+        self.time_zone.as_deref().unwrap_or("UTC")
+    }
+}
+
+/// Transactions whose beginnings could not be seen. What they write may have a time before the watermark and appear behind it,
+/// so the overlap of the next export has to be longer than they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unseen {
+    /// Those of other roles: the role is not a member of `pg_read_all_stats`.
+    OtherRoles,
+    /// Those of the primary: the server is a standby.
+    Primary,
+    /// Prepared ones: the server knows when they were prepared, and not when they began.
+    Prepared,
+}
+
+/// The database's own time zone, which a session has before it sets another, and whether its clocks show what those of UTC do.
+const ZONE: &str = "
+    SELECT pg_catalog.current_setting('TimeZone'),
+           NOT EXISTS (SELECT FROM pg_catalog.generate_series(pg_catalog.now() - interval '2 years',
+                                                             pg_catalog.now() + interval '1 year',
+                                                             interval '7 days') clock(moment)
+                       WHERE clock.moment::timestamp <> clock.moment AT TIME ZONE 'UTC')";
+
 /// A moment that no transaction which is still to commit began before, as far as anybody can tell who asks before the
 /// snapshot is taken: those that begin after the question do so later. What a prepared one began with is not known, only
-/// when it was prepared. And whether all could be seen.
+/// when it was prepared. And which ones could not be seen. A standby that has replayed nothing since it was started has at least
+/// what was there at the checkpoint that it started from.
 const WATERMARK: &str = "
     SELECT pg_catalog.to_char(least(pg_catalog.now(), s.oldest, p.oldest, r.last) AT TIME ZONE 'UTC',
-                              'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"'), s.hidden = 0,
+                              'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"'),
+           s.hidden > 0, pg_catalog.pg_is_in_recovery(), p.count > 0,
            pg_catalog.current_setting('server_version_num')::int
     FROM (SELECT min(xact_start) AS oldest,
                  count(*) FILTER (WHERE query = '<insufficient privilege>' OR state = 'disabled') AS hidden
           FROM pg_catalog.pg_stat_activity
           WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
                 AND backend_type IS DISTINCT FROM 'autovacuum worker') s,
-         (SELECT min(prepared) AS oldest FROM pg_catalog.pg_prepared_xacts
+         (SELECT min(prepared) AS oldest, count(*) AS count FROM pg_catalog.pg_prepared_xacts
           WHERE database = pg_catalog.current_database()) p,
          (SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
-                 THEN pg_catalog.pg_last_xact_replay_timestamp() END AS last) r";
+                 THEN coalesce(pg_catalog.pg_last_xact_replay_timestamp(),
+                               (SELECT checkpoint_time FROM pg_catalog.pg_control_checkpoint())) END AS last) r";
 
 impl ExportSnapshot {
     /// Takes a snapshot. `url` is what [`Session::connect`] takes.
@@ -128,14 +170,18 @@ impl ExportSnapshot {
         let settings = pool::settings(&options)?;
         let session = Session::connect(url).await?;
         let client = session.client();
+        let zone = client.query_one(ZONE, &[]).await.map_err(Error::database("ask for the time zone"))?;
+        let own_zone = if zone.get(1) { None } else { Some(zone.get(0)) };
         pool::set_up(client, &settings).await?;
         let row = client.query_one(WATERMARK, &[]).await.map_err(Error::database("ask for open transactions"))?;
-        let (watermark, sees_all, version) = (row.get(0), row.get(1), u32::try_from(row.get::<_, i32>(2)));
+        let (watermark, version) = (row.get(0), u32::try_from(row.get::<_, i32>(4)));
+        let unseen = [(1_usize, Unseen::OtherRoles), (2, Unseen::Primary), (3, Unseen::Prepared)];
+        let unseen = unseen.into_iter().filter(|(place, _)| row.get(*place)).map(|(_, unseen)| unseen).collect();
         client.batch_execute(BEGIN).await.map_err(Error::database("begin a transaction"))?;
         let exported = client.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await;
         let exported = exported.map_err(Error::database("take a snapshot"))?;
         let pool = Arc::new(Pool::new(url, settings, exported.get(0))?);
-        Ok(Self { session, pool, options, watermark, sees_all, version: version.unwrap_or_default() })
+        Ok(Self { session, pool, options, watermark, unseen, own_zone, version: version.unwrap_or_default() })
     }
 
     /// From where on the next export looks for changes: a time as text, such as `2026-06-30T12:00:00.000000+00:00`.
@@ -146,7 +192,12 @@ impl ExportSnapshot {
     /// Whether the beginnings of all transactions of the database could be seen. If not, the overlap has to be longer than
     /// any of those that write items takes.
     pub fn sees_all(&self) -> bool {
-        self.sees_all
+        self.unseen.is_empty()
+    }
+
+    /// The transactions whose beginnings could not be seen, each kind once.
+    pub fn unseen(&self) -> &[Unseen] {
+        &self.unseen
     }
 
     /// Host, port and database, without user and password.
@@ -160,9 +211,13 @@ impl ExportSnapshot {
     /// # Errors
     ///
     /// [`Error::Database`]: there is no such table or column, the role may not read it, or only a part of its rows (row-level
-    /// security). [`Error::Options`]: a query that is none, or a column of another type.
+    /// security). [`Error::Options`]: a query that is none, a column of another type, or a time of change or deletion without a
+    /// zone where the database has another one than UTC and [`ExportSnapshotOptions::time_zone`] says none.
+    /// [`Error::Rewritten`]: a table is not what it was when the snapshot was taken.
     pub async fn prepare(&self, source: &ItemSource) -> Result<ItemQuery, Error> {
-        item_query::prepare(self.client(), source, &self.options, self.version).await
+        let doubt = self.own_zone.as_deref().filter(|_| self.options.time_zone.is_none());
+        let clock = Clock { zone: self.options.zone(), doubt };
+        item_query::prepare(self.client(), source, &self.options, clock, self.version).await
     }
 
     /// Reads what is selected, over as many connections as there may be. Each batch names its selection by its place.
