@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
-use crate::entangled::check_replaceable;
+use crate::entangled::outside_keys_of_replaceable;
 use crate::sequences::raise_sequences_of;
 use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
@@ -81,7 +81,8 @@ pub enum CrawlMode {
     /// one of the old tables that would go with it, such as a view or a materialized view, the tables stay, and one
     /// transaction deletes all of their rows and inserts the new ones: nobody waits for it but who writes to them, and nobody
     /// ever sees them empty; it costs writing the rows twice, and the room of the old ones until they are vacuumed. Such tables
-    /// can have no triggers. Either all tables of a job are replaced or none. A row that refers to one of a table that is not
+    /// can have no triggers. Other tables whose foreign keys lead to one that is replaced are to have no rows, also in the end: they
+    /// are locked while that is looked at, and rows that have come keep the old tables as they are. Either all tables of a job are replaced or none. A row that refers to one of a table that is not
     /// replaced needs it when it comes, and keeps it from being deleted; one that refers to a row of this job needs it at the
     /// end.
     Replace,
@@ -160,7 +161,7 @@ impl CrawlJob {
             let mut tables: Vec<_> = targets.into_iter().map(|target| target.written).collect();
             tables.sort();
             tables.dedup();
-            check_replaceable(session.client(), &tables).await?;
+            outside_keys_of_replaceable(session.client(), &tables).await?;
         }
         Ok(())
     }
