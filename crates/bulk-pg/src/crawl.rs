@@ -11,6 +11,7 @@ mod target;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use batch::CallBatch;
@@ -278,6 +279,8 @@ pub struct CrawlLoad {
     options: CrawlLoadOptions,
     targets: Arc<[Target]>,
     round: Round,
+    /// Whether any call of it is committed by now.
+    has_calls: Arc<AtomicBool>,
     is_published: bool,
     publication: Option<Publication>,
     /// What has no mark yet may wait so long.
@@ -338,11 +341,13 @@ impl CrawlLoad {
         }
         let (messages, received) = mpsc::unbounded_channel();
         let (job, targets): (Arc<CrawlJob>, Arc<[Target]>) = (Arc::new(job.clone()), targets.into());
+        let has_calls = Arc::new(AtomicBool::new(round.has_calls));
         let writer = Writer {
             session,
             job: Arc::clone(&job),
             targets: Arc::clone(&targets),
             crawl: round.id,
+            has_calls: Arc::clone(&has_calls),
             rejected: round.rejected,
             target_rows: round.target_rows.clone(),
             options: options.clone(),
@@ -353,6 +358,7 @@ impl CrawlLoad {
             options,
             targets,
             round,
+            has_calls,
             is_published,
             publication,
             messages: Some(messages),
@@ -372,8 +378,8 @@ impl CrawlLoad {
         self.is_published
     }
 
-    /// Which of these calls earlier runs of the round have committed. (Of those of this run it may say either.) It takes a
-    /// query, so ask for some hundreds at once.
+    /// Which of these calls are committed: by earlier runs of the round, or by this one. (Of those that this one was given and
+    /// has not [flushed](Self::flush) it may say either.) It takes a query, unless none is, so ask for some hundreds at once.
     ///
     /// # Errors
     ///
@@ -390,7 +396,7 @@ impl CrawlLoad {
         CrawlMarks {
             job: Arc::clone(&self.job),
             messages: self.messages.as_ref().map(mpsc::UnboundedSender::downgrade),
-            has_calls: self.round.has_calls,
+            has_calls: Arc::clone(&self.has_calls),
             is_published: self.is_published,
         }
     }
@@ -570,7 +576,7 @@ pub struct CrawlMarks {
     job: Arc<CrawlJob>,
     /// Whoever asks is not to keep the writer from its end.
     messages: Option<mpsc::WeakUnboundedSender<Message>>,
-    has_calls: bool,
+    has_calls: Arc<AtomicBool>,
     is_published: bool,
 }
 
@@ -587,6 +593,11 @@ pub enum CallProgress {
 }
 
 impl CrawlMarks {
+    /// Whether no call of the round is committed yet, so that nothing is done, and nobody need ask.
+    pub fn is_empty(&self) -> bool {
+        !self.is_published && !self.has_calls.load(Ordering::Acquire)
+    }
+
     /// As [`CrawlLoad::done`].
     ///
     /// # Errors
@@ -602,7 +613,7 @@ impl CrawlMarks {
     ///
     /// As [`done`](Self::done).
     pub async fn progress(&self, keys: &[&str]) -> Result<Vec<CallProgress>, Error> {
-        if self.is_published || !self.has_calls {
+        if self.is_published || self.is_empty() {
             let all = if self.is_published { CallProgress::Done } else { CallProgress::Open };
             return Ok(vec![all; keys.len()]);
         }

@@ -156,6 +156,22 @@ async fn what_is_kept_can_be_read_again() {
 }
 
 #[tokio::test]
+async fn what_this_run_has_committed_is_done() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let mut load = begin(&bench, &job("t", &["id"], CrawlMode::Append), options()).await;
+    let marks = load.marks();
+    assert!(marks.is_empty());
+    assert_eq!(marks.done(&["a"]).await.unwrap(), [false]);
+    load.quarantine(QuarantinedCall::new("b", "gone")).await.unwrap();
+    load.flush().await.unwrap();
+    assert!(marks.is_empty());
+    call(&mut load, "a", &[[json!(1)]]).await.unwrap();
+    load.flush().await.unwrap();
+    assert!(!marks.is_empty());
+    assert_eq!(marks.done(&["a", "b"]).await.unwrap(), [true, false]);
+}
+
+#[tokio::test]
 async fn a_table_has_one_crawl_at_a_time() {
     let bench = Bench::new("crawl", OLD);
     for mode in [CrawlMode::Append, CrawlMode::Upsert, CrawlMode::Replace] {
