@@ -235,6 +235,66 @@ fn what_fails_for_good_is_kept_with_its_request_and_asked_for_again() {
     assert_eq!(bench.sql("SELECT count(*), (SELECT count(*) FROM bulk.quarantine) FROM item"), "30|0");
 }
 
+#[test]
+fn what_failed_before_keeps_no_run_from_what_is_new() {
+    let bench = Bench::new("CREATE TABLE item (id int)");
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = is_down.clone();
+    let api = Server::builder(move |asked: &Asked| {
+        let id: u32 = asked.segments()[1].parse().unwrap();
+        match id % 8 {
+            _ if down.load(Ordering::SeqCst) => Answer::error(501, "not now"),
+            3 => Answer::error(404, "not found"),
+            7 => Answer::json(json!({"code": 7})),
+            _ => Answer::json(json!({"code": 1, "id": id})),
+        }
+    })
+    .start()
+    .unwrap();
+    bench.spec(&format!(
+        r#"
+        [input]
+        file = "ids.ndjson"
+        [request]
+        url = "{}/items/{{id}}"
+        [limits]
+        rate = ["2000/s"]
+        [success]
+        rules = ["$.code == 1"]
+        lasting = ["$.code == 7"]
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id" }}
+        "#,
+        api.url()
+    ));
+    let ids = |last: u32| {
+        let lines: String = (1..=last).map(|id| format!("{{\"id\": {id}}}\n")).collect();
+        std::fs::write(bench.folder.path().join("ids.ndjson"), lines).unwrap();
+        api.clear();
+    };
+    ids(600);
+    bench.run(&[]).assert(3, &["450 calls with 450 rows", "150 requests in quarantine"]);
+    ids(640);
+    let again = "150 requests that failed in an earlier run are made again";
+    bench.run(&[]).assert(3, &[again, "480 calls with 480 rows", "160 requests in quarantine"]);
+    assert_eq!(api.arrivals().len(), 150 + 40);
+
+    // They count into the limit.
+    for (limit, again, requests) in [("25", "25 requests", 25), ("170", "160 requests", 160)] {
+        ids(640);
+        let again = format!("{again} that failed in an earlier run are made again");
+        bench.run(&["--limit", limit]).assert(3, &[&again, "without --limit it goes on"]);
+        assert_eq!(api.arrivals().len(), requests);
+    }
+
+    // A server that is gone is found out by them as well.
+    is_down.store(true, Ordering::SeqCst);
+    ids(650);
+    bench.run(&["--give-up-after", "20"]).assert(1, &["20 records in a row failed", "501"]);
+    assert!(!targets(&api).contains_key("/items/650"), "{:?}", targets(&api));
+}
+
 /// The objects of an ArchivesSpace, in batches of 25, what changed alone, and what was deleted.
 fn objects(url: &str) -> String {
     format!(

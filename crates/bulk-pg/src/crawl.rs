@@ -401,16 +401,20 @@ impl CrawlLoad {
         }
     }
 
-    /// Calls of the round that are in quarantine, in the order of their keys' bytes, behind this one, and so many at most: those that
-    /// are to be made again, whatever the input says.
+    /// How many calls were in quarantine when the run began, which [can be](Self::quarantined) made again.
+    pub fn in_quarantine(&self) -> u64 {
+        self.round.quarantined
+    }
+
+    /// Calls of the round that are in quarantine, behind the one with this key: those that are to be made again, whatever the
+    /// input says. They come in an order that stays the same (that of their keys' digests), so many at most, and no more than a
+    /// MiB of them, but for a longer one by itself.
     ///
     /// # Errors
     ///
     /// As [`done`](Self::done).
     pub async fn quarantined(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<QuarantinedCall>, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(Message::Quarantined { after: after.map(ToOwned::to_owned), limit, answer }).await?;
-        match answered.await {
+        match self.marks().quarantined(after, limit).await {
             Ok(calls) => Ok(calls),
             Err(_) => Err(self.failure().await),
         }
@@ -570,7 +574,7 @@ impl CrawlLoad {
     }
 }
 
-/// Tells which calls of a round are done. Made by [`CrawlLoad::marks`].
+/// Tells which calls of a round are done, and which are in quarantine. Made by [`CrawlLoad::marks`].
 #[derive(Clone, Debug)]
 pub struct CrawlMarks {
     job: Arc<CrawlJob>,
@@ -618,17 +622,30 @@ impl CrawlMarks {
             return Ok(vec![all; keys.len()]);
         }
         let digests: Vec<Vec<u8>> = keys.iter().map(|key| digest(key)).collect();
-        let (answer, answered) = oneshot::channel();
-        let messages = self.messages.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
-        let message = Message::Progress { digests: digests.clone(), answer };
-        messages.ok_or_else(|| self.ended())?.send(message).map_err(|_| self.ended())?;
-        let found = answered.await.map_err(|_| self.ended())?;
+        let found = self.ask(|answer| Message::Progress { digests: digests.clone(), answer }).await?;
         let progress = |digest| match found.get(digest) {
             None => CallProgress::Open,
             Some(None) => CallProgress::Done,
             Some(Some(next)) => CallProgress::Part(next.clone()),
         };
         Ok(digests.iter().map(progress).collect())
+    }
+
+    /// As [`CrawlLoad::quarantined`].
+    ///
+    /// # Errors
+    ///
+    /// As [`done`](Self::done).
+    pub async fn quarantined(&self, after: Option<&str>, limit: usize) -> Result<Vec<QuarantinedCall>, Error> {
+        let after = after.map(digest);
+        self.ask(|answer| Message::Quarantined { after, limit, answer }).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let messages = self.messages.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
+        messages.ok_or_else(|| self.ended())?.send(message(answer)).map_err(|_| self.ended())?;
+        answered.await.map_err(|_| self.ended())
     }
 
     fn ended(&self) -> Error {

@@ -88,7 +88,8 @@ pub(crate) struct CrawlArguments {
     /// Hold the spec against the database and make no request: tables, columns, keys, the input's query.
     #[arg(long, conflicts_with_all = ["dry_run", "restart"])]
     pub(crate) check: bool,
-    /// Make only the calls of the first N records of the input. The round stays open.
+    /// Make the calls of N records at most: of those that failed in an earlier run, then of the first ones of the input. The
+    /// round stays open.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
     /// Begin anew, whatever an earlier run has left, and ask for everything where there is a watermark. Rows that it appended
@@ -99,7 +100,9 @@ pub(crate) struct CrawlArguments {
     /// reasons.
     #[arg(long, value_name = "DIR", value_parser = reject_folder, help_heading = PROGRESS)]
     pub(crate) rejects: Option<PathBuf>,
-    /// End the run once so many records in a row failed, such as when a session has ended; 0: never.
+    /// End the run once so many records in a row failed, such as when a session has ended; 0: never. Of those that failed in
+    /// an earlier run only failures of the server count, such as status 5xx: what it says of one of them keeps no run from the
+    /// others.
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = PROGRESS)]
     pub(crate) give_up_after: u64,
     /// How many rows may be left out because their table cannot hold them.

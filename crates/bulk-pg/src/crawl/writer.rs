@@ -42,7 +42,8 @@ pub(super) enum Message {
         answer: oneshot::Sender<HashMap<Vec<u8>, Option<String>>>,
     },
     Quarantined {
-        after: Option<String>,
+        /// The digest of a key.
+        after: Option<Vec<u8>>,
         limit: usize,
         answer: oneshot::Sender<Vec<QuarantinedCall>>,
     },
