@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_core::{Limit, Resource, RunReport, RunVerdict, StageReading};
-use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie};
+use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
 use bulk_testkit::postgres::Database;
 use serde_json::json;
 use support::{NOWHERE, Ran, bulk, files, kill_when, server, sql};
@@ -293,6 +293,55 @@ fn what_failed_before_keeps_no_run_from_what_is_new() {
     ids(650);
     bench.run(&["--give-up-after", "20"]).assert(1, &["20 records in a row failed", "501"]);
     assert!(!targets(&api).contains_key("/items/650"), "{:?}", targets(&api));
+}
+
+#[test]
+fn each_list_has_its_own_most_pages() {
+    let bench = Bench::new("CREATE TABLE item (id int PRIMARY KEY)");
+    let list = paged((1..=30).map(|id| json!(id)).collect(), 10);
+    let api = Server::builder(move |asked: &Asked| match asked.segments()[0].as_str() {
+        "items" => Answer::json(json!({"id": asked.segments()[1], "last_page": 1})),
+        _ => list(asked),
+    })
+    .start()
+    .unwrap();
+    let spec = |input: &str, deletes: &str| {
+        bench.spec(&format!(
+            r#"
+            [input]
+            url = "{url}/number"
+            pages = {{ parameter = "page", last = "$.last_page"{input} }}
+            each = "$.items[*]"
+            [request]
+            url = "{url}/items/{{id}}"
+            [pages]
+            parameter = "page"
+            last = "$.last_page"
+            max = 1
+            [limits]
+            rate = ["2000/s"]
+            [[rows]]
+            table = "item"
+            mode = "upsert"
+            columns = {{ id = "$.id" }}
+            [[deletes]]
+            url = "{url}/number"
+            pages = {{ parameter = "page", last = "$.last_page"{deletes} }}
+            each = ["$.items[*]"]
+            table = "item"
+            columns = {{ id = "$" }}
+            "#,
+            url = api.url()
+        ));
+    };
+    spec("", "");
+    bench.run(&[]).assert(0, &["31 calls", "complete"]);
+    assert_eq!((api.arrivals().len(), bench.sql("SELECT count(*) FROM item").as_str()), (3 + 30 + 3, "0"));
+    for (input, deletes, calls) in [(", max = 2", "", 20), ("", ", max = 2", 30)] {
+        spec(input, deletes);
+        let calls = format!("{calls} calls");
+        bench.run(&["--restart"]).assert(4, &["it has more than 2 pages", &calls, "not complete"]);
+    }
 }
 
 /// The objects of an ArchivesSpace, in batches of 25, what changed alone, and what was deleted.

@@ -56,7 +56,8 @@ The spec is a TOML file:
 Paths are JSONPath (RFC 9535). Pages are followed by [pages]: next = \"$.next\", link-header = true, cursor = \"$.cursor\"
 with parameter = \"page\", or parameter = \"page\" with last = \"$.last_page\" or until-empty = \"$.results[*]\". Several records
 are asked for at once by [batch]: size = 25, field = \"id\", elements = \"$[*]\", id = \"$.uri\", of-record = \"/items/{id}\".
-What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch].
+What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch]. Lists, and the
+pages behind a first one, are to be there. [pages], and pages of a list, may say max = 500: how many there are at most (10,000).
 
 What has changed alone is asked for where a url has {$since}:
 

@@ -53,9 +53,6 @@ impl<'a> Api<'a> {
             crawler.options.answer_limit = usize::try_from(answer).unwrap_or(usize::MAX);
         }
         crawler.options.repeat = spec.repeat;
-        if let Some(max_pages) = spec.max_pages {
-            crawler.options.max_pages = max_pages;
-        }
         crawler.options.stop = common.stop.clone();
         if !common.dry_run {
             report.meters().meter_crawl(&mut crawler.options);
@@ -80,6 +77,7 @@ impl<'a> Api<'a> {
         let mut crawler = self.crawler.clone();
         crawler.template = self.dated(crawler.template);
         crawler.pagination.clone_from(&self.spec.pagination);
+        crawler.options.max_pages = self.spec.max_pages.unwrap_or(crawler.options.max_pages);
         crawler.batch.clone_from(&self.spec.batch);
         crawler
     }
@@ -89,6 +87,9 @@ impl<'a> Api<'a> {
         let mut crawler = self.crawler.clone();
         crawler.template = self.dated(list.template.clone());
         crawler.pagination.clone_from(&list.pagination);
+        crawler.options.max_pages = list.max_pages.unwrap_or(crawler.options.max_pages);
+        // That of a record may be gone. A list that is not there is no empty one: what it had to say would be passed over.
+        crawler.success.nothing.clear();
         crawler
     }
 
