@@ -115,6 +115,7 @@ fn a_table_is_replaced_by_what_an_api_answers() {
     // What a run would do, and whether it can, cost few requests or none, and change nothing.
     bench.run(&["--check"]).assert(0, &["the spec fits the database"]);
     assert_eq!(api.arrivals().len(), 0);
+    assert!(!bench.folder.path().join("job.toml.limits").exists());
     let shown = bench.run(&["--dry-run"]);
     shown.assert(0, &[]);
     assert!(shown.stdout.contains("GET http://") && shown.stdout.contains("stat: {"), "{}", shown.stdout);
@@ -967,6 +968,8 @@ fn jobs_that_share_a_file_of_limits_take_turns() {
     let mut running = support::Running::start(bench.command(&[]));
     running.wait_until("a request", |_| !api.arrivals().is_empty());
     let before = bench.sql("SELECT count(*) FROM bulk.crawl");
+    // That makes no request, and so needs no limits.
+    Ran::of(bench.command(&["--check"])).assert(0, &["the spec fits the database"]);
     let ran = Ran::of(second);
     ran.assert(1, &["another run uses the limits of this file"]);
     let (status, said) = running.end();

@@ -116,6 +116,7 @@ pub(crate) struct CrawlArguments {
     #[arg(long, help_heading = PROGRESS)]
     pub(crate) allow_empty: bool,
     /// Where it is noted how many requests were made lately, so that the next run keeps the limits, too. Default: SPEC.limits.
+    /// Specs that ask one API need one file; one of them runs at a time.
     #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
     pub(crate) limits_file: Option<PathBuf>,
     #[command(flatten)]

@@ -22,8 +22,8 @@ pub(super) struct Api<'a> {
 }
 
 impl<'a> Api<'a> {
-    /// The limiter goes on where that of the last run stopped. `since` is from when on changes are asked for, as the spec
-    /// writes it.
+    /// The limiter goes on where that of the last run stopped, unless it is only looked whether all fits: nobody else can use
+    /// its file meanwhile. `since` is from when on changes are asked for, as the spec writes it.
     pub(super) fn open(
         arguments: &CrawlArguments,
         spec: &'a Spec,
@@ -31,17 +31,15 @@ impl<'a> Api<'a> {
         common: &Common,
         report: &Report,
     ) -> Result<Self, Failure> {
-        let file = arguments.limits_file.clone().unwrap_or_else(|| {
-            let mut name: OsString = arguments.spec.clone().into();
-            name.push(".limits");
-            PathBuf::from(name)
-        });
         let template = &spec.template;
         if let Some(host) = template.has_secrets().then(|| readable_host(template.base())).flatten() {
             report
                 .warn(format!("the spec's secrets go to {host} without encryption, readable on the way; use https://"));
         }
-        let limiter = Limiter::open(spec.limits.clone(), file)?;
+        let limiter = match arguments.check {
+            true => Limiter::new(spec.limits.clone()),
+            false => Limiter::open(spec.limits.clone(), limits_file(arguments))?,
+        };
         let mut crawler = Crawler::new(http_client()?, limiter, spec.template.clone());
         crawler.success = spec.success.clone();
         if let Some(concurrency) = spec.concurrency {
@@ -124,6 +122,14 @@ impl<'a> Api<'a> {
             None => template,
         }
     }
+}
+
+fn limits_file(arguments: &CrawlArguments) -> PathBuf {
+    arguments.limits_file.clone().unwrap_or_else(|| {
+        let mut name: OsString = arguments.spec.clone().into();
+        name.push(".limits");
+        PathBuf::from(name)
+    })
 }
 
 /// What is wrong with a spec.
