@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulk_core::{Limit, Resource, RunReport, RunVerdict, StageReading};
-use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie};
+use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
 use bulk_testkit::postgres::Database;
 use serde_json::json;
 use support::{NOWHERE, Ran, bulk, files, kill_when, server, sql};
@@ -115,6 +115,7 @@ fn a_table_is_replaced_by_what_an_api_answers() {
     // What a run would do, and whether it can, cost few requests or none, and change nothing.
     bench.run(&["--check"]).assert(0, &["the spec fits the database"]);
     assert_eq!(api.arrivals().len(), 0);
+    assert!(!bench.folder.path().join("job.toml.limits").exists());
     let shown = bench.run(&["--dry-run"]);
     shown.assert(0, &[]);
     assert!(shown.stdout.contains("GET http://") && shown.stdout.contains("stat: {"), "{}", shown.stdout);
@@ -233,6 +234,115 @@ fn what_fails_for_good_is_kept_with_its_request_and_asked_for_again() {
     bench.run(&[]).assert(0, &["30 calls with 30 rows", "0 requests in quarantine: complete"]);
     assert_eq!(api.arrivals().len(), 6);
     assert_eq!(bench.sql("SELECT count(*), (SELECT count(*) FROM bulk.quarantine) FROM item"), "30|0");
+}
+
+#[test]
+fn what_failed_before_keeps_no_run_from_what_is_new() {
+    let bench = Bench::new("CREATE TABLE item (id int)");
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = is_down.clone();
+    let api = Server::builder(move |asked: &Asked| {
+        let id: u32 = asked.segments()[1].parse().unwrap();
+        match id % 8 {
+            _ if down.load(Ordering::SeqCst) => Answer::error(501, "not now"),
+            3 => Answer::error(404, "not found"),
+            7 => Answer::json(json!({"code": 7})),
+            _ => Answer::json(json!({"code": 1, "id": id})),
+        }
+    })
+    .start()
+    .unwrap();
+    bench.spec(&format!(
+        r#"
+        [input]
+        file = "ids.ndjson"
+        [request]
+        url = "{}/items/{{id}}"
+        [limits]
+        rate = ["2000/s"]
+        [success]
+        rules = ["$.code == 1"]
+        lasting = ["$.code == 7"]
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id" }}
+        "#,
+        api.url()
+    ));
+    let ids = |last: u32| {
+        let lines: String = (1..=last).map(|id| format!("{{\"id\": {id}}}\n")).collect();
+        std::fs::write(bench.folder.path().join("ids.ndjson"), lines).unwrap();
+        api.clear();
+    };
+    ids(600);
+    bench.run(&[]).assert(3, &["450 calls with 450 rows", "150 requests in quarantine"]);
+    ids(640);
+    let again = "150 requests that failed in an earlier run are made again";
+    bench.run(&[]).assert(3, &[again, "480 calls with 480 rows", "160 requests in quarantine"]);
+    assert_eq!(api.arrivals().len(), 150 + 40);
+
+    // They count into the limit.
+    for (limit, again, requests) in [("25", "25 requests", 25), ("170", "160 requests", 160)] {
+        ids(640);
+        let again = format!("{again} that failed in an earlier run are made again");
+        bench.run(&["--limit", limit]).assert(3, &[&again, "without --limit it goes on"]);
+        assert_eq!(api.arrivals().len(), requests);
+    }
+
+    // A server that is gone is found out by them as well.
+    is_down.store(true, Ordering::SeqCst);
+    ids(650);
+    bench.run(&["--give-up-after", "20"]).assert(1, &["20 records in a row failed", "501"]);
+    assert!(!targets(&api).contains_key("/items/650"), "{:?}", targets(&api));
+}
+
+#[test]
+fn each_list_has_its_own_most_pages() {
+    let bench = Bench::new("CREATE TABLE item (id int PRIMARY KEY)");
+    let list = paged((1..=30).map(|id| json!(id)).collect(), 10);
+    let api = Server::builder(move |asked: &Asked| match asked.segments()[0].as_str() {
+        "items" => Answer::json(json!({"id": asked.segments()[1], "last_page": 1})),
+        _ => list(asked),
+    })
+    .start()
+    .unwrap();
+    let spec = |input: &str, deletes: &str| {
+        bench.spec(&format!(
+            r#"
+            [input]
+            url = "{url}/number"
+            pages = {{ parameter = "page", last = "$.last_page"{input} }}
+            each = "$.items[*]"
+            [request]
+            url = "{url}/items/{{id}}"
+            [pages]
+            parameter = "page"
+            last = "$.last_page"
+            max = 1
+            [limits]
+            rate = ["2000/s"]
+            [[rows]]
+            table = "item"
+            mode = "upsert"
+            columns = {{ id = "$.id" }}
+            [[deletes]]
+            url = "{url}/number"
+            pages = {{ parameter = "page", last = "$.last_page"{deletes} }}
+            each = ["$.items[*]"]
+            table = "item"
+            columns = {{ id = "$" }}
+            "#,
+            url = api.url()
+        ));
+    };
+    spec("", "");
+    bench.run(&[]).assert(0, &["31 calls", "complete"]);
+    assert_eq!((api.arrivals().len(), bench.sql("SELECT count(*) FROM item").as_str()), (3 + 30 + 3, "0"));
+    for (input, deletes, calls) in [(", max = 2", "", 20), ("", ", max = 2", 30)] {
+        spec(input, deletes);
+        let calls = format!("{calls} calls");
+        bench.run(&["--restart"]).assert(4, &["it has more than 2 pages", &calls, "not complete"]);
+    }
 }
 
 /// The objects of an ArchivesSpace, in batches of 25, what changed alone, and what was deleted.
@@ -858,6 +968,8 @@ fn jobs_that_share_a_file_of_limits_take_turns() {
     let mut running = support::Running::start(bench.command(&[]));
     running.wait_until("a request", |_| !api.arrivals().is_empty());
     let before = bench.sql("SELECT count(*) FROM bulk.crawl");
+    // That makes no request, and so needs no limits.
+    Ran::of(bench.command(&["--check"])).assert(0, &["the spec fits the database"]);
     let ran = Ran::of(second);
     ran.assert(1, &["another run uses the limits of this file"]);
     let (status, said) = running.end();

@@ -163,8 +163,8 @@ for record in map(json.loads, sys.stdin):
 
 mod archivesspace_index {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::time::SystemTime;
 
     use bulk_testkit::api::{Answer, ArchivesSpace};
@@ -275,5 +275,55 @@ mod archivesspace_index {
         assert_eq!(arrivals.len(), 2);
         objects.insert(113, anew);
         assert_rows(&database, &objects);
+    }
+
+    /// Neither is an empty list, although a 404 of an object says that there is nothing.
+    #[test]
+    fn a_list_that_is_not_found_moves_no_watermark() {
+        let archive = ArchivesSpace::new(SESSION);
+        (1..=30).for_each(|id| archive.put(id, &format!("Object {id}"), LONG_AGO + id));
+        // What of a target is not found.
+        let missing: Arc<Mutex<Option<[&str; 2]>>> = Arc::default();
+        let (served, misses) = (archive.clone(), missing.clone());
+        let api = Server::builder(move |asked| {
+            let target = format!("{}?{:?}", asked.path, asked.query);
+            match *misses.lock().unwrap() {
+                Some(parts) if parts.iter().all(|part| target.contains(part)) => Answer::error(404, "not here"),
+                _ => served.answer(asked),
+            }
+        });
+        let api = api.start().unwrap();
+        let database = server().create_database("archivesspace_index").unwrap();
+        sql(&database, SCHEMA);
+        let folder = tempfile::tempdir().unwrap();
+        let text = SPEC.replace("20/s", "500/s");
+        assert!(text.contains("nothing = [\"404\"]"));
+        let spec = spec(folder.path(), &text, "https://archives.example.org/api", &api);
+        let run = || {
+            let mut command = bulk(["crawl", &spec, "--db", database.url()]);
+            command.env("ARCHIVESSPACE_SESSION", SESSION);
+            Ran::of(command)
+        };
+        let watermark = || sql(&database, "SELECT watermark FROM bulk.crawl");
+        let count = || sql(&database, "SELECT count(*) FROM discovery.archival_object");
+        run().assert(0, &["complete"]);
+        assert_eq!(count(), "30");
+
+        // In pages of ten.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        (1..=25).for_each(|id| archive.delete(id, now));
+        archive.put(31, "Object 31", now);
+        let before = watermark();
+        for (parts, rows) in
+            [(["all_ids", ""], "30"), (["delete-feed", ""], "31"), (["delete-feed", "(\"page\", \"2\")"], "31")]
+        {
+            *missing.lock().unwrap() = Some(parts);
+            run().assert(1, &["does not exist", "not complete"]);
+            assert_eq!((watermark(), count().as_str()), (before.clone(), rows), "{parts:?}");
+        }
+        *missing.lock().unwrap() = None;
+        run().assert(0, &["complete"]);
+        assert_ne!(watermark(), before);
+        assert_eq!(count(), "6");
     }
 }

@@ -953,6 +953,41 @@ async fn pages_end_at_their_most_in_a_circle_and_with_the_one_that_fails() {
 }
 
 #[tokio::test]
+async fn nothing_is_said_of_a_first_page_and_of_one_record_alone() {
+    let server = Server::builder(|asked| match (asked.path.as_str(), asked.param("ids")) {
+        ("/1", _) => Answer::json(json!({"next": "/gone"})),
+        ("/", Some(ids)) if ids.split(',').all(|id| id != "3") => {
+            Answer::json(ids.split(',').map(|id| json!({"id": id})).collect())
+        }
+        _ => Answer::error(404, "no"),
+    });
+    let server = server.start().unwrap();
+    let mut of_pages = crawler(&server, "/{id}");
+    of_pages.pagination = Some(Pagination::next_link("$.next").unwrap());
+    of_pages.success.nothing = vec![404..=404];
+    let at = format!("1 {}/gone", server.url());
+    let mut gone_on_with = of_pages.clone();
+    gone_on_with.options.done =
+        Some(Arc::new(move |keys| std::future::ready(vec![Progress::Part(at.clone()); keys.len()]).boxed()));
+    let found = by_place(all(of_pages.crawl(records([1, 2])).unwrap()).await);
+    assert_eq!(found[&1].outcome.as_ref().unwrap(), &[] as &[Value]);
+    let later = by_place(all(gone_on_with.crawl(records([2])).unwrap()).await);
+    for record in [&found[&0], &later[&0]] {
+        let failure = record.outcome.as_ref().unwrap_err();
+        assert_eq!((failure.request.clone(), failure.status), (format!("GET {}/gone", server.url()), Some(404)));
+        assert!(matches!(&*failure.error, Error::NotFound { .. }), "{}", failure.error);
+    }
+
+    // What the one lacks the others do not.
+    let mut of_batches = crawler(&server, "/?ids={id}");
+    of_batches.batch = Some(Batch::by_id(8, "id", "$[*]", "$.id", "{id}").unwrap());
+    of_batches.success.nothing = vec![404..=404];
+    let found = by_place(all(of_batches.crawl(records(1..=8)).unwrap()).await);
+    let pages: Vec<_> = found.into_values().map(|record| record.outcome.unwrap().len()).collect();
+    assert_eq!(pages, [1, 1, 0, 1, 1, 1, 1, 1]);
+}
+
+#[tokio::test]
 async fn a_request_that_may_have_been_carried_out_is_repeated_only_if_it_may_be() {
     let server = Server::builder(echo).fault(Fault::Closed, 1.0).start().unwrap();
     for (method, repeat, requests) in [("POST", false, 1), ("POST", true, 3), ("PUT", false, 3), ("GET", false, 3)] {

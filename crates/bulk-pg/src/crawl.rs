@@ -11,6 +11,7 @@ mod target;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use batch::CallBatch;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use writer::{Message, Totals, Writer};
 
-use crate::entangled::check_replaceable;
+use crate::entangled::outside_keys_of_replaceable;
 use crate::sequences::raise_sequences_of;
 use crate::table_lock::lock_tables;
 use crate::{Error, Observer, Session, TableName, prepare_ledger};
@@ -81,7 +82,8 @@ pub enum CrawlMode {
     /// one of the old tables that would go with it, such as a view or a materialized view, the tables stay, and one
     /// transaction deletes all of their rows and inserts the new ones: nobody waits for it but who writes to them, and nobody
     /// ever sees them empty; it costs writing the rows twice, and the room of the old ones until they are vacuumed. Such tables
-    /// can have no triggers. Either all tables of a job are replaced or none. A row that refers to one of a table that is not
+    /// can have no triggers. Other tables whose foreign keys lead to one that is replaced are to have no rows, also in the end: they
+    /// are locked while that is looked at, and rows that have come keep the old tables as they are. Either all tables of a job are replaced or none. A row that refers to one of a table that is not
     /// replaced needs it when it comes, and keeps it from being deleted; one that refers to a row of this job needs it at the
     /// end.
     Replace,
@@ -160,7 +162,7 @@ impl CrawlJob {
             let mut tables: Vec<_> = targets.into_iter().map(|target| target.written).collect();
             tables.sort();
             tables.dedup();
-            check_replaceable(session.client(), &tables).await?;
+            outside_keys_of_replaceable(session.client(), &tables).await?;
         }
         Ok(())
     }
@@ -277,6 +279,8 @@ pub struct CrawlLoad {
     options: CrawlLoadOptions,
     targets: Arc<[Target]>,
     round: Round,
+    /// Whether any call of it is committed by now.
+    has_calls: Arc<AtomicBool>,
     is_published: bool,
     publication: Option<Publication>,
     /// What has no mark yet may wait so long.
@@ -337,11 +341,13 @@ impl CrawlLoad {
         }
         let (messages, received) = mpsc::unbounded_channel();
         let (job, targets): (Arc<CrawlJob>, Arc<[Target]>) = (Arc::new(job.clone()), targets.into());
+        let has_calls = Arc::new(AtomicBool::new(round.has_calls));
         let writer = Writer {
             session,
             job: Arc::clone(&job),
             targets: Arc::clone(&targets),
             crawl: round.id,
+            has_calls: Arc::clone(&has_calls),
             rejected: round.rejected,
             target_rows: round.target_rows.clone(),
             options: options.clone(),
@@ -352,6 +358,7 @@ impl CrawlLoad {
             options,
             targets,
             round,
+            has_calls,
             is_published,
             publication,
             messages: Some(messages),
@@ -371,8 +378,8 @@ impl CrawlLoad {
         self.is_published
     }
 
-    /// Which of these calls earlier runs of the round have committed. (Of those of this run it may say either.) It takes a
-    /// query, so ask for some hundreds at once.
+    /// Which of these calls are committed: by earlier runs of the round, or by this one. (Of those that this one was given and
+    /// has not [flushed](Self::flush) it may say either.) It takes a query, unless none is, so ask for some hundreds at once.
     ///
     /// # Errors
     ///
@@ -389,21 +396,25 @@ impl CrawlLoad {
         CrawlMarks {
             job: Arc::clone(&self.job),
             messages: self.messages.as_ref().map(mpsc::UnboundedSender::downgrade),
-            has_calls: self.round.has_calls,
+            has_calls: Arc::clone(&self.has_calls),
             is_published: self.is_published,
         }
     }
 
-    /// Calls of the round that are in quarantine, in the order of their keys' bytes, behind this one, and so many at most: those that
-    /// are to be made again, whatever the input says.
+    /// How many calls were in quarantine when the run began, which [can be](Self::quarantined) made again.
+    pub fn in_quarantine(&self) -> u64 {
+        self.round.quarantined
+    }
+
+    /// Calls of the round that are in quarantine, behind the one with this key: those that are to be made again, whatever the
+    /// input says. They come in an order that stays the same (that of their keys' digests), so many at most, and no more than a
+    /// MiB of them, but for a longer one by itself.
     ///
     /// # Errors
     ///
     /// As [`done`](Self::done).
     pub async fn quarantined(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<QuarantinedCall>, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(Message::Quarantined { after: after.map(ToOwned::to_owned), limit, answer }).await?;
-        match answered.await {
+        match self.marks().quarantined(after, limit).await {
             Ok(calls) => Ok(calls),
             Err(_) => Err(self.failure().await),
         }
@@ -563,13 +574,13 @@ impl CrawlLoad {
     }
 }
 
-/// Tells which calls of a round are done. Made by [`CrawlLoad::marks`].
+/// Tells which calls of a round are done, and which are in quarantine. Made by [`CrawlLoad::marks`].
 #[derive(Clone, Debug)]
 pub struct CrawlMarks {
     job: Arc<CrawlJob>,
     /// Whoever asks is not to keep the writer from its end.
     messages: Option<mpsc::WeakUnboundedSender<Message>>,
-    has_calls: bool,
+    has_calls: Arc<AtomicBool>,
     is_published: bool,
 }
 
@@ -586,6 +597,11 @@ pub enum CallProgress {
 }
 
 impl CrawlMarks {
+    /// Whether no call of the round is committed yet, so that nothing is done, and nobody need ask.
+    pub fn is_empty(&self) -> bool {
+        !self.is_published && !self.has_calls.load(Ordering::Acquire)
+    }
+
     /// As [`CrawlLoad::done`].
     ///
     /// # Errors
@@ -601,22 +617,35 @@ impl CrawlMarks {
     ///
     /// As [`done`](Self::done).
     pub async fn progress(&self, keys: &[&str]) -> Result<Vec<CallProgress>, Error> {
-        if self.is_published || !self.has_calls {
+        if self.is_published || self.is_empty() {
             let all = if self.is_published { CallProgress::Done } else { CallProgress::Open };
             return Ok(vec![all; keys.len()]);
         }
         let digests: Vec<Vec<u8>> = keys.iter().map(|key| digest(key)).collect();
-        let (answer, answered) = oneshot::channel();
-        let messages = self.messages.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
-        let message = Message::Progress { digests: digests.clone(), answer };
-        messages.ok_or_else(|| self.ended())?.send(message).map_err(|_| self.ended())?;
-        let found = answered.await.map_err(|_| self.ended())?;
+        let found = self.ask(|answer| Message::Progress { digests: digests.clone(), answer }).await?;
         let progress = |digest| match found.get(digest) {
             None => CallProgress::Open,
             Some(None) => CallProgress::Done,
             Some(Some(next)) => CallProgress::Part(next.clone()),
         };
         Ok(digests.iter().map(progress).collect())
+    }
+
+    /// As [`CrawlLoad::quarantined`].
+    ///
+    /// # Errors
+    ///
+    /// As [`done`](Self::done).
+    pub async fn quarantined(&self, after: Option<&str>, limit: usize) -> Result<Vec<QuarantinedCall>, Error> {
+        let after = after.map(digest);
+        self.ask(|answer| Message::Quarantined { after, limit, answer }).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let messages = self.messages.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
+        messages.ok_or_else(|| self.ended())?.send(message(answer)).map_err(|_| self.ended())?;
+        answered.await.map_err(|_| self.ended())
     }
 
     fn ended(&self) -> Error {

@@ -51,15 +51,18 @@ pub(crate) async fn has_dependents(client: &impl GenericClient, tables: &[(Table
     Ok(!described(client, DEPENDENTS, &oids).await?.is_empty())
 }
 
-/// Finds why tables can get the rows of others neither by stepping aside nor where they are.
-pub(crate) async fn check_replaceable(client: &impl GenericClient, tables: &[(TableName, Oid)]) -> Result<(), Error> {
+/// The same for tables that get the rows of others by stepping aside, or where they are if something would go with them.
+pub(crate) async fn outside_keys_of_replaceable(
+    client: &impl GenericClient,
+    tables: &[(TableName, Oid)],
+) -> Result<Vec<OutsideKey>, Error> {
     let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
     let mut found = described(client, OF_ITSELF, &oids).await?;
     if has_dependents(client, tables).await? {
         // They would be told of each row that goes and comes.
         found.extend(described(client, TRIGGERS, &oids).await?);
     }
-    outside_keys_but(client, tables, found).await.map(drop)
+    outside_keys_but(client, tables, found).await
 }
 
 async fn described(client: &impl GenericClient, sql: &str, tables: &[Oid]) -> Result<Vec<(Oid, String)>, Error> {

@@ -9,7 +9,7 @@ use tokio_postgres::types::Oid;
 use tokio_util::sync::CancellationToken;
 
 use crate::counted::counted;
-use crate::entangled::{check_replaceable, outside_keys};
+use crate::entangled::{OutsideKey, outside_keys, outside_keys_of_replaceable};
 use crate::input_format::can_go_on;
 use crate::ledger::{self, Load};
 use crate::leftover::{self, Kind, begin_locked_with_leftovers};
@@ -146,10 +146,8 @@ async fn prepare(
     if let Some((table, ..)) = files.iter().find(|(table, ..)| !found.iter().any(|(other, _)| other == table)) {
         return Err(Error::NoTable { table: table.clone() });
     }
-    match may_stay {
-        true => check_replaceable(transaction, &found).await?,
-        false => drop(outside_keys(transaction, &found).await?),
-    }
+    let exchange = if may_stay { Exchange::Rows } else { Exchange::Places };
+    exchange.outside_keys(transaction, &found).await?;
     let mut twins = Vec::new();
     for (table, oid) in found {
         let row = transaction
@@ -276,10 +274,7 @@ pub async fn swap(session: &mut Session, swap: &Swap, options: &SwapOptions) -> 
         options.observer.event(&Event::Step { what: &what });
         match attempt(session, swap, options.keep_old).await? {
             Attempt::Done => return Ok(()),
-            Attempt::InUse(table) if started.elapsed() + pause >= options.patience => {
-                let what = "is in use by other sessions all the time, so that no moment came to swap it";
-                return Err(Error::Occupied { table, what: what.to_owned() });
-            }
+            Attempt::InUse(table) if started.elapsed() + pause >= options.patience => return Err(always_in_use(table)),
             Attempt::InUse(_) => {}
         }
         let _ = options.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
@@ -287,11 +282,42 @@ pub async fn swap(session: &mut Session, swap: &Swap, options: &SwapOptions) -> 
     }
 }
 
-/// What became of an attempt to swap.
-enum Attempt {
+/// What became of an attempt to exchange tables or their rows.
+pub(crate) enum Attempt {
     Done,
     /// Such as this one, or another.
     InUse(TableName),
+}
+
+/// What new tables take of old ones.
+#[derive(Clone, Copy)]
+pub(crate) enum Exchange {
+    /// Their places: the old ones step aside.
+    Places,
+    /// Their rows: these are deleted, and the new ones are inserted.
+    Rows,
+}
+
+impl Exchange {
+    /// Foreign keys of other tables that lead to the tables, which have no rows; an error if anything keeps them from it.
+    async fn outside_keys(
+        self,
+        transaction: &Transaction<'_>,
+        tables: &[(TableName, Oid)],
+    ) -> Result<Vec<OutsideKey>, Error> {
+        match self {
+            Self::Places => outside_keys(transaction, tables).await,
+            Self::Rows => outside_keys_of_replaceable(transaction, tables).await,
+        }
+    }
+
+    fn lock_mode(self) -> &'static str {
+        match self {
+            Self::Places => "ACCESS EXCLUSIVE",
+            // Nobody writes meanwhile, and everybody may read.
+            Self::Rows => "SHARE ROW EXCLUSIVE",
+        }
+    }
 }
 
 /// How long an attempt waits for all locks together. Whoever waits behind it is held up so long; and it is less than the
@@ -302,13 +328,7 @@ async fn attempt(session: &mut Session, swap: &Swap, keep_old: bool) -> Result<A
     let tables: Vec<TableName> = swap.twins.iter().map(|twin| twin.table.clone()).collect();
     let Some(first) = tables.first().cloned() else { return Ok(Attempt::Done) };
     let (transaction, found) = begin_locked(session, &tables, LOCK_TIMEOUT).await?;
-    let result = exchange(&transaction, swap, found, keep_old).await;
-    let is_in_use = |error: &Error| match error {
-        Error::Database { source, .. } => source.code().is_some_and(|code| {
-            [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED].contains(code)
-        }),
-        _ => false,
-    };
+    let result = exchange(&transaction, swap, &found, keep_old).await;
     match end(transaction, result, SWAP).await {
         Ok(()) => Ok(Attempt::Done),
         Err(error) if is_in_use(&error) => Ok(Attempt::InUse(first)),
@@ -318,26 +338,67 @@ async fn attempt(session: &mut Session, swap: &Swap, keep_old: bool) -> Result<A
 
 const SWAP: &str = "swap the tables";
 
+/// Whether a lock was not to be had in the [time](LOCKS) for all of them.
+pub(crate) fn is_in_use(error: &Error) -> bool {
+    match error {
+        Error::Database { source, .. } => source.code().is_some_and(|code| {
+            [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED].contains(code)
+        }),
+        _ => false,
+    }
+}
+
+/// What is said of a table when patience has an end.
+pub(crate) fn always_in_use(table: TableName) -> Error {
+    let what = "is in use by other sessions all the time, so that no moment came to swap it";
+    Error::Occupied { table, what: what.to_owned() }
+}
+
 impl Swap {
     /// The old tables.
     pub(crate) fn tables(&self) -> Vec<(TableName, Oid)> {
         self.twins.iter().map(|twin| (twin.table.clone(), twin.oid)).collect()
     }
 
-    /// Fails if an old table is not what it was when its twin was made. The names of the server's answers are to be whole.
-    pub(crate) async fn check_unaltered(
+    /// Locks the old tables until the transaction ends, and those whose foreign keys lead to them, so that nobody can add what
+    /// would go with the old ones or their rows. Fails if something does, or if an old table is not what it was when its twin was
+    /// made; else gives these keys. The names of the server's answers are whole from now on.
+    pub(crate) async fn lock(
         &self,
         transaction: &Transaction<'_>,
         found: &[(TableName, Oid)],
-    ) -> Result<(), Error> {
+        exchange: Exchange,
+    ) -> Result<Vec<OutsideKey>, Error> {
         qualify_names(transaction).await?;
-        let now = scripts(transaction, &self.twins).await?;
-        for ((twin, then), now) in self.twins.iter().zip(&self.scripts).zip(now) {
-            if *then != now || !found.iter().any(|(table, oid)| *table == twin.table && *oid == twin.oid) {
+        for twin in &self.twins {
+            if !found.iter().any(|(table, oid)| *table == twin.table && *oid == twin.oid) {
                 return Err(altered(&twin.table));
             }
         }
-        Ok(())
+        let mut locked: Vec<TableName> = self.twins.iter().map(|twin| twin.table.clone()).collect();
+        locked.extend(exchange.outside_keys(transaction, found).await?.into_iter().map(|key| key.table));
+        locked.sort();
+        locked.dedup();
+        let list: Vec<String> = locked.iter().map(ToString::to_string).collect();
+        let list = list.join(", ");
+        // The first holds up neither readers nor writers, but has vacuum workers give way, which takes a second.
+        let vacuum = format!("LOCK TABLE {list} IN SHARE UPDATE EXCLUSIVE MODE");
+        let lock = format!("LOCK TABLE {list} IN {} MODE", exchange.lock_mode());
+        for sql in [&vacuum, LOCKS, &lock, "SET LOCAL statement_timeout = 0"] {
+            transaction.batch_execute(sql).await.map_err(Error::database("lock the tables"))?;
+        }
+
+        // What there is now that nobody can change it.
+        let keys = exchange.outside_keys(transaction, found).await?;
+        if let Some(key) = keys.iter().find(|key| !locked.contains(&key.table)) {
+            return Err(altered(&key.table));
+        }
+        let now = scripts(transaction, &self.twins).await?;
+        let mut same = self.twins.iter().zip(&self.scripts).zip(now);
+        match same.find(|((_, then), now)| *then != now) {
+            Some(((twin, _), _)) => Err(altered(&twin.table)),
+            None => Ok(keys),
+        }
     }
 }
 
@@ -349,38 +410,12 @@ fn altered(table: &TableName) -> Error {
 async fn exchange(
     transaction: &Transaction<'_>,
     swap: &Swap,
-    found: Vec<(TableName, Oid)>,
+    found: &[(TableName, Oid)],
     keep_old: bool,
 ) -> Result<(), Error> {
     let action = || Error::database(SWAP);
-    qualify_names(transaction).await?;
+    let keys = swap.lock(transaction, found, Exchange::Places).await?;
     for twin in &swap.twins {
-        if !found.iter().any(|(table, oid)| *table == twin.table && *oid == twin.oid) {
-            return Err(altered(&twin.table));
-        }
-    }
-    let mut locked: Vec<TableName> = swap.twins.iter().map(|twin| twin.table.clone()).collect();
-    locked.extend(outside_keys(transaction, &found).await?.into_iter().map(|key| key.table));
-    locked.sort();
-    locked.dedup();
-    let list: Vec<String> = locked.iter().map(ToString::to_string).collect();
-    let list = list.join(", ");
-    // The first holds up neither readers nor writers, but has vacuum workers give way, which takes a second.
-    let vacuum = format!("LOCK TABLE {list} IN SHARE UPDATE EXCLUSIVE MODE");
-    let lock = format!("LOCK TABLE {list} IN ACCESS EXCLUSIVE MODE");
-    for sql in [&vacuum, LOCKS, &lock, "SET LOCAL statement_timeout = 0"] {
-        transaction.batch_execute(sql).await.map_err(action())?;
-    }
-
-    // What there is now that nobody can change it.
-    let keys = outside_keys(transaction, &found).await?;
-    if let Some(key) = keys.iter().find(|key| !locked.contains(&key.table)) {
-        return Err(altered(&key.table));
-    }
-    for ((twin, then), now) in swap.twins.iter().zip(&swap.scripts).zip(scripts(transaction, &swap.twins).await?) {
-        if *then != now {
-            return Err(altered(&twin.table));
-        }
         if !is_loaded(transaction, twin).await? {
             let what = "has nothing that could take its place: the new table is not loaded";
             return Err(Error::Occupied { table: twin.table.clone(), what: what.to_owned() });

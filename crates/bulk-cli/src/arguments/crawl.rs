@@ -56,7 +56,8 @@ The spec is a TOML file:
 Paths are JSONPath (RFC 9535). Pages are followed by [pages]: next = \"$.next\", link-header = true, cursor = \"$.cursor\"
 with parameter = \"page\", or parameter = \"page\" with last = \"$.last_page\" or until-empty = \"$.results[*]\". Several records
 are asked for at once by [batch]: size = 25, field = \"id\", elements = \"$[*]\", id = \"$.uri\", of-record = \"/items/{id}\".
-What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch].
+What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch]. Lists, and the
+pages behind a first one, are to be there. [pages], and pages of a list, may say max = 500: how many there are at most (10,000).
 
 What has changed alone is asked for where a url has {$since}:
 
@@ -88,7 +89,8 @@ pub(crate) struct CrawlArguments {
     /// Hold the spec against the database and make no request: tables, columns, keys, the input's query.
     #[arg(long, conflicts_with_all = ["dry_run", "restart"])]
     pub(crate) check: bool,
-    /// Make only the calls of the first N records of the input. The round stays open.
+    /// Make the calls of N records at most: of those that failed in an earlier run, then of the first ones of the input. The
+    /// round stays open.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
     /// Begin anew, whatever an earlier run has left, and ask for everything where there is a watermark. Rows that it appended
@@ -99,7 +101,9 @@ pub(crate) struct CrawlArguments {
     /// reasons.
     #[arg(long, value_name = "DIR", value_parser = reject_folder, help_heading = PROGRESS)]
     pub(crate) rejects: Option<PathBuf>,
-    /// End the run once so many records in a row failed, such as when a session has ended; 0: never.
+    /// End the run once so many records in a row failed, such as when a session has ended; 0: never. Of those that failed in
+    /// an earlier run only failures of the server count, such as status 5xx: what it says of one of them keeps no run from the
+    /// others.
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = PROGRESS)]
     pub(crate) give_up_after: u64,
     /// How many rows may be left out because their table cannot hold them.
@@ -112,6 +116,7 @@ pub(crate) struct CrawlArguments {
     #[arg(long, help_heading = PROGRESS)]
     pub(crate) allow_empty: bool,
     /// Where it is noted how many requests were made lately, so that the next run keeps the limits, too. Default: SPEC.limits.
+    /// Specs that ask one API need one file; one of them runs at a time.
     #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
     pub(crate) limits_file: Option<PathBuf>,
     #[command(flatten)]

@@ -22,8 +22,8 @@ pub(super) struct Api<'a> {
 }
 
 impl<'a> Api<'a> {
-    /// The limiter goes on where that of the last run stopped. `since` is from when on changes are asked for, as the spec
-    /// writes it.
+    /// The limiter goes on where that of the last run stopped, unless it is only looked whether all fits: nobody else can use
+    /// its file meanwhile. `since` is from when on changes are asked for, as the spec writes it.
     pub(super) fn open(
         arguments: &CrawlArguments,
         spec: &'a Spec,
@@ -31,17 +31,15 @@ impl<'a> Api<'a> {
         common: &Common,
         report: &Report,
     ) -> Result<Self, Failure> {
-        let file = arguments.limits_file.clone().unwrap_or_else(|| {
-            let mut name: OsString = arguments.spec.clone().into();
-            name.push(".limits");
-            PathBuf::from(name)
-        });
         let template = &spec.template;
         if let Some(host) = template.has_secrets().then(|| readable_host(template.base())).flatten() {
             report
                 .warn(format!("the spec's secrets go to {host} without encryption, readable on the way; use https://"));
         }
-        let limiter = Limiter::open(spec.limits.clone(), file)?;
+        let limiter = match arguments.check {
+            true => Limiter::new(spec.limits.clone()),
+            false => Limiter::open(spec.limits.clone(), limits_file(arguments))?,
+        };
         let mut crawler = Crawler::new(http_client()?, limiter, spec.template.clone());
         crawler.success = spec.success.clone();
         if let Some(concurrency) = spec.concurrency {
@@ -53,9 +51,6 @@ impl<'a> Api<'a> {
             crawler.options.answer_limit = usize::try_from(answer).unwrap_or(usize::MAX);
         }
         crawler.options.repeat = spec.repeat;
-        if let Some(max_pages) = spec.max_pages {
-            crawler.options.max_pages = max_pages;
-        }
         crawler.options.stop = common.stop.clone();
         if !common.dry_run {
             report.meters().meter_crawl(&mut crawler.options);
@@ -80,6 +75,7 @@ impl<'a> Api<'a> {
         let mut crawler = self.crawler.clone();
         crawler.template = self.dated(crawler.template);
         crawler.pagination.clone_from(&self.spec.pagination);
+        crawler.options.max_pages = self.spec.max_pages.unwrap_or(crawler.options.max_pages);
         crawler.batch.clone_from(&self.spec.batch);
         crawler
     }
@@ -89,6 +85,9 @@ impl<'a> Api<'a> {
         let mut crawler = self.crawler.clone();
         crawler.template = self.dated(list.template.clone());
         crawler.pagination.clone_from(&list.pagination);
+        crawler.options.max_pages = list.max_pages.unwrap_or(crawler.options.max_pages);
+        // That of a record may be gone. A list that is not there is no empty one: what it had to say would be passed over.
+        crawler.success.nothing.clear();
         crawler
     }
 
@@ -123,6 +122,14 @@ impl<'a> Api<'a> {
             None => template,
         }
     }
+}
+
+fn limits_file(arguments: &CrawlArguments) -> PathBuf {
+    arguments.limits_file.clone().unwrap_or_else(|| {
+        let mut name: OsString = arguments.spec.clone().into();
+        name.push(".limits");
+        PathBuf::from(name)
+    })
 }
 
 /// What is wrong with a spec.

@@ -2,9 +2,9 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 
 use bulk_core::crawl::{Crawl, Crawled, CrawledRecord, Crawler, Quarantined};
-use bulk_core::{FileReport, StageMeter, Wait, WorkerMeter};
-use bulk_pg::{CrawlLoad, CrawlOutcome, QuarantinedCall};
-use futures::StreamExt;
+use bulk_core::{Error, FileReport, StageMeter, Wait, WorkerMeter};
+use bulk_pg::{CrawlLoad, CrawlMarks, CrawlOutcome, QuarantinedCall};
+use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, failed, wrong};
@@ -17,9 +17,7 @@ use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::report::{Chain, Report};
 
-/// Requests in quarantine that a run makes again, at most; the others wait for the next one.
-const AGAIN: usize = 100_000;
-/// Those that are read at once.
+/// Requests in quarantine that are read at once, at most.
 const PAGE: usize = 1000;
 /// Failures that are told one by one. Those behind them are for whoever asks for more (`-v`, `--json`), and are counted.
 const TOLD: u64 = 20;
@@ -58,6 +56,8 @@ struct Kind<'a> {
     crawler: Crawler,
     /// Whether nothing goes on without it.
     is_needed: bool,
+    /// Whether they have failed in an earlier run.
+    is_again: bool,
     /// Who makes the rows.
     meter: &'a WorkerMeter,
 }
@@ -101,10 +101,11 @@ impl<'a> Run<'a> {
         let records = Records::open(&self.spec.input, api, &arguments.database, common, self.report).await?;
         let known = Known::new(load.marks());
         let rows: Vec<_> = self.spec.rows.iter().enumerate().collect();
-        let again = quarantined(load).await?;
-        if !again.is_empty() {
+        let mut left = arguments.limit.unwrap_or(u64::MAX);
+        let again = load.in_quarantine().min(left);
+        if again > 0 {
             let requests = counted(
-                again.len(),
+                again,
                 "request that failed in an earlier run is",
                 "requests that failed in an earlier run are",
             );
@@ -112,25 +113,26 @@ impl<'a> Run<'a> {
             let mut crawler = api.of_records();
             // They are in the input, too, and then taken.
             crawler.options.done = Some(known.done());
-            let calls = crawler.clone().crawl(futures::stream::iter(again)).map_err(wrong)?;
-            self.take(calls, &Kind { rows: rows.clone(), crawler, is_needed: false, meter }, load).await?;
+            let again = quarantined(load.marks()).take(whole(left));
+            let calls = crawler.clone().crawl(again).map_err(wrong)?;
+            let kind = Kind { rows: rows.clone(), crawler, is_needed: false, is_again: true, meter };
+            left = left.saturating_sub(self.take(calls, &kind, load).await?);
             if common.stop.is_cancelled() {
                 return Ok(End::Stopped);
             }
         }
         let mut crawler = api.of_records();
         crawler.options.done = Some(known.done());
-        let limit = arguments.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let (input, trouble) = records.stream(limit);
+        let (input, trouble) = records.stream(arguments.limit.is_some().then(|| whole(left)));
         let calls = crawler.clone().crawl(input).map_err(wrong)?;
-        self.take(calls, &Kind { rows, crawler, is_needed: false, meter }, load).await?;
+        self.take(calls, &Kind { rows, crawler, is_needed: false, is_again: false, meter }, load).await?;
         if common.stop.is_cancelled() {
             return Ok(End::Stopped);
         }
         if let Some(failure) = trouble.take() {
             return Err(failure);
         }
-        if limit.is_some() {
+        if self.is_limited {
             return Ok(End::Limited);
         }
         for (place, deletes) in self.spec.deletes.iter().enumerate() {
@@ -139,7 +141,7 @@ impl<'a> Run<'a> {
             let nothing = futures::stream::iter([Value::Object(Map::new())]);
             let calls = crawler.clone().crawl(nothing).map_err(wrong)?;
             let rows = vec![(self.spec.rows.len() + place, &deletes.rows)];
-            self.take(calls, &Kind { rows, crawler, is_needed: true, meter }, load).await?;
+            self.take(calls, &Kind { rows, crawler, is_needed: true, is_again: false, meter }, load).await?;
             if common.stop.is_cancelled() {
                 return Ok(End::Stopped);
             }
@@ -147,13 +149,17 @@ impl<'a> Run<'a> {
         Ok(End::Whole)
     }
 
-    /// Loads what comes of calls.
-    async fn take(&mut self, mut calls: Crawl, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<(), Failure> {
+    /// Loads what comes of calls. Gives how many records they were of.
+    async fn take(&mut self, mut calls: Crawl, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<u64, Failure> {
+        let mut records = 0;
         while let Some(call) = kind.meter.waiting(Wait::Input, calls.next()).await {
             self.tally.add_requests(u64::from(call.requests), call.next.is_none());
+            if call.next.is_none() {
+                records += call.records.len() as u64;
+            }
             self.load(call, kind, load).await?;
         }
-        Ok(())
+        Ok(records)
     }
 
     /// Each record counts by itself, so that it does not matter which others it was asked for with.
@@ -178,6 +184,11 @@ impl<'a> Run<'a> {
                     noted.response.clone_from(&failure.response);
                     kind.meter.waiting(Wait::Output, load.quarantine(noted)).await?;
                     self.fail(&failure.request, &what, failure.status);
+                    // What is known to fail comes together here, and says nothing of the others: it would keep each run from
+                    // coming to them.
+                    if kind.is_again && is_of_call(&failure.error) {
+                        continue;
+                    }
                     self.in_a_row += 1;
                     if self.give_up_after.is_some_and(|most| self.in_a_row >= most.get()) {
                         return Err(self.gives_up(failure));
@@ -287,16 +298,32 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The records of what is in quarantine.
-async fn quarantined(load: &mut CrawlLoad) -> Result<Vec<Value>, Failure> {
-    let (mut records, mut last) = (Vec::new(), None);
-    while records.len() < AGAIN {
-        let calls = load.quarantined(last.as_deref(), PAGE).await?;
-        let Some(call) = calls.last() else { break };
-        last = Some(call.key.clone());
-        records.extend(calls.into_iter().flat_map(|call| call.inputs));
+/// The records of what is in quarantine, some of which are in memory at a time.
+fn quarantined(marks: CrawlMarks) -> impl Stream<Item = Value> + Send + 'static {
+    let pages = futures::stream::unfold((marks, None), |(marks, last): (CrawlMarks, Option<String>)| async move {
+        // An error is told by the load's next call.
+        let calls = marks.quarantined(last.as_deref(), PAGE).await.ok()?;
+        let last = calls.last()?.key.clone();
+        let records: Vec<Value> = calls.into_iter().flat_map(|call| call.inputs).collect();
+        Some((futures::stream::iter(records), (marks, Some(last))))
+    });
+    pages.flatten()
+}
+
+fn whole(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// Whether a server that is there has answered, and its answer is about this very call.
+fn is_of_call(error: &Error) -> bool {
+    match error {
+        Error::Exhausted { source, .. } => is_of_call(source),
+        Error::Transport { .. } | Error::Truncated { .. } | Error::Unrepeatable { .. } | Error::Interrupted { .. } => {
+            false
+        }
+        Error::Status { status, .. } => *status < 500 && !error.is_transient(),
+        error => !error.is_throttle(),
     }
-    Ok(records)
 }
 
 /// What is kept of a record that failed.

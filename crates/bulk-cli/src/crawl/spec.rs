@@ -68,6 +68,8 @@ impl Input {
 pub(crate) struct List {
     pub(crate) template: RequestTemplate,
     pub(crate) pagination: Option<Pagination>,
+    /// Its pages, at most.
+    pub(crate) max_pages: Option<usize>,
 }
 
 pub(crate) struct Deletes {
@@ -414,8 +416,9 @@ impl RequestTable {
         pages: Option<PagesTable>,
     ) -> Result<List, String> {
         let template = self.template("GET", url, headers.unwrap_or(&self.headers))?;
+        let max_pages = pages.as_ref().and_then(|pages| pages.max);
         let pagination = pages.map(|pages| pages.read().map_err(|what| format!("pages: {what}"))).transpose()?;
-        Ok(List { template, pagination })
+        Ok(List { template, pagination, max_pages })
     }
 
     fn template(&self, method: &str, url: &str, headers: &BTreeMap<String, String>) -> Result<RequestTemplate, String> {

@@ -129,6 +129,8 @@ pub(super) struct Ask<'a> {
     pub(super) body: Option<Bytes>,
     /// As it may be shown.
     pub(super) shown: Cow<'a, str>,
+    /// Whether it is for the first page.
+    pub(super) is_first: bool,
 }
 
 pub(super) fn key<'r>(shown: &str, records: impl IntoIterator<Item = &'r Value>) -> String {
@@ -205,6 +207,11 @@ impl Shared {
                 }
             };
             match answered {
+                // Of which of them there is nothing, each tells by itself.
+                Ok((_, Page { document: None, .. })) if part.len() > 1 => parts.extend(halves(start, end)),
+                Ok((_, Page { document: None, .. })) => {
+                    outcomes[start..end].iter_mut().for_each(|outcome| *outcome = Some(Ok(Vec::new())));
+                }
                 Ok((prepared, page)) => {
                     let (status, answer) = (page.status, page.document.unwrap_or_default());
                     // Its elements take its place.
@@ -276,6 +283,7 @@ impl Shared {
         let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
         let mut ask = prepared.ask(url.clone());
         if !is_first {
+            ask.is_first = false;
             ask.shown = format!("{} {}", ask.method, self.template.hide(ask.headers, url.as_str())).into();
         }
         let failed = |page: Option<&Page>, what| {
@@ -368,11 +376,13 @@ impl Shared {
         last.status = Some(status);
         let headers = answer.headers.clone();
         let hide = |text: &str| self.template.hide(ask.headers, text);
-        if self.success.is_nothing(status) {
+        let is_nothing = self.success.is_nothing(status);
+        if is_nothing && ask.is_first {
             meter.add(0);
             return Ok(Page { status, headers, document: None, text: Bytes::new() });
         }
-        if !self.success.has_status(status) {
+        // A page that another one has announced is there, or the call lacks it and what is behind it.
+        if is_nothing || !self.success.has_status(status) {
             let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
             // The body may ask everybody to wait, too.
             let document = serde_json::from_slice(&body).ok();
@@ -485,6 +495,7 @@ impl Prepared {
             headers: &self.headers,
             body: self.body.clone(),
             shown: Cow::Borrowed(&self.shown),
+            is_first: true,
         }
     }
 }

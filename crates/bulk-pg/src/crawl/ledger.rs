@@ -151,6 +151,8 @@ pub(super) struct Round {
     pub(super) has_calls: bool,
     pub(super) rows: u64,
     pub(super) rejected: u64,
+    /// Calls in quarantine that can be made again.
+    pub(super) quarantined: u64,
 }
 
 impl Round {
@@ -234,7 +236,8 @@ impl Round {
             .query_one(
                 "SELECT w.round, w.twins, w.watermark, w.next_watermark, w.definition,
                         w.round = 0 OR w.finished_at IS NOT NULL, c.calls, c.rows, c.rejected, w.targets, w.target_rows,
-                        (SELECT pg_catalog.count(*) FROM bulk.call_reject WHERE crawl_id = $1 AND key IS NULL)
+                        (SELECT pg_catalog.count(*) FROM bulk.call_reject WHERE crawl_id = $1 AND key IS NULL),
+                        (SELECT pg_catalog.count(inputs) FROM bulk.quarantine WHERE crawl_id = $1)
                  FROM bulk.crawl w,
                       (SELECT pg_catalog.count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint
                        FROM bulk.call WHERE crawl_id = $1) c(calls, rows, rejected)
@@ -252,6 +255,7 @@ impl Round {
             has_calls: row.get::<_, i64>(6) > 0,
             rows: unsigned(row.get(7)),
             rejected: unsigned(row.get(8)) + unsigned(row.get(11)),
+            quarantined: unsigned(row.get(12)),
             targets: row.get(9),
             target_rows: row.get::<_, Vec<i64>>(10).into_iter().map(unsigned).collect(),
         };
@@ -340,6 +344,9 @@ fn describe(job: &CrawlJob) -> String {
     sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Bytes of calls in quarantine that are read at once, at most, unless the first one has more.
+const READ: i64 = 1 << 20;
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -402,20 +409,24 @@ impl QuarantinedCall {
         Ok(())
     }
 
-    /// Those behind a key.
+    /// Those behind a digest.
     pub(super) async fn read(
         session: &Session,
         crawl: i64,
-        after: Option<&str>,
+        after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Self>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = session
             .client()
             .query(
-                "SELECT key, inputs::text, request::text, response, reason, attempts FROM bulk.quarantine
-                 WHERE crawl_id = $1 AND ($2::text IS NULL OR key COLLATE \"C\" > $2) ORDER BY key COLLATE \"C\" LIMIT $3",
-                &[&crawl, &after, &limit],
+                "SELECT key, inputs, request, response, reason, attempts
+                 FROM (SELECT *, sum(bytes) OVER (ORDER BY digest) AS total
+                       FROM (SELECT digest, key, inputs::text, request::text, response, reason, attempts,
+                                    pg_catalog.octet_length(pg_catalog.concat(key, inputs, request, response, reason)) AS bytes
+                             FROM bulk.quarantine WHERE crawl_id = $1 AND digest > $2 ORDER BY digest LIMIT $3) q) q
+                 WHERE total <= $4 OR total = bytes ORDER BY digest",
+                &[&crawl, &after.unwrap_or_default(), &limit, &READ],
             )
             .await
             .map_err(Error::database("read which calls are in quarantine"))?;

@@ -15,7 +15,7 @@ use crate::ledger::{self, Load};
 use crate::leftover::{Kind, begin_locked_with_leftovers, discard};
 use crate::post_data::apply_post_data_of;
 use crate::sequences::raise_sequences_of;
-use crate::swap::prepare_twins;
+use crate::swap::{Attempt, Exchange, always_in_use, is_in_use, prepare_twins};
 use crate::table_lock::{LOCK_TIMEOUT, end, lock_tables};
 use crate::verify::is_any_row;
 use crate::{
@@ -246,28 +246,41 @@ impl Publication {
             if options.stop.is_cancelled() {
                 return Err(Error::Stopped { what: "the exchange of the tables' rows".to_owned() });
             }
-            let is_in_use = |error: &Error| match error {
-                Error::Database { source, .. } => source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
-                _ => false,
-            };
-            match self.try_to_put_rows(session, job).await {
-                Err(error) if is_in_use(&error) && started.elapsed() < SwapOptions::default().patience => {}
-                ended => return ended,
+            match self.try_to_put_rows(session, job).await? {
+                Attempt::Done => return Ok(()),
+                Attempt::InUse(table) if started.elapsed() >= SwapOptions::default().patience => {
+                    return Err(always_in_use(table));
+                }
+                Attempt::InUse(_) => {}
             }
             let _ = options.stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
 
-    async fn try_to_put_rows(&self, session: &mut Session, job: &CrawlJob) -> Result<(), Error> {
+    async fn try_to_put_rows(&self, session: &mut Session, job: &CrawlJob) -> Result<Attempt, Error> {
+        let Some(first) = self.tables.first().cloned() else { return Ok(Attempt::Done) };
         let (transaction, found, leftovers) =
             begin_locked_with_leftovers(session, &self.tables, &[Kind::Twin], LOCK_TIMEOUT).await?;
-        let result = async {
-            self.swap.check_unaltered(&transaction, &found).await?;
-            self.put(&transaction, job).await?;
-            discard(&transaction, &leftovers).await
+        let (result, is_in_use) = match self.swap.lock(&transaction, &found, Exchange::Rows).await {
+            Err(error) => {
+                let is_in_use = is_in_use(&error);
+                (Err(error), is_in_use)
+            }
+            Ok(_) => {
+                let result = async {
+                    self.put(&transaction, job).await?;
+                    discard(&transaction, &leftovers).await
+                };
+                let result = result.await;
+                // Who cancels the rows does not want them to be tried again.
+                let is_in_use = result.as_ref().is_err_and(waits_for_a_row);
+                (result, is_in_use)
+            }
         };
-        let result = result.await;
-        end(transaction, result, "put the new rows in place of the old ones").await
+        match end(transaction, result, "put the new rows in place of the old ones").await {
+            Err(_) if is_in_use => Ok(Attempt::InUse(first)),
+            ended => ended.map(|()| Attempt::Done),
+        }
     }
 
     async fn put(&self, transaction: &Transaction<'_>, job: &CrawlJob) -> Result<(), Error> {
@@ -279,11 +292,9 @@ impl Publication {
                 tables.push(table);
             }
         }
-        for table in &tables {
-            // Nobody writes meanwhile, and everybody may read.
-            let lock = format!("SET LOCAL lock_timeout = '1s'; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");
-            transaction.batch_execute(&lock).await.map_err(action(table))?;
-        }
+        // Rows may be locked by those who do not write.
+        let wait = "SET LOCAL lock_timeout = '1s'";
+        transaction.batch_execute(wait).await.map_err(Error::database("lock the rows of the tables"))?;
         // Those that refer to others go first, and come last.
         for table in tables.iter().rev() {
             transaction.batch_execute(&format!("DELETE FROM {table}")).await.map_err(action(table))?;
@@ -323,6 +334,14 @@ impl Publication {
     /// The table whose place a new one takes.
     fn old_name(&self, twin: &TableName) -> Option<&TableName> {
         self.tables.iter().find(|table| self.swap.twin(table) == Some(twin))
+    }
+}
+
+/// Whether a row was locked by another session for too long.
+fn waits_for_a_row(error: &Error) -> bool {
+    match error {
+        Error::Database { source, .. } => source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+        _ => false,
     }
 }
 

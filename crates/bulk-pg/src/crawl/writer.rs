@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -41,7 +42,8 @@ pub(super) enum Message {
         answer: oneshot::Sender<HashMap<Vec<u8>, Option<String>>>,
     },
     Quarantined {
-        after: Option<String>,
+        /// The digest of a key.
+        after: Option<Vec<u8>>,
         limit: usize,
         answer: oneshot::Sender<Vec<QuarantinedCall>>,
     },
@@ -52,6 +54,8 @@ pub(super) struct Writer {
     pub(super) job: Arc<CrawlJob>,
     pub(super) targets: Arc<[Target]>,
     pub(super) crawl: i64,
+    /// Whether any call of this round is committed.
+    pub(super) has_calls: Arc<AtomicBool>,
     /// In this round.
     pub(super) rejected: u64,
     /// In this round, of each table.
@@ -129,7 +133,7 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        let Self { session, job, targets, crawl, rejected, target_rows, options } = self;
+        let Self { session, job, targets, crawl, has_calls, rejected, target_rows, options } = self;
         let mut counts = target_rows.clone();
         for (count, lines) in counts.iter_mut().zip(&batch.lines) {
             *count += lines.rows.len() as u64;
@@ -170,6 +174,7 @@ impl Writer {
         }
         mark(&transaction, *crawl, job, calls).await?;
         transaction.commit().await.map_err(action())?;
+        has_calls.fetch_or(!calls.is_empty(), Ordering::Release);
         *rejected += rejects.len() as u64;
         *target_rows = counts;
         let rows = calls.iter().map(|call| call.rows).sum();

@@ -163,6 +163,44 @@ async fn a_table_that_a_view_needs_is_replaced_where_it_is() {
     );
 }
 
+/// They would go with the old rows, by the key's own word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_other_tables_that_come_meanwhile_keep_the_old_ones() {
+    let bench = Bench::new(
+        "crawl",
+        "CREATE TABLE p (id integer PRIMARY KEY); INSERT INTO p VALUES (1), (2); CREATE VIEW v AS SELECT * FROM p;
+         CREATE TABLE child (p integer REFERENCES p ON DELETE CASCADE)",
+    );
+    let job = job("p", &["id"], CrawlMode::Replace);
+    let rows = "SELECT string_agg(id::text, ',' ORDER BY id), (SELECT string_agg(p::text, ',') FROM child) FROM v";
+    let assert_kept = |ended: Result<bool, Error>| {
+        let error = ended.unwrap_err();
+        assert!(matches!(error, Error::Occupied { .. }), "{error:?}");
+        assert!(error.to_string().contains("of public.child, which has rows"), "{error}");
+        assert_eq!(bench.psql(rows), "1,2|1");
+    };
+    let mut load = begin(&bench, &job, options()).await;
+    call(&mut load, "a", &[[json!(1)], [json!(3)]]).await.unwrap();
+    bench.psql("INSERT INTO child VALUES (1)");
+    assert_kept(load.finish().await.map(|outcome| outcome.is_complete));
+    assert_kept(CrawlLoad::begin(session(&bench).await, &job, options()).await.map(|load| load.is_published()));
+
+    // One that is under way when the tables are looked at.
+    bench.psql("DELETE FROM child");
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.done(&["a"]).await.unwrap(), [true]);
+    let other = session(&bench).await;
+    other.client().batch_execute("BEGIN; INSERT INTO child VALUES (1)").await.unwrap();
+    let finishing = tokio::spawn(load.finish());
+    bench.waits("state = 'active'").await;
+    other.client().batch_execute("COMMIT").await.unwrap();
+    assert_kept(finishing.await.unwrap().map(|outcome| outcome.is_complete));
+
+    bench.psql("DELETE FROM child");
+    assert!(begin(&bench, &job, options()).await.finish().await.unwrap().is_complete);
+    assert_eq!(bench.psql(rows), "1,3|");
+}
+
 #[tokio::test]
 async fn new_tables_that_are_gone_are_filled_again() {
     let bench = Bench::new("crawl", OLD);

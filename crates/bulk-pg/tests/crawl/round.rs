@@ -147,12 +147,63 @@ async fn what_is_kept_can_be_read_again() {
         (failed.inputs, failed.request) = (vec![nested(depth)], nested(depth));
         load.quarantine(failed).await.unwrap();
     }
-    let found = load.quarantined(None, 10).await.unwrap();
+    let mut found = load.quarantined(None, 10).await.unwrap();
+    found.sort_by(|one, other| one.key.cmp(&other.key));
     assert_eq!((&found[0].inputs[..], &found[0].request), (&[nested(126)][..], &nested(126)));
     assert_eq!((&found[1].inputs[..], &found[1].request), (&[][..], &nested(127)));
     load.suspend().await.unwrap();
     let text = bench.psql("SELECT doc FROM t");
     assert_eq!(parse(&text), nested(127));
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_comes_some_at_a_time() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let job = job("t", &["id"], CrawlMode::Append);
+    let mut load = begin(&bench, &job, options()).await;
+    assert_eq!(load.in_quarantine(), 0);
+    for number in 0..30 {
+        let length = if number % 10 == 7 { 3 << 20 } else { 200_000 };
+        let mut failed = QuarantinedCall::new(format!("GET /{number}"), "gone");
+        failed.inputs = vec![json!({"text": "x".repeat(length)})];
+        load.quarantine(failed).await.unwrap();
+    }
+    load.suspend().await.unwrap();
+    let load = begin(&bench, &job, options()).await;
+    assert_eq!(load.in_quarantine(), 30);
+    let marks = load.marks();
+    for limit in [1000, 3] {
+        let (mut found, mut last) = (Vec::new(), None::<String>);
+        loop {
+            let calls = marks.quarantined(last.as_deref(), limit).await.unwrap();
+            let Some(call) = calls.last() else { break };
+            last = Some(call.key.clone());
+            let bytes: usize = calls.iter().map(|call| call.inputs[0].to_string().len()).sum();
+            assert!(calls.len() <= limit && (bytes <= 1 << 20 || calls.len() == 1), "{} of {bytes}", calls.len());
+            found.push(calls.into_iter().map(|call| call.key).collect::<Vec<_>>());
+        }
+        assert!(found.iter().any(|keys| keys.len() > 1), "{found:?}");
+        let mut keys = found.concat();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 30, "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_this_run_has_committed_is_done() {
+    let bench = Bench::new("crawl", "CREATE TABLE t (id integer)");
+    let mut load = begin(&bench, &job("t", &["id"], CrawlMode::Append), options()).await;
+    let marks = load.marks();
+    assert!(marks.is_empty());
+    assert_eq!(marks.done(&["a"]).await.unwrap(), [false]);
+    load.quarantine(QuarantinedCall::new("b", "gone")).await.unwrap();
+    load.flush().await.unwrap();
+    assert!(marks.is_empty());
+    call(&mut load, "a", &[[json!(1)]]).await.unwrap();
+    load.flush().await.unwrap();
+    assert!(!marks.is_empty());
+    assert_eq!(marks.done(&["a", "b"]).await.unwrap(), [true, false]);
 }
 
 #[tokio::test]
