@@ -26,7 +26,7 @@ use crate::{Error, RetryPolicy};
 const HOSTS: usize = 1024;
 /// Windows up to this length are paced evenly by default.
 const EVEN_UP_TO: Duration = Duration::from_secs(60);
-/// How long a throttle that names no wait holds back all.
+/// How long a throttle holds back all that names no wait, or one of no time, as of a date that is past.
 const UNNAMED_HOLD: Duration = Duration::from_secs(1);
 /// The rate that throttling may lower it to.
 const LEAST_PART: f64 = 0.05;
@@ -424,13 +424,13 @@ impl Limiter {
     }
 
     /// Learns from how a request ended: a throttle [holds](Self::hold) back all for as long as the server asks for, or for a
-    /// second if it does not say and the limiter is not [adaptive](LimiterOptions::adaptive).
+    /// second if it does not say, or says zero, and the limiter is not [adaptive](LimiterOptions::adaptive).
     /// [`retry`](Self::retry) does that for its requests.
     pub fn observe<T>(&self, result: &Result<T, Error>) {
         match result {
             Ok(_) => self.shared.lock().is_well = true,
             Err(error) if error.is_throttle() => {
-                match error.retry_after() {
+                match error.retry_after().filter(|delay| !delay.is_zero()) {
                     Some(delay) => self.hold(delay),
                     None if self.is_adaptive() => {}
                     None => self.hold(UNNAMED_HOLD),

@@ -407,6 +407,32 @@ fn a_penalty_holds_back_everyone_and_each_attempt_takes_a_permit() {
 }
 
 #[test]
+fn a_wait_of_no_time_is_none() {
+    in_virtual_time(async {
+        let limiter = limiter(&["1000/s"], |_| {});
+        let begun = Instant::now();
+        let mut policy = RetryPolicy::default();
+        (policy.attempts, policy.initial) = (4, Duration::ZERO);
+        let sent = RefCell::new(Vec::new());
+        let attempt = |permit: bulk_core::Permit| {
+            sent.borrow_mut().push(begun.elapsed().as_secs());
+            permit.answered();
+            std::future::ready(Err::<(), _>(throttle(429, Some(0))))
+        };
+        let refused = limiter.retry(HOST, &policy, |_, _, _| {}, attempt);
+        let other = async {
+            sleep(millis(500)).await;
+            limiter.acquire(HOST).await.answered();
+            begun.elapsed().as_secs()
+        };
+        let (refused, other) = tokio::join!(refused, other);
+        // All are held for a second, and not he alone who was told.
+        assert!(matches!(refused, Err(Error::Exhausted { attempts: 4, .. })), "{refused:?}");
+        assert_eq!((sent.take(), other), (vec![0, 1, 2, 3], 1));
+    });
+}
+
+#[test]
 fn an_adaptive_limiter_finds_the_rate_of_the_server() {
     in_virtual_time(async {
         let limiter = limiter(&["100/s"], |options| options.adaptive = true);
