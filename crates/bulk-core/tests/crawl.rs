@@ -879,6 +879,59 @@ async fn a_body_under_another_status_asks_everybody_to_wait() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_asks_to_wait_holds_everybody_whatever_its_status() {
+    let of_secondary = json!({"message": "You have exceeded a secondary rate limit."});
+    let by_header = |status| Answer::json(of_secondary.clone()).status(status).header("retry-after", "1800");
+    let by_body = |status| Answer::json(json!({"ThrottleSeconds": 1800})).status(status);
+    for answer in [by_header(403), by_header(404), by_header(500), by_body(401), by_body(403), by_body(302)] {
+        let status = answer.status;
+        let server = Server::builder(move |_| answer.clone()).start().unwrap();
+        let mut crawler = crawler(&server, "/{id}");
+        crawler.success = crawler.success.throttle("$.ThrottleSeconds").unwrap();
+        crawler.options.concurrency = 1;
+        let limiter = crawler.limiter.clone();
+        let calls = crawler.crawl(records(0..5)).unwrap();
+        let held = async {
+            while limiter.status().held.is_zero() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), held).await.unwrap_or_else(|_| panic!("{status}"));
+        assert!(limiter.status().held > Duration::from_secs(1000), "{status}");
+        drop(calls);
+        assert_eq!(server.arrivals().len(), 1, "{status}");
+    }
+
+    // It is tried again behind the wait, if it is none that will say so again.
+    let server = Server::builder(|asked| match asked.path.as_str() {
+        "/0" if asked.number == 0 => Answer::json(json!({"ThrottleSeconds": 0.01})).status(403),
+        "/0" => echo(asked),
+        "/1" => Answer::json(json!({"ThrottleSeconds": 1800, "code": 7})).status(403),
+        "/2" => Answer::error(403, "not yours"),
+        "/3" => Answer::error(302, "elsewhere").header("retry-after", "1800"),
+        _ => Answer::json(json!({"ThrottleSeconds": 0.01})).status(403),
+    });
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    crawler.success.lasting = vec!["$.code == 7".parse().unwrap()];
+    crawler.success = crawler.success.throttle("$.ThrottleSeconds").unwrap();
+    crawler.options.order = CrawlOrder::OfInput;
+    crawler.options.concurrency = 1;
+    let calls = all(crawler.crawl(records(0..5)).unwrap()).await;
+    assert_eq!(calls.iter().map(|call| call.requests).collect::<Vec<_>>(), [2, 1, 1, 1, 3]);
+    let found = by_place(calls);
+    assert!(found[&0].outcome.is_ok());
+    let failure = |place: u64| found[&place].outcome.as_ref().unwrap_err();
+    assert!(matches!(&*failure(1).error, Error::Denied { .. }), "{:?}", failure(1).error);
+    assert!(matches!(&*failure(2).error, Error::Denied { .. }), "{:?}", failure(2).error);
+    assert!(matches!(&*failure(3).error, Error::Status { status: 302, .. }), "{:?}", failure(3).error);
+    let Error::Exhausted { attempts: 3, source, .. } = &*failure(4).error else { panic!("{:?}", failure(4).error) };
+    assert!(source.is_throttle() && source.to_string().contains("the server answered 403"), "{source}");
+    // Somebody's credentials are not to blame.
+    assert!(failure(4).error.is_remote() && !failure(4).error.is_denied() && failure(2).error.is_denied());
+}
+
+#[tokio::test]
 async fn of_a_batch_only_the_record_to_blame_fails() {
     let ids =
         |asked: &Asked| -> Vec<u64> { asked.param("ids").unwrap().split(',').map(|id| id.parse().unwrap()).collect() };

@@ -26,6 +26,7 @@ use crate::counted::counted;
 use crate::http_client::CANNOT_CONNECT;
 use crate::meter::Wait;
 use crate::redaction::redacted;
+use crate::refusal::wait_of;
 use crate::{Error, Event, Permit};
 
 /// How long a key may be, in bytes: those of a database's index have limits.
@@ -364,7 +365,7 @@ impl Shared {
         let asked = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone());
         let answer = meter.waiting(Wait::Server, asked).await?;
         permit.answered();
-        let status = answer.status;
+        let (status, location) = (answer.status, answer.location().to_owned());
         last.status = Some(status);
         let headers = answer.headers.clone();
         let hide = |text: &str| self.template.hide(ask.headers, text);
@@ -374,22 +375,19 @@ impl Shared {
         }
         if !self.success.has_status(status) {
             let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
-            // The body may ask everybody to wait, too.
-            let document = serde_json::from_slice(&body).ok();
-            let wait = document.and_then(|document: Value| self.success.wait(&document));
             (last.bytes, last.response) = (body.len() as u64, Some(kept(&body)));
-            return Err(match (error, wait) {
-                (error, None) => error,
-                (error, Some(_)) if error.retry_after().is_some() || !error.is_transient() => error,
-                (Error::Status { location, status, retry_after: None, reason }, throttle) => {
-                    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                    let what = format!("the server answered {status}{reason}");
-                    Error::Answer { location, what, throttle, is_lasting: false }
+            let wait = self.asked_wait(status, &headers, &body);
+            // One that is a throttle by its status already says itself for how long.
+            if wait.is_none() || error.is_throttle() && error.retry_after() == wait {
+                return Err(error);
+            }
+            let reason = match &error {
+                Error::Status { reason: Some(reason), .. } | Error::Denied { reason: Some(reason), .. } => {
+                    format!(" ({reason})")
                 }
                 (error, _) => error,
             });
         }
-        let location = answer.location().to_owned();
         let read = answer.read_with(self.options.answer_limit, |bytes| room.grow(bytes));
         let body = meter.waiting(Wait::Network, read).await?;
         room.answered(body.len() as u64);
@@ -409,6 +407,18 @@ impl Shared {
         let document = judged.inspect_err(|_| last.response = Some(kept(&text)))?;
         meter.add(text.len() as u64);
         Ok(Page { status, headers, document: Some(document), text })
+    }
+
+    /// For how long a refusal asks everybody to wait, by its header or its body: whatever its status, it is one of who asks too
+    /// often, and no last word. GitHub's is a 403.
+    fn asked_wait(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
+        // Behind a redirect it is a wait before that is followed (RFC 9110, section 10.2.3).
+        let by_header = wait_of(headers).filter(|_| status >= 400);
+        let Ok(document) = serde_json::from_slice::<Value>(body) else { return by_header };
+        if self.success.is_lasting(&document) {
+            return None;
+        }
+        by_header.max(self.success.wait(&document))
     }
 
     /// The error of a request that must not be repeated where it may have been carried out.
