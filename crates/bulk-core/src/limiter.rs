@@ -171,6 +171,8 @@ pub struct Limiter {
 struct Shared {
     options: LimiterOptions,
     state: Mutex<State>,
+    /// A hold has begun, or lasts longer.
+    holds: Notify,
 }
 
 struct State {
@@ -259,7 +261,7 @@ impl Limiter {
             is_well: false,
             store: None,
         };
-        Self { shared: Arc::new(Shared { options, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(Shared { options, state: Mutex::new(state), holds: Notify::new() }) }
     }
 
     /// A limiter that goes on where the last one stopped whose file this is, so that a rerun does not burst. Without the
@@ -330,6 +332,33 @@ impl Limiter {
                     () = tokio::time::sleep_until(instant) => {}
                 },
                 Turn::Until(None) => place.news.notified().await,
+            }
+        }
+    }
+
+    /// The same, and as long as it waits it tells whether all requests to that host are [held](Self::hold): as the wait begins,
+    /// and whenever that may have changed.
+    #[cfg(feature = "crawl")]
+    pub(crate) async fn acquire_telling(&self, host: &str, is_held: impl Fn(bool)) -> Permit {
+        let mut permit = std::pin::pin!(self.acquire(host));
+        loop {
+            // Before it is looked whether there is one, so that none is missed in between.
+            let mut begins = std::pin::pin!(self.shared.holds.notified());
+            begins.as_mut().enable();
+            let ends = async {
+                // Polled only where there is no permit yet.
+                let until = self.shared.held_until(host);
+                is_held(until.is_some());
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                permit = &mut permit => return permit,
+                () = begins => {}
+                () = ends => {}
             }
         }
     }
@@ -408,7 +437,7 @@ impl Limiter {
     pub fn hold_until(&self, instant: Instant) {
         let mut state = self.shared.lock();
         state.not_before = state.not_before.max(Some(instant));
-        state.wake_first();
+        self.shared.tell_of_hold(state);
     }
 
     /// Grants nothing for requests to `host` for `delay` from now, as [`hold`](Self::hold) does for all.
@@ -420,7 +449,7 @@ impl Limiter {
         if let Some(host) = state.hosts.get_mut(&host) {
             host.not_before = host.not_before.max(Some(until));
         }
-        state.wake_first();
+        self.shared.tell_of_hold(state);
     }
 
     /// Learns from how a request ended: a throttle [holds](Self::hold) back all for as long as the server asks for, or for a
@@ -494,6 +523,21 @@ impl LimiterOptions {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when requests to a host are held, if they are.
+    #[cfg(feature = "crawl")]
+    fn held_until(&self, host: &str) -> Option<Instant> {
+        let state = self.lock();
+        let of_host = state.hosts.get(host).and_then(|host| host.not_before);
+        state.not_before.max(of_host).filter(|until| *until > Instant::now())
+    }
+
+    /// A hold has changed.
+    fn tell_of_hold(&self, state: MutexGuard<'_, State>) {
+        state.wake_first();
+        drop(state);
+        self.holds.notify_waiters();
     }
 
     /// The host, which is made known if it is not.

@@ -2,21 +2,23 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are what a larger run is for")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulk_core::crawl::{
     Batch, Crawl, CrawlOrder, Crawled, CrawledRecord, Crawler, Pagination, Progress, RequestTemplate, Watermark,
 };
-use bulk_core::{Error, Event, HttpClient, Limiter, LimiterOptions, Margin, Meters, Observer, Resource};
-use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
+use bulk_core::{
+    Error, Event, HttpClient, Limit, Limiter, LimiterOptions, Margin, Meters, Observer, Resource, RunVerdict,
+};
+use bulk_testkit::api::{Answer, ArchivesSpace, Arrival, Asked, Fault, Latency, Server, bungie, paged};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 fn limiter(limits: &[&str]) -> Limiter {
     let mut options = LimiterOptions::default();
@@ -519,6 +521,35 @@ async fn what_calls_wait_for_is_metered() {
     assert!(requests.total.rate_limit_held >= SECOND, "{requests:?}");
     assert!(fetch.total.server >= Duration::from_millis(60 * 20), "{fetch:?}");
     assert!(fetch.total.starved >= SECOND && fetch.total.rate_limit.is_zero(), "{fetch:?}");
+}
+
+#[tokio::test]
+async fn penalties_that_bind_are_not_taken_for_the_rate_limit() {
+    // Six seconds of them, for what the limit lets through in one.
+    let server = Server::builder(|asked| match asked.number % 10 {
+        9 => Answer::error(429, "slow down").header("retry-after", "1"),
+        _ => echo(asked),
+    });
+    let server = server.latency(Latency::fixed(Duration::from_millis(20))).start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    crawler.limiter = limiter(&["50/s"]);
+    crawler.options.retry.attempts = 20;
+    let meters = Meters::new();
+    crawler.options.limit_meter = Some(meters.stage("requests", &[Resource::RateLimit], &[]));
+    crawler.options.meter = Some(meters.stage("fetch", &[Resource::Server], &["requests"]));
+    let _sampling = meters.sample_every(Duration::from_millis(100)).unwrap();
+    let calls = all(crawler.crawl(records(0..60)).unwrap()).await;
+    assert!(calls.iter().all(|call| call.records[0].outcome.is_ok()));
+    assert!(server.arrivals().len() >= 66);
+    let reading = meters.reading();
+    let requests = &reading.stages[0].total;
+    // Who waits already when it is asked for waits for the server from then on.
+    assert!(requests.server >= 6 * SECOND, "{requests:?}");
+    assert!(requests.rate_limit_held <= reading.timeline.end() - 5 * SECOND, "{requests:?}");
+    let verdict = RunVerdict::of(&reading);
+    let used = &verdict.bottleneck.as_ref().unwrap_or_else(|| panic!("{verdict}")).used;
+    let of_requests = Limit::Stage { stage: "requests".to_owned() };
+    assert_eq!((&used.limit, used.resource), (&of_requests, Resource::Server), "{verdict}");
 }
 
 #[tokio::test]
