@@ -525,6 +525,41 @@ fn throttles_lower_the_pace_of_a_quota_and_do_not_end_it() {
 }
 
 #[test]
+fn a_rerun_heeds_what_the_server_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("limits.json");
+    let mut options = LimiterOptions::default();
+    options.limits = vec!["100/s".parse().unwrap()];
+    options.adaptive = true;
+    in_virtual_time(async {
+        let limiter = Limiter::open(options.clone(), &file).unwrap();
+        limiter.acquire("a").await.answered();
+        limiter.observe(&Err::<(), _>(throttle(429, Some(600))));
+        limiter.hold_host("a", Duration::from_secs(1200));
+        let killed = folder.path().join("killed.json");
+        std::fs::copy(&file, &killed).unwrap();
+        drop(limiter);
+        for file in [&file, &killed] {
+            let limiter = Limiter::open(options.clone(), file).unwrap();
+            let (begun, held) = (Instant::now(), limiter.status().held);
+            assert!(held > Duration::from_secs(480) && held <= millis(600_250), "{held:?}");
+            assert_eq!(limiter.status().part, 0.7);
+            limiter.acquire("b").await.answered();
+            assert!((480..=601).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            limiter.acquire("a").await.answered();
+            assert!((1080..=1201).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            // It rises again.
+            for _ in 0..7 {
+                limiter.observe(&Ok(()));
+                sleep(Duration::from_secs(1)).await;
+                limiter.acquire("b").await.answered();
+            }
+            assert_eq!(limiter.status().part, 1.0);
+        }
+    });
+}
+
+#[test]
 fn a_rerun_does_not_burst() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("limits.json");
