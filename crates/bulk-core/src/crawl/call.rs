@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::hash::BuildHasher;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,7 +53,8 @@ pub struct Crawled {
     /// who makes the same call again in another run, which is told of it by [`Progress::Part`](super::Progress::Part), and has
     /// no secret. `None` of the last part, and of a call that has no other.
     pub next: Option<String>,
-    /// Its records, in the order of the input.
+    /// Its records, in the order of the input. Of a batch in which the crawl was [stopped](super::CrawlOptions::stop), those
+    /// for which something came.
     pub records: Vec<CrawledRecord>,
     /// Requests that were sent for it.
     pub requests: u32,
@@ -163,7 +167,7 @@ impl Shared {
         prepared: Result<Prepared, String>,
         first_wait: WaitsFirst,
         meter: &CallMeter,
-    ) -> Arrived {
+    ) -> Option<Arrived> {
         let begun = Instant::now();
         let mut effort = Effort::default();
         let held = Held::new(self, call);
@@ -172,12 +176,27 @@ impl Shared {
         let key = key(&request, inputs.iter().copied());
         let outcomes = self.outcomes(batch, &inputs, prepared, &mut effort, first_wait, &held, meter).await;
         let records = records.into_iter().zip(outcomes);
-        let records = records.map(|(Input { place, record, .. }, outcome)| ArrivedRecord { place, record, outcome });
-        let records = records.collect();
+        let records = records.filter_map(|(Input { place, record, .. }, outcome)| {
+            Some(ArrivedRecord { place, record, outcome: outcome? })
+        });
+        let records: Vec<_> = records.collect();
         let elapsed = begun.elapsed();
-        Arrived { key, request, at: None, next: None, records, effort, elapsed, held, taken: None, meter: None }
+        let (at, next, taken, meter) = (None, None, None, None);
+        (!records.is_empty()).then_some(Arrived {
+            key,
+            request,
+            at,
+            next,
+            records,
+            effort,
+            elapsed,
+            held,
+            taken,
+            meter,
+        })
     }
 
+    /// What came for each record, if something did before the crawl was stopped.
     #[expect(clippy::too_many_arguments, reason = "what a call is made of, of which each is needed once")]
     async fn outcomes(
         &self,
@@ -188,7 +207,7 @@ impl Shared {
         first_wait: WaitsFirst,
         held: &Held,
         meter: &CallMeter,
-    ) -> Vec<Result<Vec<Bytes>, Quarantined>> {
+    ) -> Vec<Option<Result<Vec<Bytes>, Quarantined>>> {
         let mut outcomes: Vec<Option<Result<Vec<Bytes>, Quarantined>>> = inputs.iter().map(|_| None).collect();
         // What is asked for yet, the first of them last.
         let mut parts = vec![(0, inputs.len())];
@@ -201,8 +220,10 @@ impl Shared {
                 Ok(prepared) => {
                     let mut trail = Trail::default();
                     let first_wait = first_wait.take();
-                    let answer = self.next_page(&prepared, None, &mut trail, effort, first_wait, held, meter).await;
-                    answer.map(|(page, _)| (prepared, page))
+                    match self.next_page(&prepared, None, &mut trail, effort, first_wait, held, meter).await {
+                        Some(answer) => answer.map(|(page, _)| (prepared, page)),
+                        None => break,
+                    }
                 }
             };
             match answered {
@@ -257,11 +278,12 @@ impl Shared {
                 }
             }
         }
-        // Each has one: the parts cover all.
-        outcomes.into_iter().flatten().collect()
+        // Each has one, as the parts cover all, unless it was stopped.
+        outcomes
     }
 
-    /// The page at `url`, without one the first, and the URL of the next one. `held` has its text then.
+    /// The page at `url`, without one the first, and the URL of the next one. `held` has its text then. None if the crawl was
+    /// stopped before it was there.
     #[expect(clippy::too_many_arguments, reason = "what a call is made of, of which each is needed once")]
     pub(super) async fn next_page(
         &self,
@@ -272,7 +294,7 @@ impl Shared {
         first_wait: Option<WaitsFirst>,
         held: &Held,
         meter: &CallMeter,
-    ) -> Result<(Page, Option<Url>), Quarantined> {
+    ) -> Option<Result<(Page, Option<Url>), Quarantined>> {
         let is_first = url.is_none();
         let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
         let mut ask = prepared.ask(url.clone());
@@ -291,20 +313,24 @@ impl Shared {
             }
         };
         if trail.pages >= self.options.max_pages.max(1) as u64 {
-            return Err(failed(None, format!("it has more than {}", counted(self.options.max_pages, "page", "pages"))));
+            let what = format!("it has more than {}", counted(self.options.max_pages, "page", "pages"));
+            return Some(Err(failed(None, what)));
         }
         if !trail.seen.insert(self.digests.hash_one(url.as_str())) {
-            return Err(failed(None, "its pages lead back to one that was read".to_owned()));
+            return Some(Err(failed(None, "its pages lead back to one that was read".to_owned())));
         }
-        let page = self.page(&ask, effort, first_wait, held, meter).await?;
+        let page = match self.page(&ask, effort, first_wait, held, meter).await? {
+            Ok(page) => page,
+            Err(failure) => return Some(Err(failure)),
+        };
         trail.pages += 1;
-        match self.next_url(&url, &page, trail.pages) {
+        Some(match self.next_url(&url, &page, trail.pages) {
             Ok(next) => Ok((page, next)),
             Err(what) => Err(failed(Some(&page), what)),
-        }
+        })
     }
 
-    /// One page, by the one retry loop.
+    /// One page, by the one retry loop. None if the crawl was stopped before it was there.
     async fn page(
         &self,
         ask: &Ask<'_>,
@@ -312,13 +338,15 @@ impl Shared {
         first_wait: Option<WaitsFirst>,
         held: &Held,
         meter: &CallMeter,
-    ) -> Result<Page, Quarantined> {
+    ) -> Option<Result<Page, Quarantined>> {
         let body = BodyRoom::new(held, meter);
         let body = &body;
         let last = std::sync::Mutex::new(LastAnswer::default());
         let (requests, bytes) = (AtomicUsize::new(0), std::sync::atomic::AtomicU64::new(0));
         let first_wait = std::sync::Mutex::new(first_wait);
+        let is_under_way = AtomicBool::new(false);
         let (last, requests, bytes, first_wait) = (&last, &requests, &bytes, &first_wait);
+        let is_under_way = &is_under_way;
         let on_retry = |attempt, delay, error: &Error| {
             self.options.observer.event(&Event::Retry { name: &ask.shown, attempt, delay, error });
         };
@@ -326,6 +354,7 @@ impl Shared {
             // Whoever may begin more calls is to know that this one waits no longer.
             drop(lock(first_wait).take());
             requests.fetch_add(1, Ordering::Relaxed);
+            is_under_way.store(true, Ordering::Relaxed);
             async move {
                 let mut answer = LastAnswer::default();
                 let result = self.attempt(ask, permit, &mut answer, body, meter).await;
@@ -333,6 +362,7 @@ impl Shared {
                 bytes.fetch_add(answer.bytes, Ordering::Relaxed);
                 body.keep(result.as_ref().map_or(0, |page| page.text.len() as u64));
                 *lock(last) = answer;
+                is_under_way.store(false, Ordering::Relaxed);
                 // A server that closes the connection meanwhile is not to blame.
                 (result, body.has_waited())
             }
@@ -341,15 +371,40 @@ impl Shared {
         // The limiter's leave last: it is not to wait.
         let leave = || async {
             body.expect().await;
-            meter.leave(&self.limiter, host).await
+            let permit = meter.leave(&self.limiter, host).await;
+            if self.options.stop.is_cancelled() {
+                permit.unused();
+                // Whoever waits for it gives it up now.
+                return std::future::pending().await;
+            }
+            permit
         };
-        let result = self.limiter.retry_with(host, leave, &self.options.retry, on_retry, attempt).await;
+        let request = self.limiter.retry_with(host, leave, &self.options.retry, on_retry, attempt);
+        let result = self.unless_stopped(request, is_under_way).await;
         effort.requests += requests.load(Ordering::Relaxed) as u32;
         effort.bytes += bytes.load(Ordering::Relaxed);
-        result.map_err(|error| {
+        Some(result?.map_err(|error| {
             let LastAnswer { status, response, .. } = std::mem::take(&mut *lock(last));
             Quarantined { request: ask.shown.to_string(), status, response, error: Arc::new(error) }
+        }))
+    }
+
+    /// What comes of a request with all its attempts. Once the crawl is stopped it is given up as soon as no attempt is under
+    /// way: one that was sent may have been answered.
+    async fn unless_stopped<T>(&self, request: impl Future<Output = T>, is_under_way: &AtomicBool) -> Option<T> {
+        let (mut request, mut stopped) = (pin!(request), pin!(self.options.stop.cancelled()));
+        let mut is_stopped = false;
+        poll_fn(|context| {
+            if let Poll::Ready(ended) = request.as_mut().poll(context) {
+                return Poll::Ready(Some(ended));
+            }
+            is_stopped = is_stopped || stopped.as_mut().poll(context).is_ready();
+            match is_stopped && !is_under_way.load(Ordering::Relaxed) {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
         })
+        .await
     }
 
     async fn attempt(
@@ -385,8 +440,10 @@ impl Shared {
                 Error::Status { reason: Some(reason), .. } | Error::Denied { reason: Some(reason), .. } => {
                     format!(" ({reason})")
                 }
-                (error, _) => error,
-            });
+                _ => String::new(),
+            };
+            let what = format!("the server answered {status}{reason}");
+            return Err(Error::Answer { location, what, throttle: wait, is_lasting: false });
         }
         let read = answer.read_with(self.options.answer_limit, |bytes| room.grow(bytes));
         let body = meter.waiting(Wait::Network, read).await?;
