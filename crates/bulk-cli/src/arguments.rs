@@ -192,7 +192,7 @@ impl Command {
             Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_) => {
                 Some("what is in hand is finished and kept")
             }
-            Self::Crawl(_) => Some("what has been answered is kept"),
+            Self::Crawl(_) => Some("what was sent has 30 s to be answered, and what has been answered is kept"),
             Self::Export(_) => Some("nothing is published, unless it is already"),
             Self::Known(_)
             | Self::Report(_)

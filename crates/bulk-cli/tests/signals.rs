@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, RwLock};
 
 use bulk_core::RunReport;
+use bulk_testkit::api::{self, Answer, Asked};
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
 use bulk_testkit::snapshot::Spec;
 use rustix::process::Signal;
@@ -120,4 +122,75 @@ async fn a_second_signal_does_not_wait_for_what_is_in_hand() {
     assert!(command().output().unwrap().status.success());
     let rows: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
     assert_eq!(rows, 1);
+}
+
+#[test]
+fn a_crawl_keeps_the_answers_to_all_that_it_has_sent() {
+    let database = server().create_database("signals").unwrap();
+    sql(&database, "CREATE TABLE item (id int)");
+    let gate = Arc::new(RwLock::new(()));
+    let held = gate.clone();
+    let api = api::Server::builder(move |asked: &Asked| {
+        tokio::task::block_in_place(|| drop(held.read().unwrap()));
+        Answer::json(serde_json::json!({"id": asked.segments()[0]}))
+    });
+    let api = api.start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let spec = format!(
+        r#"
+        [input]
+        query = "SELECT n AS id FROM generate_series(1, 100) n"
+        [request]
+        url = "{}/{{id}}"
+        [limits]
+        rate = ["1000/s"]
+        concurrency = 4
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id" }}
+        "#,
+        api.url()
+    );
+    std::fs::write(folder.path().join("job.toml"), spec).unwrap();
+    let command = || {
+        let mut command = bulk(["crawl", "job.toml"]);
+        command.env("BULK_DB", database.url()).current_dir(folder.path());
+        command
+    };
+    let kept = || sql(&database, "SELECT count(*) FROM bulk.call").parse::<usize>().unwrap();
+
+    // The second signal does not wait for them.
+    let closed = gate.write().unwrap();
+    let mut running = Running::start(command());
+    running.wait_until("four requests", |_| api.arrivals().len() == 4);
+    running.signal(Signal::INT);
+    running.wait_until("the answer to the first signal", |said| said.contains("stopping"));
+    assert!(running.child.try_wait().unwrap().is_none());
+    running.signal(Signal::TERM);
+    let (status, said) = running.end();
+    assert_eq!((status, kept()), (Some(130), 0), "{said}");
+    drop(closed);
+    // Its session may have the lock for a moment yet.
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                  AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    while sql(&database, others) != "0" {}
+
+    api.clear();
+    let closed = gate.write().unwrap();
+    let mut running = Running::start(command());
+    running.wait_until("four requests", |_| api.arrivals().len() == 4);
+    running.signal(Signal::INT);
+    running.wait_until("the answer to the signal", |said| said.contains("stopping"));
+    drop(closed);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(130), "{said}");
+    assert!(said.contains("the same command goes on"), "{said}");
+    let sent = api.arrivals().len();
+    assert!((4..100).contains(&sent) && kept() == sent, "{} of {sent} are kept: {said}", kept());
+
+    api.clear();
+    let output = command().output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(api.arrivals().len(), 100 - sent);
+    assert_eq!(sql(&database, "SELECT count(*), count(DISTINCT id) FROM item"), "100|100");
 }

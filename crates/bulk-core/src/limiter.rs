@@ -26,7 +26,7 @@ use crate::{Error, RetryPolicy};
 const HOSTS: usize = 1024;
 /// Windows up to this length are paced evenly by default.
 const EVEN_UP_TO: Duration = Duration::from_secs(60);
-/// How long a throttle that names no wait holds back all.
+/// How long a throttle holds back all that names no wait, or one of no time, as of a date that is past.
 const UNNAMED_HOLD: Duration = Duration::from_secs(1);
 /// The rate that throttling may lower it to.
 const LEAST_PART: f64 = 0.05;
@@ -171,6 +171,8 @@ pub struct Limiter {
 struct Shared {
     options: LimiterOptions,
     state: Mutex<State>,
+    /// A hold has begun, or lasts longer.
+    holds: Notify,
 }
 
 struct State {
@@ -259,7 +261,7 @@ impl Limiter {
             is_well: false,
             store: None,
         };
-        Self { shared: Arc::new(Shared { options, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(Shared { options, state: Mutex::new(state), holds: Notify::new() }) }
     }
 
     /// A limiter that goes on where the last one stopped whose file this is, so that a rerun does not burst. Without the
@@ -269,6 +271,8 @@ impl Limiter {
     /// had all been used just before the file is read again. It holds times of the wall clock, and nothing else of what was
     /// requested, in at most some ten kilobytes for each limit and host. If the clock went backwards in between, no time
     /// is taken to have passed; one that was put forward cannot be told from time that passed. If the limits are others, what is known is counted under the new ones.
+    /// A [hold](Self::hold) that is in force goes on, until its end by the wall clock and for no longer than
+    /// [`LimiterOptions::longest_hold`], and so does a rate that throttle answers have [lowered](LimiterOptions::adaptive).
     ///
     /// It is written when the last clone is dropped, too. These writes block for less than a millisecond where the disk is
     /// an ordinary one; they are not synced, since what a power failure takes is less than what it lasts. One that fails
@@ -289,6 +293,13 @@ impl Limiter {
             if let Some(saved) = saved {
                 for window in &mut state.windows {
                     saved.restore(None, window, now);
+                }
+                let held = saved.held(None, limiter.shared.options.longest_hold);
+                state.not_before = held.and_then(|held| now.checked_add(held));
+                if limiter.is_adaptive() {
+                    // It rises as it would have done.
+                    state.part = saved.part().clamp(LEAST_PART, 1.0);
+                    state.quiet_since = Some(now);
                 }
                 for host in saved.hosts() {
                     limiter.shared.host(&mut state, host, now, Some(&saved));
@@ -330,6 +341,33 @@ impl Limiter {
                     () = tokio::time::sleep_until(instant) => {}
                 },
                 Turn::Until(None) => place.news.notified().await,
+            }
+        }
+    }
+
+    /// The same, and as long as it waits it tells whether all requests to that host are [held](Self::hold): as the wait begins,
+    /// and whenever that may have changed.
+    #[cfg(feature = "crawl")]
+    pub(crate) async fn acquire_telling(&self, host: &str, is_held: impl Fn(bool)) -> Permit {
+        let mut permit = std::pin::pin!(self.acquire(host));
+        loop {
+            // Before it is looked whether there is one, so that none is missed in between.
+            let mut begins = std::pin::pin!(self.shared.holds.notified());
+            begins.as_mut().enable();
+            let ends = async {
+                // Polled only where there is no permit yet.
+                let until = self.shared.held_until(host);
+                is_held(until.is_some());
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                permit = &mut permit => return permit,
+                () = begins => {}
+                () = ends => {}
             }
         }
     }
@@ -408,7 +446,7 @@ impl Limiter {
     pub fn hold_until(&self, instant: Instant) {
         let mut state = self.shared.lock();
         state.not_before = state.not_before.max(Some(instant));
-        state.wake_first();
+        self.shared.tell_of_hold(state);
     }
 
     /// Grants nothing for requests to `host` for `delay` from now, as [`hold`](Self::hold) does for all.
@@ -420,23 +458,27 @@ impl Limiter {
         if let Some(host) = state.hosts.get_mut(&host) {
             host.not_before = host.not_before.max(Some(until));
         }
-        state.wake_first();
+        self.shared.tell_of_hold(state);
     }
 
     /// Learns from how a request ended: a throttle [holds](Self::hold) back all for as long as the server asks for, or for a
-    /// second if it does not say and the limiter is not [adaptive](LimiterOptions::adaptive).
+    /// second if it does not say, or says zero, and the limiter is not [adaptive](LimiterOptions::adaptive).
     /// [`retry`](Self::retry) does that for its requests.
     pub fn observe<T>(&self, result: &Result<T, Error>) {
         match result {
             Ok(_) => self.shared.lock().is_well = true,
             Err(error) if error.is_throttle() => {
-                match error.retry_after() {
+                match error.retry_after().filter(|delay| !delay.is_zero()) {
                     Some(delay) => self.hold(delay),
                     None if self.is_adaptive() => {}
                     None => self.hold(UNNAMED_HOLD),
                 }
                 if self.is_adaptive() {
-                    self.shared.lock().lower(Instant::now());
+                    let mut state = self.shared.lock();
+                    if state.lower(Instant::now()) {
+                        // What fails is tried again with the next permit.
+                        let _ = state.save(&self.shared.options, 1);
+                    }
                 }
             }
             Err(_) => {}
@@ -496,6 +538,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Until when requests to a host are held, if they are.
+    #[cfg(feature = "crawl")]
+    fn held_until(&self, host: &str) -> Option<Instant> {
+        let state = self.lock();
+        let of_host = state.hosts.get(host).and_then(|host| host.not_before);
+        state.not_before.max(of_host).filter(|until| *until > Instant::now())
+    }
+
+    /// A hold has changed.
+    fn tell_of_hold(&self, mut state: MutexGuard<'_, State>) {
+        state.save_holds(&self.options);
+        state.wake_first();
+        drop(state);
+        self.holds.notify_waiters();
+    }
+
     /// The host, which is made known if it is not.
     fn host(&self, state: &mut State, name: &str, now: Instant, saved: Option<&saved::Saved>) -> Arc<str> {
         if let Some((name, _)) = state.hosts.get_key_value(name) {
@@ -514,12 +572,15 @@ impl Shared {
         let inherited = state.store.as_ref().and_then(|store| store.inherited.as_ref());
         // Permits that were granted before a crash may have been this host's.
         let saved = saved.map(|saved| (saved, now)).or(inherited.map(|(saved, at)| (saved, *at)));
+        let mut not_before = None;
         if let Some((saved, at)) = saved {
             windows.iter_mut().for_each(|window| saved.restore(Some(&*name), window, at));
+            let held = saved.held(Some(&*name), self.options.longest_hold);
+            not_before = held.and_then(|held| at.checked_add(held));
         }
         state.hosts.insert(
             name.clone(),
-            Host { windows, not_before: None, floor: Floor::default(), connections: Connections::default() },
+            Host { windows, not_before, floor: Floor::default(), connections: Connections::default() },
         );
         name
     }
@@ -608,13 +669,16 @@ impl State {
         self.windows.iter_mut().chain(of_host.unwrap_or_default())
     }
 
-    fn lower(&mut self, now: Instant) {
+    /// Whether it is lower now.
+    fn lower(&mut self, now: Instant) -> bool {
+        let before = self.part;
         // The answers to requests that were sent together are one sign.
         if self.lowered.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1)) {
             self.part = (self.part * LOWERED).max(LEAST_PART);
             self.lowered = Some(now);
         }
         (self.quiet_since, self.is_well) = (Some(now), false);
+        self.part < before
     }
 
     fn raise(&mut self, options: &LimiterOptions, now: Instant) {
@@ -627,7 +691,25 @@ impl State {
         }
     }
 
+    /// The holds that are in force, of all and of hosts.
+    fn holds(&self) -> Vec<(Option<Arc<str>>, Instant)> {
+        let of_hosts = self.hosts.iter().map(|(name, host)| (Some(name.clone()), host.not_before));
+        let now = Instant::now();
+        let all = std::iter::once((None, self.not_before)).chain(of_hosts);
+        all.filter_map(|(host, until)| Some((host, until.filter(|until| *until > now)?))).collect()
+    }
+
+    /// Writes the file if a hold is in force that is not in it, so that a run that is killed meanwhile does not end it.
+    fn save_holds(&mut self, options: &LimiterOptions) {
+        let Some(store) = &self.store else { return };
+        if self.holds().iter().any(|(host, until)| !store.has_hold(host.as_ref(), *until)) {
+            // What fails is tried again with the next permit.
+            let _ = self.save(options, 1);
+        }
+    }
+
     fn save(&mut self, options: &LimiterOptions, seconds: u32) -> Result<(), Error> {
+        let holds = self.holds();
         let Some(store) = &mut self.store else { return Ok(()) };
         // A hundredth of a window at a time: what a crash may cost.
         let leave = |limit: &RateLimit| {
@@ -642,7 +724,7 @@ impl State {
             let name: &str = name;
             host.windows.iter_mut().map(move |window| (Some(name), window))
         });
-        store.save(self.windows.iter_mut().map(|window| (None, window)).chain(of_hosts), leave)
+        store.save(self.windows.iter_mut().map(|window| (None, window)).chain(of_hosts), leave, holds, self.part)
     }
 }
 

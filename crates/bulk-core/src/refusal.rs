@@ -32,7 +32,7 @@ pub(crate) async fn refusal_with_text(
     let location = redacted(url);
     // A redirect may have led to a URL that is signed.
     let secrets = Secrets::of(&[url, response.url()], headers);
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+    let retry_after = wait_of(response.headers());
     let text = error_text(response).await;
     let reason = reason(&text, &|text| hide(secrets.hide(text)));
     let error = match status {
@@ -119,6 +119,11 @@ fn without_tags(body: &str) -> String {
         }
     }
     text
+}
+
+/// For how long an answer asks to wait, in `Retry-After`.
+pub(crate) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?))
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at most.

@@ -82,7 +82,8 @@ where
 }
 
 /// As [`retry_when`], where `ready` waits as long as a [throttle](Error::is_throttle) asks for, if that is no more than
-/// `longest`: that wait is all's, and not the attempt's own.
+/// `longest`: that wait is all's, and not the attempt's own. Where the drawn one is longer, it is waited for as well, while
+/// that goes on.
 pub(crate) async fn retry_held<T, F, Fut, Ready>(
     policy: &RetryPolicy,
     longest: Duration,
@@ -133,9 +134,9 @@ where
         }
         failures += 1;
         let delay = policy.delay(failures, &error, random());
-        // All wait for that, and so does `ready`.
+        // All wait for that, and so does `ready`: a pause that is no longer is none of its own.
         let asked = error.retry_after().filter(|_| error.is_throttle());
-        let is_held = asked.is_some_and(|asked| held_up_to.is_some_and(|longest| asked <= longest));
+        let is_held = asked.is_some_and(|asked| delay <= asked && held_up_to.is_some_and(|longest| asked <= longest));
         let own = if is_held { Duration::ZERO } else { delay };
         if failures >= policy.attempts || last_progress.elapsed() + own > policy.timeout {
             return Err(Error::Exhausted { attempts: failures, elapsed: started.elapsed(), source: Box::new(error) });
@@ -241,6 +242,39 @@ mod tests {
         // The third attempt ends after 12 s that count.
         let Error::Exhausted { attempts, elapsed, .. } = error else { panic!("{error:?}") };
         assert_eq!((calls.get(), attempts, elapsed), (3, 3, Duration::from_secs(312)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_hold_does_not_cover_is_waited_for() {
+        let (begun, sent) = (Instant::now(), Cell::new(Vec::new()));
+        // A hold of nothing, one that is shorter than what was drawn, one that is longer, and one that nobody is held for.
+        let mut asked = [0, 1, 5, 40].into_iter();
+        let policy = RetryPolicy { initial: Duration::from_secs(2), ..RetryPolicy::default() };
+        let held_until = Cell::new(begun);
+        let done = retry_drawing(
+            &policy,
+            Some(Duration::from_secs(30)),
+            || 0.5,
+            || tokio::time::sleep_until(held_until.get()),
+            tokio::time::sleep,
+            |_, _, _| {},
+            || {
+                let mut all = sent.take();
+                all.push(begun.elapsed().as_secs());
+                sent.set(all);
+                let error = asked.next().map(|asked| {
+                    let asked_for = Duration::from_secs(asked);
+                    if asked_for <= Duration::from_secs(30) {
+                        held_until.set(Instant::now() + asked_for);
+                    }
+                    unavailable(Some(asked))
+                });
+                async move { (error.map_or(Ok(()), Err), false) }
+            },
+        );
+        done.await.unwrap();
+        // Drawn were 1, 2, 4 and 8 seconds.
+        assert_eq!(sent.into_inner(), [0, 1, 3, 8, 48]);
     }
 
     #[tokio::test]

@@ -2,21 +2,23 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are what a larger run is for")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulk_core::crawl::{
     Batch, Crawl, CrawlOrder, Crawled, CrawledRecord, Crawler, Pagination, Progress, RequestTemplate, Watermark,
 };
-use bulk_core::{Error, Event, HttpClient, Limiter, LimiterOptions, Margin, Meters, Observer, Resource};
-use bulk_testkit::api::{Answer, ArchivesSpace, Asked, Fault, Latency, Server, bungie, paged};
+use bulk_core::{
+    Error, Event, HttpClient, Limit, Limiter, LimiterOptions, Margin, Meters, Observer, Resource, RunVerdict,
+};
+use bulk_testkit::api::{Answer, ArchivesSpace, Arrival, Asked, Fault, Latency, Server, bungie, paged};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 fn limiter(limits: &[&str]) -> Limiter {
     let mut options = LimiterOptions::default();
@@ -60,6 +62,37 @@ fn campaign() -> Option<u64> {
     std::env::var("BULK_CRAWL_REQUESTS").ok().map(|text| text.parse().unwrap())
 }
 
+/// What part of the permitted rate arrived while nobody was asked to wait, and how long that was, by the server's own record. Up
+/// to when all had been asked for once: what is left then is to ask again, for a few.
+fn used_outside_of_penalties(arrivals: &[Arrival], per_second: f64) -> (f64, Duration) {
+    let (mut seen, mut end) = (BTreeSet::new(), arrivals[0].at);
+    for arrival in arrivals {
+        if seen.insert(arrival.target.as_str()) {
+            end = arrival.at;
+        }
+    }
+    let hold = |arrival: &Arrival| match arrival.fault {
+        Some(Fault::TooManyRequests(seconds) | Fault::Throttled(seconds)) => {
+            let told = arrival.at + arrival.latency;
+            Some((told, told + Duration::from_secs(seconds)))
+        }
+        _ => None,
+    };
+    let mut holds: Vec<(Instant, Instant)> = arrivals.iter().filter_map(hold).collect();
+    holds.sort_unstable();
+    let before = |at: Instant| arrivals.partition_point(|arrival| arrival.at < at);
+    let (mut free, mut sent, mut time) = (arrivals[0].at, 0, Duration::ZERO);
+    for (begin, until) in holds.into_iter().chain([(end, end)]) {
+        let begin = begin.min(end);
+        if begin > free {
+            sent += before(begin) - before(free);
+            time += begin - free;
+        }
+        free = free.max(until);
+    }
+    (sent as f64 / (per_second * time.as_secs_f64()), time)
+}
+
 /// At most `permits` of its requests are in any window, whatever the server does, and all records come, once.
 async fn keeps(limit: &str, permits: usize, window: Duration, requests: u64, margin: Margin, faults: &[(Fault, f64)]) {
     let mut builder = Server::builder(bungie("4711", |_| 3))
@@ -87,10 +120,15 @@ async fn keeps(limit: &str, permits: usize, window: Duration, requests: u64, mar
     let used = arrivals.len() as f64 / seconds / (permits as f64 / window.as_secs_f64());
     println!("{} under {limit}, {margin:?}, in {seconds:.2} s: {used:.4} of the rate", arrivals.len());
     println!("at most {} of {permits} in a window, {} refused", server.worst(window), server.refused());
+    let (outside, time) = used_outside_of_penalties(&arrivals, permits as f64 / window.as_secs_f64());
+    println!("{outside:.4} of it in the {:.2} s in which nobody was asked to wait", time.as_secs_f64());
     assert!(requests as usize >= 3 * permits);
     assert_eq!((server.worst(window).max(permits), server.refused()), (permits, 0));
-    // Of a campaign, which has the machine to itself.
-    assert!(campaign().is_none() || !faults.is_empty() || used >= 0.99, "{used}");
+    // Of a campaign, which has the machine to itself, and the usual margin.
+    if campaign().is_some() && margin != Margin::Exact {
+        assert!(!faults.is_empty() || used >= 0.99, "{used}");
+        assert!(outside >= 0.99, "{outside}");
+    }
     assert_eq!(arrivals.len(), sent as usize);
     let found = by_place(calls);
     assert_eq!(found.len() as u64, requests);
@@ -522,6 +560,35 @@ async fn what_calls_wait_for_is_metered() {
 }
 
 #[tokio::test]
+async fn penalties_that_bind_are_not_taken_for_the_rate_limit() {
+    // Six seconds of them, for what the limit lets through in one.
+    let server = Server::builder(|asked| match asked.number % 10 {
+        9 => Answer::error(429, "slow down").header("retry-after", "1"),
+        _ => echo(asked),
+    });
+    let server = server.latency(Latency::fixed(Duration::from_millis(20))).start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    crawler.limiter = limiter(&["50/s"]);
+    crawler.options.retry.attempts = 20;
+    let meters = Meters::new();
+    crawler.options.limit_meter = Some(meters.stage("requests", &[Resource::RateLimit], &[]));
+    crawler.options.meter = Some(meters.stage("fetch", &[Resource::Server], &["requests"]));
+    let _sampling = meters.sample_every(Duration::from_millis(100)).unwrap();
+    let calls = all(crawler.crawl(records(0..60)).unwrap()).await;
+    assert!(calls.iter().all(|call| call.records[0].outcome.is_ok()));
+    assert!(server.arrivals().len() >= 66);
+    let reading = meters.reading();
+    let requests = &reading.stages[0].total;
+    // Who waits already when it is asked for waits for the server from then on.
+    assert!(requests.server >= 6 * SECOND, "{requests:?}");
+    assert!(requests.rate_limit_held <= reading.timeline.end() - 5 * SECOND, "{requests:?}");
+    let verdict = RunVerdict::of(&reading);
+    let used = &verdict.bottleneck.as_ref().unwrap_or_else(|| panic!("{verdict}")).used;
+    let of_requests = Limit::Stage { stage: "requests".to_owned() };
+    assert_eq!((&used.limit, used.resource), (&of_requests, Resource::Server), "{verdict}");
+}
+
+#[tokio::test]
 async fn changes_and_deletions_since_the_last_run_are_asked_for() {
     let space = ArchivesSpace::new("session-1");
     (0..30).for_each(|id| space.put(id, "old", 1000));
@@ -602,6 +669,130 @@ async fn a_crawl_that_is_dropped_or_stopped_asks_no_more() {
     stop.cancel();
     assert_eq!(calls.await.unwrap().len(), 0);
     assert_eq!((limiter.status().waiting, server.arrivals().len()), (0, 3));
+}
+
+/// A server that answers those that are `held` only when it is told to, or when nobody is left to tell it.
+fn gated(
+    held: impl Fn(&Asked) -> bool + Send + Sync + 'static,
+    answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+) -> (Server, watch::Sender<bool>) {
+    let (open, is_open) = watch::channel(false);
+    let server = Server::builder(move |asked| {
+        let mut is_open = is_open.clone();
+        if held(asked) {
+            let opened = async { is_open.wait_for(|is_open| *is_open).await.map(drop) };
+            let _ = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opened));
+        }
+        answer(asked)
+    });
+    (server.start().unwrap(), open)
+}
+
+async fn arrived(server: &Server, requests: usize) {
+    let arrived = async {
+        while server.arrivals().len() < requests {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrived).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crawl_that_is_stopped_takes_the_answers_to_what_it_has_sent() {
+    for order in [CrawlOrder::AsTheyCome, CrawlOrder::OfInput] {
+        let (server, open) = gated(
+            |_| true,
+            |asked| match asked.path.as_str() {
+                "/1" => Answer::error(500, "another time"),
+                "/2" => Answer::error(404, "never"),
+                _ => echo(asked),
+            },
+        );
+        let mut crawler = crawler(&server, "/{id}");
+        (crawler.options.concurrency, crawler.options.order) = (4, order);
+        let stop = crawler.options.stop.clone();
+        let calls = tokio::spawn(all(crawler.crawl(records(0..100)).unwrap()));
+        arrived(&server, 4).await;
+        stop.cancel();
+        open.send_replace(true);
+        let found = by_place(calls.await.unwrap());
+        // What failed may be asked again, by another run.
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [0, 2, 3], "{order:?}");
+        assert!(found[&0].outcome.is_ok() && found[&2].outcome.is_err() && found[&3].outcome.is_ok());
+        assert_eq!(server.arrivals().len(), 4, "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_crawl_that_is_stopped_does_not_wait_for_ever() {
+    for order in [CrawlOrder::AsTheyCome, CrawlOrder::OfInput] {
+        let (server, _closed) = gated(|asked| asked.path != "/1", echo);
+        let mut crawler = crawler(&server, "/{id}");
+        (crawler.options.concurrency, crawler.options.order) = (4, order);
+        crawler.options.finish_within = Duration::ZERO;
+        let limiter = crawler.limiter.clone();
+        let (stop, mut calls) = (crawler.options.stop.clone(), crawler.crawl(records(0..100)).unwrap());
+        // One more than are answered: that one has come.
+        arrived(&server, 5).await;
+        if order == CrawlOrder::AsTheyCome {
+            assert_eq!(calls.next().await.unwrap().records[0].place, 1);
+        }
+        stop.cancel();
+        let left = tokio::time::timeout(Duration::from_secs(20), all(calls)).await.unwrap();
+        // In order, too, although the first one never comes.
+        assert_eq!(left.len(), usize::from(order == CrawlOrder::OfInput));
+        assert_eq!((server.arrivals().len(), limiter.status().waiting), (5, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_stopped_between_pages_goes_on_behind_those_that_came() {
+    let pages = paged((0..5).map(|number| json!({"n": number})).collect(), 1);
+    let (server, open) = gated(|asked| asked.param("page") == Some("3"), pages);
+    let mut crawler = crawler(&server, "/number");
+    crawler.pagination = Some(Pagination::number("page", 1, "$.last_page").unwrap());
+    let stop = crawler.options.stop.clone();
+    let calls = tokio::spawn(all(crawler.clone().crawl(records([1])).unwrap()));
+    arrived(&server, 3).await;
+    stop.cancel();
+    open.send_replace(true);
+    let calls = calls.await.unwrap();
+    let numbers = |calls: &[Crawled]| -> Vec<u64> {
+        let pages = calls.iter().flat_map(|call| call.records[0].outcome.as_ref().unwrap());
+        pages.map(|page| page["items"][0]["n"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((numbers(&calls), calls.len(), server.arrivals().len()), (vec![0, 1, 2], 1, 3));
+    let next = calls[0].next.clone().unwrap();
+    // A list is not taken for whole.
+    let failed = crawler.clone().pages(json!({})).unwrap().collect::<Vec<_>>().await;
+    assert!(matches!(&*failed[0].as_ref().unwrap_err().error, Error::Interrupted { .. }), "{failed:?}");
+
+    crawler.options.stop = Default::default();
+    crawler.options.done =
+        Some(Arc::new(move |_: Vec<String>| std::future::ready(vec![Progress::Part(next.clone())]).boxed()));
+    let rest = all(crawler.crawl(records([1])).unwrap()).await;
+    assert_eq!((numbers(&rest), server.arrivals().len()), (vec![3, 4], 5));
+}
+
+#[tokio::test]
+async fn of_a_batch_that_is_stopped_the_records_come_that_were_answered() {
+    let (server, open) = gated(
+        |asked| asked.param("ids") == Some("0,1"),
+        |asked| match asked.param("ids").unwrap() {
+            "0,1" => Answer::json(json!([{"id": 0}, {"id": 1}])),
+            _ => Answer::error(422, "no such item"),
+        },
+    );
+    let mut crawler = crawler(&server, "/?ids={id}");
+    crawler.batch = Some(Batch::by_id(4, "id", "$[*]", "$.id", "{id}").unwrap());
+    let stop = crawler.options.stop.clone();
+    let calls = tokio::spawn(all(crawler.crawl(records(0..4)).unwrap()));
+    arrived(&server, 2).await;
+    stop.cancel();
+    open.send_replace(true);
+    let found = by_place(calls.await.unwrap());
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(server.arrivals().len(), 2);
 }
 
 #[tokio::test]
@@ -876,6 +1067,59 @@ async fn a_body_under_another_status_asks_everybody_to_wait() {
     assert!(limiter.status().held > Duration::from_secs(1000));
     drop(calls);
     assert_eq!(server.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_that_asks_to_wait_holds_everybody_whatever_its_status() {
+    let of_secondary = json!({"message": "You have exceeded a secondary rate limit."});
+    let by_header = |status| Answer::json(of_secondary.clone()).status(status).header("retry-after", "1800");
+    let by_body = |status| Answer::json(json!({"ThrottleSeconds": 1800})).status(status);
+    for answer in [by_header(403), by_header(404), by_header(500), by_body(401), by_body(403), by_body(302)] {
+        let status = answer.status;
+        let server = Server::builder(move |_| answer.clone()).start().unwrap();
+        let mut crawler = crawler(&server, "/{id}");
+        crawler.success = crawler.success.throttle("$.ThrottleSeconds").unwrap();
+        crawler.options.concurrency = 1;
+        let limiter = crawler.limiter.clone();
+        let calls = crawler.crawl(records(0..5)).unwrap();
+        let held = async {
+            while limiter.status().held.is_zero() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), held).await.unwrap_or_else(|_| panic!("{status}"));
+        assert!(limiter.status().held > Duration::from_secs(1000), "{status}");
+        drop(calls);
+        assert_eq!(server.arrivals().len(), 1, "{status}");
+    }
+
+    // It is tried again behind the wait, if it is none that will say so again.
+    let server = Server::builder(|asked| match asked.path.as_str() {
+        "/0" if asked.number == 0 => Answer::json(json!({"ThrottleSeconds": 0.01})).status(403),
+        "/0" => echo(asked),
+        "/1" => Answer::json(json!({"ThrottleSeconds": 1800, "code": 7})).status(403),
+        "/2" => Answer::error(403, "not yours"),
+        "/3" => Answer::error(302, "elsewhere").header("retry-after", "1800"),
+        _ => Answer::json(json!({"ThrottleSeconds": 0.01})).status(403),
+    });
+    let server = server.start().unwrap();
+    let mut crawler = crawler(&server, "/{id}");
+    crawler.success.lasting = vec!["$.code == 7".parse().unwrap()];
+    crawler.success = crawler.success.throttle("$.ThrottleSeconds").unwrap();
+    crawler.options.order = CrawlOrder::OfInput;
+    crawler.options.concurrency = 1;
+    let calls = all(crawler.crawl(records(0..5)).unwrap()).await;
+    assert_eq!(calls.iter().map(|call| call.requests).collect::<Vec<_>>(), [2, 1, 1, 1, 3]);
+    let found = by_place(calls);
+    assert!(found[&0].outcome.is_ok());
+    let failure = |place: u64| found[&place].outcome.as_ref().unwrap_err();
+    assert!(matches!(&*failure(1).error, Error::Denied { .. }), "{:?}", failure(1).error);
+    assert!(matches!(&*failure(2).error, Error::Denied { .. }), "{:?}", failure(2).error);
+    assert!(matches!(&*failure(3).error, Error::Status { status: 302, .. }), "{:?}", failure(3).error);
+    let Error::Exhausted { attempts: 3, source, .. } = &*failure(4).error else { panic!("{:?}", failure(4).error) };
+    assert!(source.is_throttle() && source.to_string().contains("the server answered 403"), "{source}");
+    // Somebody's credentials are not to blame.
+    assert!(failure(4).error.is_remote() && !failure(4).error.is_denied() && failure(2).error.is_denied());
 }
 
 #[tokio::test]

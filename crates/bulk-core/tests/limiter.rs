@@ -407,6 +407,32 @@ fn a_penalty_holds_back_everyone_and_each_attempt_takes_a_permit() {
 }
 
 #[test]
+fn a_wait_of_no_time_is_none() {
+    in_virtual_time(async {
+        let limiter = limiter(&["1000/s"], |_| {});
+        let begun = Instant::now();
+        let mut policy = RetryPolicy::default();
+        (policy.attempts, policy.initial) = (4, Duration::ZERO);
+        let sent = RefCell::new(Vec::new());
+        let attempt = |permit: bulk_core::Permit| {
+            sent.borrow_mut().push(begun.elapsed().as_secs());
+            permit.answered();
+            std::future::ready(Err::<(), _>(throttle(429, Some(0))))
+        };
+        let refused = limiter.retry(HOST, &policy, |_, _, _| {}, attempt);
+        let other = async {
+            sleep(millis(500)).await;
+            limiter.acquire(HOST).await.answered();
+            begun.elapsed().as_secs()
+        };
+        let (refused, other) = tokio::join!(refused, other);
+        // All are held for a second, and not he alone who was told.
+        assert!(matches!(refused, Err(Error::Exhausted { attempts: 4, .. })), "{refused:?}");
+        assert_eq!((sent.take(), other), (vec![0, 1, 2, 3], 1));
+    });
+}
+
+#[test]
 fn an_adaptive_limiter_finds_the_rate_of_the_server() {
     in_virtual_time(async {
         let limiter = limiter(&["100/s"], |options| options.adaptive = true);
@@ -495,6 +521,41 @@ fn throttles_lower_the_pace_of_a_quota_and_do_not_end_it() {
         }
         let seconds = begun.elapsed().as_secs();
         assert!((190..=200).contains(&seconds), "{seconds}");
+    });
+}
+
+#[test]
+fn a_rerun_heeds_what_the_server_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("limits.json");
+    let mut options = LimiterOptions::default();
+    options.limits = vec!["100/s".parse().unwrap()];
+    options.adaptive = true;
+    in_virtual_time(async {
+        let limiter = Limiter::open(options.clone(), &file).unwrap();
+        limiter.acquire("a").await.answered();
+        limiter.observe(&Err::<(), _>(throttle(429, Some(600))));
+        limiter.hold_host("a", Duration::from_secs(1200));
+        let killed = folder.path().join("killed.json");
+        std::fs::copy(&file, &killed).unwrap();
+        drop(limiter);
+        for file in [&file, &killed] {
+            let limiter = Limiter::open(options.clone(), file).unwrap();
+            let (begun, held) = (Instant::now(), limiter.status().held);
+            assert!(held > Duration::from_secs(480) && held <= millis(600_250), "{held:?}");
+            assert_eq!(limiter.status().part, 0.7);
+            limiter.acquire("b").await.answered();
+            assert!((480..=601).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            limiter.acquire("a").await.answered();
+            assert!((1080..=1201).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            // It rises again.
+            for _ in 0..7 {
+                limiter.observe(&Ok(()));
+                sleep(Duration::from_secs(1)).await;
+                limiter.acquire("b").await.answered();
+            }
+            assert_eq!(limiter.status().part, 1.0);
+        }
     });
 }
 

@@ -115,8 +115,8 @@ pub(crate) struct CrawlArguments {
     /// Replace a table even by one without rows.
     #[arg(long, help_heading = PROGRESS)]
     pub(crate) allow_empty: bool,
-    /// Where it is noted how many requests were made lately, so that the next run keeps the limits, too. Default: SPEC.limits.
-    /// Specs that ask one API need one file; one of them runs at a time.
+    /// Where it is noted how many requests were made lately, and for how long the API asked to wait, so that the next run keeps
+    /// to both, too. Default: SPEC.limits. Specs that ask one API need one file; one of them runs at a time.
     #[arg(long, value_name = "FILE", help_heading = PROGRESS)]
     pub(crate) limits_file: Option<PathBuf>,
     #[command(flatten)]

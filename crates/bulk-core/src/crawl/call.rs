@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::hash::BuildHasher;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +29,7 @@ use crate::counted::counted;
 use crate::http_client::CANNOT_CONNECT;
 use crate::meter::Wait;
 use crate::redaction::redacted;
+use crate::refusal::wait_of;
 use crate::{Error, Event, Permit};
 
 /// How long a key may be, in bytes: those of a database's index have limits.
@@ -49,7 +53,8 @@ pub struct Crawled {
     /// who makes the same call again in another run, which is told of it by [`Progress::Part`](super::Progress::Part), and has
     /// no secret. `None` of the last part, and of a call that has no other.
     pub next: Option<String>,
-    /// Its records, in the order of the input.
+    /// Its records, in the order of the input. Of a batch in which the crawl was [stopped](super::CrawlOptions::stop), those
+    /// for which something came.
     pub records: Vec<CrawledRecord>,
     /// Requests that were sent for it.
     pub requests: u32,
@@ -164,7 +169,7 @@ impl Shared {
         prepared: Result<Prepared, String>,
         first_wait: WaitsFirst,
         meter: &CallMeter,
-    ) -> Arrived {
+    ) -> Option<Arrived> {
         let begun = Instant::now();
         let mut effort = Effort::default();
         let held = Held::new(self, call);
@@ -173,12 +178,27 @@ impl Shared {
         let key = key(&request, inputs.iter().copied());
         let outcomes = self.outcomes(batch, &inputs, prepared, &mut effort, first_wait, &held, meter).await;
         let records = records.into_iter().zip(outcomes);
-        let records = records.map(|(Input { place, record, .. }, outcome)| ArrivedRecord { place, record, outcome });
-        let records = records.collect();
+        let records = records.filter_map(|(Input { place, record, .. }, outcome)| {
+            Some(ArrivedRecord { place, record, outcome: outcome? })
+        });
+        let records: Vec<_> = records.collect();
         let elapsed = begun.elapsed();
-        Arrived { key, request, at: None, next: None, records, effort, elapsed, held, taken: None, meter: None }
+        let (at, next, taken, meter) = (None, None, None, None);
+        (!records.is_empty()).then_some(Arrived {
+            key,
+            request,
+            at,
+            next,
+            records,
+            effort,
+            elapsed,
+            held,
+            taken,
+            meter,
+        })
     }
 
+    /// What came for each record, if something did before the crawl was stopped.
     #[expect(clippy::too_many_arguments, reason = "what a call is made of, of which each is needed once")]
     async fn outcomes(
         &self,
@@ -189,7 +209,7 @@ impl Shared {
         first_wait: WaitsFirst,
         held: &Held,
         meter: &CallMeter,
-    ) -> Vec<Result<Vec<Bytes>, Quarantined>> {
+    ) -> Vec<Option<Result<Vec<Bytes>, Quarantined>>> {
         let mut outcomes: Vec<Option<Result<Vec<Bytes>, Quarantined>>> = inputs.iter().map(|_| None).collect();
         // What is asked for yet, the first of them last.
         let mut parts = vec![(0, inputs.len())];
@@ -202,8 +222,10 @@ impl Shared {
                 Ok(prepared) => {
                     let mut trail = Trail::default();
                     let first_wait = first_wait.take();
-                    let answer = self.next_page(&prepared, None, &mut trail, effort, first_wait, held, meter).await;
-                    answer.map(|(page, _)| (prepared, page))
+                    match self.next_page(&prepared, None, &mut trail, effort, first_wait, held, meter).await {
+                        Some(answer) => answer.map(|(page, _)| (prepared, page)),
+                        None => break,
+                    }
                 }
             };
             match answered {
@@ -263,11 +285,12 @@ impl Shared {
                 }
             }
         }
-        // Each has one: the parts cover all.
-        outcomes.into_iter().flatten().collect()
+        // Each has one, as the parts cover all, unless it was stopped.
+        outcomes
     }
 
-    /// The page at `url`, without one the first, and the URL of the next one. `held` has its text then.
+    /// The page at `url`, without one the first, and the URL of the next one. `held` has its text then. None if the crawl was
+    /// stopped before it was there.
     #[expect(clippy::too_many_arguments, reason = "what a call is made of, of which each is needed once")]
     pub(super) async fn next_page(
         &self,
@@ -278,7 +301,7 @@ impl Shared {
         first_wait: Option<WaitsFirst>,
         held: &Held,
         meter: &CallMeter,
-    ) -> Result<(Page, Option<Url>), Quarantined> {
+    ) -> Option<Result<(Page, Option<Url>), Quarantined>> {
         let is_first = url.is_none();
         let url = url.unwrap_or_else(|| self.first_url(&prepared.url));
         let mut ask = prepared.ask(url.clone());
@@ -298,20 +321,24 @@ impl Shared {
             }
         };
         if trail.pages >= self.options.max_pages.max(1) as u64 {
-            return Err(failed(None, format!("it has more than {}", counted(self.options.max_pages, "page", "pages"))));
+            let what = format!("it has more than {}", counted(self.options.max_pages, "page", "pages"));
+            return Some(Err(failed(None, what)));
         }
         if !trail.seen.insert(self.digests.hash_one(url.as_str())) {
-            return Err(failed(None, "its pages lead back to one that was read".to_owned()));
+            return Some(Err(failed(None, "its pages lead back to one that was read".to_owned())));
         }
-        let page = self.page(&ask, effort, first_wait, held, meter).await?;
+        let page = match self.page(&ask, effort, first_wait, held, meter).await? {
+            Ok(page) => page,
+            Err(failure) => return Some(Err(failure)),
+        };
         trail.pages += 1;
-        match self.next_url(&url, &page, trail.pages) {
+        Some(match self.next_url(&url, &page, trail.pages) {
             Ok(next) => Ok((page, next)),
             Err(what) => Err(failed(Some(&page), what)),
-        }
+        })
     }
 
-    /// One page, by the one retry loop.
+    /// One page, by the one retry loop. None if the crawl was stopped before it was there.
     async fn page(
         &self,
         ask: &Ask<'_>,
@@ -319,13 +346,15 @@ impl Shared {
         first_wait: Option<WaitsFirst>,
         held: &Held,
         meter: &CallMeter,
-    ) -> Result<Page, Quarantined> {
+    ) -> Option<Result<Page, Quarantined>> {
         let body = BodyRoom::new(held, meter);
         let body = &body;
         let last = std::sync::Mutex::new(LastAnswer::default());
         let (requests, bytes) = (AtomicUsize::new(0), std::sync::atomic::AtomicU64::new(0));
         let first_wait = std::sync::Mutex::new(first_wait);
+        let is_under_way = AtomicBool::new(false);
         let (last, requests, bytes, first_wait) = (&last, &requests, &bytes, &first_wait);
+        let is_under_way = &is_under_way;
         let on_retry = |attempt, delay, error: &Error| {
             self.options.observer.event(&Event::Retry { name: &ask.shown, attempt, delay, error });
         };
@@ -333,6 +362,7 @@ impl Shared {
             // Whoever may begin more calls is to know that this one waits no longer.
             drop(lock(first_wait).take());
             requests.fetch_add(1, Ordering::Relaxed);
+            is_under_way.store(true, Ordering::Relaxed);
             async move {
                 let mut answer = LastAnswer::default();
                 let result = self.attempt(ask, permit, &mut answer, body, meter).await;
@@ -340,6 +370,7 @@ impl Shared {
                 bytes.fetch_add(answer.bytes, Ordering::Relaxed);
                 body.keep(result.as_ref().map_or(0, |page| page.text.len() as u64));
                 *lock(last) = answer;
+                is_under_way.store(false, Ordering::Relaxed);
                 // A server that closes the connection meanwhile is not to blame.
                 (result, body.has_waited())
             }
@@ -348,15 +379,40 @@ impl Shared {
         // The limiter's leave last: it is not to wait.
         let leave = || async {
             body.expect().await;
-            meter.leave(&self.limiter, host).await
+            let permit = meter.leave(&self.limiter, host).await;
+            if self.options.stop.is_cancelled() {
+                permit.unused();
+                // Whoever waits for it gives it up now.
+                return std::future::pending().await;
+            }
+            permit
         };
-        let result = self.limiter.retry_with(host, leave, &self.options.retry, on_retry, attempt).await;
+        let request = self.limiter.retry_with(host, leave, &self.options.retry, on_retry, attempt);
+        let result = self.unless_stopped(request, is_under_way).await;
         effort.requests += requests.load(Ordering::Relaxed) as u32;
         effort.bytes += bytes.load(Ordering::Relaxed);
-        result.map_err(|error| {
+        Some(result?.map_err(|error| {
             let LastAnswer { status, response, .. } = std::mem::take(&mut *lock(last));
             Quarantined { request: ask.shown.to_string(), status, response, error: Arc::new(error) }
+        }))
+    }
+
+    /// What comes of a request with all its attempts. Once the crawl is stopped it is given up as soon as no attempt is under
+    /// way: one that was sent may have been answered.
+    async fn unless_stopped<T>(&self, request: impl Future<Output = T>, is_under_way: &AtomicBool) -> Option<T> {
+        let (mut request, mut stopped) = (pin!(request), pin!(self.options.stop.cancelled()));
+        let mut is_stopped = false;
+        poll_fn(|context| {
+            if let Poll::Ready(ended) = request.as_mut().poll(context) {
+                return Poll::Ready(Some(ended));
+            }
+            is_stopped = is_stopped || stopped.as_mut().poll(context).is_ready();
+            match is_stopped && !is_under_way.load(Ordering::Relaxed) {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
         })
+        .await
     }
 
     async fn attempt(
@@ -372,7 +428,7 @@ impl Shared {
         let asked = self.client.ask(ask.method.clone(), &ask.url, ask.headers.clone(), ask.body.clone());
         let answer = meter.waiting(Wait::Server, asked).await?;
         permit.answered();
-        let status = answer.status;
+        let (status, location) = (answer.status, answer.location().to_owned());
         last.status = Some(status);
         let headers = answer.headers.clone();
         let hide = |text: &str| self.template.hide(ask.headers, text);
@@ -384,22 +440,21 @@ impl Shared {
         // A page that another one has announced is there, or the call lacks it and what is behind it.
         if is_nothing || !self.success.has_status(status) {
             let (error, body) = answer.refusal_hiding(&|text| hide(&text)).await;
-            // The body may ask everybody to wait, too.
-            let document = serde_json::from_slice(&body).ok();
-            let wait = document.and_then(|document: Value| self.success.wait(&document));
             (last.bytes, last.response) = (body.len() as u64, Some(kept(&body)));
-            return Err(match (error, wait) {
-                (error, None) => error,
-                (error, Some(_)) if error.retry_after().is_some() || !error.is_transient() => error,
-                (Error::Status { location, status, retry_after: None, reason }, throttle) => {
-                    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                    let what = format!("the server answered {status}{reason}");
-                    Error::Answer { location, what, throttle, is_lasting: false }
+            let wait = self.asked_wait(status, &headers, &body);
+            // One that is a throttle by its status already says itself for how long.
+            if wait.is_none() || error.is_throttle() && error.retry_after() == wait {
+                return Err(error);
+            }
+            let reason = match &error {
+                Error::Status { reason: Some(reason), .. } | Error::Denied { reason: Some(reason), .. } => {
+                    format!(" ({reason})")
                 }
-                (error, _) => error,
-            });
+                _ => String::new(),
+            };
+            let what = format!("the server answered {status}{reason}");
+            return Err(Error::Answer { location, what, throttle: wait, is_lasting: false });
         }
-        let location = answer.location().to_owned();
         let read = answer.read_with(self.options.answer_limit, |bytes| room.grow(bytes));
         let body = meter.waiting(Wait::Network, read).await?;
         room.answered(body.len() as u64);
@@ -419,6 +474,18 @@ impl Shared {
         let document = judged.inspect_err(|_| last.response = Some(kept(&text)))?;
         meter.add(text.len() as u64);
         Ok(Page { status, headers, document: Some(document), text })
+    }
+
+    /// For how long a refusal asks everybody to wait, by its header or its body: whatever its status, it is one of who asks too
+    /// often, and no last word. GitHub's is a 403.
+    fn asked_wait(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
+        // Behind a redirect it is a wait before that is followed (RFC 9110, section 10.2.3).
+        let by_header = wait_of(headers).filter(|_| status >= 400);
+        let Ok(document) = serde_json::from_slice::<Value>(body) else { return by_header };
+        if self.success.is_lasting(&document) {
+            return None;
+        }
+        by_header.max(self.success.wait(&document))
     }
 
     /// The error of a request that must not be repeated where it may have been carried out.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FusedStream, Peekable};
@@ -11,6 +12,7 @@ use futures::{Stream, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -75,9 +77,13 @@ pub struct CrawlOptions {
     pub limit_meter: Option<StageMeter>,
     /// Who is told of [retries](crate::Event::Retry). Default nobody.
     pub observer: Arc<dyn Observer>,
-    /// Cancel it to begin no more calls; those under way are given up, and do not come. What has come already
-    /// does. Default a token of its own.
+    /// Cancel it to begin nothing more: no call, no page, no attempt, and no wait for one. Requests that have been sent have
+    /// [`finish_within`](Self::finish_within) for their answers, which come as all others do: of a call with pages as a part
+    /// behind which another run [goes on](Crawled::next), where it has such a place. Calls without an answer are given up, and
+    /// do not come. What has come already does. Default a token of its own.
     pub stop: CancellationToken,
+    /// For how long requests under way are waited for when the crawl is [stopped](Self::stop). Default 30 s.
+    pub finish_within: Duration,
     /// Tells of records, by the [keys](Crawler::key) of their calls, how far an earlier run has come with them: those that are
     /// done are left out, before batches are made. It is asked for some hundreds at once, as far as the input has them. Of what
     /// it does not tell nothing is done. Default nothing is.
@@ -100,6 +106,7 @@ impl Default for CrawlOptions {
             limit_meter: None,
             observer: Arc::new(()),
             stop: CancellationToken::new(),
+            finish_within: Duration::from_secs(30),
             done: None,
         }
     }
@@ -213,7 +220,8 @@ impl Crawler {
     }
 
     /// The pages of the answer for one record, one at a time as they are read: for lists that are too long to be one call, such
-    /// as the ids of all that changed. Ends with the first failure. Dropping the stream stops it.
+    /// as the ids of all that changed. Ends with the first failure, which is [`Error::Interrupted`] where the crawl is
+    /// [stopped](CrawlOptions::stop). Dropping the stream stops it.
     ///
     /// # Errors
     ///
@@ -239,11 +247,16 @@ impl Crawler {
             let (effort, meter) = (&mut Effort::default(), CallMeter::default());
             let held = Held::new(&shared, 0);
             match shared.next_page(&prepared, url, &mut trail, effort, None, &held, &meter).await {
-                Ok((page, next)) => {
+                Some(Ok((page, next))) => {
                     let state = next.map(|next| (Ok(prepared), Some(next), trail));
                     Some((Ok(page.document), (shared, state)))
                 }
-                Err(failure) => Some((Err(failure), (shared, None))),
+                Some(Err(failure)) => Some((Err(failure), (shared, None))),
+                None => {
+                    let (request, status, response) = (prepared.shown, None, None);
+                    let error = Arc::new(Error::Interrupted { location: request.clone() });
+                    Some((Err(Quarantined { request, status, response, error }), (shared, None)))
+                }
             }
         });
         Ok(pages.filter_map(|page| std::future::ready(page.transpose())).boxed())
@@ -370,11 +383,57 @@ struct Next {
     prepared: Result<Prepared, String>,
 }
 
-/// What has come of calls and does not go to the reader yet, as those before them go first.
+/// What has come of calls, on its way to the reader.
+struct Coming {
+    order: CrawlOrder,
+    /// Where they go in order, the next call to go.
+    next: u64,
+    /// What has come of those behind it.
+    early: BTreeMap<u64, Early>,
+    /// What waits for the reader, who has one besides.
+    unread: VecDeque<Arrived>,
+}
+
+/// What does not go to the reader yet, as the calls before it go first.
 #[derive(Default)]
 struct Early {
     parts: Vec<Arrived>,
     is_whole: bool,
+}
+
+impl Coming {
+    /// A part of a call, which goes on.
+    fn part(&mut self, number: u64, part: Arrived) {
+        match self.order == CrawlOrder::AsTheyCome || number == self.next {
+            true => self.unread.push_back(part),
+            false => self.early.entry(number).or_default().parts.push(part),
+        }
+    }
+
+    /// The end of a call, with what is left of it.
+    fn end(&mut self, number: u64, last: Option<Arrived>) {
+        if self.order == CrawlOrder::AsTheyCome {
+            self.unread.extend(last);
+            return;
+        }
+        let call = self.early.entry(number).or_default();
+        call.parts.extend(last);
+        call.is_whole = true;
+        while let Some(call) = self.early.get_mut(&self.next) {
+            self.unread.extend(call.parts.drain(..));
+            if !call.is_whole {
+                break;
+            }
+            self.early.remove(&self.next);
+            self.next += 1;
+        }
+    }
+
+    /// All calls have ended, of some of which nobody was told.
+    fn end_all(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        self.unread.extend(early.into_values().flat_map(|call| call.parts));
+    }
 }
 
 /// Begins calls, and hands on what comes of them.
@@ -393,76 +452,64 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
         next: Vec::new(),
     };
     let ahead = (shared.limiter.per_second() * AHEAD).clamp(2.0, MOST_AHEAD) as usize;
-    let mut calls: JoinSet<(u64, Arrived)> = JoinSet::new();
+    let mut calls: JoinSet<(u64, Option<Arrived>)> = JoinSet::new();
     // Each call waits until its part is taken, so that its end cannot come before it.
     let (parts, mut came) = mpsc::channel(1);
-    // Calls that were begun, of those in order the next one to go, and those that are under way.
-    let (mut begun, mut next, mut open) = (0u64, 0u64, BTreeSet::new());
-    let mut early: BTreeMap<u64, Early> = BTreeMap::new();
-    // Those that wait for the reader, who has one besides.
-    let mut unread: VecDeque<Arrived> = VecDeque::new();
+    // Calls that were begun, and those that are under way.
+    let (mut begun, mut open) = (0u64, BTreeSet::new());
+    let mut coming = Coming { order: options.order, next: 0, early: BTreeMap::new(), unread: VecDeque::new() };
     let most_unread = options.concurrency.max(UNREAD);
-    let mut is_end = false;
-    while !(is_end && calls.is_empty() && unread.is_empty()) {
-        let is_idle = calls.is_empty() && early.is_empty() && unread.is_empty();
+    // Whether no more calls begin, as there are none, or as it was stopped; and until when those under way are waited for then.
+    let (mut is_end, mut is_stopped, mut give_up_at) = (false, false, None);
+    while !(is_end && calls.is_empty() && coming.unread.is_empty()) {
+        let is_idle = calls.is_empty() && coming.early.is_empty() && coming.unread.is_empty();
         let has_room = !shared.room.is_full() || is_idle && shared.room.is_waited_for();
-        let is_near = options.order == CrawlOrder::AsTheyCome || begun - next < options.window.max(1) as u64;
+        let is_near = options.order == CrawlOrder::AsTheyCome || begun - coming.next < options.window.max(1) as u64;
         let is_free = calls.len() < options.concurrency.max(1)
-            && unread.len() < most_unread
+            && coming.unread.len() < most_unread
             && shared.waiting.load(Ordering::Relaxed) < ahead;
         tokio::select! {
             biased;
-            () = options.stop.cancelled() => {
-                calls.abort_all();
-                // What has come is not asked for again.
-                for crawled in unread {
-                    if send.send(crawled).await.is_err() {
-                        return;
-                    }
-                }
-                return;
+            () = options.stop.cancelled(), if !is_stopped => {
+                // Calls heed it, too, and end with what is there as soon as nothing of theirs is under way.
+                (is_end, is_stopped) = (true, true);
+                give_up_at = Instant::now().checked_add(options.finish_within);
             }
-            room = send.reserve(), if !unread.is_empty() => {
+            () = until(give_up_at), if !calls.is_empty() => {
+                give_up_at = None;
+                calls.abort_all();
+            }
+            room = send.reserve(), if !coming.unread.is_empty() => {
                 let Ok(room) = room else { return };
-                if let Some(crawled) = unread.pop_front() {
+                if let Some(crawled) = coming.unread.pop_front() {
                     room.send(crawled);
                 }
             }
             Some(call) = calls.join_next(), if !calls.is_empty() => {
-                let Some((number, mut last)) = crate::run::joined(call) else { return };
-                // Only where no other call takes its place does it wait as a worker.
-                if !shared.room.is_full() && unread.len() < most_unread {
-                    last.meter = None;
-                }
-                let before = unread.len();
-                if options.order == CrawlOrder::AsTheyCome {
-                    unread.push_back(last);
-                } else {
-                    let call = early.entry(number).or_default();
-                    call.parts.push(last);
-                    call.is_whole = true;
-                    while let Some(call) = early.get_mut(&next) {
-                        unread.extend(call.parts.drain(..));
-                        if !call.is_whole {
-                            break;
-                        }
-                        early.remove(&next);
-                        next += 1;
+                let before = coming.unread.len();
+                // Of one that was given up nobody knows which it was.
+                if let Some((number, mut last)) = crate::run::joined(call) {
+                    // Only where no other call takes its place does it wait as a worker.
+                    if !shared.room.is_full() && before < most_unread {
+                        last.iter_mut().for_each(|last| last.meter = None);
                     }
+                    coming.end(number, last);
+                    open.remove(&number);
+                }
+                if is_end && calls.is_empty() {
+                    while let Ok((number, part)) = came.try_recv() {
+                        coming.part(number, part);
+                    }
+                    coming.end_all();
                 }
                 // Before the next one is the oldest, which goes on only if the reader has nothing.
-                shared.room.comes(unread.len() - before);
-                open.remove(&number);
+                shared.room.comes(coming.unread.len() - before);
                 shared.room.is_front(open.first().copied().unwrap_or(begun));
             }
             Some((number, part)) = came.recv() => {
-                match options.order == CrawlOrder::AsTheyCome || number == next {
-                    true => {
-                        unread.push_back(part);
-                        shared.room.comes(1);
-                    }
-                    false => early.entry(number).or_default().parts.push(part),
-                }
+                let before = coming.unread.len();
+                coming.part(number, part);
+                shared.room.comes(coming.unread.len() - before);
             }
             next = input.next_call(), if !is_end && has_room && is_near && is_free => {
                 let Some(Next { records, prepared }) = next else {
@@ -479,6 +526,14 @@ async fn drive(shared: Arc<Shared>, input: BoxStream<'static, Value>, send: mpsc
             // What keeps the next call from beginning has changed.
             () = shared.news.notified(), if !is_end => {}
         }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -501,14 +556,14 @@ fn not_done(shared: &Arc<Shared>, done: Done, records: BoxStream<'static, Input>
 }
 
 impl Shared {
-    /// Makes a call, whose parts but for the last one go to `parts`.
+    /// Makes a call, whose parts but for the last one go to `parts`. None if the crawl was stopped before that was there.
     async fn call(
         self: &Arc<Self>,
         records: Vec<Input>,
         prepared: Result<Prepared, String>,
         waits: WaitsFirst,
         parts: &Parts,
-    ) -> Arrived {
+    ) -> Option<Arrived> {
         let meter = CallMeter::begin(&self.options);
         let call = async {
             match &self.batch {
@@ -520,9 +575,9 @@ impl Shared {
                 }
             }
         };
-        let mut arrived = meter.run(call).await;
+        let mut arrived = meter.run(call).await?;
         arrived.meter = meter.waits_for_reader();
-        arrived
+        Some(arrived)
     }
 
     /// The key of the call for this record alone.

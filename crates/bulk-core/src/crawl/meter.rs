@@ -35,9 +35,10 @@ impl CallMeter {
         let leave = async {
             let Some(limit) = &self.limit else { return limiter.acquire(host).await };
             let worker = limit.worker();
-            // A wait that the server has asked for is none for the limit.
-            let wait = if limiter.status().held.is_zero() { Wait::RateLimit } else { Wait::Server };
-            let permit = worker.waiting(wait, limiter.acquire(host)).await;
+            // A wait that the server has asked for is none for the limit, whenever it asks.
+            let is_held = |is_held| worker.wait_begins(if is_held { Wait::Server } else { Wait::RateLimit });
+            let permit = limiter.acquire_telling(host, is_held).await;
+            worker.wait_ends();
             worker.add(1, 0);
             permit
         };

@@ -93,7 +93,8 @@ impl Pages {
 
 impl Shared {
     /// Makes a call for one record, whose first request is prepared, if it can be. Gives its last part: others go to `parts`,
-    /// each when the reader has taken the one before it.
+    /// each when the reader has taken the one before it. If the crawl is stopped meanwhile it gives what is there, and another
+    /// run goes on behind it, or nothing.
     pub(super) async fn single_call(
         self: &Arc<Self>,
         input: Input,
@@ -101,7 +102,7 @@ impl Shared {
         first_wait: WaitsFirst,
         parts: &Parts,
         meter: &CallMeter,
-    ) -> Arrived {
+    ) -> Option<Arrived> {
         let Input { place, record, at } = input;
         let request = shown(&[&record], &prepared);
         let key = key(&request, [&record]);
@@ -114,7 +115,7 @@ impl Shared {
         let mut pages = Pages::begin(self, parts.number, at);
         let prepared = match prepared {
             Ok(prepared) => prepared,
-            Err(what) => return arrived(pages, None, Err(unprepared(&[&record], what)), None),
+            Err(what) => return Some(arrived(pages, None, Err(unprepared(&[&record], what)), None)),
         };
         let (mut url, mut trail) = (None, Trail::default());
         if let Some(at) = &pages.at {
@@ -123,7 +124,7 @@ impl Shared {
                 None => {
                     let what =
                         format!("an earlier run has left its first pages, and nobody can tell what follows {at:?}");
-                    return arrived(pages, None, Err(failed(&request, what)), None);
+                    return Some(arrived(pages, None, Err(failed(&request, what)), None));
                 }
             }
         }
@@ -131,18 +132,24 @@ impl Shared {
         loop {
             let first_wait = first_wait.take();
             let Pages { effort, held, .. } = &mut pages;
-            let page = self.next_page(&prepared, url.take(), &mut trail, effort, first_wait, held, meter).await;
+            let page = self.next_page(&prepared, url.clone(), &mut trail, effort, first_wait, held, meter).await;
+            let Some(page) = page else {
+                let next = url.filter(|_| !pages.texts.is_empty())?;
+                let place = self.place(&prepared, &next, &trail)?;
+                let texts = std::mem::take(&mut pages.texts);
+                return Some(arrived(pages, Some(place), Ok(texts), None));
+            };
             // What is parsed of it is not kept while others are fetched.
             let next = match page {
                 Ok((Page { document, text, .. }, next)) => {
                     pages.texts.extend(document.is_some().then_some(text));
                     next
                 }
-                Err(failure) => return arrived(pages, None, Err(failure), None),
+                Err(failure) => return Some(arrived(pages, None, Err(failure), None)),
             };
             let Some(next) = next else {
                 let texts = std::mem::take(&mut pages.texts);
-                return arrived(pages, None, Ok(texts), None);
+                return Some(arrived(pages, None, Ok(texts), None));
             };
             let least = if self.room.is_full() { self.options.part_bytes / LEAST } else { self.options.part_bytes };
             if pages.held.bytes() >= least {
@@ -164,7 +171,7 @@ impl Shared {
                     None if pages.held.bytes() >= self.options.memory => {
                         let what = "its pages are too many to be in memory together, and no part of them can be kept by itself, \
                                     as the URL of the next one has a secret";
-                        return arrived(pages, None, Err(failed(&request, what.to_owned())), None);
+                        return Some(arrived(pages, None, Err(failed(&request, what.to_owned())), None));
                     }
                     None => {}
                 }

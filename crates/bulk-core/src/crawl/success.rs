@@ -17,7 +17,9 @@ const LONGEST_WAIT: f64 = 3600.0;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Success {
-    /// Statuses of a success. Default 200 to 299. Any other one is judged by [`Error::is_transient`] alone.
+    /// Statuses of a success. Default 200 to 299. Any other one is judged by [`Error::is_transient`], unless its answer asks
+    /// everybody to wait, by `Retry-After` or [in its body](Self::throttle): then it is tried again behind that wait,
+    /// whatever it is.
     pub statuses: Vec<RangeInclusive<u16>>,
     /// What the body of a success says: all of it. Default nothing, but that it is JSON. What breaks a rule is tried again.
     pub rules: Vec<Rule>,
@@ -70,6 +72,11 @@ impl Success {
         self.nothing.iter().any(|range| range.contains(&status))
     }
 
+    /// Whether it says what it will say again.
+    pub(super) fn is_lasting(&self, document: &Value) -> bool {
+        self.lasting.iter().any(|rule| rule.holds(document))
+    }
+
     /// For how long a body asks everybody to wait.
     pub(super) fn wait(&self, document: &Value) -> Option<Duration> {
         let wait = self.throttle.as_ref().and_then(|path| path.query(document).first()?.as_f64());
@@ -79,7 +86,7 @@ impl Success {
 
     /// Holds a body against the rules.
     pub(super) fn judge(&self, location: &str, document: &Value, hide: Hide<'_>) -> Result<(), Error> {
-        let is_lasting = self.lasting.iter().any(|rule| rule.holds(document));
+        let is_lasting = self.is_lasting(document);
         let broken = self.rules.iter().find(|rule| !rule.holds(document));
         let what = match broken {
             Some(rule) => rule.broken_by(document, hide),

@@ -1,6 +1,8 @@
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +12,12 @@ use super::window::Window;
 use crate::Error;
 use crate::folder_lock::try_lock;
 
+/// Of what is written; older ones are read.
+const VERSION: u32 = 2;
 /// In how many stretches the arrivals of a window are counted at most.
 const STRETCHES: u128 = 512;
+/// Holds are rounded up to so many milliseconds, so that throttle answers that come together are one write.
+const HOLD_STEP: u64 = 250;
 /// The longest file that is read.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
@@ -24,6 +30,12 @@ pub(super) struct Saved {
     /// Permits that may have been granted after this was written.
     leave: usize,
     windows: Vec<SavedWindow>,
+    /// Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    holds: Vec<SavedHold>,
+    /// The part of the limits that is used, if that is not all. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<f64>,
     /// The time from then on until it was read.
     #[serde(skip)]
     elapsed: Duration,
@@ -41,12 +53,23 @@ struct SavedWindow {
     arrived: Vec<(i64, usize)>,
 }
 
+/// How long requests are held yet, to one host or all.
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedHold {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    /// From when it was written.
+    millis: u64,
+}
+
 /// The file of a limiter.
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
     /// Permits that may be granted before it is written again.
     leave: usize,
+    /// The end of the longest hold in it, of all and of each host.
+    held: HashMap<Option<Arc<str>>, Instant>,
     /// What was found in it, and when: for hosts that are not known yet.
     pub(super) inherited: Option<(Saved, Instant)>,
     _lock: File,
@@ -74,7 +97,7 @@ impl Store {
                 Some(Saved::read(&bytes, wall_clock()).ok_or_else(none)?)
             }
         };
-        Ok((Self { path, leave: 0, inherited: None, _lock: lock }, saved))
+        Ok((Self { path, leave: 0, held: HashMap::new(), inherited: None, _lock: lock }, saved))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -89,17 +112,27 @@ impl Store {
         self.leave = self.leave.saturating_sub(1);
     }
 
+    /// Whether a hold that lasts as long is in it.
+    pub(super) fn has_hold(&self, host: Option<&Arc<str>>, until: Instant) -> bool {
+        self.held.get(&host.cloned()).is_some_and(|held| *held >= until)
+    }
+
     pub(super) fn save<'a>(
         &mut self,
         windows: impl Iterator<Item = (Option<&'a str>, &'a mut Window)>,
         leave: usize,
+        holds: Vec<(Option<Arc<str>>, Instant)>,
+        part: f64,
     ) -> Result<(), Error> {
-        let saved = Saved::of(windows, leave, wall_clock(), Instant::now());
+        let now = Instant::now();
+        let mut saved = Saved::of(windows, leave, wall_clock(), now);
+        let held = saved.hold(holds, now);
+        saved.part = (part < 1.0).then_some(part);
         let new = beside(&self.path, ".new");
         let json = serde_json::to_vec(&saved).map_err(|error| Error::io("write", &new, error.into()))?;
         fs::write(&new, json).map_err(|error| Error::io("write", &new, error))?;
         fs::rename(&new, &self.path).map_err(|error| Error::io("rename", &new, error))?;
-        self.leave = leave;
+        (self.leave, self.held) = (leave, held);
         Ok(())
     }
 }
@@ -133,7 +166,25 @@ impl Saved {
         let windows = windows
             .filter(|window| window.host.is_none() || window.pending > 0 || !window.arrived.is_empty())
             .collect();
-        Self { version: 1, saved_at: wall_clock, leave, windows, elapsed: Duration::ZERO }
+        let (holds, part) = (Vec::new(), None);
+        Self { version: VERSION, saved_at: wall_clock, leave, windows, holds, part, elapsed: Duration::ZERO }
+    }
+
+    /// Notes until when requests are held. Gives until when they are by what was noted.
+    fn hold(&mut self, holds: Vec<(Option<Arc<str>>, Instant)>, now: Instant) -> HashMap<Option<Arc<str>>, Instant> {
+        let mut noted = HashMap::new();
+        for (host, until) in holds {
+            let remaining = until.saturating_duration_since(now);
+            let millis = u64::try_from(remaining.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+            let millis = millis.div_ceil(HOLD_STEP).saturating_mul(HOLD_STEP);
+            if millis > 0
+                && let Some(until) = now.checked_add(Duration::from_millis(millis))
+            {
+                self.holds.push(SavedHold { host: host.as_deref().map(str::to_owned), millis });
+                noted.insert(host, until);
+            }
+        }
+        noted
     }
 
     /// None if it is not what a limiter writes.
@@ -141,11 +192,25 @@ impl Saved {
         let mut saved: Self = serde_json::from_slice(bytes).ok()?;
         // Zero if the clock went backwards.
         saved.elapsed = Duration::from_millis(wall_clock.saturating_sub(saved.saved_at));
-        (saved.version == 1).then_some(saved)
+        (1..=VERSION).contains(&saved.version).then_some(saved)
     }
 
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.windows.iter().filter_map(|window| window.host.as_deref())
+        let held = self.holds.iter().filter_map(|hold| hold.host.as_deref());
+        self.windows.iter().filter_map(|window| window.host.as_deref()).chain(held)
+    }
+
+    /// For how long yet requests are held to a host, or to all, and no longer than any hold may last: it is a file, and the
+    /// clock that tells how old it is may have been put back.
+    pub(super) fn held(&self, host: Option<&str>, longest: Duration) -> Option<Duration> {
+        let holds = self.holds.iter().filter(|hold| hold.host.as_deref() == host);
+        let remaining = Duration::from_millis(holds.map(|hold| hold.millis).max()?).saturating_sub(self.elapsed);
+        (!remaining.is_zero()).then_some(remaining.min(longest))
+    }
+
+    /// The part of the limits that was used.
+    pub(super) fn part(&self) -> f64 {
+        self.part.unwrap_or(1.0)
     }
 
     /// Counts in a window what was counted in one like it, if this was read at `now`.
@@ -155,12 +220,12 @@ impl Saved {
         // Where limits of all have become those of each host, or the other way round, all of it may have been its own.
         let sources: Vec<Option<&str>> = match host {
             None if !is_of(None) => {
-                let mut hosts: Vec<_> = self.hosts().map(Some).collect();
+                let mut hosts: Vec<_> = self.windows.iter().map(|window| window.host.as_deref()).collect();
                 hosts.sort_unstable();
                 hosts.dedup();
                 hosts
             }
-            Some(_) if self.hosts().next().is_none() => vec![None],
+            Some(_) if self.windows.iter().all(|window| window.host.is_none()) => vec![None],
             host => vec![host],
         };
         for saved in sources.into_iter().filter_map(|host| self.best(host, length)) {
@@ -203,8 +268,6 @@ fn wall_clock() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::window::Room;
     use super::*;
 
@@ -308,8 +371,46 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_goes_on_by_the_wall_clock_and_has_an_end_whatever_that_says() {
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let mut saved = Saved::of(std::iter::empty(), 0, NOON, now);
+        let second = Duration::from_secs(1);
+        let holds = vec![(None, now + 100 * second), (Some("a".into()), now + 7200 * second), (Some("b".into()), now)];
+        let (noted, of_all) = (saved.hold(holds, now), None::<Arc<str>>);
+        assert_eq!((noted.len(), noted[&of_all] - now), (2, 100 * second));
+        saved.part = Some(0.7);
+        let bytes = serde_json::to_vec(&saved).unwrap();
+        let held = |wall_clock: u64, host: Option<&str>| {
+            let saved = Saved::read(&bytes, wall_clock).unwrap();
+            assert_eq!(saved.part(), 0.7);
+            saved.held(host, hour).map_or(0, |held| held.as_secs())
+        };
+        assert_eq!((held(NOON + 30_000, None), held(NOON + 100_000, None)), (70, 0));
+        assert_eq!((held(NOON, Some("a")), held(NOON + 5_400_000, Some("a")), held(NOON, Some("b"))), (3600, 1800, 0));
+        // A clock that went back: as if no time had passed.
+        assert_eq!((held(NOON - 86_400_000, None), held(0, Some("a"))), (100, 3600));
+        // Whatever a file says.
+        let bad =
+            format!(r#"{{"version":2,"saved_at":{NOON},"leave":0,"windows":[],"holds":[{{"millis":{}}}]}}"#, u64::MAX);
+        assert_eq!(Saved::read(bad.as_bytes(), NOON).unwrap().held(None, hour), Some(hour));
+        // One of the version before has none.
+        let old = format!(r#"{{"version":1,"saved_at":{NOON},"leave":3,"windows":[]}}"#);
+        let old = Saved::read(old.as_bytes(), NOON).unwrap();
+        assert_eq!((old.held(None, hour), old.part(), old.leave), (None, 1.0, 3));
+    }
+
+    #[test]
+    fn holds_that_are_told_together_are_one_write() {
+        let now = Instant::now();
+        let mut saved = Saved::of(std::iter::empty(), 0, NOON, now);
+        let of_all = None::<Arc<str>>;
+        let noted = saved.hold(vec![(of_all.clone(), now + Duration::from_micros(9_750_001))], now);
+        assert_eq!((saved.holds[0].millis, noted[&of_all] - now), (10_000, Duration::from_secs(10)));
+    }
+
+    #[test]
     fn what_no_limiter_wrote_is_not_read() {
-        for bytes in ["", "{", "[]", r#"{"version":2,"saved_at":0,"leave":0,"windows":[]}"#] {
+        for bytes in ["", "{", "[]", r#"{"version":3,"saved_at":0,"leave":0,"windows":[]}"#] {
             assert!(Saved::read(bytes.as_bytes(), NOON).is_none(), "{bytes}");
             // It may have counted for a window of a month.
             let folder = tempfile::tempdir().unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bulk_core::Resource::{Budget, Cpu, Disk, Network, RateLimit, Server, Unknown};
 use bulk_core::{
-    Evidence, Goal, GoalProgress, Limit, MeterReading, Outlook, Resource, RunPhase, RunVerdict, Sample, StageReading,
-    StageSample, Timeline,
+    Evidence, Goal, GoalProgress, Limit, MeterReading, Outlook, Resource, RunPhase, RunVerdict, Sample, StageCounts,
+    StageReading, StageSample, Timeline, WhatIf,
 };
 use proptest::prelude::*;
 
@@ -592,6 +592,32 @@ fn measured(stages: impl Fn() -> Vec<Stage>, cores: Option<usize>, name: &str, s
     run(speed) / run(1.0)
 }
 
+/// The interval is as wide as the run-queue share allows, and no wider. Its upper end has what is used most as it was, and
+/// its lower end takes off the time in line, of the stage that stood there for the greatest part of its own. If nothing stood
+/// in line, what is left is that the limit itself was not used for all of the time.
+#[track_caller]
+fn assert_narrow(reading: &MeterReading, verdict: &RunVerdict, predicted: &WhatIf) {
+    let samples = reading.timeline.samples();
+    let kept = verdict.phases.iter().map(|phase| {
+        let of_phase = samples.iter().filter(|sample| sample.start >= phase.start && sample.end <= phase.end);
+        let of_phase: Vec<&Sample> = of_phase.collect();
+        let in_line = (0..reading.stages.len()).map(|stage| {
+            let sum = |of: fn(&StageCounts) -> Duration| -> f64 {
+                of_phase.iter().map(|sample| of(&sample.stage(stage).counts).as_secs_f64()).sum()
+            };
+            let (queue, busy) = (sum(|counts| counts.run_queue), sum(StageCounts::busy));
+            if busy > 0.0 { queue / busy } else { 0.0 }
+        });
+        let in_line = in_line.fold(0.0, f64::max);
+        // Where nothing binds, nobody knows what the time goes by with.
+        phase.used.as_ref().map_or(0.0, |used| used.utilisation * (1.0 - in_line))
+    });
+    let kept = kept.fold(1.0, f64::min);
+    let WhatIf { least, most, .. } = *predicted;
+    assert!(least <= most && most <= 1.0, "{predicted:?}");
+    assert!(least >= most * kept - 1e-5, "{predicted:?} where {kept} of it are left without the run queue\n{verdict}");
+}
+
 #[test]
 fn what_would_be_is_what_is_then() {
     type Case = (fn() -> Vec<Stage>, Option<usize>, &'static str);
@@ -607,6 +633,7 @@ fn what_would_be_is_what_is_then() {
         let verdict = RunVerdict::of(&reading);
         for speed in [1.25, 2.0, 4.0, 100.0] {
             let predicted = verdict.what_if(&reading, &of(name), speed).unwrap();
+            assert_narrow(&reading, &verdict, &predicted);
             let measured = measured(stages, cores, name, speed);
             // A hundredth is what the pipeline's filling takes.
             let (least, most) = (predicted.least - 0.01, predicted.most + 0.01);
@@ -728,5 +755,26 @@ proptest! {
             (predicted.least - 0.02..=predicted.most + 0.02).contains(&measured),
             "{} is not of {:?}", measured, predicted
         );
+    }
+
+    /// Whatever stands in line for however many processors, what is predicted of each stage is no wider than that makes it.
+    #[test]
+    fn an_interval_is_as_wide_as_the_run_queue_is_long(
+        shapes in prop::collection::vec((1_usize..4, 100_u64..4000, prop::bool::weighted(0.8)), 1..6),
+        cores in 1_usize..4,
+        speed in 1.1_f64..8.0,
+    ) {
+        let names = ["a", "b", "c", "d", "e"];
+        let stage = |(name, (workers, micros, is_cpu)): (&'static str, &(usize, u64, bool))| match is_cpu {
+            true => stage(name, *workers, cpu(*micros)),
+            false => stage(name, *workers, wait(Network, *micros)).on(Network),
+        };
+        let stages = names.into_iter().zip(&shapes).map(stage).collect();
+        let reading = Pipeline { cores: Some(cores), ..pipeline(300, stages) }.run();
+        let verdict = RunVerdict::of(&reading);
+        for name in &names[..shapes.len()] {
+            let predicted = verdict.what_if(&reading, &of(name), speed).unwrap();
+            assert_narrow(&reading, &verdict, &predicted);
+        }
     }
 }

@@ -63,6 +63,8 @@ pub struct Arrival {
     pub method: Method,
     /// Path and query as sent.
     pub target: String,
+    /// How long its answer was made to take from then on.
+    pub latency: Duration,
     /// The fault that it met, if it did.
     pub fault: Option<Fault>,
     /// Whether a limit refused it.
@@ -216,7 +218,8 @@ impl Site {
         });
         let fault = if is_refused { Some(Fault::TooManyRequests(1)) } else { fault.map(|(fault, _)| fault.clone()) };
         let number = state.arrivals.len() as u64;
-        state.arrivals.push(Arrival { at, method: method.clone(), target, fault: fault.clone(), is_refused });
+        let method = method.clone();
+        state.arrivals.push(Arrival { at, method, target, latency, fault: fault.clone(), is_refused });
         (number, latency, fault)
     }
 }
