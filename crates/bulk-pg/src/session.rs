@@ -14,10 +14,11 @@ use crate::tls::{Mode, Tls};
 
 /// A connection to the database, set up for loading.
 ///
-/// The session reads names as a schema file means them (`search_path` is `public`), has no time-outs, and commits
-/// without waiting for the disk: each chunk of rows commits together with the mark that it is there, so a crash of the
-/// server loses both or neither, and [`Session::flush`] makes the last commit wait for all before it (PostgreSQL manual,
-/// "Asynchronous Commit"). New values of wide columns are compressed by lz4 where the server has it and the column has no
+/// The session reads names as a schema file means them (`search_path` is `public`), has no time-outs, whatever database or
+/// role are set up to have, and commits without waiting for the disk (`synchronous_commit = off`): each chunk of rows commits
+/// together with the mark that it is there, so a crash of the server loses both or neither, and [`Session::flush`] makes the
+/// last commit wait for all before it (PostgreSQL manual, "Asynchronous Commit"). What is told to be done, such as that a
+/// file is loaded, merged or swapped, is committed in the usual way. New values of wide columns are compressed by lz4 where the server has it and the column has no
 /// method of its own ([`Session::reset_compression`] leaves it to the server). Nothing of this outlives the session.
 ///
 /// Dropping it closes the connection and rolls back what is open.
