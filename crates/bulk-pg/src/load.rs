@@ -131,7 +131,9 @@ pub struct LoadOptions {
     /// Whether an empty table is filled in one transaction, with rows that are frozen (PostgreSQL manual, "COPY", FREEZE):
     /// no vacuum has to write them once more, and with `wal_level = minimal` they are not logged. The table is locked
     /// against everybody, readers included, from the first row to the last; an interruption costs all of it; one session
-    /// does it all; no records can be [left out](Self::max_rejects). What an earlier run has committed without it stays,
+    /// does it all; no records can be [left out](Self::max_rejects). Once it is committed, all sessions see the rows, also
+    /// those whose snapshot is older (`REPEATABLE READ`) and which ought to see an empty table: the manual calls it a
+    /// violation of the normal rules of visibility. What an earlier run has committed without it stays,
     /// and what is missing then comes without it, as it does into a [staging table](Self::stage). Default: not.
     pub freeze: bool,
     /// Put the rows into a staging table of the table's own, which nobody reads, whatever the table holds; then
