@@ -40,12 +40,15 @@ const SETTINGS: &str = "
     SET intervalstyle = postgres;
     SET array_nulls = on;
     SET default_transaction_isolation = 'read committed';
-    SET statement_timeout = 0;
-    SET lock_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0;
     SET client_min_messages = warning;
     SET synchronous_commit = off;
     SELECT pg_catalog.pg_backend_pid();";
+
+/// Those that the server knows: `idle_session_timeout` came with version 14, `transaction_timeout` with 17.
+const NO_TIMEOUTS: &str = "
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout',
+                   'idle_session_timeout');";
 
 impl Session {
     /// Opens a session. `url` is a libpq connection string or URI; what it leaves open is completed as libpq does: by a
@@ -85,7 +88,8 @@ impl Session {
             let _ = connection.await;
         });
         let failed = |error| Error::Connect { target: target.clone(), source: Cause(error) };
-        let answers = client.simple_query(SETTINGS).await.map_err(failed)?;
+        // The number of the process is in the first row.
+        let answers = client.simple_query(&format!("{SETTINGS} {NO_TIMEOUTS}")).await.map_err(failed)?;
         let process = answers.iter().find_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,
