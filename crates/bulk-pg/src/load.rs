@@ -308,7 +308,7 @@ impl Found {
             } else if load.file == *file && is_chosen {
                 return Err(not_read_alike(&load, options));
             } else if load.file == *file {
-                return Err(occupied(choice::not_the_same(&load, choice::describe(options).as_deref())));
+                return Err(occupied(choice::not_the_same(&load, options)));
             } else {
                 return Err(occupied(format!(
                     "holds {} of another version of {} (ETag {}, {}; now {}, {}); {ANEW}",
@@ -433,7 +433,7 @@ async fn load_locked(
             Some(error) => return Err(error),
             None => load,
         },
-        None => ledger::begin(session, table, target.oid, file, choice::describe(options)).await?,
+        None => ledger::begin(session, table, target.oid, file, Some(choice::describe(options))).await?,
     };
     let loaded = load_rows(session, others, table, (target, shape), file, &load, input, options).await;
     if let Err(error @ Error::Read { source, .. }) = &loaded

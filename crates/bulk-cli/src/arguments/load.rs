@@ -78,7 +78,7 @@ pub(crate) struct Load {
     /// Read CSV files as this dialect: A, B, C, D or csv. Default: told from each file.
     #[arg(long)]
     pub(crate) dialect: Option<bulk_pg::Dialect>,
-    /// Give a column that the files lack this value in every row.
+    /// Give a column that the files lack this value in every row. A rerun is to give the same.
     #[arg(long, value_name = "COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
     /// Load only these columns of the files. A name with a comma stands in double quotes.
