@@ -227,6 +227,7 @@ pub use schema::{
     ColumnDefinition, Constraint, ConstraintKind, Definition, DefinitionKind, ForeignKey, IdentityKind, LeftOut,
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
+pub use sequences::{RaisedSequences, raise_sequences};
 pub use server_access::{ServerAccess, server_access};
 pub use session::Session;
 pub use stage::{LoadStage, WorkerState};

@@ -357,8 +357,16 @@ fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
 ///
 /// `input` gives the file's decoded bytes; it is read in a thread of its own. Records are re-encoded for COPY and sent in
 /// chunks, several at once if there are several sessions; the rows of a chunk and its mark in `bulk.chunk` are committed
-/// together. Chunk borders depend on the bytes alone, so after any interruption the same call fills in the chunks that are
-/// missing, over any number of sessions. A file that had been loaded is not read at all.
+/// together. Each chunk ends between two records, and its mark says which bytes it has, so after any interruption the same
+/// call fills in what is missing, over any number of sessions and with chunks of any size. A file that had been loaded is
+/// not read at all.
+///
+/// Chunks are committed without waiting for the server's disk (`synchronous_commit = off`; see [`Session`]), which is safe
+/// as a transaction has both rows and mark: a crash of the server may lose the last of them, never one without the other,
+/// and the next call sends them again. That the file is loaded is committed in the usual way, which waits for all before
+/// it: what this has returned `Ok` for is on the server's disk.
+///
+/// Sequences stay as they are; [`raise_sequences`](crate::raise_sequences) is for the end.
 ///
 /// Columns are matched by name. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
 /// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other loaders cannot load into the
@@ -505,6 +513,7 @@ async fn load_rows(
         known_dialect: load.dialect,
         shapes,
         options: options.clone(),
+        sessions: 1 + others.len(),
         is_to_be_checked: Some(asked),
     };
     // The receiver is gone if the load was dropped.
@@ -513,7 +522,6 @@ async fn load_rows(
     thread.map_err(|source| Error::Read { file: file.key.clone(), records: 0, offset: 0, source })?;
     let lost = |_| Error::Interrupted { file: file.key.clone() };
 
-        sessions: 1 + others.len(),
     let Ok(Opened { verdict, layout, mapping, maker }) = opened.await else {
         return match ended.await.map_err(lost)? {
             Err(error) => Err(error),
