@@ -11,7 +11,7 @@ use bulk_core::{BlockingBody, FileReport, OrderedBody, StagedFile};
 use bulk_pg::{
     Checksum, ContentVerdict, FileIdentity, InputFormat, LoadOptions, PostDataOptions, Session, TableName,
     Verification, Verifier, count_rejects, drop_indexes, find_refreshed, has_dropped, merge_staged, prepare_ledger,
-    restart, restore_dependents,
+    raise_sequences, restart, restore_dependents,
 };
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -206,6 +206,7 @@ async fn load_all(
     }
     // What a file that failed has in the table is not counted in the ledger.
     if tally.exit() == Exit::Done {
+        raise(&sessions[0], &load.table, report).await?;
         let exit = verify(&sessions[0], load, report).await?;
         let left_out = if is_any_left_out { Exit::Incomplete } else { Exit::Done };
         return Ok(left_out.max(exit).max(restored));
@@ -261,6 +262,20 @@ async fn restore(
         Err(bulk_pg::Error::Stopped { .. }) => Ok(Exit::Interrupted),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Raises the table's sequences to what was loaded, so that rows which others add do not collide with it.
+async fn raise(session: &Session, table: &TableName, report: &Report) -> Result<(), Failure> {
+    let done = raise_sequences(session, table).await?;
+    if done.raised > 0 {
+        session.flush().await?;
+        let raised = counted(done.raised as u64, "sequence was", "sequences were");
+        report.detail(format!("{raised} raised to the largest value that {table:#} has"));
+    }
+    for sequence in done.refused {
+        report.note(format!("{sequence:#} may be behind the rows of {table:#}: this role may not read or set it"));
+    }
+    Ok(())
 }
 
 /// Whether the table is what the file says already, as far as the ledger knows.

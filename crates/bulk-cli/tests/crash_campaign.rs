@@ -19,7 +19,7 @@ const RECORDS: u64 = 30_000;
 /// One in so many is bad, in the files that have bad ones.
 const RATE: u64 = 1000;
 
-/// Without a key, so that what is loaded twice is there twice.
+/// Without a key, so that what is loaded twice is there twice. Some of the loads are into one with [`KEY`].
 const TABLE: &str = "CREATE TABLE t (
     id integer,
     day date,
@@ -27,6 +27,20 @@ const TABLE: &str = "CREATE TABLE t (
     data jsonb,
     amount numeric CHECK (amount < 1000)
 )";
+
+/// Rows of one session may then wait for those of another.
+const KEY: &str = "ALTER TABLE t ADD PRIMARY KEY (id); CREATE INDEX ON t (day, name)";
+
+/// How a file is loaded.
+struct How {
+    connections: u64,
+    chunk_size: u64,
+    commit_every: &'static str,
+    /// With the hash of their content.
+    is_verified: bool,
+    /// All in one transaction.
+    is_frozen: bool,
+}
 
 /// What is loaded, and what then is in the database.
 struct Content {
@@ -81,7 +95,9 @@ impl Content {
         };
         let database = campaign.server.create_database("undisturbed").unwrap();
         campaign.sql(&database, TABLE);
-        let command = content.command(&content.csv, 1, 400_000, "0s");
+        let (is_verified, is_frozen) = (false, false);
+        let how = How { connections: 1, chunk_size: 400_000, commit_every: "0s", is_verified, is_frozen };
+        let command = content.command(&content.csv, &how);
         content.passes = campaign.undisturbed(&database, command, content.done());
         (content.rows, content.rejects) = (rows(campaign, &database, "t"), rejects(campaign, &database));
         content.assert_ledger(campaign, &database);
@@ -98,10 +114,14 @@ impl Content {
         if self.bad > 0 { 3 } else { 0 }
     }
 
-    fn command(&self, file: &Path, connections: u64, chunk_size: u64, commit_every: &str) -> Command {
+    fn command(&self, file: &Path, how: &How) -> Command {
+        let How { connections, chunk_size, commit_every, is_verified, is_frozen } = how;
         let mut command = bulk(["load", "--table", "t"]);
         command.arg(file).args(["--connections", &connections.to_string(), "--chunk-size", &format!("{chunk_size}B")]);
-        command.args(["--commit-every", commit_every]);
+        command.args(["--commit-every", *commit_every, "--verify", if *is_verified { "full" } else { "count" }]);
+        if *is_frozen {
+            command.arg("--freeze");
+        }
         if self.bad > 0 {
             command.args(["--max-rejects", &self.bad.to_string()]);
         }
@@ -141,6 +161,12 @@ fn committed(campaign: &Campaign, database: &Database, content: &Content) -> f64
         assert_eq!(campaign.sql(database, "SELECT count(*) FROM t"), "0");
         return 0.0;
     }
+    // By a frozen load, of which nothing is committed, and whose connection the server still has: it is not waited for.
+    let is_locked = "SELECT count(*) > 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                     WHERE datname = current_database() AND relation = 't'::regclass AND mode = 'AccessExclusiveLock'";
+    if campaign.sql(database, is_locked) == "t" {
+        return 0.0;
+    }
     let counts =
         "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM bulk.reject), coalesce(sum(records - rejected), 0),
                          coalesce(sum(rejected), 0), coalesce(sum(bytes), 0) FROM bulk.chunk";
@@ -162,7 +188,7 @@ fn whatever_ends_a_load_the_next_ones_bring_it_to_the_same_end() {
     let campaign = Campaign::new();
     let mut random = fastrand::Rng::with_seed(7);
     let contents = [false, true].map(|with_bad| Content::new(&campaign, &mut random, with_bad));
-    let mut all = Disturbed::default();
+    let (mut all, mut disturbed) = (Disturbed::default(), 0);
     for seed in first..first + runs {
         let mut random = fastrand::Rng::with_seed(seed);
         // All sixteen in as many runs.
@@ -171,25 +197,39 @@ fn whatever_ends_a_load_the_next_ones_bring_it_to_the_same_end() {
         let file = if combination / 8 == 0 { &content.csv } else { &content.bz2 };
         let (chunk_size, times) = (random.u64(50_000..400_000), random.u64(1..=4));
         let commit_every = ["0s", "5ms", "50ms"][random.usize(..3)];
+        let (is_keyed, is_verified) = (random.u8(..3) == 0, random.u8(..3) == 0);
+        // Rows that may be left out are not frozen.
+        let is_frozen = content.bad == 0 && random.u8(..4) == 0;
         println!(
             "BULK_CAMPAIGN_SEED={seed} BULK_CAMPAIGN_RUNS=1: {}, {connections} connections, chunks of {chunk_size} bytes, \
-             commits every {commit_every}",
-            file.file_name().unwrap().display()
+             commits every {commit_every}{}{}{}",
+            file.file_name().unwrap().display(),
+            if is_keyed { ", with a key" } else { "" },
+            if is_verified { ", verified" } else { "" },
+            if is_frozen { ", frozen" } else { "" }
         );
+        let how = How { connections, chunk_size, commit_every, is_verified, is_frozen };
         let database = campaign.server.create_database("disturbed").unwrap();
         campaign.sql(&database, TABLE);
+        if is_keyed {
+            campaign.sql(&database, KEY);
+        }
         let work = Work {
-            command: &|| content.command(file, connections, chunk_size, commit_every),
+            command: &|| content.command(file, &how),
             done: content.done(),
             // That another run may do better.
             unfinished: &[4],
             passes: content.passes,
             look: &|| committed(&campaign, &database, content),
         };
-        all.add(&campaign.disturb(&database, &work, (seed, &mut random), times));
+        let happened = campaign.disturb(&database, &work, (seed, &mut random), times);
+        disturbed += u64::from(happened.total() > 0);
+        all.add(&happened);
         assert_eq!(rows(&campaign, &database, "t"), content.rows);
         assert_eq!(rejects(&campaign, &database), content.rejects);
         content.assert_ledger(&campaign, &database);
     }
-    println!("{runs} loads, {all}");
+    println!("{runs} loads, {disturbed} of them disturbed: {all}");
+    // One that is repeated by itself may be one to which nothing happened.
+    assert!(disturbed >= runs / 2, "only {disturbed} of {runs} loads were disturbed");
 }

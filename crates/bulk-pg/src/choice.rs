@@ -14,10 +14,13 @@ pub(crate) const COLUMNS: &str = "
         ADD COLUMN IF NOT EXISTS repaired bigint NOT NULL DEFAULT 0;
     ALTER TABLE bulk.chunk ADD COLUMN IF NOT EXISTS filtered bigint NOT NULL DEFAULT 0,
         ADD COLUMN IF NOT EXISTS repaired bigint NOT NULL DEFAULT 0;
-    COMMENT ON COLUMN bulk.load.choice IS 'Which columns and records of the file were asked for, and what was given for columns that it lacks; NULL: all. Its records are those that were gone over: filtered ones did not meet the conditions, repaired ones are loaded with other bytes than the file has.';";
+    COMMENT ON COLUMN bulk.load.choice IS 'Which columns and records of the file were asked for, and what was given for columns that it lacks. NULL, of loads that did not tell the latter: all, whatever was given. Its records are those that were gone over: filtered ones did not meet the conditions, repaired ones are loaded with other bytes than the file has.';";
 
-/// What is chosen, as one text that is equal for equal choices; `None` for all of the file and nothing beside it.
-pub(crate) fn describe(options: &LoadOptions) -> Option<String> {
+/// All of the file, and nothing beside it.
+const ALL: &str = "all of it";
+
+/// What is chosen, as one text that is equal for equal choices.
+pub(crate) fn describe(options: &LoadOptions) -> String {
     let LoadOptions { columns, filter, limit, fill, .. } = options;
     let list = |texts: BTreeSet<String>, between: &str| texts.into_iter().collect::<Vec<_>>().join(between);
     let mut parts = Vec::new();
@@ -38,28 +41,27 @@ pub(crate) fn describe(options: &LoadOptions) -> Option<String> {
         };
         parts.push(format!("fill {}", fill.iter().map(value).collect::<Vec<_>>().join(", ")));
     }
-    (!parts.is_empty()).then(|| parts.join("; "))
+    if parts.is_empty() { ALL.to_owned() } else { parts.join("; ") }
 }
 
-/// Whether a load is of what the options choose. Ledgers did not always tell of fills: one that says nothing is of all of
-/// the file, whatever stood in for the columns that it lacks.
+/// Whether a load is of what the options choose. Ledgers did not always tell of fills: a load of which they say nothing is
+/// of all of the file, whatever stood in for the columns that it lacks.
 pub(crate) fn is_same(load: &Load, options: &LoadOptions) -> bool {
     let LoadOptions { columns, filter, limit, .. } = options;
     match &load.choice {
         None => columns.is_none() && filter.is_empty() && limit.is_none(),
-        choice => *choice == describe(options),
+        Some(choice) => *choice == describe(options),
     }
 }
 
 /// Says of a table with rows of a file that others were chosen than now.
-pub(crate) fn not_the_same(load: &Load, now: Option<&str>) -> String {
-    let text = |choice: Option<&str>| choice.unwrap_or("all of it").to_owned();
+pub(crate) fn not_the_same(load: &Load, options: &LoadOptions) -> String {
     format!(
         "holds {} another choice of {} (it was: {}; now: {}); {ANEW}",
         if load.finished.is_some() { "all rows of" } else { "a part of the rows of" },
         load.file.key,
-        text(load.choice.as_deref()),
-        text(now)
+        load.choice.as_deref().unwrap_or(ALL),
+        describe(options)
     )
 }
 
@@ -128,17 +130,17 @@ mod tests {
             let options = LoadOptions { columns, filter, limit, ..LoadOptions::default() };
             describe(&options)
         };
-        assert_eq!(described(None, &[], None), None);
+        assert_eq!(described(None, &[], None), "all of it");
         let text = "columns \"a b\", id; where id!=7 and note is null and x='1 and y=2'|3; limit 10";
         for columns in [&["id", "a b"][..], &["a b", "id", "a b"]] {
             for filter in [
                 &["note is null", "id != 7", "x=3|'1 and y=2'"][..],
                 &["id!=7", "x='1 and y=2'|3", "note IS NULL", "id!='7'"],
             ] {
-                assert_eq!(described(Some(columns), filter, Some(10)).as_deref(), Some(text));
+                assert_eq!(described(Some(columns), filter, Some(10)), text);
             }
         }
-        assert_eq!(described(None, &[], Some(0)).as_deref(), Some("limit 0"));
+        assert_eq!(described(None, &[], Some(0)), "limit 0");
     }
 
     #[test]
@@ -148,8 +150,8 @@ mod tests {
             options.fill.insert(column.to_owned(), value.to_owned());
         }
         let text = r#"fill "a ""b"""='it''s, "c"=''d''', "price"='0'"#;
-        assert_eq!(describe(&options).as_deref(), Some(text));
+        assert_eq!(describe(&options), text);
         options.limit = Some(7);
-        assert_eq!(describe(&options), Some(format!("limit 7; {text}")));
+        assert_eq!(describe(&options), format!("limit 7; {text}"));
     }
 }

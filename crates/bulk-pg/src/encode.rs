@@ -30,9 +30,6 @@ use crate::{
 /// Decoded bytes that the dialect is told from, and that the header must be within.
 const SAMPLE: u64 = 1 << 20;
 
-/// Decoded bytes of a chunk whose records, or rows, are kept until it is committed.
-const MAX_KEPT: u64 = 64 << 20;
-
 /// What the file is.
 pub(crate) struct Opened {
     /// Of CSV.
@@ -66,6 +63,8 @@ pub(crate) struct Encoder {
     /// How the columns take JSON, if the file is of it.
     pub(crate) shapes: HashMap<String, JsonShape>,
     pub(crate) options: LoadOptions,
+    /// How many send chunks.
+    pub(crate) sessions: usize,
     /// Says, when nobody takes chunks any more, that the input's checksum is still wanted; else it is dropped.
     pub(crate) is_to_be_checked: Option<oneshot::Receiver<()>>,
 }
@@ -101,18 +100,13 @@ impl Encoder {
         let binary = mapping.binary.as_ref().filter(|_| is_encoded);
         let binary = binary.and_then(|columns| CopyBinary::new(columns, layout.header.names().len()).ok());
         let tolerant = self.options.is_tolerant();
-        let mut rows = RowEncoder::new(maker.clone(), binary, mapping.names.clone(), tolerant);
-
-        let is_hashed = self.options.hash_content;
-        if let Some(columns) = mapping.binary.as_ref().filter(|_| is_hashed) {
-            rows.hash_by(RowHasher::new(columns.iter().map(|(_, binary_type)| *binary_type)));
+        let mut rows = RowEncoder::new(maker.clone(), binary, mapping.names.clone(), tolerant, self.sessions);
+        if self.options.hash_content {
+            let types = mapping.binary.as_ref();
+            rows.hash(types.map(|columns| RowHasher::new(columns.iter().map(|(_, binary_type)| *binary_type))));
         }
-
         let mut options = RecordOptions::default();
         options.chunk_size = self.options.chunk_size;
-        if tolerant || is_hashed {
-            options.chunk_size = options.chunk_size.min(MAX_KEPT);
-        }
         options.max_record = self.options.max_record;
         options.guard = verdict.as_ref().is_some_and(|verdict| verdict.certainty == Certainty::Ambiguous);
         if opened.send(Opened { verdict, layout: layout.clone(), mapping, maker }).is_err() {

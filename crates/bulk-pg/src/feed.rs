@@ -72,9 +72,14 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    fn room(&self) -> usize {
+    /// Bytes of it that a session keeps until the chunk is committed, but for the lengths.
+    pub(crate) fn kept(&self) -> usize {
         let rejects: usize = self.rejects.iter().map(Reject::room).sum();
-        self.raw.len() + self.unhashed.len() + size_of_val(&*self.lengths) + rejects
+        self.raw.len() + self.unhashed.len() + rejects
+    }
+
+    fn room(&self) -> usize {
+        self.kept() + size_of_val(&*self.lengths)
     }
 }
 

@@ -19,8 +19,9 @@ use crate::received::Received;
 use crate::stage::{Watch, WorkerState};
 use crate::{Error, Session};
 
-/// Records after which a group ends however little time it took: where each of them is in its file is known until then.
-const MAX_RECORDS: u64 = 4 << 20;
+/// Records after which a group ends however little time it took: where each of them is in its file is kept until then. The
+/// server takes about a second for so many.
+const MAX_RECORDS: u64 = 512 << 10;
 
 /// Chunks as they are read, for whichever session takes the next one.
 pub(crate) struct Chunks<'a> {

@@ -90,7 +90,7 @@ pub(crate) struct Load {
     pub(crate) filtered: u64,
     /// Records whose text was repaired.
     pub(crate) repaired: u64,
-    /// What was chosen of it, with what was given for columns that it lacks; all, if nothing is said.
+    /// What was chosen of it, with what was given for columns that it lacks; all, if nothing is said, and whatever was given.
     pub(crate) choice: Option<String>,
 }
 

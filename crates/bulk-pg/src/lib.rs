@@ -60,8 +60,8 @@
 //!
 //! # Guarantees
 //!
-//! Rows of a chunk and its mark commit in one transaction, and chunk borders depend on the decoded bytes alone: after any
-//! crash the same call gives the table that an undisturbed one would have given. A foreign key or trigger that is dropped
+//! Rows of a chunk and its mark, which says what bytes of the file it has, commit in one transaction: after any crash the
+//! same call gives the table that an undisturbed one would have given. A foreign key or trigger that is dropped
 //! for a load is written down in the transaction that drops it, and comes back as it was with the next run that succeeds,
 //! whatever schema that run has. No privilege beyond those of the tables' owner is needed. Memory does not grow with the
 //! file.
@@ -229,6 +229,7 @@ pub use schema::{
     ColumnDefinition, Constraint, ConstraintKind, Definition, DefinitionKind, ForeignKey, IdentityKind, LeftOut,
     LeftOutReason, Need, Phase, Plan, Schema, SchemaError, TableDefinition,
 };
+pub use sequences::{RaisedSequences, raise_sequences};
 pub use server_access::{ServerAccess, server_access};
 pub use session::Session;
 pub use stage::{LoadStage, WorkerState};

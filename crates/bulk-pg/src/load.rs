@@ -75,7 +75,9 @@ pub struct LoadOptions {
     /// over rows that are there are refused, as another [`filter`](Self::filter) is.
     pub fill: BTreeMap<String, String>,
     /// Decoded bytes of a chunk, which is what a kill can cost; see [`RecordOptions::chunk_size`]. It may be another one
-    /// in each run of a load. Default 16 MiB.
+    /// in each run of a load. Chunks end earlier where more of them would have to be kept in memory until they are
+    /// committed: with 4,194,304 records, or with 32 MiB of what [`max_rejects`](Self::max_rejects) and
+    /// [`hash_content`](Self::hash_content) keep, each divided by the number of sessions. Default 16 MiB.
     pub chunk_size: u64,
     /// How long chunks that follow each other are sent by one COPY before they are committed together, which spares
     /// the server several hundredths of its CPU time; a kill, or a record that ends the load, then costs what was sent in that
@@ -83,8 +85,12 @@ pub struct LoadOptions {
     /// and where sessions may wait for each other's rows: several of them, and a unique index, a trigger or partitions.
     /// Default zero: one by one.
     pub commit_every: Duration,
-    /// The longest record, in decoded bytes; see [`RecordOptions::max_record`]. A load takes about ten megabytes of
-    /// memory, and two to four times the longest record that it meets. Default 64 MiB.
+    /// The longest record, in decoded bytes; see [`RecordOptions::max_record`]. Default 64 MiB.
+    ///
+    /// A load over one session takes about ten megabytes of memory. Over several, up to 20 MiB more for each wait to be
+    /// sent (40 where records may be left out), 80 at most for all of them; and up to 32 MiB for all are kept of chunks, as
+    /// [`chunk_size`](Self::chunk_size) says. To this come two to four times the longest record that it meets; where chunks
+    /// are kept, another one for each session.
     pub max_record: usize,
     /// How long to wait while another session loads the table; it may be that of a program that was killed, which the
     /// server misses within a second or so. Default 5 s.
@@ -103,8 +109,9 @@ pub struct LoadOptions {
     /// [`write_rejects`](crate::write_rejects) writes them out. A file of which nobody can say where its next record starts
     /// is an error whatever the number.
     ///
-    /// Above 0, constraints that are deferred are checked with each chunk, chunks are committed in the order of the file,
-    /// have no more than 64 MiB or 131,072 records, and are kept in memory until they are committed.
+    /// Above 0, constraints that are deferred are checked with each chunk, and chunks are committed in the order of the file.
+    /// They have no more than 131,072 records, of which no more than 4,096 are found to be bad before they are sent, and are
+    /// kept in memory until they are committed; [`chunk_size`](Self::chunk_size) says how much of them.
     pub max_rejects: u64,
     /// The columns of the file that are loaded, by their names; others count as if the file did not have them. Default:
     /// all. One that the file or the table does not have is an error.
@@ -123,15 +130,17 @@ pub struct LoadOptions {
     pub repair: bool,
     /// Whether the rows' [content](crate::Content) is noted with each chunk, so that a [`Verifier`](crate::Verifier) can
     /// compare the table's with it. The server is then asked to hash rows with values that it alone can tell, such as all
-    /// of those that go as text, in a temporary table; chunks have no more than 64 MiB, and such rows are kept in memory
-    /// until theirs is committed. Default off, which costs nothing.
+    /// of those that go as text, in a temporary table; such rows are kept in memory until their chunk is committed, and
+    /// [`chunk_size`](Self::chunk_size) says how much of them. Default off, which costs nothing.
     pub hash_content: bool,
     /// Whether rows may be added to a table that has some already, whoever put them there. Default: refused.
     pub append: bool,
     /// Whether an empty table is filled in one transaction, with rows that are frozen (PostgreSQL manual, "COPY", FREEZE):
     /// no vacuum has to write them once more, and with `wal_level = minimal` they are not logged. The table is locked
     /// against everybody, readers included, from the first row to the last; an interruption costs all of it; one session
-    /// does it all; no records can be [left out](Self::max_rejects). What an earlier run has committed without it stays,
+    /// does it all; no records can be [left out](Self::max_rejects). Once it is committed, all sessions see the rows, also
+    /// those whose snapshot is older (`REPEATABLE READ`) and which ought to see an empty table: the manual calls it a
+    /// violation of the normal rules of visibility. What an earlier run has committed without it stays,
     /// and what is missing then comes without it, as it does into a [staging table](Self::stage). Default: not.
     pub freeze: bool,
     /// Put the rows into a staging table of the table's own, which nobody reads, whatever the table holds; then
@@ -306,7 +315,7 @@ impl Found {
             } else if load.file == *file && is_chosen {
                 return Err(not_read_alike(&load, options));
             } else if load.file == *file {
-                return Err(occupied(choice::not_the_same(&load, choice::describe(options).as_deref())));
+                return Err(occupied(choice::not_the_same(&load, options)));
             } else {
                 return Err(occupied(format!(
                     "holds {} of another version of {} (ETag {}, {}; now {}, {}); {ANEW}",
@@ -348,8 +357,16 @@ fn not_the_same(table: &TableName, loads: &[&Load]) -> String {
 ///
 /// `input` gives the file's decoded bytes; it is read in a thread of its own. Records are re-encoded for COPY and sent in
 /// chunks, several at once if there are several sessions; the rows of a chunk and its mark in `bulk.chunk` are committed
-/// together. Chunk borders depend on the bytes alone, so after any interruption the same call fills in the chunks that are
-/// missing, over any number of sessions. A file that had been loaded is not read at all.
+/// together. Each chunk ends between two records, and its mark says which bytes it has, so after any interruption the same
+/// call fills in what is missing, over any number of sessions and with chunks of any size. A file that had been loaded is
+/// not read at all.
+///
+/// Chunks are committed without waiting for the server's disk (`synchronous_commit = off`; see [`Session`]), which is safe
+/// as a transaction has both rows and mark: a crash of the server may lose the last of them, never one without the other,
+/// and the next call sends them again. That the file is loaded is committed in the usual way, which waits for all before
+/// it: what this has returned `Ok` for is on the server's disk.
+///
+/// Sequences stay as they are; [`raise_sequences`](crate::raise_sequences) is for the end.
 ///
 /// Columns are matched by name. The ledger must be [prepared](crate::prepare_ledger); marks of a table that
 /// was dropped and made anew, or emptied by somebody, are forgotten if it is empty. Other loaders cannot load into the
@@ -431,7 +448,7 @@ async fn load_locked(
             Some(error) => return Err(error),
             None => load,
         },
-        None => ledger::begin(session, table, target.oid, file, choice::describe(options)).await?,
+        None => ledger::begin(session, table, target.oid, file, Some(choice::describe(options))).await?,
     };
     let loaded = load_rows(session, others, table, (target, shape), file, &load, input, options).await;
     if let Err(error @ Error::Read { source, .. }) = &loaded
@@ -496,6 +513,7 @@ async fn load_rows(
         known_dialect: load.dialect,
         shapes,
         options: options.clone(),
+        sessions: 1 + others.len(),
         is_to_be_checked: Some(asked),
     };
     // The receiver is gone if the load was dropped.

@@ -9,7 +9,8 @@ use crate::{
     prepare_ledger, restart,
 };
 
-/// Loads files into a table, all of it: connections, ledger, [`load()`](crate::load()), [`Verifier`].
+/// Loads files into a table, all of it: connections, ledger, [`load()`](crate::load()), [`Verifier`]. Sequences of the
+/// table stay as they are; see [`raise_sequences`](crate::raise_sequences).
 ///
 /// ```
 /// use bulk_pg::{Loader, Verification};

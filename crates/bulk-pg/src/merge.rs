@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::difference::Difference;
 use crate::error::Cause;
-use crate::sequences::raise_sequences;
+use crate::sequences::raise_sequences_of;
 use crate::staging::{Staged, changed};
 use crate::table_lock::{begin_locked, end, in_use, lock_exclusively};
 use crate::verify::count;
@@ -192,7 +192,7 @@ async fn merge_locked(transaction: &Transaction<'_>, found: Vec<Staged>) -> Resu
     change(transaction, &mut works).await?;
     let mut merged = Vec::new();
     for work in works {
-        raise_sequences(transaction, &work.staged.target).await?;
+        raise_sequences_of(transaction, &work.staged.target, None).await?;
         finish(transaction, &work.staged).await?;
         let Work { staged, rows, added, changed, removed, .. } = work;
         let unchanged = rows.saturating_sub(added + changed);

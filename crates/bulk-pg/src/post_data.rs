@@ -12,7 +12,7 @@ use crate::indexes::restore_indexes;
 use crate::orphans;
 use crate::pre_data::is_duplicate;
 use crate::restore::restore;
-use crate::sequences::raise_sequences;
+use crate::sequences::raise_sequences_of;
 use crate::span::in_span;
 use crate::{
     Definition, DefinitionKind, Error, Event, ForeignKey, Ident, KeptOrphans, NotRestored, Observer, OrphanPolicy,
@@ -301,7 +301,7 @@ async fn apply(
     done.restored += triggers.made;
     done.not_restored.extend(triggers.refused);
     for table in loaded {
-        done.sequences += raise_sequences(first.client(), table).await?;
+        done.sequences += raise_sequences_of(first.client(), table, None).await?;
     }
     first.flush().await?;
     done.refused.sort_by_key(|refused| refused.line);

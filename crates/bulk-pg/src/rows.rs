@@ -22,6 +22,11 @@ const MAX_RECORDS: u64 = 128 << 10;
 const MAX_LENGTHS: usize = 128 << 10;
 /// Runs of records of a chunk between others that are passed over, each of which takes some memory until it is committed.
 const MAX_RUNS: u64 = 256 << 10;
+/// Bytes of the chunks of all sessions that are kept until these are committed: records that may be left out, and rows
+/// that the server is to hash.
+const MAX_KEPT: usize = 32 << 20;
+/// Records of the chunks of all sessions whose places are kept until then, in four bytes each.
+const MAX_PLACES: u64 = 4 << 20;
 
 /// Makes a row of any record.
 #[derive(Clone, Debug)]
@@ -56,6 +61,13 @@ pub(crate) struct RowEncoder {
     names: Vec<String>,
     /// Whether records may be left out, and so all are kept.
     tolerant: bool,
+    /// Whether rows in text are kept, to be hashed where they arrive.
+    keeps_text: bool,
+    /// A chunk ends where it has so many records, or so much of it is kept.
+    max_records: u64,
+    max_kept: usize,
+    /// Bytes of the chunk that are kept, of what was fed.
+    kept: usize,
     /// Records of the chunk so far.
     records: u64,
     unclear: u64,
@@ -90,13 +102,26 @@ pub(crate) struct BadValue {
 }
 
 impl RowEncoder {
-    /// An encoder of rows of columns with these names: in `binary` where there is one, if that can be.
-    pub(crate) fn new(maker: RowMaker, binary: Option<CopyBinary>, names: Vec<String>, tolerant: bool) -> Self {
+    /// An encoder of rows of columns with these names: in `binary` where there is one, if that can be. What is kept of
+    /// chunks is shared by so many `sessions`.
+    pub(crate) fn new(
+        maker: RowMaker,
+        binary: Option<CopyBinary>,
+        names: Vec<String>,
+        tolerant: bool,
+        sessions: usize,
+    ) -> Self {
+        let sessions = sessions.max(1);
+        let places = MAX_PLACES / sessions as u64;
         Self {
             maker,
             binary,
             names,
             tolerant,
+            keeps_text: false,
+            max_records: if tolerant { places.min(MAX_RECORDS) } else { places },
+            max_kept: MAX_KEPT / sessions,
+            kept: 0,
             records: 0,
             unclear: 0,
             rejected: 0,
@@ -111,9 +136,10 @@ impl RowEncoder {
         }
     }
 
-    /// Hashes rows in binary. Those in text are hashed where they arrive.
-    pub(crate) fn hash_by(&mut self, hasher: RowHasher) {
-        self.hasher = Some(hasher);
+    /// Has rows hashed: those in binary here, if there is a hasher for them, those in text where they arrive.
+    pub(crate) fn hash(&mut self, hasher: Option<RowHasher>) {
+        self.hasher = hasher;
+        self.keeps_text = true;
     }
 
     /// Takes the next record of the chunk. One with a bad value is [to be left out](Self::leave_out), or the end of all.
@@ -136,7 +162,7 @@ impl RowEncoder {
         match &mut self.binary {
             None => self.maker.append(record, &mut self.rows.bytes),
             Some(binary) => match binary.append(record, &mut self.rows.bytes) {
-                Ok(()) if self.hasher.is_some() => self.hash(start, record),
+                Ok(()) if self.hasher.is_some() => self.hash_row(start, record),
                 Ok(()) => {}
                 Err(Unencoded::Invalid { column, sqlstate, message }) => {
                     let column = self.names.get(column).map(|name| name.as_str().into()).unwrap_or_default();
@@ -171,7 +197,7 @@ impl RowEncoder {
 
     /// Hashes the row that starts there.
     #[inline(never)]
-    fn hash(&mut self, start: usize, record: &Record<'_>) {
+    fn hash_row(&mut self, start: usize, record: &Record<'_>) {
         let hashed = self.hasher.as_mut().and_then(|hasher| hasher.hash(&self.rows.bytes[start..]));
         match hashed {
             Some(content) => self.stretch.content.add(content),
@@ -196,9 +222,14 @@ impl RowEncoder {
         }
     }
 
-    /// Whether the chunk is to end here, however short it is.
+    /// Whether the chunk is to end here, however short it is: a session has all that is kept of it, beside what is yet
+    /// to be sent.
+    #[inline(always)]
     pub(crate) fn is_chunk_full(&self) -> bool {
-        self.tolerant && (self.rejected >= MAX_REJECTS || self.records >= MAX_RECORDS) || self.runs >= MAX_RUNS
+        self.records >= self.max_records
+            || self.kept >= self.max_kept
+            || self.rejected >= MAX_REJECTS
+            || self.runs >= MAX_RUNS
     }
 
     /// Feeds what has come together, if that is enough.
@@ -222,13 +253,32 @@ impl RowEncoder {
 
     fn feed_rows(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
         let encoding = if self.binary.is_some() { Encoding::Binary } else { self.maker.encoding() };
-        let Batch { bytes, lines } = std::mem::replace(&mut self.rows, Batch::new());
-        feed.rows(start, encoding, bytes, lines, std::mem::take(&mut self.stretch))
+        let rows = std::mem::replace(&mut self.rows, Batch::new());
+        self.feed_batch(start, encoding, rows, feed)
     }
 
     fn feed_aside(&mut self, start: Position, feed: &mut Feed) -> Result<(), Deserted> {
-        let Batch { bytes, lines } = std::mem::take(&mut self.aside);
-        feed.rows(start, Encoding::Text, bytes, lines, std::mem::take(&mut self.stretch))
+        let rows = std::mem::take(&mut self.aside);
+        self.feed_batch(start, Encoding::Text, rows, feed)
+    }
+
+    fn feed_batch(
+        &mut self,
+        start: Position,
+        encoding: Encoding,
+        Batch { mut bytes, lines }: Batch,
+        feed: &mut Feed,
+    ) -> Result<(), Deserted> {
+        let mut stretch = std::mem::take(&mut self.stretch);
+        self.kept += stretch.kept();
+        if self.keeps_text && encoding == Encoding::Text {
+            self.kept += bytes.len();
+            bytes.shrink_to_fit();
+        }
+        // They grew by doubling, and stay for a while.
+        stretch.raw.shrink_to_fit();
+        stretch.unhashed.shrink_to_fit();
+        feed.rows(start, encoding, bytes, lines, stretch)
     }
 
     /// Feeds the rest of a chunk, and ends it.
@@ -249,7 +299,7 @@ impl RowEncoder {
         if wanted >= SAMPLE && self.unclear * CLEAR > wanted {
             self.binary = None;
         }
-        (self.records, self.unclear, self.rejected) = (0, 0, 0);
+        (self.records, self.unclear, self.rejected, self.kept) = (0, 0, 0, 0);
         (self.passed_over, self.runs, self.is_in_run) = (0, 0, false);
         feed.end(start, end, guarded, checkpoint)
     }

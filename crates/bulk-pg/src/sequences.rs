@@ -1,26 +1,79 @@
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::Oid;
+use tokio_postgres::{GenericClient, Row};
 
-use crate::{Error, Ident, TableName};
+use crate::{Error, Ident, Session, TableName};
 
-/// Raises the sequences of a table's columns to the largest value that is there, and never lowers one: those that the
-/// columns own, of `serial` and of identity columns, and those that their defaults take values from. How many it raised.
-///
-/// A sequence that counts down, or does not reach as far as the column's values, is left as it is.
-pub(crate) async fn raise_sequences(client: &impl GenericClient, table: &TableName) -> Result<usize, Error> {
-    raise_sequences_of(client, table, None).await
+/// What became of the sequences of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RaisedSequences {
+    /// How many were raised.
+    pub raised: usize,
+    /// Those that may be behind their columns, which this role may not read or may not set.
+    pub refused: Vec<TableName>,
 }
 
-/// The same of some columns: with those of the others nothing was done, so no right to them is needed.
+/// Raises the sequences of a table's columns to the largest value that is there, as those are that a schema's phase after
+/// the data and a refresh raise: the ones that the columns own, of `serial` and of identity columns, and the ones that their
+/// defaults take values from. None is lowered, whoever has set it. Rows that were loaded with their values do not move them,
+/// and the next row that takes its value from one would meet the value of another.
+///
+/// A sequence that counts down, or does not reach as far as the column's values, is left as it is. The largest value is
+/// read from an index where the column has one, else all rows are read.
+///
+/// # Errors
+///
+/// [`Error::Database`]. What the role may not do is no error: [`RaisedSequences::refused`] tells of it.
+pub async fn raise_sequences(session: &Session, table: &TableName) -> Result<RaisedSequences, Error> {
+    let client = session.client();
+    let mut done = RaisedSequences::default();
+    for sequence in find(client, table, None).await? {
+        if !sequence.is_allowed {
+            done.refused.push(sequence.name);
+        } else if raise(client, table, &sequence).await? {
+            done.raised += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// The same of some columns, or of all, where it is an error not to be allowed to. (With those of the others nothing was
+/// done, so no right to them is needed.) How many it raised.
 pub(crate) async fn raise_sequences_of(
     client: &impl GenericClient,
     table: &TableName,
     columns: Option<&[String]>,
 ) -> Result<usize, Error> {
-    let action = || Error::database(format!("set the sequences of {table:#}"));
+    let mut raised = 0;
+    for sequence in find(client, table, columns).await? {
+        raised += usize::from(raise(client, table, &sequence).await?);
+    }
+    Ok(raised)
+}
+
+/// A sequence that a column takes its values from.
+struct Sequence {
+    oid: Oid,
+    name: TableName,
+    column: Ident,
+    /// Whether it can be asked itself for its value.
+    is_readable: bool,
+    /// Whether all is allowed that it takes to raise it.
+    is_allowed: bool,
+}
+
+async fn find(
+    client: &impl GenericClient,
+    table: &TableName,
+    columns: Option<&[String]>,
+) -> Result<Vec<Sequence>, Error> {
     let rows = client
         .query(
-            "SELECT a.attname::text, q.seqrelid
+            "SELECT q.seqrelid, sn.nspname::text, sc.relname::text, a.attname::text,
+                    pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT'),
+                    pg_catalog.has_sequence_privilege(q.seqrelid, 'UPDATE')
+                        AND pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
+                        AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -35,24 +88,53 @@ pub(crate) async fn raise_sequences_of(
                     AND d.refclassid = 'pg_catalog.pg_class'::regclass
                   WHERE f.adrelid = c.oid AND f.adnum = a.attnum) s ON true
              JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid AND q.seqincrement > 0
+             JOIN pg_catalog.pg_class sc ON sc.oid = q.seqrelid
+             JOIN pg_catalog.pg_namespace sn ON sn.oid = sc.relnamespace
              WHERE n.nspname = $1 AND c.relname = $2 AND ($3::text[] IS NULL OR a.attname = ANY ($3))
              ORDER BY a.attnum, q.seqrelid",
             &[&table.schema.as_str(), &table.name.as_str(), &columns],
         )
         .await
-        .map_err(action())?;
-    let mut raised = 0;
-    for row in &rows {
-        let column = Ident::new(row.get::<_, String>(0))
-            .map_err(|error| Error::Columns { file: table.to_string(), what: error.to_string() })?;
-        let sql = format!(
-            "SELECT pg_catalog.setval(q.seqrelid::regclass, x.largest)
-             FROM (SELECT max({column})::bigint AS largest FROM {table}) x, pg_catalog.pg_sequence q,
-                  LATERAL pg_catalog.pg_sequence_last_value(q.seqrelid::regclass) AS last_value
-             WHERE q.seqrelid = $1 AND x.largest BETWEEN q.seqmin AND q.seqmax
-               AND (last_value IS NULL OR last_value < x.largest)"
-        );
-        raised += client.query(&sql, &[&row.get::<_, Oid>(1)]).await.map_err(action())?.len();
-    }
-    Ok(raised)
+        .map_err(failed(table))?;
+    let name = |text: String| {
+        Ident::new(text).map_err(|error| Error::Columns { file: table.to_string(), what: error.to_string() })
+    };
+    let sequence = |row: &Row| {
+        Ok(Sequence {
+            oid: row.get(0),
+            name: TableName { schema: name(row.get(1))?, name: name(row.get(2))? },
+            column: name(row.get(3))?,
+            is_readable: row.get(4),
+            is_allowed: row.get(5),
+        })
+    };
+    rows.iter().map(sequence).collect()
+}
+
+/// Raises one sequence, if it is behind.
+async fn raise(client: &impl GenericClient, table: &TableName, sequence: &Sequence) -> Result<bool, Error> {
+    let Sequence { oid, name, column, is_readable, .. } = sequence;
+    // By itself, as it may take long: others may draw values in the meantime, and what they drew is not to be taken back.
+    let largest = format!("SELECT max({column})::bigint FROM {table}");
+    let largest = client.query_one(&largest, &[]).await.map_err(failed(table))?.get::<_, Option<i64>>(0);
+    let Some(largest) = largest else { return Ok(false) };
+    // Of one that nobody has drawn from yet, the next value is what it was set to; only itself knows that.
+    let state = match is_readable {
+        true => format!("SELECT last_value, is_called FROM {name}"),
+        false => "SELECT coalesce(v, q.seqstart) AS last_value, v IS NOT NULL AS is_called
+                  FROM pg_catalog.pg_sequence_last_value(q.seqrelid::regclass) v"
+            .to_owned(),
+    };
+    let sql = format!(
+        "SELECT pg_catalog.setval(q.seqrelid::regclass, $2)
+         FROM pg_catalog.pg_sequence q, LATERAL ({state}) s
+         WHERE q.seqrelid = $1 AND $2 BETWEEN q.seqmin AND q.seqmax
+           AND (s.last_value < $2 OR s.last_value = $2 AND NOT s.is_called)"
+    );
+    let raised = client.query(&sql, &[oid, &largest]).await.map_err(failed(table))?;
+    Ok(!raised.is_empty())
+}
+
+fn failed(table: &TableName) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    Error::database(format!("set the sequences of {table:#}"))
 }

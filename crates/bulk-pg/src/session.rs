@@ -14,10 +14,11 @@ use crate::tls::{Mode, Tls};
 
 /// A connection to the database, set up for loading.
 ///
-/// The session reads names as a schema file means them (`search_path` is `public`), has no time-outs, and commits
-/// without waiting for the disk: each chunk of rows commits together with the mark that it is there, so a crash of the
-/// server loses both or neither, and [`Session::flush`] makes the last commit wait for all before it (PostgreSQL manual,
-/// "Asynchronous Commit"). New values of wide columns are compressed by lz4 where the server has it and the column has no
+/// The session reads names as a schema file means them (`search_path` is `public`), has no time-outs, whatever database or
+/// role are set up to have, and commits without waiting for the disk (`synchronous_commit = off`): each chunk of rows commits
+/// together with the mark that it is there, so a crash of the server loses both or neither, and [`Session::flush`] makes the
+/// last commit wait for all before it (PostgreSQL manual, "Asynchronous Commit"). What is told to be done, such as that a
+/// file is loaded, merged or swapped, is committed in the usual way. New values of wide columns are compressed by lz4 where the server has it and the column has no
 /// method of its own ([`Session::reset_compression`] leaves it to the server). Nothing of this outlives the session.
 ///
 /// Dropping it closes the connection and rolls back what is open.
@@ -39,12 +40,15 @@ const SETTINGS: &str = "
     SET intervalstyle = postgres;
     SET array_nulls = on;
     SET default_transaction_isolation = 'read committed';
-    SET statement_timeout = 0;
-    SET lock_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0;
     SET client_min_messages = warning;
     SET synchronous_commit = off;
     SELECT pg_catalog.pg_backend_pid();";
+
+/// Those that the server knows: `idle_session_timeout` came with version 14, `transaction_timeout` with 17.
+const NO_TIMEOUTS: &str = "
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout',
+                   'idle_session_timeout');";
 
 impl Session {
     /// Opens a session. `url` is a libpq connection string or URI; what it leaves open is completed as libpq does: by a
@@ -84,7 +88,8 @@ impl Session {
             let _ = connection.await;
         });
         let failed = |error| Error::Connect { target: target.clone(), source: Cause(error) };
-        let answers = client.simple_query(SETTINGS).await.map_err(failed)?;
+        // The number of the process is in the first row.
+        let answers = client.simple_query(&format!("{SETTINGS} {NO_TIMEOUTS}")).await.map_err(failed)?;
         let process = answers.iter().find_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,

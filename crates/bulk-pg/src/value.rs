@@ -73,3 +73,19 @@ pub(crate) fn fixed<const N: usize, const M: usize>(value: [u8; N], out: &mut Ve
     framed[LENGTH..].copy_from_slice(&value);
     out.extend_from_slice(&framed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_as_many_bytes_as_no_field_has_is_refused() {
+        // Of the zeros nothing is touched, so that the system has no memory to give for them.
+        let mut out = vec![0; LENGTH + MAX_VALUE];
+        let Err(Refusal::Invalid(refused)) = close(LENGTH, &mut out) else { panic!("it is taken") };
+        assert_eq!((refused.sqlstate, refused.message.contains("1073741823 bytes")), ("54000", true), "{refused:?}");
+        out.pop();
+        assert!(close(LENGTH, &mut out).is_ok());
+        assert_eq!(out[..LENGTH], [0x3f, 0xff, 0xff, 0xfe]);
+    }
+}

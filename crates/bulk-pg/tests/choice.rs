@@ -315,7 +315,7 @@ async fn another_choice_over_rows_is_refused_as_another_version_is() {
     restart(&mut session, &[table("t")]).await.unwrap();
     let loaded = load_t(&mut session, &csv, &options(&[], None)).await.unwrap();
     assert_eq!((loaded.sent, loaded.filtered), (3000, 0));
-    assert_eq!(bench.psql("SELECT choice IS NULL FROM bulk.load"), "t");
+    assert_eq!(bench.psql("SELECT choice FROM bulk.load"), "all of it");
 }
 
 #[tokio::test]
@@ -346,6 +346,22 @@ async fn another_fill_over_rows_is_refused_and_one_of_an_older_ledger_is_not() {
     let loaded = load_t(&mut session, &csv, &filled("0")).await.unwrap();
     assert_eq!(loaded.sent.to_string(), (3000 - partly.parse::<u64>().unwrap()).to_string());
     assert_eq!(bench.psql("SELECT count(*), sum(price) FROM t"), "3000|0");
+
+    // So is one over rows for which none was given.
+    restart(&mut session, &[table("t")]).await.unwrap();
+    let mut unfilled = options(&[], None);
+    unfilled.chunk_size = 10_000;
+    interrupted(from_mut(&mut session), &csv, &unfilled, 2).await.unwrap_err();
+    let error = load(from_mut(&mut session), &target, &identity, || unreachable!(), &filled("1")).await.unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "table public.t holds a part of the rows of another choice of t.csv (it was: all of it; now: fill \"price\"='1'); \
+         load it anew with --restart, which deletes all rows of the table"
+    );
+    assert_eq!(load_t(&mut session, &csv, &unfilled).await.unwrap().records, 3000);
+    assert_eq!(bench.psql("SELECT count(*), count(price) FROM t"), "3000|0");
+    restart(&mut session, &[table("t")]).await.unwrap();
+    load_t(&mut session, &csv, &filled("0")).await.unwrap();
 
     // A refresh takes it as another one, be it in the table or staged.
     assert_eq!(find_refreshed(&session, &target, &identity, &filled("0")).await.unwrap(), Some(3000));

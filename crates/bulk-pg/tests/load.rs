@@ -3,8 +3,9 @@
 mod support;
 
 use bulk_pg::{Certainty, Dialect, LoadOptions, Quoting, count_rows, load};
+use std::pin::pin;
 use std::slice::from_mut;
-use support::{Bench, Log, chain, file, load_t, numbered, table, whole};
+use support::{Bench, HEADER, LINE, Log, chain, file, gated, load_t, numbered, table, whole};
 
 #[tokio::test]
 async fn a_file_is_loaded_whole_and_told_of_as_it_happens() {
@@ -249,4 +250,49 @@ async fn a_partitioned_table_is_loaded_through_its_parent() {
     let mut session = bench.session().await;
     load_t(&mut session, b"id,text\n1,a\n11,b\n", &LoadOptions::default()).await.unwrap();
     assert_eq!(bench.psql("SELECT (SELECT text FROM low), (SELECT text FROM high)"), "a|b");
+}
+
+/// A source may pause for longer than an administrator lets sessions be idle, and transactions last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_outs_that_a_database_is_set_up_with_end_no_load() {
+    let csv = numbered(20_000);
+    let bench = Bench::new("timeouts", "CREATE TABLE t (id integer, text text)");
+    let watcher = bench.session().await;
+    let database = bench.psql("SELECT current_database()");
+    let known = bench.psql(
+        "SELECT name FROM pg_settings WHERE name ~
+             '^(statement|lock|transaction|idle_session|idle_in_transaction_session)_timeout$'",
+    );
+    assert!(known.lines().count() >= 3, "{known}");
+    for name in known.lines() {
+        let alter = format!("ALTER DATABASE \"{database}\" SET {name} = '300ms'");
+        watcher.client().batch_execute(&alter).await.unwrap();
+    }
+
+    let mut options = LoadOptions::default();
+    options.chunk_size = (6000 * LINE) as u64;
+    let mut sessions = bench.sessions(2).await;
+    // Two chunks are committed in the meantime, and a part of the third is sent.
+    let (input, gate) = gated(&csv, HEADER + 16_000 * LINE);
+    let (target, identity) = (table("t"), file("t.csv", &csv));
+    let mut loading = pin!(load(&mut sessions, &target, &identity, input, &options));
+    // Also when they are gone.
+    let idle = "SELECT (SELECT count(*) FROM bulk.chunk) = 2 AND
+                       count(*) FILTER (WHERE clock_timestamp() - state_change < '900ms') = 0
+                FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'bulk' AND pid <> pg_backend_pid()";
+    let are_idle = async {
+        while !watcher.client().query_one(idle, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = &mut loading => panic!("{ended:?}"),
+        () = are_idle => {}
+    }
+    drop(gate);
+    let loaded = loading.await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!((loaded.records, loaded.sent), (20_000, 20_000));
+    watcher.client().batch_execute(&format!("ALTER DATABASE \"{database}\" RESET ALL")).await.unwrap();
+    assert_eq!(bench.psql("SELECT count(*), count(DISTINCT id) FROM t"), "20000|20000");
 }

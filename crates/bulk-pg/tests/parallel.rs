@@ -5,8 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::slice::from_mut;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bulk_pg::{Error, Event, LoadOptions, WorkerState, load};
+use bulk_pg::{CopyFormat, Error, Event, LoadOptions, WorkerState, load};
 use support::{Bench, HEADER, LINE, broken_after, chain, file, numbered, table, whole};
 
 const ROWS: usize = 20_000;
@@ -53,6 +54,50 @@ async fn any_number_of_sessions_gives_the_same_chunks() {
              FROM bulk.chunk",
         );
         assert_eq!(*first.get_or_insert(chunks.clone()), chunks);
+    }
+}
+
+/// What is kept of chunks until they are committed is bounded for all sessions together, whatever the size of a chunk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_end_early_where_more_of_them_would_be_kept() {
+    const MIB: u64 = 1 << 20;
+    let wide = {
+        let mut csv = b"id,text\n".to_vec();
+        (0..12_000).for_each(|id| csv.extend(format!("{id},{:x<1000}\n", "").bytes()));
+        csv
+    };
+    let narrow = "id\n".to_owned() + &"1\n".repeat(600_000);
+    let tolerant = |options: &mut LoadOptions| options.max_rejects = 1;
+    let hashed = |options: &mut LoadOptions| options.hash_content = true;
+    let hashed_as_text = |options: &mut LoadOptions| {
+        (options.hash_content, options.format) = (true, CopyFormat::Text);
+    };
+    let nothing = |_: &mut LoadOptions| {};
+    let grouped = |options: &mut LoadOptions| options.commit_every = Duration::from_secs(3600);
+    let all = wide.len() as u64 - 8;
+    type Set = fn(&mut LoadOptions);
+    let cases: [(&str, &[u8], usize, Set, (u64, u64), (u64, u64)); 8] = [
+        ("wide", &wide, 8, nothing, (all, all), (12_000, 12_000)),
+        ("tolerant", &wide, 1, tolerant, (all, all), (12_000, 12_000)),
+        // An eighth of what all of them may keep, and the piece of rows with which that is found out.
+        ("tolerant", &wide, 8, tolerant, (3 * MIB, 5 * MIB), (0, 12_000)),
+        ("hashed", &wide, 8, hashed, (all, all), (12_000, 12_000)),
+        ("hashed", &wide, 8, hashed_as_text, (3 * MIB, 5 * MIB), (0, 12_000)),
+        ("narrow", narrow.as_bytes(), 1, nothing, (1_200_000, 1_200_000), (600_000, 600_000)),
+        ("narrow", narrow.as_bytes(), 8, nothing, (MIB, MIB), (512 << 10, 512 << 10)),
+        ("narrow", narrow.as_bytes(), 8, grouped, (MIB, MIB), (512 << 10, 512 << 10)),
+    ];
+    for (name, csv, count, set, bytes, records) in cases {
+        let bench = Bench::new("kept", "CREATE TABLE t (id integer, text text)");
+        let mut sessions = bench.sessions(count).await;
+        let mut options = LoadOptions::default();
+        set(&mut options);
+        let loaded = load(&mut sessions, &table("t"), &file("t.csv", csv), whole(csv), &options).await.unwrap();
+        assert_eq!(bench.psql("SELECT count(*) FROM t"), loaded.records.to_string(), "{name} over {count}");
+        let longest = bench.psql("SELECT max(bytes), max(records) FROM bulk.chunk");
+        let longest: Vec<u64> = longest.split('|').map(|number| number.parse().unwrap()).collect();
+        assert!((bytes.0..=bytes.1).contains(&longest[0]), "{name} over {count}: {longest:?}");
+        assert!((records.0..=records.1).contains(&longest[1]), "{name} over {count}: {longest:?}");
     }
 }
 

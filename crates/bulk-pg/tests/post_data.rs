@@ -4,7 +4,7 @@ mod support;
 
 use bulk_pg::{
     HeadStart, PostData, PostDataOptions, Schema, Session, TableName, apply_post_data, apply_pre_data, drop_dependents,
-    drop_indexes, make_indexes,
+    drop_indexes, make_indexes, raise_sequences,
 };
 use std::slice::from_mut;
 use support::{Bench, table};
@@ -312,6 +312,37 @@ async fn sequences_are_raised_to_the_largest_value_and_never_lowered() {
     loaded.psql("SELECT setval('owned_id_seq', 1000)");
     assert_eq!(loaded.after(&names).await.sequences, 0);
     assert_eq!(loaded.psql("SELECT nextval('owned_id_seq')"), "1001");
+}
+
+#[tokio::test]
+async fn what_a_sequence_was_set_to_is_not_lowered_before_it_is_drawn_from() {
+    let bench = Bench::new(
+        "raised",
+        "CREATE SEQUENCE high START 1000; CREATE SEQUENCE set; CREATE SEQUENCE even; SELECT setval('set', 500, false);
+         SELECT setval('even', 7, false);
+         CREATE TABLE t (a integer DEFAULT nextval('high'), b integer DEFAULT nextval('set'),
+                         c integer DEFAULT nextval('even'), d integer GENERATED ALWAYS AS IDENTITY);
+         INSERT INTO t (a, b, c, d) OVERRIDING SYSTEM VALUE VALUES (7, 7, 7, 7)",
+    );
+    let session = bench.session().await;
+    let done = raise_sequences(&session, &table("t")).await.unwrap();
+    assert_eq!((done.raised, done.refused), (2, vec![]));
+    assert_eq!(bench.psql("INSERT INTO t DEFAULT VALUES RETURNING *"), "1000|500|8|8");
+    assert_eq!(raise_sequences(&session, &table("t")).await.unwrap().raised, 0);
+
+    // What is not allowed is told, and what is allowed is done. Of the second one alone it cannot be read what it was set to.
+    bench.psql("INSERT INTO t (a, b, c, d) OVERRIDING SYSTEM VALUE VALUES (9000, 9000, 9000, 9000)");
+    let role = format!("loader_{}", std::process::id());
+    bench.psql(&format!(
+        "CREATE ROLE {role}; GRANT SELECT, INSERT ON t TO {role}; GRANT USAGE ON SEQUENCE high TO {role};
+         GRANT USAGE, UPDATE ON SEQUENCE set TO {role}; GRANT SELECT, UPDATE ON SEQUENCE even TO {role}"
+    ));
+    session.client().batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).await.unwrap();
+    let done = raise_sequences(&session, &table("t")).await;
+    bench.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    let done = done.unwrap();
+    assert_eq!((done.raised, done.refused), (2, vec![table("high"), table("t_d_seq")]));
+    assert_eq!(bench.psql("INSERT INTO t DEFAULT VALUES RETURNING *"), "1001|9001|9001|9");
 }
 
 #[tokio::test]

@@ -349,7 +349,8 @@ async fn exactly_the_bad_records_are_left_out_at_every_rate() {
             let what = format!("{seed}: {rate} in a million, {}, {count} sessions", sown.dialect);
             // Some eight chunks, and never quite the same.
             let chunk_size = sown.csv.len() as u64 / 8 + random.u64(..10_000);
-            let mut options = options(sown.bad.len() as u64, chunk_size);
+            // Where nothing is bad, something might be.
+            let mut options = options((sown.bad.len() as u64).max(1), chunk_size);
             options.format = if random.bool() { CopyFormat::Auto } else { CopyFormat::Text };
             let what = format!("{what}, {:?}", options.format);
             println!("{what}");

@@ -78,7 +78,7 @@ pub(crate) struct Load {
     /// Read CSV files as this dialect: A, B, C, D or csv. Default: told from each file.
     #[arg(long)]
     pub(crate) dialect: Option<bulk_pg::Dialect>,
-    /// Give a column that the files lack this value in every row.
+    /// Give a column that the files lack this value in every row. A rerun is to give the same.
     #[arg(long, value_name = "COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
     /// Load only these columns of the files. A name with a comma stands in double quotes.
@@ -123,7 +123,7 @@ pub(crate) struct Load {
     pub(crate) rebuild_indexes: bool,
     /// Fill the table, which is to be empty, in one transaction with rows that are frozen, so that no vacuum has to write
     /// them once more (COPY's FREEZE). It is locked against readers, too, until it is full; one connection loads it, and an
-    /// interrupted load begins anew.
+    /// interrupted load begins anew. Frozen rows are visible to transactions that began before, too.
     #[arg(long, conflicts_with_all = ["append", "refresh"])]
     pub(crate) freeze: bool,
     /// Make the table what the one FILE says, whatever it holds: rows that are gone are deleted, those that differ changed,

@@ -109,7 +109,7 @@ pub(crate) struct Mirror {
     pub(crate) rebuild_indexes: bool,
     /// Fill each empty table in one transaction with rows that are frozen, so that no vacuum has to write them once more
     /// (COPY's FREEZE). The table is locked against readers, too, until it is full; one connection loads it, and what is
-    /// interrupted begins anew.
+    /// interrupted begins anew. Frozen rows are visible to transactions that began before, too.
     #[arg(long, conflicts_with = "refresh")]
     pub(crate) freeze: bool,
     /// Make tables that hold an older snapshot, or other rows, what this one says: rows that are gone are deleted, those

@@ -35,10 +35,7 @@ pub(super) fn settings(options: &ExportSnapshotOptions) -> Result<String, Error>
 
 /// Sets a session up.
 pub(super) async fn set_up(client: &Client, settings: &str) -> Result<(), Error> {
-    client.batch_execute(settings).await.map_err(Error::database("set up a session to read from"))?;
-    // From version 17 on.
-    let _ = client.batch_execute("SET transaction_timeout = 0").await;
-    Ok(())
+    client.batch_execute(settings).await.map_err(Error::database("set up a session to read from"))
 }
 
 impl Pool {
