@@ -165,7 +165,7 @@ pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Re
     // Also those of an earlier run that ended before it came to this.
     let loaded_tables = unsettled(&sessions[0], &wanted).await?;
     let mut options = post_data_options(&run);
-    options.analyzed = totals.analyzed;
+    options.analyzed = totals.analyzed.clone();
     let applying = apply_post_data(&mut sessions, &plan, &loaded_tables, &options);
     let post_data = match report.meters().on_server(ServerStage::Index, applying).await {
         Err(bulk_pg::Error::Stopped { .. }) => return Ok(Exit::Interrupted),
