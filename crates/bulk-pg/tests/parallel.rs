@@ -75,8 +75,9 @@ async fn chunks_end_early_where_more_of_them_would_be_kept() {
     let nothing = |_: &mut LoadOptions| {};
     let grouped = |options: &mut LoadOptions| options.commit_every = Duration::from_secs(3600);
     let all = wide.len() as u64 - 8;
-    type Set = fn(&mut LoadOptions);
-    let cases: [(&str, &[u8], usize, Set, (u64, u64), (u64, u64)); 8] = [
+    type Range = (u64, u64);
+    type Case<'a> = (&'a str, &'a [u8], usize, fn(&mut LoadOptions), Range, Range);
+    let cases: [Case<'_>; 8] = [
         ("wide", &wide, 8, nothing, (all, all), (12_000, 12_000)),
         ("tolerant", &wide, 1, tolerant, (all, all), (12_000, 12_000)),
         // An eighth of what all of them may keep, and the piece of rows with which that is found out.
