@@ -425,6 +425,20 @@ async fn pages_of_all_kinds_are_followed() {
 }
 
 #[tokio::test]
+async fn pages_that_are_tried_end_where_there_is_nothing() {
+    let answer = |asked: &Asked| match asked.param("page").unwrap().parse::<u64>().unwrap() {
+        number @ 1..=3 => Answer::json(json!({"items": [{"n": number}]})),
+        _ => Answer::error(404, "no such page"),
+    };
+    let server = Server::builder(answer).start().unwrap();
+    let mut crawler = crawler(&server, "/number");
+    crawler.success.nothing = vec![404..=404];
+    crawler.pagination = Some(Pagination::number_until_empty("page", 1, "$.items[*]").unwrap());
+    let calls = all(crawler.crawl(records([1])).unwrap()).await;
+    assert_eq!((calls[0].records[0].outcome.as_ref().unwrap().len(), calls[0].requests), (3, 4));
+}
+
+#[tokio::test]
 async fn a_call_with_many_pages_comes_in_parts_and_goes_on_behind_each() {
     let text = "x".repeat(1000);
     let items: Vec<Value> = (0..20).map(|number| json!({"n": number, "text": text})).collect();
@@ -751,6 +765,8 @@ async fn a_call_that_is_stopped_between_pages_goes_on_behind_those_that_came() {
     let (server, open) = gated(|asked| asked.param("page") == Some("3"), pages);
     let mut crawler = crawler(&server, "/number");
     crawler.pagination = Some(Pagination::number("page", 1, "$.last_page").unwrap());
+    // Few bytes are worth it to be kept, and many more make a part without a stop.
+    crawler.options.part_bytes = 1000;
     let stop = crawler.options.stop.clone();
     let calls = tokio::spawn(all(crawler.clone().crawl(records([1])).unwrap()));
     arrived(&server, 3).await;

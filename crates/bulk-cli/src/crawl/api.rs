@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::spec::{Input, List, Spec};
 use crate::arguments::{Common, CrawlArguments};
+use crate::counted::counted;
 use crate::exit::{Failure, exit_of_fetch};
 use crate::report::{Chain, Report};
 use crate::source::{http_client, readable_host};
@@ -40,6 +41,11 @@ impl<'a> Api<'a> {
             true => Limiter::new(spec.limits.clone()),
             false => Limiter::open(spec.limits.clone(), limits_file(arguments))?,
         };
+        let held = limiter.status().held;
+        if !held.is_zero() {
+            let seconds = counted(held.as_secs() + 1, "second", "seconds");
+            report.note(format!("the API has asked to wait, and no request is sent for {seconds}"));
+        }
         let mut crawler = Crawler::new(http_client()?, limiter, spec.template.clone());
         crawler.success = spec.success.clone();
         if let Some(concurrency) = spec.concurrency {

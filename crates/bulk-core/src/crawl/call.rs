@@ -432,8 +432,9 @@ impl Shared {
         last.status = Some(status);
         let headers = answer.headers.clone();
         let hide = |text: &str| self.template.hide(ask.headers, text);
+        let may_be_nothing = ask.is_first || self.pagination.as_ref().is_some_and(|pages| pages.tries_pages());
         let is_nothing = self.success.is_nothing(status);
-        if is_nothing && ask.is_first {
+        if is_nothing && may_be_nothing {
             meter.add(0);
             return Ok(Page { status, headers, document: None, text: Bytes::new() });
         }
@@ -480,7 +481,8 @@ impl Shared {
     /// often, and no last word. GitHub's is a 403.
     fn asked_wait(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
         // Behind a redirect it is a wait before that is followed (RFC 9110, section 10.2.3).
-        let by_header = wait_of(headers).filter(|_| status >= 400);
+        // One of no time asks for nothing, as in a body.
+        let by_header = wait_of(headers).filter(|wait| status >= 400 && !wait.is_zero());
         let Ok(document) = serde_json::from_slice::<Value>(body) else { return by_header };
         if self.success.is_lasting(&document) {
             return None;

@@ -79,6 +79,11 @@ impl Pagination {
         url
     }
 
+    /// Whether a page behind another one may not be there: that does not announce it.
+    pub(super) fn tries_pages(&self) -> bool {
+        matches!(self.0, Kind::Number { last: Last::IsEmpty(_), .. })
+    }
+
     /// What tells the URL of a page that is not the first one: no more of it than the answers say.
     pub(super) fn place(&self, url: &Url) -> Option<String> {
         match &self.0 {

@@ -134,7 +134,10 @@ impl Shared {
             let Pages { effort, held, .. } = &mut pages;
             let page = self.next_page(&prepared, url.clone(), &mut trail, effort, first_wait, held, meter).await;
             let Some(page) = page else {
-                let next = url.filter(|_| !pages.texts.is_empty())?;
+                // Its first pages are worth it: where its place is good for nothing later, as a cursor that has expired, it is
+                // not asked for from the beginning again.
+                let is_part = pages.at.is_some() || pages.held.bytes() >= self.options.part_bytes / LEAST;
+                let next = url.filter(|_| is_part && !pages.texts.is_empty())?;
                 let place = self.place(&prepared, &next, &trail)?;
                 let texts = std::mem::take(&mut pages.texts);
                 return Some(arrived(pages, Some(place), Ok(texts), None));

@@ -16,7 +16,8 @@ use crate::folder_lock::try_lock;
 const VERSION: u32 = 2;
 /// In how many stretches the arrivals of a window are counted at most.
 const STRETCHES: u128 = 512;
-/// Holds are rounded up to so many milliseconds, so that throttle answers that come together are one write.
+/// Holds are noted as longer than they are, by one to two such steps of milliseconds, so that throttle answers that come together
+/// are one write, also where they ask for whole seconds.
 const HOLD_STEP: u64 = 250;
 /// The longest file that is read.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
@@ -176,10 +177,11 @@ impl Saved {
         for (host, until) in holds {
             let remaining = until.saturating_duration_since(now);
             let millis = u64::try_from(remaining.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-            let millis = millis.div_ceil(HOLD_STEP).saturating_mul(HOLD_STEP);
-            if millis > 0
-                && let Some(until) = now.checked_add(Duration::from_millis(millis))
-            {
+            if millis == 0 {
+                continue;
+            }
+            let millis = millis.div_ceil(HOLD_STEP).saturating_add(1).saturating_mul(HOLD_STEP);
+            if let Some(until) = now.checked_add(Duration::from_millis(millis)) {
                 self.holds.push(SavedHold { host: host.as_deref().map(str::to_owned), millis });
                 noted.insert(host, until);
             }
@@ -377,7 +379,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let holds = vec![(None, now + 100 * second), (Some("a".into()), now + 7200 * second), (Some("b".into()), now)];
         let (noted, of_all) = (saved.hold(holds, now), None::<Arc<str>>);
-        assert_eq!((noted.len(), noted[&of_all] - now), (2, 100 * second));
+        assert_eq!((noted.len(), noted[&of_all] - now), (2, Duration::from_millis(100_250)));
         saved.part = Some(0.7);
         let bytes = serde_json::to_vec(&saved).unwrap();
         let held = |wall_clock: u64, host: Option<&str>| {
@@ -404,8 +406,11 @@ mod tests {
         let now = Instant::now();
         let mut saved = Saved::of(std::iter::empty(), 0, NOON, now);
         let of_all = None::<Arc<str>>;
-        let noted = saved.hold(vec![(of_all.clone(), now + Duration::from_micros(9_750_001))], now);
-        assert_eq!((saved.holds[0].millis, noted[&of_all] - now), (10_000, Duration::from_secs(10)));
+        let wait = Duration::from_secs(10);
+        let noted = saved.hold(vec![(of_all.clone(), now + wait)], now);
+        assert_eq!((saved.holds[0].millis, noted[&of_all] - now), (10_250, Duration::from_millis(10_250)));
+        // What one asks for that is answered a tenth of a second later is noted by then.
+        assert!(noted[&of_all] > now + Duration::from_millis(100) + wait);
     }
 
     #[test]
