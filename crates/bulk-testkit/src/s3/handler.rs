@@ -79,7 +79,7 @@ pub(super) async fn handle(
     connection: Connection,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, incoming) = request.into_parts();
+    let (parts, mut incoming) = request.into_parts();
     let request_id = format!("{:016X}", site.request_ids.fetch_add(1, Ordering::Relaxed) + 1);
     let target = Target::parse(&parts.uri);
     let named = target.as_ref();
@@ -141,10 +141,14 @@ pub(super) async fn handle(
             Ok(Answer::text(StatusCode::OK, "text/html; charset=utf-8", page.to_owned()))
         }
         None => match &target {
-            Some(target) => site.answer(&parts, target, incoming, &effects, &entry).await,
+            Some(target) => site.answer(&parts, target, &mut incoming, &effects, &entry).await,
             None => Err(S3Error::bad_request("InvalidURI", "Couldn't parse the specified URI.")),
         },
     };
+    // A connection that is closed with bytes unread is reset, and the answer lost with it.
+    let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
+    // Who waits for the answer before that gets it.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), rest).await;
     let mut answer = answer.unwrap_or_else(|error| error.into_answer(&request_id));
     answer.set(HeaderName::from_static("x-amz-request-id"), &request_id);
     let status = answer.status;
@@ -172,7 +176,7 @@ impl Site {
         &self,
         parts: &Parts,
         target: &Target,
-        incoming: Incoming,
+        incoming: &mut Incoming,
         effects: &Effects,
         entry: &Entry,
     ) -> Result<Answer, S3Error> {
@@ -263,7 +267,7 @@ impl Site {
         key: &str,
         target: &Target,
         headers: &HeaderMap,
-        incoming: Incoming,
+        incoming: &mut Incoming,
         payload: &Payload,
     ) -> Result<Answer, S3Error> {
         bucket.uploads.check(key, target)?;
@@ -476,7 +480,7 @@ fn check_conditions(store: &Store, key: &str, headers: &HeaderMap) -> Result<(),
 }
 
 /// All bytes of a body.
-async fn receive(incoming: Incoming, payload: &Payload) -> Result<Vec<u8>, S3Error> {
+async fn receive(incoming: &mut Incoming, payload: &Payload) -> Result<Vec<u8>, S3Error> {
     let mut bytes = Vec::new();
     read(incoming, payload, |chunk| {
         bytes.extend_from_slice(chunk);
@@ -488,7 +492,7 @@ async fn receive(incoming: Incoming, payload: &Payload) -> Result<Vec<u8>, S3Err
 
 /// Hands out the bytes of a body as they come, and fails behind the last one if they are not what was signed.
 async fn read(
-    mut incoming: Incoming,
+    incoming: &mut Incoming,
     payload: &Payload,
     mut take: impl FnMut(&[u8]) -> Result<(), S3Error>,
 ) -> Result<(), S3Error> {
@@ -515,7 +519,7 @@ async fn put(
     store: &Store,
     key: &str,
     headers: &HeaderMap,
-    incoming: Incoming,
+    incoming: &mut Incoming,
     payload: &Payload,
 ) -> Result<Answer, S3Error> {
     let chunked = |name| text(headers, name).is_some_and(|value| value.contains("aws-chunked"));
