@@ -37,7 +37,9 @@ pub(crate) use self::{
     index::LONGEST_CONTENT,
     name::{escaped, to_id as name_to_id, unescaped},
     press::{PressEvent, PressObserver},
-    shape::{Comparison, How, Map, Member, Old, OpenOwn, Part, check_rows, columns_of, make as make_shape, open_rows},
+    shape::{
+        Comparison, Found, How, Map, Member, Old, OpenOwn, Part, check_rows, columns_of, make as make_shape, open_rows,
+    },
     splice::splice_observed,
     writer::processors,
 };

@@ -28,7 +28,7 @@ mod stretch;
 use std::{
     fmt,
     fs::File,
-    io::{Read, Seek, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     str::FromStr,
     sync::Arc,
 };
@@ -36,7 +36,7 @@ use std::{
 pub use self::columns::{BadColumns, ColumnSource, ColumnType, ParquetColumn, ParquetColumns, Unfit};
 pub(crate) use self::{
     compare::Comparison,
-    map::Map,
+    map::{Found, Map},
     rows::{check as check_rows, columns_of, open as open_rows},
     stretch::Digest,
 };
@@ -44,7 +44,7 @@ use self::{
     map::{MapWriter, Place},
     stretch::Stretch,
 };
-use super::splice::IndexedArchive;
+use super::{deflate, splice::IndexedArchive};
 use crate::Error;
 
 /// What may stand beside the archive of a group, or the folder of a type: the same items in another format.
@@ -78,6 +78,23 @@ impl Shape {
             Shape::JsonlZst => "jsonl.zst",
             Shape::Parquet => "parquet",
         }
+    }
+
+    /// What each file of ours begins with.
+    fn header(self) -> &'static [u8] {
+        match self {
+            Shape::JsonlGz => &deflate::HEADER,
+            Shape::JsonlZst => &frame::HEADER,
+            Shape::Parquet => b"PAR1",
+        }
+    }
+
+    /// Whether a file begins as each of ours does.
+    pub(crate) fn begins(self, file: &mut File) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.take(self.header().len() as u64).read_to_end(&mut bytes)?;
+        Ok(bytes == self.header())
     }
 
     /// What stands before a name that ends as a file of a shape does, and the shape.

@@ -1,8 +1,10 @@
 //! Whose the file is that stands where one of a set is, or is to be: what no export has made is neither replaced nor removed.
 //!
 //! A name proves nothing, nor does a map that was left over. A file is ours by its bytes: it has the length and the digest
-//! that the roster, the manifest or its map says, or a stretch that its map has, in its place. So one of ours that the disk has
-//! damaged is known, too, and made anew; but for one that has become longer, as a file does that somebody has added to.
+//! that the roster, the manifest or its map says, or a stretch that its map has, in its place, or, where that has but one, that
+//! length and what each such file of ours begins with. So one of ours that the disk has damaged is known, too, and made anew; but
+//! for one that has become longer, as a file does that somebody has added to, and a small one that has become shorter or whose
+//! first bytes are others.
 
 use std::{
     fs::{self, File},
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     Error,
-    archive::{Map, Shape},
+    archive::{Found, Map, Shape},
 };
 
 /// What stands in the place of a shape.
@@ -52,10 +54,16 @@ pub(crate) fn there(
     };
     let map = Map::open_any(&folder.root.join(&names.1), shape)?.filter(|map| len <= map.len);
     let mapped = map.as_ref().map(|map| (map.len, map.sha256));
-    if let Some(map) = map
-        && map.has_a_stretch_in(&File::open(&path).map_err(cannot_read(&path))?)?
-    {
-        return Ok(There::Ours);
+    if let Some(map) = map {
+        let mut file = File::open(&path).map_err(cannot_read(&path))?;
+        let has_len = len == map.len;
+        match map.look_into(&file)? {
+            Found::Stretch => return Ok(There::Ours),
+            Found::None { stretches: 0 | 1 } if has_len && shape.begins(&mut file).map_err(cannot_read(&path))? => {
+                return Ok(There::Ours);
+            }
+            Found::None { .. } => {}
+        }
     }
     let known = known.iter().map(|facts| (facts.bytes, facts.sha256)).chain(mapped);
     let known: Vec<[u8; 32]> = known.filter(|(bytes, _)| *bytes == len).map(|(_, sha256)| sha256).collect();

@@ -252,6 +252,36 @@ fn an_old_file_that_is_damaged_or_has_lost_its_map_is_made_anew() {
 }
 
 #[test]
+fn a_small_file_that_is_damaged_is_made_anew() {
+    for (shape, whole) in Shape::ALL.into_iter().flat_map(|shape| [(shape, false), (shape, true)]) {
+        for rebuilds in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path();
+            let mut items = model(0..3, 1);
+            let shapes = |shape| if whole { with_whole(&[], &[shape]) } else { with(&[shape]) };
+            export(folder, &Model::new(), &items, shapes(shape));
+            let path = folder.join(if whole { format!("opinions.{shape}") } else { format!("opinions/ca0.{shape}") });
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            if rebuilds {
+                assert_eq!(rebuild_indexes(folder, &options()).unwrap().shapes, 1);
+            } else {
+                let old = items.clone();
+                items.get_mut(&("opinions".to_owned(), "0001".to_owned())).unwrap().2 = b"[]".to_vec();
+                export(folder, &old, &items, shapes(shape));
+            }
+            if whole {
+                check_whole(folder, &items, &[], &[shape]);
+            } else {
+                check(folder, &items, &[shape]);
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_of_a_damaged_footer_goes_on() {
     let mut items = model(0..400, 1);
     for from_end in [9, 40, 90, 150, 220, 300] {

@@ -41,8 +41,8 @@ impl Packer {
 
     fn header(self) -> &'static [u8] {
         match self {
-            Packer::Gzip => &deflate::HEADER,
-            Packer::Zstd => &frame::HEADER,
+            Packer::Gzip => Shape::JsonlGz.header(),
+            Packer::Zstd => Shape::JsonlZst.header(),
         }
     }
 

@@ -104,6 +104,16 @@ fn header(shape: Shape) -> [u8; HEADER_LEN] {
     header
 }
 
+/// What a file has of the stretches of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Stretch,
+    /// None of so many.
+    None {
+        stretches: u64,
+    },
+}
+
 /// A map that is read stretch by stretch.
 pub(crate) struct Map {
     /// How long the file of the shape is that it belongs to.
@@ -178,13 +188,15 @@ impl Map {
 
     /// Whether the file has a stretch of the map in its place, so that it was made as the map says, whatever has become of the
     /// rest. To be asked before any stretch is looked for.
-    pub(crate) fn has_a_stretch_in(mut self, file: &File) -> Result<bool, Error> {
+    pub(crate) fn look_into(mut self, file: &File) -> Result<Found, Error> {
+        let mut stretches = 0;
         loop {
             let place = match self.read() {
                 Ok(Some((_, _, place))) => place,
-                Ok(None) | Err(Error::Set { .. }) => return Ok(false),
+                Ok(None) | Err(Error::Set { .. }) => return Ok(Found::None { stretches }),
                 Err(error) => return Err(error),
             };
+            stretches += 1;
             if place.len > 0
                 && let Some(start) = super::start(self.shape, &place)
                 && crc_of(file, start, place.len).map_err(|source| Error::Io {
@@ -193,7 +205,7 @@ impl Map {
                     source,
                 })? == Some(place.crc)
             {
-                return Ok(true);
+                return Ok(Found::Stretch);
             }
         }
     }
