@@ -307,9 +307,9 @@ pub enum Error {
         /// The cause.
         source: SchemaError,
     },
-    /// Tables were emptied, rewritten or replaced after a snapshot had been taken and before they were held. In it they may look
+    /// Tables were emptied, rewritten, replaced or partitioned anew after a snapshot had been taken and before they were held. In it they may look
     /// empty, so it is of no use; another one is.
-    #[error("{name}: {} emptied, rewritten or replaced behind the snapshot, in which its rows may be missing; take another one", tables.join(", ") + if tables.len() == 1 { " was" } else { " were" })]
+    #[error("{name}: {} emptied, rewritten, replaced or partitioned anew behind the snapshot, in which its rows may be missing; take another one", tables.join(", ") + if tables.len() == 1 { " was" } else { " were" })]
     Rewritten {
         /// What the items are called.
         name: String,

@@ -719,6 +719,8 @@ async fn a_table_that_was_emptied_behind_the_snapshot_is_no_empty_one() {
          CREATE VIEW v AS SELECT * FROM t;
          CREATE MATERIALIZED VIEW kept AS SELECT 1 AS id, 'g' AS grp, NULL::date AS modified;
          CREATE TABLE graves (id int);
+         CREATE SCHEMA made; CREATE SCHEMA old; CREATE TABLE made.t (LIKE t INCLUDING ALL);
+         CREATE TABLE twin (LIKE t INCLUDING ALL);
          INSERT INTO t VALUES (1); INSERT INTO low VALUES (1); INSERT INTO high VALUES (100)",
     );
     let mut with_graves = of_table("t");
@@ -731,6 +733,19 @@ async fn a_table_that_was_emptied_behind_the_snapshot_is_no_empty_one() {
         (of_table("parted"), "TRUNCATE high; INSERT INTO high VALUES (101), (102)".to_owned(), "high"),
         (of_table("t"), "ALTER TABLE t ALTER grp TYPE varchar(9) USING grp || '!'".to_owned(), "t"),
         (of_table("kept"), "REFRESH MATERIALIZED VIEW kept".to_owned(), "kept"),
+        (
+            of_table("t"),
+            "INSERT INTO made.t VALUES (1); ALTER TABLE t SET SCHEMA old; ALTER TABLE made.t SET SCHEMA public"
+                .to_owned(),
+            "t",
+        ),
+        (
+            of_table("t"),
+            "ALTER TABLE t RENAME TO t_old; ALTER TABLE twin RENAME TO t; INSERT INTO t VALUES (1), (2)".to_owned(),
+            "t",
+        ),
+        (of_table("parted"), "ALTER TABLE parted DETACH PARTITION low".to_owned(), "parted"),
+        (of_table("parted"), "ALTER TABLE parted ATTACH PARTITION low FOR VALUES FROM (0) TO (100)".to_owned(), "low"),
         (of_table("parted"), "DROP TABLE parted; CREATE TABLE parted AS SELECT * FROM t".to_owned(), "parted"),
         (with_graves, "TRUNCATE graves".to_owned(), "graves"),
     ] {
@@ -746,7 +761,7 @@ async fn a_table_that_was_emptied_behind_the_snapshot_is_no_empty_one() {
         assert_eq!(
             chain(&error),
             format!(
-                "things: {table} was emptied, rewritten or replaced behind the snapshot, in which its rows may be missing; \
+                "things: {table} was emptied, rewritten, replaced or partitioned anew behind the snapshot, in which its rows may be missing; \
                  take another one"
             ),
             "{rewrite}"

@@ -815,7 +815,10 @@ async fn a_table_that_is_emptied_and_filled_meanwhile_is_read_full() {
     client.batch_execute("COMMIT").await.unwrap();
     let (status, said) = running.end();
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("opinions: opinion was emptied, rewritten or replaced behind the snapshot"), "{said}");
+    assert!(
+        said.contains("opinions: opinion was emptied, rewritten, replaced or partitioned anew behind the snapshot"),
+        "{said}"
+    );
     assert!(said.contains("30 replaced, 0 moved, 0 removed"), "{said}");
     drop(client);
     connection.await.unwrap().unwrap();

@@ -420,15 +420,32 @@ async fn hold(client: &Client, query: &str, action: String) -> Result<(), Error>
 
 /// An error if a table that is held was emptied, rewritten or put in another one's place after the snapshot had been taken: for
 /// the snapshot its rows are not there (PostgreSQL manual, "Caveats" of "Concurrency Control"). What a statement finds in
-/// `pg_class` is of the snapshot, and what the functions say is of now. Catalogs are left out, and indexes: they have no rows
-/// of their own.
+/// `pg_class` is of the snapshot, and what the functions say is of now: the file of a table, its name, and of what it
+/// is a partition (of what `INHERIT` makes a table's child no function tells). They lock nothing. Catalogs are left out, and
+/// indexes: they have no rows of their own.
 async fn assert_is_held(client: &Client, name: &str) -> Result<(), Error> {
     let sql = "SELECT DISTINCT l.relation::pg_catalog.regclass::text
-               FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
+               FROM pg_catalog.pg_locks l
+               LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
+               LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               CROSS JOIN LATERAL
+                   pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, l.relation, 0) now
                WHERE l.locktype = 'relation' AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384
                      AND pg_catalog.pg_get_indexdef(l.relation) IS NULL
                      AND (c.oid IS NULL
-                          OR c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(l.relation), 0::pg_catalog.oid))
+                          OR c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(l.relation), 0::pg_catalog.oid)
+                          OR (now.schema, now.name)
+                             IS DISTINCT FROM (pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname))
+                          OR c.relkind = 'p' AND EXISTS (
+                              SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid
+                              AND pg_catalog.to_json(i) ->> 'inhdetachpending' IS DISTINCT FROM 'true'
+                              AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(i.inhrelid) a
+                                              WHERE a.relid = c.oid))
+                          OR EXISTS (
+                              SELECT FROM pg_catalog.pg_partition_ancestors(l.relation) WITH ORDINALITY a(relid, place)
+                              WHERE a.place = 2 AND NOT EXISTS (
+                                  SELECT FROM pg_catalog.pg_inherits i
+                                  WHERE i.inhrelid = l.relation AND i.inhparent = a.relid)))
                ORDER BY 1";
     let rows = client.query(sql, &[]).await.map_err(Error::database(format!("look at the tables of {name}")))?;
     let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
