@@ -9,7 +9,7 @@ use crate::{Error, Ident, Session, TableName};
 pub struct RaisedSequences {
     /// How many were raised.
     pub raised: usize,
-    /// Those that may be behind their columns, which this role may not read or may not set.
+    /// Those that may be behind their columns, which this role may not set, or of which it may not read what they were set to.
     pub refused: Vec<TableName>,
 }
 
@@ -28,10 +28,13 @@ pub async fn raise_sequences(session: &Session, table: &TableName) -> Result<Rai
     let client = session.client();
     let mut done = RaisedSequences::default();
     for sequence in find(client, table, None).await? {
-        if !sequence.is_allowed {
-            done.refused.push(sequence.name);
-        } else if raise(client, table, &sequence).await? {
-            done.raised += 1;
+        let raised = match sequence.is_allowed {
+            true => raise(client, table, &sequence, false).await?,
+            false => None,
+        };
+        match raised {
+            Some(raised) => done.raised += usize::from(raised),
+            None => done.refused.push(sequence.name),
         }
     }
     Ok(done)
@@ -46,7 +49,7 @@ pub(crate) async fn raise_sequences_of(
 ) -> Result<usize, Error> {
     let mut raised = 0;
     for sequence in find(client, table, columns).await? {
-        raised += usize::from(raise(client, table, &sequence).await?);
+        raised += usize::from(raise(client, table, &sequence, true).await?.unwrap_or_default());
     }
     Ok(raised)
 }
@@ -70,7 +73,8 @@ async fn find(
     let rows = client
         .query(
             "SELECT q.seqrelid, sn.nspname::text, sc.relname::text, a.attname::text,
-                    pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT'),
+                    pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT')
+                        AND pg_catalog.has_schema_privilege(sn.oid, 'USAGE'),
                     pg_catalog.has_sequence_privilege(q.seqrelid, 'UPDATE')
                         AND pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
                         AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
@@ -111,19 +115,40 @@ async fn find(
     rows.iter().map(sequence).collect()
 }
 
-/// Raises one sequence, if it is behind.
-async fn raise(client: &impl GenericClient, table: &TableName, sequence: &Sequence) -> Result<bool, Error> {
+/// Whether its next value can be known. Of one that nobody has drawn from yet that is what it was set to, and only itself tells
+/// that.
+async fn tells(client: &impl GenericClient, table: &TableName, sequence: &Sequence) -> Result<bool, Error> {
+    if sequence.is_readable {
+        return Ok(true);
+    }
+    let sql = "SELECT pg_catalog.pg_sequence_last_value(q.seqrelid::regclass) IS NOT NULL
+               FROM pg_catalog.pg_sequence q WHERE q.seqrelid = $1";
+    let row = client.query_opt(sql, &[&sequence.oid]).await.map_err(failed(table))?;
+    Ok(row.is_some_and(|row| row.get(0)))
+}
+
+/// Raises one sequence, if it is behind. None if that cannot be known, or the server's error if it `must`.
+async fn raise(
+    client: &impl GenericClient,
+    table: &TableName,
+    sequence: &Sequence,
+    must: bool,
+) -> Result<Option<bool>, Error> {
     let Sequence { oid, name, column, is_readable, .. } = sequence;
     // By itself, as it may take long: others may draw values in the meantime, and what they drew is not to be taken back.
     let largest = format!("SELECT max({column})::bigint FROM {table}");
     let largest = client.query_one(&largest, &[]).await.map_err(failed(table))?.get::<_, Option<i64>>(0);
-    let Some(largest) = largest else { return Ok(false) };
-    // Of one that nobody has drawn from yet, the next value is what it was set to; only itself knows that.
-    let state = match is_readable {
+    let Some(largest) = largest else { return Ok(Some(false)) };
+    let tells = tells(client, table, sequence).await?;
+    if !tells && !must {
+        return Ok(None);
+    }
+    let state = match *is_readable || !tells {
         true => format!("SELECT last_value, is_called FROM {name}"),
-        false => "SELECT coalesce(v, q.seqstart) AS last_value, v IS NOT NULL AS is_called
-                  FROM pg_catalog.pg_sequence_last_value(q.seqrelid::regclass) v"
-            .to_owned(),
+        // Where somebody sets it back meanwhile there is none, and it is left as it is.
+        false => {
+            "SELECT pg_catalog.pg_sequence_last_value(q.seqrelid::regclass) AS last_value, true AS is_called".to_owned()
+        }
     };
     let sql = format!(
         "SELECT pg_catalog.setval(q.seqrelid::regclass, $2)
@@ -132,7 +157,7 @@ async fn raise(client: &impl GenericClient, table: &TableName, sequence: &Sequen
            AND (s.last_value < $2 OR s.last_value = $2 AND NOT s.is_called)"
     );
     let raised = client.query(&sql, &[oid, &largest]).await.map_err(failed(table))?;
-    Ok(!raised.is_empty())
+    Ok(Some(!raised.is_empty()))
 }
 
 fn failed(table: &TableName) -> impl FnOnce(tokio_postgres::Error) -> Error {

@@ -330,17 +330,29 @@ async fn what_a_sequence_was_set_to_is_not_lowered_before_it_is_drawn_from() {
     assert_eq!(bench.psql("INSERT INTO t DEFAULT VALUES RETURNING *"), "1000|500|8|8");
     assert_eq!(raise_sequences(&session, &table("t")).await.unwrap().raised, 0);
 
-    // What is not allowed is told, and what is allowed is done. Of the second one alone it cannot be read what it was set to.
-    bench.psql("INSERT INTO t (a, b, c, d) OVERRIDING SYSTEM VALUE VALUES (9000, 9000, 9000, 9000)");
+    // What is not allowed is told, and what is allowed is done. Of the second one and those of the other table it cannot be read
+    // what they were set to; one of these has been drawn from.
+    bench.psql(
+        "INSERT INTO t (a, b, c, d) OVERRIDING SYSTEM VALUE VALUES (9000, 9000, 9000, 9000);
+         CREATE SCHEMA hidden; CREATE SEQUENCE hidden.drawn; CREATE SEQUENCE hidden.restarted; SELECT nextval('hidden.drawn');
+         ALTER SEQUENCE hidden.restarted RESTART WITH 7000;
+         CREATE TABLE of_hidden (a integer DEFAULT nextval('hidden.drawn'), b integer DEFAULT nextval('hidden.restarted'));
+         INSERT INTO of_hidden VALUES (5000, 5000)",
+    );
     let role = format!("loader_{}", std::process::id());
     bench.psql(&format!(
         "CREATE ROLE {role}; GRANT SELECT, INSERT ON t TO {role}; GRANT USAGE ON SEQUENCE high TO {role};
-         GRANT USAGE, UPDATE ON SEQUENCE set TO {role}; GRANT SELECT, UPDATE ON SEQUENCE even TO {role}"
+         GRANT USAGE, UPDATE ON SEQUENCE set TO {role}; GRANT SELECT, UPDATE ON SEQUENCE even TO {role};
+         GRANT SELECT, INSERT ON of_hidden TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA hidden TO {role}"
     ));
     session.client().batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).await.unwrap();
     let done = raise_sequences(&session, &table("t")).await;
+    let of_hidden = raise_sequences(&session, &table("of_hidden")).await;
     bench.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
-    let done = done.unwrap();
+    let (done, of_hidden) = (done.unwrap(), of_hidden.unwrap());
+    let refused: Vec<String> = of_hidden.refused.iter().map(|name| format!("{name:#}")).collect();
+    assert_eq!((of_hidden.raised, refused), (1, vec!["hidden.restarted".to_owned()]));
+    assert_eq!(bench.psql("SELECT nextval('hidden.drawn'), nextval('hidden.restarted')"), "5001|7000");
     assert_eq!((done.raised, done.refused), (2, vec![table("high"), table("t_d_seq")]));
     assert_eq!(bench.psql("INSERT INTO t DEFAULT VALUES RETURNING *"), "1001|9001|9001|9");
 }
