@@ -42,7 +42,23 @@ pub(crate) async fn outside_keys(
     let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
     let mut found = described(client, OF_ITSELF, &oids).await?;
     found.extend(described(client, DEPENDENTS, &oids).await?);
-    outside_keys_but(client, tables, found).await
+    assert_has_room(client, tables).await?;
+    outside_keys_but(client, tables, found, Need::Altered).await
+}
+
+/// An error if this role may not put tables where these are.
+async fn assert_has_room(client: &impl GenericClient, tables: &[(TableName, Oid)]) -> Result<(), Error> {
+    let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
+    let rows =
+        client.query(CLOSED, &[&oids]).await.map_err(Error::database("look for rights to the tables' schemas"))?;
+    let closed: Vec<Oid> = rows.iter().map(|row| row.get(0)).collect();
+    match tables.iter().find(|(_, oid)| closed.contains(oid)) {
+        Some((table, _)) => {
+            let what = format!("cannot be swapped: this role may not CREATE in its schema {:#}", table.schema);
+            Err(Error::Occupied { table: table.clone(), what })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether something would go with tables that step aside, such as a view, but for foreign keys of other tables.
@@ -58,11 +74,15 @@ pub(crate) async fn outside_keys_of_replaceable(
 ) -> Result<Vec<OutsideKey>, Error> {
     let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
     let mut found = described(client, OF_ITSELF, &oids).await?;
-    if has_dependents(client, tables).await? {
+    let stays = has_dependents(client, tables).await?;
+    if stays {
         // They would be told of each row that goes and comes.
         found.extend(described(client, TRIGGERS, &oids).await?);
     }
-    outside_keys_but(client, tables, found).await
+    if !stays {
+        assert_has_room(client, tables).await?;
+    }
+    outside_keys_but(client, tables, found, if stays { Need::Locked } else { Need::Altered }).await
 }
 
 async fn described(client: &impl GenericClient, sql: &str, tables: &[Oid]) -> Result<Vec<(Oid, String)>, Error> {
@@ -70,11 +90,22 @@ async fn described(client: &impl GenericClient, sql: &str, tables: &[Oid]) -> Re
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Foreign keys of other tables, which have no rows. An error if one has some, or if anything was found already.
+/// What becomes of other tables, meanwhile.
+#[derive(Clone, Copy)]
+enum Need {
+    /// Their keys are dropped and made again.
+    Altered,
+    /// Nobody is to write to them.
+    Locked,
+}
+
+/// Foreign keys of other tables, which have no rows. An error if one has some, if this role may not do with its table what is
+/// needed, or if anything was found already.
 async fn outside_keys_but(
     client: &impl GenericClient,
     tables: &[(TableName, Oid)],
     mut found: Vec<(Oid, String)>,
+    need: Need,
 ) -> Result<Vec<OutsideKey>, Error> {
     let oids: Vec<Oid> = tables.iter().map(|(_, oid)| *oid).collect();
     let name = |oid: Oid| tables.iter().find(|(_, other)| *other == oid).map(|(table, _)| table.clone());
@@ -86,7 +117,18 @@ async fn outside_keys_but(
         else {
             continue;
         };
-        if is_any_row(client, &table).await? {
+        let (is_owner, may_lock, may_read): (bool, bool, bool) = (row.get(6), row.get(7), row.get(8));
+        let lacking = match need {
+            Need::Altered if !is_owner => Some("which is another role's"),
+            Need::Locked if !may_lock => {
+                Some("which this role may not lock: it has no right to UPDATE, DELETE or TRUNCATE it")
+            }
+            _ if !may_read => Some("which this role may not read, so that nobody knows whether it has rows"),
+            _ => None,
+        };
+        if let Some(lacking) = lacking {
+            found.push((row.get(0), format!("foreign key {name:#} of {table:#}, {lacking}")));
+        } else if is_any_row(client, &table).await? {
             found.push((row.get(0), format!("foreign key {name:#} of {table:#}, which has rows")));
         } else {
             keys.push(OutsideKey { table, name, definition: row.get(4), comment: row.get(5) });
@@ -163,10 +205,20 @@ const TRIGGERS: &str = "
     SELECT t.tgrelid, pg_catalog.pg_describe_object('pg_catalog.pg_trigger'::regclass, t.oid, 0)
     FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgenabled <> 'D' ORDER BY 1, 2";
 
+/// Tables in whose schemas this role may make none.
+const CLOSED: &str = "
+    SELECT c.oid FROM pg_catalog.pg_class c
+    WHERE c.oid = ANY ($1) AND NOT pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE')";
+
 /// Foreign keys of other tables that lead to the tables.
 const KEYS: &str = "
     SELECT k.confrelid, n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid),
-           pg_catalog.obj_description(k.oid, 'pg_constraint')
+           pg_catalog.obj_description(k.oid, 'pg_constraint'), coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false),
+           coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'
+                        || CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 170000
+                                THEN ', MAINTAIN' ELSE '' END), false),
+           coalesce(pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
+                        AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false)
     FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = ANY ($1) AND NOT k.conrelid = ANY ($1)

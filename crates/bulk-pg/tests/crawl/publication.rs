@@ -301,6 +301,45 @@ async fn no_right_is_needed_to_sequences_that_are_not_written() {
     assert_eq!(bench.psql("SELECT * FROM t"), "100|old|100\n1|new|1");
 }
 
+#[tokio::test]
+async fn a_key_of_another_roles_table_is_named_before_the_first_call() {
+    let bench =
+        Bench::new("crawl", "CREATE TABLE t (id integer PRIMARY KEY); CREATE TABLE child (t integer REFERENCES t)");
+    let job = job("t", &["id"], CrawlMode::Replace);
+    let role = format!("replacer_{}", std::process::id());
+    bench.psql(&format!("CREATE ROLE {role}; ALTER TABLE t OWNER TO {role}; CREATE VIEW v AS SELECT FROM t"));
+    let limited = session(&bench).await;
+    limited.client().batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).await.unwrap();
+    let mut said = Vec::new();
+    // Where the rows are replaced the other table is locked, and where the table is it is altered.
+    for sql in [
+        "",
+        &format!("GRANT UPDATE ON child TO {role}"),
+        &format!("GRANT SELECT ON child TO {role}"),
+        "DROP VIEW v; REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        &format!("GRANT CREATE ON SCHEMA public TO {role}"),
+        &format!("ALTER TABLE child OWNER TO {role}"),
+    ] {
+        bench.psql(sql);
+        said.push(job.check_tables(&limited).await.map_err(|error| error.to_string()));
+    }
+    bench.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    let wanted = [
+        Some("of public.child, which this role may not lock: it has no right to UPDATE, DELETE or TRUNCATE it; "),
+        Some("of public.child, which this role may not read, so that nobody knows whether it has rows; "),
+        None,
+        Some("this role may not CREATE in its schema public"),
+        Some("of public.child, which is another role's; "),
+        None,
+    ];
+    for (said, wanted) in said.iter().zip(wanted) {
+        match (said, wanted) {
+            (Err(said), Some(wanted)) => assert!(said.contains(wanted), "{said}"),
+            _ => assert_eq!((said, wanted), (&Ok(()), None)),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publication_that_is_cut_anywhere_is_gone_on_with() {
     let ddl = format!("{OLD}; CREATE TABLE u (id integer REFERENCES t); INSERT INTO u VALUES (1)");
