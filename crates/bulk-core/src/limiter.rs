@@ -304,7 +304,13 @@ impl Limiter {
                 for host in saved.hosts() {
                     limiter.shared.host(&mut state, host, now, Some(&saved));
                 }
+                let not_before = state.not_before;
+                let of_hosts: Vec<_> =
+                    state.hosts.iter().filter_map(|(name, host)| Some((name.clone(), host.not_before?))).collect();
                 if let Some(store) = &mut state.store {
+                    let of_hosts = of_hosts.into_iter().map(|(name, until)| (Some(name), until));
+                    let holds = not_before.map(|until| (None, until)).into_iter().chain(of_hosts);
+                    holds.for_each(|(host, until)| store.has_found(host, until));
                     store.inherited = Some((saved, now));
                 }
             }

@@ -126,11 +126,12 @@ pub(crate) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?))
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at most.
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at most. A date that is past is now: by the server's clock it
+/// need not be.
 fn retry_after(text: &str) -> Option<Duration> {
     let seconds = match text.trim().parse::<u64>() {
         Ok(seconds) => seconds,
-        Err(_) => u64::try_from(http_date(text)?.as_second() - Timestamp::now().as_second()).unwrap_or(0),
+        Err(_) => u64::try_from(http_date(text)?.as_second() - Timestamp::now().as_second()).unwrap_or(0).max(1),
     };
     Some(Duration::from_secs(seconds.min(3600)))
 }
@@ -151,7 +152,8 @@ mod tests {
     fn dates_and_waits() {
         assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT").map(|t| t.as_second()), Some(784111777));
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(1)));
+        assert_eq!(retry_after("0"), Some(Duration::ZERO));
         assert_eq!(retry_after("99999999"), Some(Duration::from_secs(3600)));
         assert_eq!(retry_after("soon"), None);
     }

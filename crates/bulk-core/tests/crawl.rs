@@ -765,8 +765,6 @@ async fn a_call_that_is_stopped_between_pages_goes_on_behind_those_that_came() {
     let (server, open) = gated(|asked| asked.param("page") == Some("3"), pages);
     let mut crawler = crawler(&server, "/number");
     crawler.pagination = Some(Pagination::number("page", 1, "$.last_page").unwrap());
-    // Few bytes are worth it to be kept, and many more make a part without a stop.
-    crawler.options.part_bytes = 1000;
     let stop = crawler.options.stop.clone();
     let calls = tokio::spawn(all(crawler.clone().crawl(records([1])).unwrap()));
     arrived(&server, 3).await;
@@ -788,6 +786,30 @@ async fn a_call_that_is_stopped_between_pages_goes_on_behind_those_that_came() {
         Some(Arc::new(move |_: Vec<String>| std::future::ready(vec![Progress::Part(next.clone())]).boxed()));
     let rest = all(crawler.crawl(records([1])).unwrap()).await;
     assert_eq!((numbers(&rest), server.arrivals().len()), (vec![3, 4], 5));
+}
+
+#[tokio::test]
+async fn of_a_call_whose_place_may_expire_few_pages_are_not_kept() {
+    for (pages, kept) in [(7, 0), (8, 8)] {
+        let (server, open) = gated(
+            move |asked| asked.param("page") == Some(&pages.to_string()),
+            |asked| {
+                let page = asked.param("page").map_or(1, |page| page.parse::<u64>().unwrap());
+                Answer::json(json!({"next": format!("/list?page={}", page + 1)}))
+            },
+        );
+        let mut crawler = crawler(&server, "/list");
+        crawler.pagination = Some(Pagination::next_link("$.next").unwrap());
+        let stop = crawler.options.stop.clone();
+        let calls = tokio::spawn(all(crawler.crawl(records([1])).unwrap()));
+        arrived(&server, pages).await;
+        stop.cancel();
+        open.send_replace(true);
+        let calls = calls.await.unwrap();
+        let found: usize = calls.iter().map(|call| call.records[0].outcome.as_ref().unwrap().len()).sum();
+        assert_eq!((found, server.arrivals().len()), (kept, pages));
+        assert!(calls.iter().all(|call| call.next.as_deref().is_some_and(|next| next.contains("page=9"))), "{calls:?}");
+    }
 }
 
 #[tokio::test]

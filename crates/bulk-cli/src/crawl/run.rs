@@ -186,8 +186,7 @@ impl<'a> Run<'a> {
                     self.fail(&failure.request, &what, failure.status);
                     // What is known to fail comes together here, and says nothing of the others: it would keep each run from
                     // coming to them.
-                    // 401 says who asks, and not for what.
-                    if kind.is_again && failure.status != Some(401) && is_of_call(&failure.error) {
+                    if kind.is_again && is_of_call(&failure.error) {
                         continue;
                     }
                     self.in_a_row += 1;

@@ -79,7 +79,8 @@ pub struct CrawlOptions {
     pub observer: Arc<dyn Observer>,
     /// Cancel it to begin nothing more: no call, no page, no attempt, and no wait for one. Requests that have been sent have
     /// [`finish_within`](Self::finish_within) for their answers, which come as all others do: of a call with pages as a part
-    /// behind which another run [goes on](Crawled::next), where it has such a place. Calls without an answer are given up, and
+    /// behind which another run [goes on](Crawled::next), where it has such a place: one that may expire only where eight pages, or
+    /// a sixteenth of [`part_bytes`](Self::part_bytes), have come. Calls without an answer are given up, and
     /// do not come. What has come already does. Default a token of its own.
     pub stop: CancellationToken,
     /// For how long requests under way are waited for when the crawl is [stopped](Self::stop). Default 30 s.

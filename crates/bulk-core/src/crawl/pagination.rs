@@ -79,6 +79,11 @@ impl Pagination {
         url
     }
 
+    /// Whether the place of a page is good for any time: a number that we count.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self.0, Kind::Number { .. })
+    }
+
     /// Whether a page behind another one may not be there: that does not announce it.
     pub(super) fn tries_pages(&self) -> bool {
         matches!(self.0, Kind::Number { last: Last::IsEmpty(_), .. })

@@ -19,6 +19,8 @@ use crate::meter::{Wait, WorkerMeter};
 
 /// How much of a part there is at least where memory is used up: the whole is so many times as much.
 const LEAST: u64 = 16;
+/// So many pages are kept when a crawl is stopped, whatever their place.
+const WORTH_KEEPING: usize = 8;
 
 /// What came of a call or a part of it. Its pages are parsed when the reader takes it, and not before: values take several
 /// times as much memory as their text.
@@ -134,9 +136,13 @@ impl Shared {
             let Pages { effort, held, .. } = &mut pages;
             let page = self.next_page(&prepared, url.clone(), &mut trail, effort, first_wait, held, meter).await;
             let Some(page) = page else {
-                // Its first pages are worth it: where its place is good for nothing later, as a cursor that has expired, it is
-                // not asked for from the beginning again.
-                let is_part = pages.at.is_some() || pages.held.bytes() >= self.options.part_bytes / LEAST;
+                // Where its place may be good for nothing later, as a cursor that has expired, a few pages are not worth it: it
+                // would not be asked for from the beginning again.
+                let lasts = self.pagination.as_ref().is_some_and(|pages| pages.lasts());
+                let is_part = lasts
+                    || pages.at.is_some()
+                    || pages.texts.len() >= WORTH_KEEPING
+                    || pages.held.bytes() >= self.options.part_bytes / LEAST;
                 let next = url.filter(|_| is_part && !pages.texts.is_empty())?;
                 let place = self.place(&prepared, &next, &trail)?;
                 let texts = std::mem::take(&mut pages.texts);

@@ -27,8 +27,9 @@ pub struct Success {
     pub lasting: Vec<Rule>,
     /// Statuses that say that there is nothing, and no longer will be, such as 404 and 410 for what was deleted since somebody
     /// listed it. Such an answer to the first request of a call is a success without a page. Behind a page it is a failure:
-    /// what that has announced is missing. Only where pages are tried until one is empty, it is their end. Of a [batch](super::Batch) with such an answer each record is asked for by itself. For
-    /// a list that is to be there it should be empty. Default none.
+    /// what that has announced is missing. Only where pages are tried until one is empty, it is their end. Of a
+    /// [batch](super::Batch) with such an answer each record is asked for by itself. For a list that is to be there it should be
+    /// empty. Default none.
     pub nothing: Vec<RangeInclusive<u16>>,
     throttle: Option<JsonPath>,
     message: Option<JsonPath>,

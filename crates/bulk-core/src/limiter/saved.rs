@@ -113,6 +113,11 @@ impl Store {
         self.leave = self.leave.saturating_sub(1);
     }
 
+    /// Says that a hold was found in it.
+    pub(super) fn has_found(&mut self, host: Option<Arc<str>>, until: Instant) {
+        self.held.insert(host, until);
+    }
+
     /// Whether a hold that lasts as long is in it.
     pub(super) fn has_hold(&self, host: Option<&Arc<str>>, until: Instant) -> bool {
         self.held.get(&host.cloned()).is_some_and(|held| *held >= until)
@@ -127,7 +132,7 @@ impl Store {
     ) -> Result<(), Error> {
         let now = Instant::now();
         let mut saved = Saved::of(windows, leave, wall_clock(), now);
-        let held = saved.hold(holds, now);
+        let held = saved.hold(holds, &self.held, now);
         saved.part = (part < 1.0).then_some(part);
         let new = beside(&self.path, ".new");
         let json = serde_json::to_vec(&saved).map_err(|error| Error::io("write", &new, error.into()))?;
@@ -171,17 +176,26 @@ impl Saved {
         Self { version: VERSION, saved_at: wall_clock, leave, windows, holds, part, elapsed: Duration::ZERO }
     }
 
-    /// Notes until when requests are held. Gives until when they are by what was noted.
-    fn hold(&mut self, holds: Vec<(Option<Arc<str>>, Instant)>, now: Instant) -> HashMap<Option<Arc<str>>, Instant> {
+    /// Notes until when requests are held, if it is not noted already. Gives until when they are by what was noted.
+    fn hold(
+        &mut self,
+        holds: Vec<(Option<Arc<str>>, Instant)>,
+        before: &HashMap<Option<Arc<str>>, Instant>,
+        now: Instant,
+    ) -> HashMap<Option<Arc<str>>, Instant> {
         let mut noted = HashMap::new();
         for (host, until) in holds {
-            let remaining = until.saturating_duration_since(now);
+            let known = before.get(&host).copied().filter(|known| *known >= until);
+            let remaining = known.unwrap_or(until).saturating_duration_since(now);
             let millis = u64::try_from(remaining.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
             if millis == 0 {
                 continue;
             }
-            let millis = millis.div_ceil(HOLD_STEP).saturating_add(1).saturating_mul(HOLD_STEP);
-            if let Some(until) = now.checked_add(Duration::from_millis(millis)) {
+            let millis = match known {
+                Some(_) => millis,
+                None => millis.div_ceil(HOLD_STEP).saturating_add(1).saturating_mul(HOLD_STEP),
+            };
+            if let Some(until) = known.or(now.checked_add(Duration::from_millis(millis))) {
                 self.holds.push(SavedHold { host: host.as_deref().map(str::to_owned), millis });
                 noted.insert(host, until);
             }
@@ -378,7 +392,7 @@ mod tests {
         let mut saved = Saved::of(std::iter::empty(), 0, NOON, now);
         let second = Duration::from_secs(1);
         let holds = vec![(None, now + 100 * second), (Some("a".into()), now + 7200 * second), (Some("b".into()), now)];
-        let (noted, of_all) = (saved.hold(holds, now), None::<Arc<str>>);
+        let (noted, of_all) = (saved.hold(holds, &HashMap::new(), now), None::<Arc<str>>);
         assert_eq!((noted.len(), noted[&of_all] - now), (2, Duration::from_millis(100_250)));
         saved.part = Some(0.7);
         let bytes = serde_json::to_vec(&saved).unwrap();
@@ -407,10 +421,15 @@ mod tests {
         let mut saved = Saved::of(std::iter::empty(), 0, NOON, now);
         let of_all = None::<Arc<str>>;
         let wait = Duration::from_secs(10);
-        let noted = saved.hold(vec![(of_all.clone(), now + wait)], now);
+        let noted = saved.hold(vec![(of_all.clone(), now + wait)], &HashMap::new(), now);
         assert_eq!((saved.holds[0].millis, noted[&of_all] - now), (10_250, Duration::from_millis(10_250)));
         // What one asks for that is answered a tenth of a second later is noted by then.
-        assert!(noted[&of_all] > now + Duration::from_millis(100) + wait);
+        let later = now + Duration::from_millis(100);
+        assert!(noted[&of_all] > later + wait);
+        // And makes it no longer.
+        let mut again = Saved::of(std::iter::empty(), 0, NOON, later);
+        assert_eq!(again.hold(vec![(of_all.clone(), later + wait)], &noted, later), noted);
+        assert_eq!(again.holds[0].millis, 10_150);
     }
 
     #[test]
