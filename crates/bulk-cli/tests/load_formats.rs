@@ -99,6 +99,23 @@ fn objects_are_loaded_and_what_is_left_out_is_written() {
     assert_eq!(load.table(), "1|Aé||\n2|B|2000-01-01|");
 }
 
+/// What says how it is written is its first record then, and there may be no other: a rejected one that was mended.
+#[test]
+fn a_file_of_one_record_and_no_header_is_loaded() {
+    let load = Load::new();
+    let header = ["--header", "id,name", "--restart"];
+    for (record, row) in [
+        ("5,x\n", "5|x||"),
+        ("5,y", "5|y||"),
+        ("904,\"a \"\"x\"\", b\"\n", "904|a \"x\", b||"),
+        ("\"904\",\"a \\\"x\\\"\"\n", "904|a \"x\"||"),
+    ] {
+        load.write("one.csv", record.as_bytes());
+        load.load("one.csv", &header).assert(0, &["public.people: 1 row"]);
+        assert_eq!(load.table(), row, "{record}");
+    }
+}
+
 #[test]
 fn files_of_copy_are_loaded_as_the_server_wrote_them() {
     let load = Load::new();

@@ -93,10 +93,20 @@ pub struct Attempt {
 ///
 /// [`Undetected`] if the sample contradicts every dialect, or is complete and empty.
 pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Verdict, Undetected> {
+    detect_in(sample, complete, hint, true)
+}
+
+/// The same of a file that may have no header: its first record counts as all others then.
+pub(crate) fn detect_in(
+    sample: &[u8],
+    complete: bool,
+    hint: Option<Dialect>,
+    has_header: bool,
+) -> Result<Verdict, Undetected> {
     if let Some(dialect) = hint
         && !Dialect::ERAS.contains(&dialect)
     {
-        let trial = Trial::run(dialect, sample, complete);
+        let trial = Trial::run(dialect, sample, complete, has_header);
         if !trial.stands(false) {
             return Err(undetected(&[trial]));
         }
@@ -104,7 +114,7 @@ pub fn detect(sample: &[u8], complete: bool, hint: Option<Dialect>) -> Result<Ve
         return Ok(Verdict { dialect, certainty: Certainty::Hinted, evidence, records: trial.records });
     }
 
-    let trials = Dialect::ERAS.map(|dialect| Trial::run(dialect, sample, complete));
+    let trials = Dialect::ERAS.map(|dialect| Trial::run(dialect, sample, complete, has_header));
     let flawless = trials.iter().any(|trial| trial.stands(true));
     let standing = |dialect: Dialect| trials.iter().find(|trial| trial.dialect == dialect && trial.stands(flawless));
     let hinted = |among: &[Dialect]| hint.filter(|hint| among.contains(hint)).and_then(standing);
@@ -207,7 +217,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn run(dialect: Dialect, sample: &[u8], complete: bool) -> Self {
+    fn run(dialect: Dialect, sample: &[u8], complete: bool, has_header: bool) -> Self {
         let mut trial = Self {
             dialect,
             records: 0,
@@ -222,23 +232,28 @@ impl Trial {
         let mut at = if sample.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let mut rules = Rules::new(dialect, Grammar::Strict);
         let mut spans = Vec::new();
-        let mut header = rules.for_header();
-        let columns = match header.scan(&sample[at..], complete, &mut spans) {
+        let mut first = if has_header { rules.for_header() } else { rules };
+        let (number, of_first) = if has_header { (0, "the header") } else { (1, "the first record") };
+        let columns = match first.scan(&sample[at..], complete, &mut spans) {
             Ok(Scan::Record(len)) => {
+                if !has_header {
+                    trial.records += 1;
+                    trial.weigh(&sample[at..], &spans);
+                }
                 at += len;
                 spans.len()
             }
             Ok(Scan::End) => {
-                trial.fault = Some(trial.attempt_at(0, at, "the input is empty".to_owned()));
+                trial.fault = Some(trial.attempt_at(number, at, "the input is empty".to_owned()));
                 return trial;
             }
             Ok(Scan::More { .. }) => return trial,
             Err(fault) => {
-                trial.fault = Some(trial.attempt_of(0, at, fault));
+                trial.fault = Some(trial.attempt_of(number, at, fault));
                 return trial;
             }
         };
-        rules.newline = header.newline;
+        rules.newline = first.newline;
         loop {
             let rest = &sample[at..];
             match rules.scan(rest, complete, &mut spans) {
@@ -248,7 +263,7 @@ impl Trial {
                     if spans.len() != columns {
                         trial.miscounted += 1;
                         let reason =
-                            format!("{} where the header has {columns}", counted(spans.len(), "field", "fields"));
+                            format!("{} where {of_first} has {columns}", counted(spans.len(), "field", "fields"));
                         let attempt = trial.attempt_at(trial.records, at, reason);
                         trial.first_miscounted.get_or_insert(attempt);
                     }

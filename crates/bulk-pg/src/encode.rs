@@ -13,6 +13,7 @@ use crate::choice::Choice;
 use crate::column::{Mapping, Target};
 use crate::content::RowHasher;
 use crate::counted::counted;
+use crate::detect::detect_in;
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
 use crate::input::{Noted, Passed};
@@ -24,7 +25,7 @@ use crate::rows::{BadValue, RowEncoder, RowMaker};
 use crate::stage::{LoadStage, Watch, Watched};
 use crate::{
     Certainty, Checkpoint, Checksum, CopyBinary, CopyFormat, Dialect, Error, Header, Input, InputFormat, LoadOptions,
-    Position, RecordError, RecordErrorKind, RecordOptions, Records, TableName, Verdict, detect,
+    Position, RecordError, RecordErrorKind, RecordOptions, Records, TableName, Verdict,
 };
 
 /// Decoded bytes that the dialect is told from, and that the header must be within.
@@ -275,7 +276,8 @@ impl Encoder {
             );
             return Err(Error::Columns { file: file(), what });
         }
-        let verdict = detect(sample, complete, options.dialect.or(options.hint)).map_err(undetected)?;
+        let verdict = detect_in(sample, complete, options.dialect.or(options.hint), options.header.is_none())
+            .map_err(undetected)?;
         if let Some(asked) = options.dialect {
             // A and B are read alike; which of the two it is matters to nobody.
             if reads_alike(asked, verdict.dialect) {
@@ -287,7 +289,7 @@ impl Encoder {
             Some(known) if !reads_alike(known, verdict.dialect) => known,
             _ => return Ok(verdict),
         };
-        let verdict = detect(sample, complete, Some(known)).map_err(undetected)?;
+        let verdict = detect_in(sample, complete, Some(known), options.header.is_none()).map_err(undetected)?;
         if reads_alike(known, verdict.dialect) {
             return Ok(verdict);
         }

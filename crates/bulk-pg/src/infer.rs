@@ -9,6 +9,7 @@ use self::spelling::{Spelled, spelled};
 use self::types::Types;
 use crate::buffer::BYTE_ORDER_MARK;
 use crate::choice::Choice;
+use crate::detect::detect_in;
 use crate::encode::reads_alike;
 use crate::json_column::JsonShape;
 use crate::ndjson::{self, JsonFields};
@@ -16,7 +17,7 @@ use crate::reader::{Extent, Layout};
 use crate::repair::Repaired;
 use crate::{
     Certainty, Condition, Error, Header, Ident, InferredColumn, InferredTable, InputFormat, LoadOptions, Position,
-    Record, RecordError, RecordErrorKind, RecordOptions, Records, detect,
+    Record, RecordError, RecordErrorKind, RecordOptions, Records,
 };
 
 pub use self::types::InferredType;
@@ -236,7 +237,7 @@ impl Inference {
 fn open(file: &str, sample: &[u8], complete: bool, options: &LoadOptions) -> Result<(Layout, bool), Error> {
     match options.input_format {
         InputFormat::Csv => {
-            let verdict = detect(sample, complete, options.dialect.or(options.hint))
+            let verdict = detect_in(sample, complete, options.dialect.or(options.hint), options.header.is_none())
                 .map_err(|source| Error::Undetected { file: file.to_owned(), source })?;
             if let Some(asked) = options.dialect
                 && !reads_alike(asked, verdict.dialect)
