@@ -37,9 +37,9 @@ use crate::{Error, Session};
 /// # Tables that are emptied or rewritten
 ///
 /// `TRUNCATE`, those `ALTER TABLE` that rewrite, other partitions, and another table in the place of an old one do not keep
-/// what older snapshots see. From [`prepare`](Self::prepare) on the tables are held, so that such a statement waits for the end of the export. What
-/// came between the snapshot and that is [`Error::Rewritten`]: drop the snapshot and take another one. Tables that only a
-/// function reads, which a query or a view calls, are not held.
+/// what older snapshots see. From [`prepare`](Self::prepare) on the tables are held, so that such a statement waits for the
+/// end of the export. What came between the snapshot and that is [`Error::Rewritten`]: drop the snapshot and take another
+/// one. Tables that only a function reads, which a query or a view calls, are not held.
 ///
 /// ```
 /// use std::time::Duration;
