@@ -192,7 +192,10 @@ impl Command {
             Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_) => {
                 Some("what is in hand is finished and kept")
             }
-            Self::Crawl(_) => Some("what was sent has 30 s to be answered, and what has been answered is kept"),
+            Self::Crawl(_) => Some(
+                "what was sent has 30 s to be answered, and what has been answered is kept, but for a few pages of a record \
+                 whose next one is told by a link or a cursor",
+            ),
             Self::Export(_) => Some("nothing is published, unless it is already"),
             Self::Known(_)
             | Self::Report(_)

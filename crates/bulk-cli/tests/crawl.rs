@@ -582,6 +582,8 @@ fn stopped_by_a_signal_it_keeps_what_was_answered() {
     let (status, said) = running.end();
     assert_eq!(status, Some(130), "{said}");
     assert!(said.contains("what has been answered is kept") && said.contains("the same command goes on"), "{said}");
+    // What was sent counts, whatever came of it.
+    assert!(said.contains(&format!("{} requests in ", api.arrivals().len())), "{said}");
     let kept: usize = bench.sql("SELECT count(*) FROM bulk.call").parse().unwrap();
     assert!((1..300).contains(&kept), "{kept}");
     api.clear();
@@ -802,7 +804,7 @@ fn what_bound_a_crawl_is_said() {
     assert_eq!(limit(&report), (Limit::RateLimit { stage: "requests".to_owned() }, Resource::RateLimit), "{report}");
     let part = ran.events_of("crawled").remove(0)["of_permitted"].as_f64().unwrap();
     // How close it comes depends on what else the machine does; the benchmark looks at that.
-    assert!((0.1..1.1).contains(&part), "{part}");
+    assert!((0.1..=1.0).contains(&part), "{part}");
     let items = ["requests", "fetch", "explode", "copy"].map(|name| stage(&report, name).total.items);
     assert_eq!(items, [120, 120, 1320, 1320]);
     let file = &report.files[0];

@@ -194,3 +194,51 @@ fn a_crawl_keeps_the_answers_to_all_that_it_has_sent() {
     assert_eq!(api.arrivals().len(), 100 - sent);
     assert_eq!(sql(&database, "SELECT count(*), count(DISTINCT id) FROM item"), "100|100");
 }
+
+/// A place that the answer names may expire, so that a few pages are not worth going on behind.
+#[test]
+fn of_few_pages_that_lead_to_the_next_nothing_is_said_to_be_kept() {
+    let database = server().create_database("signals").unwrap();
+    sql(&database, "CREATE TABLE item (id int)");
+    let gate = Arc::new(RwLock::new(()));
+    let held = gate.clone();
+    let api = api::Server::builder(move |asked: &Asked| {
+        let page: u32 = asked.param("page").map_or(1, |page| page.parse().unwrap());
+        if page == 3 {
+            tokio::task::block_in_place(|| drop(held.read().unwrap()));
+        }
+        Answer::json(serde_json::json!({"id": page, "next": format!("/items?page={}", page + 1)}))
+    });
+    let api = api.start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let spec = format!(
+        r#"
+        [input]
+        query = "SELECT 1 AS id"
+        [request]
+        url = "{}/items"
+        [limits]
+        rate = ["1000/s"]
+        [pages]
+        next = "$.next"
+        [[rows]]
+        table = "item"
+        columns = {{ id = "$.id" }}
+        "#,
+        api.url()
+    );
+    std::fs::write(folder.path().join("job.toml"), spec).unwrap();
+    let mut command = bulk(["crawl", "job.toml"]);
+    command.env("BULK_DB", database.url()).current_dir(folder.path());
+    let closed = gate.write().unwrap();
+    let mut running = Running::start(command);
+    running.wait_until("three requests", |_| api.arrivals().len() == 3);
+    running.signal(Signal::INT);
+    running.wait_until("the answer to the signal", |said| said.contains("stopping"));
+    drop(closed);
+    let (status, said) = running.end();
+    assert_eq!((status, api.arrivals().len()), (Some(130), 3), "{said}");
+    assert!(said.contains("but for a few pages of a record whose next one is told by a link or a cursor"), "{said}");
+    assert!(said.contains("3 requests in ") && said.contains("0 calls with 0 rows"), "{said}");
+    assert_eq!(sql(&database, "SELECT (SELECT count(*) FROM item), (SELECT count(*) FROM bulk.call)"), "0|0");
+}

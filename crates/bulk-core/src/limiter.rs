@@ -215,7 +215,7 @@ struct Waiter {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LimiterStatus {
-    /// Permits that were granted.
+    /// Permits that were granted and not given back [unused](Permit::unused).
     pub granted: u64,
     /// Those who wait for one.
     pub waiting: usize,
@@ -529,6 +529,12 @@ impl std::fmt::Debug for Limiter {
 }
 
 impl LimiterOptions {
+    /// How many requests the [limits](Self::limits) of all let go within so much time, at most: what they let go at once,
+    /// and what they do as that ceases to count. None where there is no such limit.
+    pub fn most_in(&self, time: Duration) -> Option<u64> {
+        self.limits.iter().map(|limit| self.window(limit).most_in(time)).min()
+    }
+
     fn window(&self, limit: &RateLimit) -> Window {
         let is_even = match self.spread {
             Spread::Auto => limit.window() <= EVEN_UP_TO,
@@ -801,6 +807,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if let Some(number) = state.granted.remove(&self.number) {
+            state.grants -= 1;
             state.windows_of(&self.host).for_each(|window| window.unused(number));
             state.wake_first();
         } else if let Some(at) = state.queue.iter().position(|waiter| waiter.number == self.number) {
@@ -837,6 +844,7 @@ impl Permit {
     pub fn unused(mut self) {
         self.is_done = true;
         let mut state = self.shared.lock();
+        state.grants -= 1;
         let number = self.number;
         if let Some(host) = state.hosts.get_mut(&self.host) {
             host.connections.unused();

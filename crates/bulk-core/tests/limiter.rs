@@ -257,6 +257,50 @@ fn all_of_the_rate_is_used() {
     }
 }
 
+/// Also of what goes at once, at the beginning and when a window is over.
+#[test]
+fn what_may_leave_in_a_time_is_never_less_than_what_does() {
+    // Limits, and how many may leave in so many milliseconds.
+    type Case = (&'static [&'static str], Spread, &'static [(u64, u64)]);
+    let cases: [Case; 4] = [
+        (&["25/s over 10s"], Spread::AtOnce, &[(0, 250), (9_999, 250), (10_000, 500), (95_000, 2_500)]),
+        (&["25/s over 10s"], Spread::Auto, &[(0, 13), (1_000, 38), (100_000, 2_513)]),
+        (&["3/s"], Spread::Auto, &[(0, 1), (1_000, 4), (60_000, 181)]),
+        (&["5/s", "20/m"], Spread::AtOnce, &[(0, 5), (1_000, 10), (4_000, 20), (59_999, 20), (60_000, 40)]),
+    ];
+    for (limits, spread, most) in cases {
+        let limiter = limiter(limits, |options| (options.spread, options.margin) = (spread, Margin::Within(millis(0))));
+        let mut options = LimiterOptions::default();
+        options.limits = limits.iter().map(|limit| limit.parse().unwrap()).collect();
+        options.spread = spread;
+        for (time, most) in most {
+            assert_eq!(options.most_in(millis(*time)), Some(*most), "{limits:?}, {spread:?}, {time} ms");
+        }
+        // Answers come at once, so that nothing but the limits holds anything up.
+        let (granted, most) = in_virtual_time(async {
+            let begun = Instant::now();
+            let mut worst = 0;
+            while begun.elapsed() < Duration::from_secs(70) {
+                limiter.acquire(HOST).await.answered();
+                let (granted, most) = (limiter.status().granted, options.most_in(begun.elapsed()).unwrap());
+                assert!(granted <= most, "{granted} of {most} under {limits:?} after {:?}", begun.elapsed());
+                worst = worst.max(most - granted);
+            }
+            (limiter.status().granted, worst)
+        });
+        // In the long run it is the rate.
+        let window = limits.iter().map(|limit| limit.parse::<RateLimit>().unwrap().permits()).max().unwrap();
+        assert!(most <= u64::from(window), "{most} too many, of {granted} under {limits:?}");
+    }
+    assert_eq!(LimiterOptions::default().most_in(millis(1)), None);
+    let limiter = limiter(&["1/s"], |_| {});
+    in_virtual_time(async {
+        limiter.acquire(HOST).await.unused();
+        limiter.acquire(HOST).await.answered();
+    });
+    assert_eq!(limiter.status().granted, 1);
+}
+
 #[test]
 fn answers_that_take_longer_than_the_window_do_not_slow_it_down() {
     let sent = in_virtual_time(async {

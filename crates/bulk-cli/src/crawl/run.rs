@@ -153,8 +153,8 @@ impl<'a> Run<'a> {
     async fn take(&mut self, mut calls: Crawl, kind: &Kind<'_>, load: &mut CrawlLoad) -> Result<u64, Failure> {
         let mut records = 0;
         while let Some(call) = kind.meter.waiting(Wait::Input, calls.next()).await {
-            self.tally.add_requests(u64::from(call.requests), call.next.is_none());
             if call.next.is_none() {
+                self.tally.add_call();
                 records += call.records.len() as u64;
             }
             self.load(call, kind, load).await?;

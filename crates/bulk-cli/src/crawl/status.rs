@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bulk_core::Limiter;
+use bulk_core::{Limiter, LimiterOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
@@ -24,25 +24,22 @@ pub(super) struct Tally(Arc<Counts>);
 struct Counts {
     /// When the first call could be made.
     begun: OnceLock<Instant>,
-    /// Requests a second, if the limits are a pace.
-    permitted: Option<f64>,
+    /// If they are a pace.
+    limits: Option<LimiterOptions>,
     limiter: OnceLock<Limiter>,
     calls: AtomicU64,
-    requests: AtomicU64,
     rows: AtomicU64,
     failed: AtomicU64,
 }
 
 impl Tally {
-    pub(super) fn new(limits: &bulk_core::LimiterOptions) -> Self {
+    pub(super) fn new(limits: &LimiterOptions) -> Self {
         let is_paced = limits.limits.iter().all(|limit| limit.window() <= PACE);
-        let permitted = limits.limits.iter().map(bulk_core::RateLimit::per_second).reduce(f64::min);
         Self(Arc::new(Counts {
             begun: OnceLock::new(),
-            permitted: permitted.filter(|_| is_paced),
+            limits: is_paced.then(|| limits.clone()),
             limiter: OnceLock::new(),
             calls: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }))
@@ -55,9 +52,8 @@ impl Tally {
         let _ = self.0.begun.set(Instant::now());
     }
 
-    pub(super) fn add_requests(&self, requests: u64, is_whole: bool) {
-        self.0.requests.fetch_add(requests, Ordering::Relaxed);
-        self.0.calls.fetch_add(u64::from(is_whole), Ordering::Relaxed);
+    pub(super) fn add_call(&self) {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn add_rows(&self, rows: u64) {
@@ -84,11 +80,15 @@ impl Tally {
     /// For people and for machines.
     pub(super) fn describe(&self) -> (String, Value) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counts { calls, requests, rows, failed, permitted, .. } = &*self.0;
-        let (calls, requests, rows, failed) = (count(calls), count(requests), count(rows), count(failed));
-        let seconds = self.elapsed().as_secs_f64().max(1e-3);
+        let Counts { calls, rows, failed, limits, limiter, .. } = &*self.0;
+        let (calls, rows, failed) = (count(calls), count(rows), count(failed));
+        // All that were sent, whatever came of them; and before the time that they had, which is to be no less.
+        let requests = limiter.get().map_or(0, |limiter| limiter.status().granted);
+        let elapsed = self.elapsed();
+        let seconds = elapsed.as_secs_f64().max(1e-3);
         let rate = requests as f64 / seconds;
-        let part = permitted.map(|permitted| rate / permitted);
+        let permitted = limits.as_ref().filter(|_| limiter.get().is_some()).and_then(|limits| limits.most_in(elapsed));
+        let part = permitted.map(|permitted| requests as f64 / permitted as f64);
         let of = part.map_or_else(String::new, |part| format!(", {:.0}% of the permitted rate", part * 100.0));
         let text = format!(
             "{} in {seconds:.1} s ({rate:.1} a second{of}), {}, {failed} failed",

@@ -60,6 +60,16 @@ impl Window {
         self.limit
     }
 
+    /// How many may be granted within so much time, if none counts as it begins.
+    pub(super) fn most_in(&self, time: Duration) -> u64 {
+        let window = self.limit.window().as_nanos();
+        // Those of a window at once, and as many again when it is over.
+        let at_once = (time.as_nanos() / window + 1) * u128::from(self.limit.permits());
+        let paced = (time + self.catch_up()).as_nanos() / self.step(1.0).as_nanos().max(1) + 1;
+        let most = if self.is_even { at_once.min(paced) } else { at_once };
+        u64::try_from(most).unwrap_or(u64::MAX)
+    }
+
     /// Whether nothing counts.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
         self.expire(now);
@@ -86,11 +96,8 @@ impl Window {
     /// Counts one more, which [`room`](Self::room) allowed.
     pub(super) fn grant(&mut self, now: Instant, part: f64, number: u64, host: &Arc<str>) {
         if self.is_paced(part) {
-            let window = self.limit.window();
             let begin = now.checked_sub(self.catch_up()).unwrap_or(now);
-            let requests = (f64::from(self.limit.permits()) * part).max(1.0);
-            let step = Duration::from_secs_f64(window.as_secs_f64() / requests);
-            self.even = Some(self.even.map_or(now, |even| even.max(begin)) + step);
+            self.even = Some(self.even.map_or(now, |even| even.max(begin)) + self.step(part));
         }
         self.pending.push_back(Pending { number, host: host.clone(), taken: None, opens: false, lapses: None });
     }
@@ -167,6 +174,12 @@ impl Window {
     /// A quota whose rate was lowered is used up at a pace.
     fn is_paced(&self, part: f64) -> bool {
         self.is_even || part < 1.0 && self.limit.window() > EVEN_UP_TO
+    }
+
+    /// How far apart they are at an even pace.
+    fn step(&self, part: f64) -> Duration {
+        let requests = (f64::from(self.limit.permits()) * part).max(1.0);
+        Duration::from_secs_f64(self.limit.window().as_secs_f64() / requests)
     }
 
     fn catch_up(&self) -> Duration {
