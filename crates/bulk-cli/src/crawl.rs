@@ -42,7 +42,8 @@ pub(crate) async fn run(arguments: &CrawlArguments, common: &Common, report: &Re
         }
         // What is piped in may come later.
         if !spec.input.is_stdin() {
-            drop(Records::open(&spec.input, &api, &arguments.database, common, report).await?);
+            let records = Records::open(&spec.input, &api, &arguments.database, common, report).await?;
+            records.check(&spec.input, &api).await?;
         }
         report.event("checked", "the spec fits the database", json!({"job": spec.name}));
         return Ok(Exit::Done);

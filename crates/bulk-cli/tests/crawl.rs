@@ -544,7 +544,13 @@ fn what_cannot_be_run_says_why_before_any_request() {
         ("stat = \"key\"", "name = \"key\"", 2, "the column stat is to be required"),
         ("value = ", "worth = ", 1, "worth"),
         ("require = [\"stat\"]", "mode = \"upsert\"", 1, "key"),
-        ("{account}", "{acount}", 3, "acount"),
+        (
+            "{account}",
+            "{acount}",
+            2,
+            "a place for {acount}, and the input's query has no such thing; its columns are type, account, character",
+        ),
+        ("{account}", "{account.id}", 3, "account.id"),
         ("\"env:API_KEY\"", "\"env:NO_SUCH_KEY\"", 2, "NO_SUCH_KEY is not set"),
         ("\"env:API_KEY\"", "\"plain\"", 2, "never in the spec"),
         ("{$key}", "{$kee}", 2, "{$kee}"),
@@ -560,6 +566,21 @@ fn what_cannot_be_run_says_why_before_any_request() {
         ran.assert(status, &[said]);
         assert_eq!(api.arrivals().len(), 0, "{is}");
     }
+    // Of a file it is its first records that are looked at.
+    let query = "query = \"SELECT type, account, character FROM member ORDER BY character\"";
+    assert!(good.contains(query));
+    bench.spec(&good.replace(query, "file = \"members.ndjson\""));
+    let check = |lines: &str| {
+        std::fs::write(bench.folder.path().join("members.ndjson"), lines).unwrap();
+        bench.run(&["--check"])
+    };
+    let missing =
+        "has a place for {account}, and members.ndjson has no such thing; its keys are acount, character, type";
+    check("{\"type\": 3, \"acount\": 1}\n{\"character\": 5}\n").assert(2, &[missing]);
+    check("{\"type\": 3}\n{\"character\": 5, \"account\": 1}\n").assert(0, &["the spec fits the database"]);
+    check("").assert(0, &["the spec fits the database"]);
+    check("{\"type\": 3}\n7\n").assert(1, &["members.ndjson, line 2: it is no JSON object"]);
+    assert_eq!(api.arrivals().len(), 0);
     let ran = Ran::of(bulk(["crawl", "nowhere.toml", "--db", &format!("postgresql://me@{NOWHERE}/x")]));
     ran.assert(2, &["nowhere.toml"]);
     // The server is gone in the middle of nothing: each request fails, and is kept.

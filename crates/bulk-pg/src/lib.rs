@@ -181,7 +181,7 @@ pub use copy_format::CopyFormat;
 pub use copy_reader::{CopiedRow, CopyReader};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
-pub use crawl::query_records;
+pub use crawl::{query_columns, query_records};
 pub use crawl::{
     CallProgress, CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable,
     QuarantinedCall, write_call_rejects,

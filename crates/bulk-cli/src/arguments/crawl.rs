@@ -86,7 +86,8 @@ pub(crate) struct CrawlArguments {
     pub(crate) spec: PathBuf,
     #[command(flatten)]
     pub(crate) database: DatabaseArguments,
-    /// Hold the spec against the database and make no request: tables, columns, keys, the input's query.
+    /// Hold the spec against the database and make no request: tables, columns, keys, the input's query, and whether the
+    /// input has what requests are made of.
     #[arg(long, conflicts_with_all = ["dry_run", "restart"])]
     pub(crate) check: bool,
     /// Make the calls of N records at most: of those that failed in an earlier run, then of the first ones of the input. The

@@ -76,6 +76,11 @@ impl<'a> Api<'a> {
         &self.crawler.limiter
     }
 
+    /// What requests want to know of a record.
+    pub(super) fn fields(&self) -> Vec<&str> {
+        self.spec.template.fields()
+    }
+
     /// Who asks for records.
     pub(super) fn of_records(&self) -> Crawler {
         let mut crawler = self.crawler.clone();

@@ -1,11 +1,12 @@
 //! The records that requests are made of.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulk_archive::Decoder;
-use bulk_pg::query_records;
+use bulk_pg::{query_columns, query_records};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
@@ -21,6 +22,8 @@ use crate::report::Report;
 
 /// Records that are read ahead of a file.
 const AHEAD: usize = 256;
+/// Records of a file that are looked at before a run.
+const LOOKED_AT: usize = 100;
 /// A record is no longer.
 const LONGEST: u64 = 64 << 20;
 
@@ -48,6 +51,7 @@ impl Records {
         match input {
             Input::Query(query) => {
                 let session = database.connect().await?;
+                check_fields(api, &query_columns(&session, query).await?, "the input's query", "columns")?;
                 let records = query_records(session, query).await?;
                 Ok(Self(records.map(|record| record.map_err(Failure::from)).boxed()))
             }
@@ -91,6 +95,23 @@ impl Records {
         Ok(Self(records.boxed()))
     }
 
+    /// Whether the first records of a file have what requests want to know of them, where each may have other keys.
+    pub(super) async fn check(self, input: &Input, api: &Api<'_>) -> Result<(), Failure> {
+        let Input::File(path) = input else { return Ok(()) };
+        let mut first = self.0.take(LOOKED_AT);
+        let mut keys = BTreeSet::new();
+        while let Some(record) = first.next().await {
+            if let Value::Object(record) = record? {
+                keys.extend(record.into_iter().map(|(key, _)| key));
+            }
+        }
+        // Where there is none, nothing is wrong with it.
+        match keys.is_empty() {
+            true => Ok(()),
+            false => check_fields(api, &keys.into_iter().collect::<Vec<_>>(), &path.display().to_string(), "keys"),
+        }
+    }
+
     /// Up to `limit` of them. The first that is none ends them, and is kept.
     pub(super) fn stream(self, limit: Option<usize>) -> (impl Stream<Item = Value> + Send + 'static, Trouble) {
         let trouble = Trouble::default();
@@ -102,6 +123,19 @@ impl Records {
             std::future::ready(record.ok())
         });
         (records, trouble)
+    }
+}
+
+/// Whether what requests want to know of a record is among its names, or in the value of one.
+fn check_fields(api: &Api<'_>, names: &[String], of: &str, what: &str) -> Result<(), Failure> {
+    let has = |field: &str| names.iter().any(|name| name == field);
+    let is_there = |field: &str| has(field) || field.split_once('.').is_some_and(|(first, _)| has(first));
+    match api.fields().into_iter().find(|field| !is_there(field)) {
+        None => Ok(()),
+        Some(field) => Err(Failure::usage(format!(
+            "the spec: [request] has a place for {{{field}}}, and {of} has no such thing; its {what} are {}",
+            names.join(", ")
+        ))),
     }
 }
 

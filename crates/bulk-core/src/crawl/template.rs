@@ -193,8 +193,8 @@ impl RequestTemplate {
         !self.secrets.is_empty()
     }
 
-    /// The fields that it has places for.
-    pub(super) fn fields(&self) -> Vec<&str> {
+    /// The fields of records that it has places for, each once: `id` for `{id}`.
+    pub fn fields(&self) -> Vec<&str> {
         let mut fields: Vec<&str> = self.url.fields().collect();
         fields.extend(self.headers.iter().flat_map(|(_, value)| value.fields()));
         if let Some(body) = &self.body {

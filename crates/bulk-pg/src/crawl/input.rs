@@ -5,6 +5,20 @@ use serde_json::Value;
 use crate::user_query::subselect;
 use crate::{Error, Session};
 
+const OF: &str = "the input";
+const READ: &str = "read the input";
+
+/// The columns that the [records](query_records) of a query have, in their order. The query is prepared, and not run.
+///
+/// # Errors
+///
+/// As [`query_records`].
+pub async fn query_columns(session: &Session, query: &str) -> Result<Vec<String>, Error> {
+    let sql = format!("SELECT * FROM (\n{}\n) bulk_input", subselect(query, OF)?);
+    let prepared = session.client().prepare(&sql).await.map_err(Error::database(READ))?;
+    Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
+}
+
 /// The rows of a query as JSON objects, by the server's `row_to_json`: records for a crawl, for instance. They are read as they
 /// are taken, in one statement, whose snapshot the server keeps until the last one. Dropping the stream ends the session.
 ///
@@ -12,9 +26,9 @@ use crate::{Error, Session};
 ///
 /// [`Error::Options`] if it is no query, [`Error::Database`] if the server refuses it; so may be an item, and is the last then.
 pub async fn query_records(session: Session, query: &str) -> Result<BoxStream<'static, Result<Value, Error>>, Error> {
-    let query = subselect(query, "the input")?;
+    let query = subselect(query, OF)?;
     let sql = format!("SELECT pg_catalog.row_to_json(bulk_input)::text FROM (\n{query}\n) bulk_input");
-    let failed = |error| Error::database("read the input")(error);
+    let failed = |error| Error::database(READ)(error);
     let rows = session.client().query_raw(&sql, Vec::<String>::new()).await.map_err(failed)?;
     let records = rows.map_err(failed).and_then(move |row| async move {
         let text: &str = row.try_get(0).map_err(failed)?;
