@@ -120,6 +120,10 @@ fn a_table_is_replaced_by_what_an_api_answers() {
     shown.assert(0, &[]);
     assert!(shown.stdout.contains("GET http://") && shown.stdout.contains("stat: {"), "{}", shown.stdout);
     assert!(shown.stdout.contains("rows more"), "{}", shown.stdout);
+    assert_eq!(shown.stdout.matches("GET http://").count(), 3, "{}", shown.stdout);
+    let shown = bench.run(&["--dry-run", "--limit", "2"]);
+    shown.assert(0, &[]);
+    assert_eq!(shown.stdout.matches("GET http://").count(), 2, "{}", shown.stdout);
     assert_eq!(bench.sql("SELECT count(*), to_regclass('bulk.crawl') IS NULL FROM stat"), "1|t");
     api.clear();
 
@@ -583,9 +587,18 @@ fn what_cannot_be_run_says_why_before_any_request() {
     assert_eq!(api.arrivals().len(), 0);
     let ran = Ran::of(bulk(["crawl", "nowhere.toml", "--db", &format!("postgresql://me@{NOWHERE}/x")]));
     ran.assert(2, &["nowhere.toml"]);
-    // The server is gone in the middle of nothing: each request fails, and is kept.
-    bench.spec(&good.replace(&api.url(), &format!("http://{NOWHERE}")));
+    // The server is gone in the middle of nothing: each request fails, and is kept. It is not the records' fault.
+    let nowhere = format!("http://{NOWHERE}");
+    bench.spec(&good.replace(&api.url(), &nowhere));
+    let ran = bench.run(&["--limit", "2", "--restart"]);
+    ran.assert(4, &["2 requests in quarantine"]);
+    // Each is named once.
+    assert_eq!(ran.stderr.matches(&nowhere).count(), 2, "{}", ran.stderr);
+    bench.spec(&good.replacen("X-API-Key", "X-Other-Key", 1));
     bench.run(&["--limit", "2", "--restart"]).assert(3, &["2 requests in quarantine"]);
+    let refused = Server::builder(|_| Answer::error(403, "not yours")).start().unwrap();
+    bench.spec(&good.replace(&api.url(), &refused.url()));
+    bench.run(&["--limit", "2", "--restart"]).assert(6, &["access to it is denied", "2 requests in quarantine"]);
 }
 
 #[cfg(unix)]

@@ -253,6 +253,25 @@ impl Error {
         }
     }
 
+    /// The object that it names where it is one of a source, or of an API: its message has it as it stands here.
+    pub fn location(&self) -> Option<&str> {
+        match self {
+            Self::NotFound { location }
+            | Self::Denied { location, .. }
+            | Self::Changed { location, .. }
+            | Self::Status { location, .. }
+            | Self::Transport { location, .. }
+            | Self::Truncated { location, .. }
+            | Self::Protocol { location, .. }
+            | Self::Corrupt { location, .. }
+            | Self::TooLarge { location, .. }
+            | Self::Answer { location, .. }
+            | Self::Unrepeatable { location, .. }
+            | Self::Interrupted { location } => Some(location),
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
     }

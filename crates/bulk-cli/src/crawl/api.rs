@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulk_core::crawl::{Crawler, Quarantined, SpecError};
-use bulk_core::{Event, Limiter};
+use bulk_core::{Error, Event, Limiter};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
@@ -66,7 +66,7 @@ impl<'a> Api<'a> {
             // There may be twenty of them a second, and nothing to be done about them.
             if let Event::Retry { name, attempt, delay, error } = event {
                 let (next, seconds) = (attempt + 1, delay.as_secs_f64());
-                observer.detail(format!("{name}: {}; attempt {next} follows in {seconds:.1} s", Chain(*error)));
+                observer.detail(format!("{name}: {}; attempt {next} follows in {seconds:.1} s", reason(error)));
             }
         });
         Ok(Self { spec, crawler, since })
@@ -150,6 +150,54 @@ pub(super) fn wrong(error: SpecError) -> Failure {
 
 /// A request without which nothing goes on.
 pub(super) fn failed(failure: &Quarantined) -> Failure {
-    let text = format!("{}: {}", failure.request, Chain(&*failure.error));
+    let text = format!("{}: {}", failure.request, reason(&failure.error));
     Failure::new(exit_of_fetch(&failure.error), anyhow::anyhow!(text))
+}
+
+/// Why a request failed, which is named beside it.
+pub(super) fn reason(error: &Error) -> String {
+    let named = |text: String| match error.location().map(|location| (text.strip_prefix(location), location)) {
+        Some((Some(rest), _)) if rest.starts_with(": ") => rest[2..].to_owned(),
+        Some((_, location)) => text.replacen(location, "it", 1),
+        None => text,
+    };
+    match error {
+        Error::Exhausted { source, .. } | Error::Unrepeatable { source, .. } => {
+            format!("{}: {}", named(error.to_string()), reason(source))
+        }
+        error => named(Chain(error).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_does_not_name_the_request_again() {
+        let location = || "http://host/a".to_owned();
+        let status = || Error::Status { location: location(), status: 500, retry_after: None, reason: None };
+        let denied = Error::Denied { location: location(), reason: Some("no".to_owned()) };
+        let elapsed = std::time::Duration::from_millis(1500);
+        for (error, said) in [
+            (status(), "the server answered 500"),
+            (Error::NotFound { location: location() }, "it does not exist"),
+            (denied, "access to it is denied (no)"),
+            (
+                Error::Exhausted { attempts: 2, elapsed, source: Box::new(status()) },
+                "gave up after 2 attempts in 1.5 s: the server answered 500",
+            ),
+            (
+                Error::Unrepeatable { location: location(), source: Box::new(status()) },
+                "it is not known whether the request was carried out, and it is not one to be repeated: the server \
+                 answered 500",
+            ),
+            (
+                Error::Record { what: "the field a is null".to_owned() },
+                "no request can be made of the record: the field a is null",
+            ),
+        ] {
+            assert_eq!(reason(&error), said);
+        }
+    }
 }

@@ -2,15 +2,15 @@ use bulk_core::crawl::{CrawlOrder, CrawledRecord};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::api::{Api, wrong};
+use super::api::{Api, reason, wrong};
 use super::input::Records;
 use super::spec::{Rows, Spec};
 use crate::arguments::{Common, CrawlArguments};
 use crate::counted::counted;
 use crate::exit::{Exit, Failure};
-use crate::report::{Chain, Report};
+use crate::report::Report;
 
-/// Records of which requests are made.
+/// Records of which requests are made, unless fewer are asked for.
 const RECORDS: usize = 3;
 /// Rows of an answer that are shown.
 const ROWS: usize = 3;
@@ -24,7 +24,8 @@ pub(super) async fn show(
     report: &Report,
 ) -> Result<Exit, Failure> {
     let records = Records::open(&spec.input, api, &arguments.database, common, report).await?;
-    let (input, trouble) = records.stream(Some(RECORDS));
+    let limit = arguments.limit.and_then(|limit| usize::try_from(limit).ok());
+    let (input, trouble) = records.stream(Some(limit.map_or(RECORDS, |limit| limit.min(RECORDS))));
     let mut crawler = api.of_records();
     crawler.options.order = CrawlOrder::OfInput;
     let mut calls = crawler.crawl(input).map_err(wrong)?;
@@ -44,7 +45,7 @@ pub(super) async fn show(
                 }
                 Err(failure) => {
                     exit = Exit::Incomplete;
-                    report.warn(format!("{}: {}", failure.request, Chain(&*failure.error)));
+                    report.warn(format!("{}: {}", failure.request, reason(&failure.error)));
                 }
             }
         }

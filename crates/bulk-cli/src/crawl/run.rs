@@ -7,14 +7,14 @@ use bulk_pg::{CrawlLoad, CrawlMarks, CrawlOutcome, QuarantinedCall};
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
-use super::api::{Api, failed, wrong};
+use super::api::{Api, failed, reason, wrong};
 use super::input::Records;
 use super::known::Known;
 use super::spec::{Rows, Spec};
 use super::status::{Status, Tally};
 use crate::arguments::{Common, CrawlArguments};
 use crate::counted::counted;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, exit_of_fetch};
 use crate::report::{Chain, Report};
 
 /// Requests in quarantine that are read at once, at most.
@@ -45,6 +45,9 @@ pub(super) struct Run<'a> {
     in_a_row: u64,
     give_up_after: Option<NonZeroU64>,
     is_limited: bool,
+    /// Whether any record has succeeded, and what all failures are, if they are alike.
+    is_any_done: bool,
+    blame: Option<Exit>,
     /// Calls with a part that was not taken, whose other parts may come yet.
     cut_off: HashSet<String>,
 }
@@ -66,7 +69,8 @@ impl<'a> Run<'a> {
     pub(super) fn new(spec: &'a Spec, arguments: &CrawlArguments, report: &'a Report) -> Self {
         let (give_up_after, is_limited) = (NonZeroU64::new(arguments.give_up_after), arguments.limit.is_some());
         let (tally, explode, cut_off) = (Tally::new(&spec.limits), report.meters().begin_crawl(), HashSet::new());
-        Self { spec, report, tally, explode, in_a_row: 0, give_up_after, is_limited, cut_off }
+        let (in_a_row, is_any_done, blame) = (0, false, None);
+        Self { spec, report, tally, explode, in_a_row, give_up_after, is_limited, is_any_done, blame, cut_off }
     }
 
     /// Makes all calls that are not done, and loads what comes of them.
@@ -179,7 +183,9 @@ impl<'a> Run<'a> {
                 Ok(pages) => pages,
                 Err(failure) if kind.is_needed => return Err(failed(failure)),
                 Err(failure) => {
-                    let what = Chain(&*failure.error).to_string();
+                    let what = reason(&failure.error);
+                    let exit = exit_of_fetch(&failure.error);
+                    self.blame = Some(self.blame.filter(|blame| *blame != exit).map_or(exit, |_| Exit::Incomplete));
                     let mut noted = note(key, input, &failure.request, &what, requests);
                     noted.response.clone_from(&failure.response);
                     kind.meter.waiting(Wait::Output, load.quarantine(noted)).await?;
@@ -197,6 +203,7 @@ impl<'a> Run<'a> {
                 }
             };
             self.in_a_row = 0;
+            self.is_any_done = true;
             let mut rows = match &call.at {
                 None => load.call(key.as_str()),
                 Some(at) => load.call_at(key.as_str(), at),
@@ -291,9 +298,11 @@ impl<'a> Run<'a> {
         if *rejected > 0 {
             self.report.warn("what was left out is in bulk.call_reject; --rejects DIR writes it to a file");
         }
-        match *rejected == 0 && *quarantined == 0 {
-            true => Exit::Done,
-            false => Exit::Incomplete,
+        match self.blame {
+            _ if *rejected == 0 && *quarantined == 0 => Exit::Done,
+            // Nothing is wrong with the records then.
+            Some(exit @ (Exit::Remote | Exit::Denied)) if !self.is_any_done && !is_complete => exit,
+            _ => Exit::Incomplete,
         }
     }
 }
