@@ -83,7 +83,7 @@ pub(crate) struct Common {
     /// Print one JSON event a line on stdout, and nothing else there.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say what would be done, and do nothing.
+    /// Say what would be done, and change nothing. A crawl makes the requests of the first three records for it.
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
     /// Connections to the source: requests under way at once. Several serve one large file, each a stretch of it. Default:

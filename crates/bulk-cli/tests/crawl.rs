@@ -300,6 +300,22 @@ fn what_failed_before_keeps_no_run_from_what_is_new() {
     assert!(!targets(&api).contains_key("/items/650"), "{:?}", targets(&api));
 }
 
+/// As it stands on a terminal of the usual width.
+#[test]
+fn the_spec_that_the_help_shows_is_one() {
+    let bench = Bench::new(
+        "CREATE SCHEMA stats; CREATE TABLE member (id int, type int);
+         CREATE TABLE stats.stat (member int, activity bigint, stat text, value jsonb)",
+    );
+    let mut command = bulk(["crawl", "--help"]);
+    command.env("COLUMNS", "80");
+    let help = Ran::of(command);
+    help.assert(0, &[]);
+    let behind = help.stdout.split("The spec is a TOML file:\n").nth(1).unwrap();
+    bench.spec(behind.split("\nPaths are JSONPath").next().unwrap());
+    bench.run(&["--check"]).assert(0, &["the spec fits the database"]);
+}
+
 #[test]
 fn each_list_has_its_own_most_pages() {
     let bench = Bench::new("CREATE TABLE item (id int PRIMARY KEY)");

@@ -17,67 +17,77 @@ Examples:
   Whether the spec fits the database, without a request:
     bulk crawl stats.toml --db postgresql://me@localhost/stats --check
 
-Requests that failed for good are kept in bulk.quarantine, and made again by the next run; rows that a table cannot hold
+Requests that failed for good are kept in bulk.quarantine, and made again by the next run; rows that a table cannot hold \
 are kept in bulk.call_reject. `bulk --help` tells what the exit status means.",
     after_long_help = "\
 The spec is a TOML file:
 
-  name = \"stats\"                                   # of the job; default: that of the file
+  name = \"stats\"            # of the job; default: that of the file
 
-  [input]                                          # one record makes one request
-  query = \"SELECT id, type FROM member\"            # or file = \"members.ndjson\", \"-\" for standard input
+  [input]                   # one record makes one request
+  # or file = \"members.ndjson\", which is \"-\" for standard input
+  query = \"SELECT id, type FROM member\"
 
   [request]
   url = \"https://api.example.org/{type}/{id}/stats?lang=en\"
   headers = { X-API-Key = \"{$key}\" }
-  secrets = { key = \"env:API_KEY\" }                # or \"file:PATH\"; values = { … } for what is none
+  # or \"file:PATH\"; values = { … } for what is none
+  secrets = { key = \"env:API_KEY\" }
 
   [limits]
-  rate = [\"25/s over 10s\"]                         # what the server allows, in any ten seconds
-  memory = \"256MiB\"                               # of answers and rows together; no more is asked for beyond it
-  answer = \"32MiB\"                                # of one answer; a longer one is a failure
+  rate = [\"25/s over 10s\"]  # what the server allows, in any ten seconds
+  # of answers and rows together; no more is asked for beyond it
+  memory = \"256MiB\"
+  answer = \"32MiB\"          # of one answer; a longer one is a failure
 
   [success]
-  rules = [\"$.ErrorCode == 1\"]                     # what an answer says that is one
-  throttle = \"$.ThrottleSeconds\"                   # how long all are asked to wait
-  lasting = [\"$.ErrorCode == 1601\"]                # what is not tried again
+  # what an answer says that is one
+  rules = [\"$.ErrorCode == 1\"]
+  # how long all are asked to wait
+  throttle = \"$.ThrottleSeconds\"
+  # what is not tried again
+  lasting = [\"$.ErrorCode == 1601\"]
   message = \"$.Message\"
 
   [[rows]]
   table = \"stats.stat\"
-  mode = \"replace\"                                 # append, upsert, replace, delete
+  mode = \"replace\"          # append, upsert, replace, delete
   each = [\"$.Response.activities[*]\", \"$.values.*\"]
-  columns = { member = \"input.id\", activity = \"$1.activityHash\", stat = \"key\", value = \"$\" }
   require = [\"stat\"]
+  [rows.columns]
+  member = \"input.id\"
+  activity = \"$1.activityHash\"
+  stat = \"key\"
+  value = \"$\"
 
   [load]
   after = [\"ANALYZE stats.stat\"]
 
-Paths are JSONPath (RFC 9535). Pages are followed by [pages]: next = \"$.next\", link-header = true, cursor = \"$.cursor\"
-with parameter = \"page\", or parameter = \"page\" with last = \"$.last_page\" or until-empty = \"$.results[*]\". Several records
-are asked for at once by [batch]: size = 25, field = \"id\", elements = \"$[*]\", id = \"$.uri\", of-record = \"/items/{id}\".
-What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch]. Lists, and the
+Paths are JSONPath (RFC 9535). Pages are followed by [pages]: next = \"$.next\", link-header = true, cursor = \"$.cursor\" \
+with parameter = \"page\", or parameter = \"page\" with last = \"$.last_page\" or until-empty = \"$.results[*]\". Several records \
+are asked for at once by [batch]: size = 25, field = \"id\", elements = \"$[*]\", id = \"$.uri\", of-record = \"/items/{id}\". \
+What is gone since it was listed is no failure with nothing = [\"404\"] in [success], may-miss = true in [batch]. Lists, and the \
 pages behind a first one, are to be there. [pages], and pages of a list, may say max = 500: how many there are at most (10,000).
 
 What has changed alone is asked for where a url has {$since}:
 
   [since]
-  format = \"unix\"                                  # or unix-ms, rfc3339
-  slack = \"60s\"                                    # how far the server's clock may be behind
+  format = \"unix\"           # or unix-ms, rfc3339
+  slack = \"60s\"             # how far the server's clock may be behind
 
-  [input]                                          # the ids of what changed; each becomes {\"id\": …}
-  url = \"https://api.example.org/items?ids=true&modified_since={$since}\"
+  [input]                   # ids of what changed; each becomes {\"id\": …}
+  url = \"https://api.example.org/items?ids=true&since={$since}\"
   each = \"$[*]\"
   as = \"id\"
 
-  [[deletes]]                                      # what is deleted, behind all rows
+  [[deletes]]               # what is deleted, behind all rows
   url = \"https://api.example.org/deleted?since={$since}\"
   pages = { parameter = \"page\", last = \"$.last_page\" }
   each = [\"$.results[*]\"]
   table = \"item\"
   columns = { uri = \"$\" }
 
-{$since} is the beginning of the last run but for the slack whose requests all succeeded; at first it is 0, or what
+{$since} is the beginning of the last run but for the slack whose requests all succeeded; at first it is 0, or what \
 [since] first = \"…\" says."
 )]
 pub(crate) struct CrawlArguments {
