@@ -195,6 +195,11 @@ fn exit_of(is_denied: bool, is_remote: bool) -> Exit {
 }
 
 fn hint_for_database(error: &bulk_pg::Error) -> Option<&'static str> {
+    if matches!(error, bulk_pg::Error::NoTable { .. }) {
+        return Some(
+            "create it first: bulk load --create-table makes it for its files, bulk mirror as the schema file says",
+        );
+    }
     let bulk_pg::Error::Connect { source, .. } = error else {
         return error.is_denied().then_some("ask for the privilege; bulk doctor --db URL says what is wanted");
     };

@@ -35,13 +35,17 @@ pub(crate) async fn run(load: &Load, common: &Common, report: &Report) -> Result
     if load.dialect.is_some() && load.format != InputFormat::Csv {
         return Err(Failure::usage(format!("--dialect is of CSV, and --format is {}", load.format)));
     }
+    if load.delimiter.is_some() && load.format != InputFormat::Csv {
+        return Err(Failure::usage(format!("--delimiter is of CSV, and --format is {}", load.format)));
+    }
     if load.rest.is_some() && load.format != InputFormat::Ndjson {
         return Err(Failure::usage(format!("--rest is of ndjson, and --format is {}", load.format)));
     }
     options.input_format = load.format;
     options.header.clone_from(&load.header);
     options.rest.clone_from(&load.rest);
-    options.dialect = load.dialect;
+    // A comma says nothing of quotes, which are found out.
+    options.dialect = load.dialect.or(load.delimiter.filter(|dialect| dialect.delimiter() != b','));
     let own = |(column, value): (String, String)| (own_column(&load.table, column), value);
     options.fill = fills(&load.fill)?.into_iter().map(own).collect();
     let observer = report.clone();

@@ -113,6 +113,8 @@ fn types_that_are_none_and_columns_that_are_not_there_make_no_table() {
     }
     bench.write("bad.csv", "id,id\n1,2\n");
     bench.load(&["people.csv", "bad.csv"], &[]).assert(1, &["bad.csv: its header has the column \"id\" twice"]);
+    bench.write("json", "{\"id\": 1}\n");
+    bench.load(&["json"], &[]).assert(1, &["json: it is no CSV", "looks like JSON, which --format ndjson reads"]);
     bench.write("empty.csv", "");
     bench.load(&["empty.csv"], &[]).assert(1, &["empty.csv: there is nothing in it"]);
     assert_eq!(bench.columns(), "");

@@ -149,7 +149,8 @@ fn several_files_go_into_one_table_and_each_goes_once() {
     load.load(&["a.csv", "b.csv"], &[]).assert(0, &["20 rows"]);
     assert_eq!(load.table(), rows(0..20));
     // Another file is no part of what the table holds, so it takes a word to add it.
-    load.load(&["c.csv"], &[]).assert(1, &["table public.people holds the rows of", "a.csv", "--restart"]);
+    let said = ["table public.people holds the rows of", "a.csv", "--restart", "--append of bulk load adds to them"];
+    load.load(&["c.csv"], &[]).assert(1, &said);
     assert_eq!(load.table(), rows(0..20));
     load.load(&["c.csv"], &["--append"]).assert(0, &[]);
     assert_eq!(load.table(), rows(0..30));
@@ -298,7 +299,8 @@ fn what_is_not_there_is_named() {
         Ran::of(command)
     };
     into("persons").assert(1, &["table public.persons does not exist"]);
-    into("other.people").assert(1, &["table other.people does not exist"]);
+    into("other.people").assert(1, &["table other.people does not exist in the database; is it public.people?"]);
+    into("Poeple").assert(1, &["is it public.people?", "create it first: bulk load --create-table makes it"]);
     into("a.b.c.d").assert(2, &["--table"]);
     load.load(&["."], &[]).assert(1, &["directory"]);
     load.assert_nothing();

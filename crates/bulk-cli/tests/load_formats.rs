@@ -117,6 +117,35 @@ fn a_file_of_one_record_and_no_header_is_loaded() {
 }
 
 #[test]
+fn a_file_that_is_not_what_it_is_taken_for_is_told_with_the_flag_that_reads_it() {
+    let load = Load::new();
+    let json = "its first line looks like JSON, which --format ndjson reads";
+    for (content, said, flags) in [
+        ("{\"id\": 1, \"name\": \"a\"}\n", json, "--format ndjson"),
+        ("{\"id\":1,\"name\":\"a\"}", json, "--format ndjson"),
+        ("id;name\n1;a\n", "a semicolon between the names, which --delimiter ';' reads", "--delimiter ;"),
+        ("id;name\n1;\"a\"\n", "a semicolon between the names, which --delimiter ';' reads", "--delimiter ;"),
+        ("id\tname\n1\ta\n", "a tab between the names, which --delimiter tab reads", "--delimiter tab"),
+        ("id|name\n1|\"a\"\n", "a bar between the names, which --delimiter '|' reads", "--delimiter |"),
+    ] {
+        load.write("a", content);
+        load.load("a", &["--restart"]).assert(1, &["a: ", said]);
+        let flags: Vec<_> = flags.split(' ').chain(["--restart"]).collect();
+        load.load("a", &flags).assert(0, &["public.people: 1 row"]);
+        assert_eq!(load.table(), "1|a||", "{content}");
+        load.load("a", &flags[..2]).assert(0, &["all of its 1 row had been loaded"]);
+    }
+    // A value with the delimiter stands in quotes.
+    load.write("a", "id;name\n1;\"a;b \"\"c\"\"\"\n");
+    load.load("a", &["--restart", "--delimiter", ";"]).assert(0, &[]);
+    assert_eq!(load.table(), "1|a;b \"c\"||");
+
+    load.write("a", "ID,Name\n1,a\n");
+    let said = "none of its columns (ID, Name) is in public.people, which has id, name; ID, Name differ in case only";
+    load.load("a", &["--restart"]).assert(1, &[said]);
+}
+
+#[test]
 fn files_of_copy_are_loaded_as_the_server_wrote_them() {
     let load = Load::new();
     let rows = "SELECT i::bigint AS id, E'tab\\t, \\\\N, é ' || i AS name, nullif(date '2000-01-01' + i, '2000-01-03') AS born,
@@ -168,6 +197,9 @@ fn flags_that_do_not_go_together_are_wrong_usage() {
         (&["--freeze", "--max-rejects", "3", "--restart"], "rows cannot be frozen where records may be left out"),
         (&["--format", "json"], "unknown format \"json\": it is one of csv, ndjson, text, binary"),
         (&["--format", "ndjson", "--dialect", "D"], "--dialect is of CSV, and --format is ndjson"),
+        (&["--format", "ndjson", "--delimiter", ";"], "--delimiter is of CSV, and --format is ndjson"),
+        (&["--delimiter", ";;"], "it is one ASCII character, or tab"),
+        (&["--delimiter", ";", "--dialect", "A"], "cannot be used with"),
         (&["--rest", "more"], "--rest is of ndjson, and --format is csv"),
     ] {
         load.load("a", arguments).assert(2, &[said]);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::choice::list;
+use crate::misspelt::no_table;
 use crate::{BinaryType, Drift, Error, Ident, InputFormat, LoadOptions, Session, Source, TableName};
 
 /// A column of a table, out of the server's catalogue.
@@ -41,7 +42,7 @@ impl Target {
             )
             .await
             .map_err(Error::database(format!("read the columns of {table:#}")))?;
-        let oid = rows.first().map(|row| row.get(0)).ok_or_else(|| Error::NoTable { table: table.clone() })?;
+        let Some(oid) = rows.first().map(|row| row.get(0)) else { return Err(no_table(session, table).await) };
         let column = |row: &tokio_postgres::Row| Column {
             name: row.get(1),
             type_name: row.get(2),
@@ -128,8 +129,13 @@ impl Mapping {
             names.push(column.name.clone());
             types.push(column.binary_type);
         }
+        let mut extra: Vec<_> = places.into_iter().collect();
+        extra.sort_by_key(|(_, place)| *place);
+        let extra: Vec<_> = extra.into_iter().map(|(name, _)| name).collect();
         if taken.is_empty() {
-            return Err(misfit(format!("none of its columns ({}) is in {table:#}", header.join(", "))));
+            let none = format!("none of its columns ({}) is in {table:#}", header.join(", "));
+            let alike = alike(&extra, target).map_or_else(String::new, |alike| format!(", which has {alike}"));
+            return Err(misfit(format!("{none}{alike}")));
         }
         if !lacking.is_empty() {
             let flag = |column: &&Column| {
@@ -144,11 +150,18 @@ impl Mapping {
             let flags: Vec<_> = lacking.iter().map(flag).collect();
             let is_left = lacking.iter().any(|column| left.contains(&column.name.as_str()));
             let (of, way_out) = if is_left { (" among those to be loaded", "load it, too, or ") } else { ("", "") };
+            let unknown = match extra.is_empty() {
+                true => String::new(),
+                false => {
+                    let alike = alike(&extra, target).map_or_else(String::new, |alike| format!(", which has {alike}"));
+                    format!("; of its columns {} not in the table{alike}", named(&extra, "is", "are"))
+                }
+            };
             let lacking: Vec<_> =
                 lacking.iter().map(|column| format!("{} ({})", column.name, column.type_name)).collect();
             return Err(misfit(format!(
                 "it has no column{of} for {} of {table:#}, which may not be NULL and has no default; {way_out}give every row a \
-                 value with {}",
+                 value with {}{unknown}",
                 lacking.join(", "),
                 flags.join(" ")
             )));
@@ -159,13 +172,26 @@ impl Mapping {
         for name in fill.keys().filter(|name| !target.columns.iter().any(|column| column.name == **name)) {
             drift.push(Drift::Unused { column: name.clone(), table: table.clone() });
         }
-        let mut extra: Vec<_> = places.into_iter().collect();
-        extra.sort_by_key(|(_, place)| *place);
-        drift.extend(extra.into_iter().map(|(name, _)| Drift::Dropped { column: name.to_owned() }));
+        drift.extend(extra.into_iter().map(|name| Drift::Dropped { column: name.to_owned() }));
         let types: Option<Vec<_>> = types.into_iter().collect();
         let binary = types.map(|types| sources.iter().cloned().zip(types).collect());
         Ok(Self { list: list.join(", "), names, sources, binary, drift })
     }
+}
+
+/// What the table has in place of names that it does not have, if they differ in case alone.
+fn alike(names: &[&str], target: &Target) -> Option<String> {
+    let alike = |name: &&str| {
+        let name = name.to_lowercase();
+        target.columns.iter().map(|column| column.name.as_str()).find(|column| column.to_lowercase() == name)
+    };
+    let (names, columns): (Vec<_>, Vec<_>) = names.iter().filter_map(|name| Some((*name, alike(name)?))).unzip();
+    (!names.is_empty()).then(|| format!("{}; {} in case only", columns.join(", "), named(&names, "differs", "differ")))
+}
+
+/// Names with their verb.
+fn named(names: &[&str], one: &str, many: &str) -> String {
+    format!("{} {}", names.join(", "), if names.len() == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -235,6 +261,12 @@ mod tests {
             "t.csv: it has no column for path (text) of public.t, which may not be NULL and has no default; \
              give every row a value with --fill t.path=VALUE"
         );
+        assert_eq!(
+            mapping(&["id", "Path", "more"], &[]).unwrap_err(),
+            "t.csv: it has no column for path (text) of public.t, which may not be NULL and has no default; \
+             give every row a value with --fill t.path=VALUE; of its columns Path, more are not in the table, which has \
+             path; Path differs in case only"
+        );
         let filled = mapping(&["id", "Note"], &[("path", "")]).unwrap();
         assert_eq!(filled.sources, [Source::Field(0), Source::Field(1), Source::Constant(Vec::new())]);
         assert_eq!(said(&filled), ["column path is not in the file; every row gets \"\""]);
@@ -267,6 +299,10 @@ mod tests {
         assert_eq!(
             mapping(&["x", "y"], &[("id", "1"), ("path", "")]).unwrap_err(),
             "t.csv: none of its columns (x, y) is in public.t"
+        );
+        assert_eq!(
+            mapping(&["ID", "PATH", "y"], &[("id", "1"), ("path", "")]).unwrap_err(),
+            "t.csv: none of its columns (ID, PATH, y) is in public.t, which has id, path; ID, PATH differ in case only"
         );
     }
 }

@@ -16,6 +16,7 @@ use crate::counted::counted;
 use crate::detect::detect_in;
 use crate::error::ANEW;
 use crate::feed::{Deserted, Feed};
+use crate::first_line;
 use crate::input::{Noted, Passed};
 use crate::json_column::JsonShape;
 use crate::ledger::Extent;
@@ -90,11 +91,16 @@ impl Encoder {
             return Err(Error::Empty { file: self.file.clone() });
         }
         let (verdict, mut layout) = self.layout(&sample, complete)?;
+        let advice = self.advice(&sample);
+        let advised = |error: Error| match (error, &advice) {
+            (Error::Columns { file, what }, Some(advice)) => Error::Columns { file, what: format!("{what}; {advice}") },
+            (error, _) => error,
+        };
         self.settle_newline(&mut layout, &mut input, &mut sample, complete)?;
         let header_end = layout.header.end();
-        let mut choice = Choice::new(&self.file, layout.header.names(), &self.options)?;
+        let mut choice = Choice::new(&self.file, layout.header.names(), &self.options).map_err(advised)?;
         let opening = self.opening();
-        let mapping = opening.mapping(&layout)?;
+        let mapping = opening.mapping(&layout).map_err(advised)?;
         let maker = opening.maker(&mapping, &layout)?;
         // The server is to judge a constant that cannot be encoded.
         let is_encoded = self.options.format == CopyFormat::Auto && matches!(maker, RowMaker::Text(_));
@@ -263,7 +269,7 @@ impl Encoder {
     /// By which dialect to read: the one that was asked for, that of earlier runs, or the one that is found.
     fn verdict(&self, sample: &[u8], complete: bool) -> Result<Verdict, Error> {
         let file = || self.file.clone();
-        let undetected = |source| Error::Undetected { file: self.file.clone(), source };
+        let undetected = |source| first_line::undetected(&self.file, source, self.advice(sample));
         let options = &self.options;
         // What was loaded while the dialect was in doubt reads the same in both.
         let settled = self.committed.iter().find(|extent| !extent.guarded).and(self.known_dialect);
@@ -298,6 +304,13 @@ impl Encoder {
             verdict.dialect, verdict.evidence
         );
         Err(Error::Columns { file: file(), what })
+    }
+
+    /// How the file is to be read that is perhaps none of what it was taken for.
+    fn advice(&self, sample: &[u8]) -> Option<String> {
+        let is_taken = self.options.input_format == InputFormat::Csv && self.options.dialect.is_none();
+        let columns = self.target.columns.iter().map(|column| column.name.as_str());
+        if is_taken { first_line::advice(sample, columns) } else { None }
     }
 
     fn header(&self, sample: &[u8], complete: bool, dialect: Dialect) -> Result<Header, Error> {

@@ -185,10 +185,12 @@ pub enum Error {
         examples: Vec<String>,
     },
     /// The target table does not exist.
-    #[error("table {table:#} does not exist in the database; create it, or give a schema file that does")]
+    #[error("table {table:#} does not exist in the database{}", instead(near))]
     NoTable {
         /// The table.
         table: TableName,
+        /// Some that do and have names like its own, the nearest first, where they were looked for.
+        near: Vec<TableName>,
     },
     /// The file's columns do not fit the table.
     #[error("{file}: {what}")]
@@ -461,6 +463,11 @@ impl Error {
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Rewritten { .. }) || self.cause().is_some_and(Cause::is_remote)
     }
+}
+
+fn instead(near: &[TableName]) -> String {
+    let names: Vec<_> = near.iter().map(|table| format!("{table:#}")).collect();
+    if names.is_empty() { String::new() } else { format!("; is it {}?", names.join(" or ")) }
 }
 
 fn place(record: u64, offset: u64, column: Option<&str>) -> String {

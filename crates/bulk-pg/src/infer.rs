@@ -11,6 +11,7 @@ use crate::buffer::BYTE_ORDER_MARK;
 use crate::choice::Choice;
 use crate::detect::detect_in;
 use crate::encode::reads_alike;
+use crate::first_line;
 use crate::json_column::JsonShape;
 use crate::ndjson::{self, JsonFields};
 use crate::reader::{Extent, Layout};
@@ -238,7 +239,10 @@ fn open(file: &str, sample: &[u8], complete: bool, options: &LoadOptions) -> Res
     match options.input_format {
         InputFormat::Csv => {
             let verdict = detect_in(sample, complete, options.dialect.or(options.hint), options.header.is_none())
-                .map_err(|source| Error::Undetected { file: file.to_owned(), source })?;
+                .map_err(|source| {
+                    let advice = first_line::advice(sample, std::iter::empty()).filter(|_| options.dialect.is_none());
+                    first_line::undetected(file, source, advice)
+                })?;
             if let Some(asked) = options.dialect
                 && !reads_alike(asked, verdict.dialect)
             {

@@ -107,6 +107,7 @@ mod existing;
 mod export;
 mod feed;
 mod field;
+mod first_line;
 mod foreign_key;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -130,6 +131,7 @@ mod loader;
 mod local_file;
 mod merge;
 mod mirror_lock;
+mod misspelt;
 mod ndjson;
 mod opening;
 mod orphans;

@@ -330,7 +330,8 @@ impl Found {
         }
         // One that is to go on may yet have rows.
         if !append && let Some(load) = loads.iter().find(|load| load.left_rows() || load.finished.is_none()) {
-            return Err(occupied(format!("holds the rows of {}; {ANEW}", load.file.key)));
+            let what = format!("holds the rows of {}; {ANEW}; --append of bulk load adds to them", load.file.key);
+            return Err(occupied(what));
         }
         if !append && !is_empty {
             let what =

@@ -93,7 +93,7 @@ pub async fn apply_pre_data(
     }
     let made = |table: &&TableName| !existing.contains(*table) && !done.created.contains(*table);
     if let Some(table) = wanted.iter().find(made) {
-        return Err(Error::NoTable { table: table.clone() });
+        return Err(Error::NoTable { table: table.clone(), near: Vec::new() });
     }
     transaction.commit().await.map_err(Error::database(action()))?;
     let met = met_needs(session, plan).await?;

@@ -144,7 +144,7 @@ async fn prepare(
     let action = || Error::database("make tables to be swapped");
     qualify_names(transaction).await?;
     if let Some((table, ..)) = files.iter().find(|(table, ..)| !found.iter().any(|(other, _)| other == table)) {
-        return Err(Error::NoTable { table: table.clone() });
+        return Err(Error::NoTable { table: table.clone(), near: Vec::new() });
     }
     let exchange = if may_stay { Exchange::Rows } else { Exchange::Places };
     exchange.outside_keys(transaction, &found).await?;

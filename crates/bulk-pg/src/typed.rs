@@ -46,7 +46,7 @@ pub(crate) async fn columns(client: &Client, table: &TableName, names: &[&str]) 
         .await
         .map_err(Error::database(format!("read the columns of {table:#}")))?;
     if rows.is_empty() {
-        return Err(Error::NoTable { table: table.clone() });
+        return Err(Error::NoTable { table: table.clone(), near: Vec::new() });
     }
     let misfit = |what: String| Error::Target { table: table.clone(), what };
     let (mut columns, mut generated) = (Vec::new(), Vec::new());

@@ -231,7 +231,7 @@ async fn rows_of_somebody_else_are_left_alone_unless_asked() {
     assert_eq!(
         chain(&refused),
         "table public.t holds the rows of t.csv; load it anew with --restart, which deletes all \
-         rows of the table"
+         rows of the table; --append of bulk load adds to them"
     );
     load(from_mut(&mut session), &table("t"), &identity, whole(second), &options).await.unwrap();
     assert_eq!(bench.psql("SELECT * FROM t ORDER BY id"), "0|theirs\n1|a\n2|b");

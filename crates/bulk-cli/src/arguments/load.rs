@@ -78,6 +78,9 @@ pub(crate) struct Load {
     /// Read CSV files as this dialect: A, B, C, D or csv. Default: told from each file.
     #[arg(long)]
     pub(crate) dialect: Option<bulk_pg::Dialect>,
+    /// What stands between the values of CSV files: one character, such as ';', or tab. Default: a comma.
+    #[arg(long, value_name = "CHARACTER", value_parser = delimited, conflicts_with = "dialect")]
+    pub(crate) delimiter: Option<bulk_pg::Dialect>,
     /// Give a column that the files lack this value in every row. A rerun is to give the same.
     #[arg(long, value_name = "COLUMN=VALUE")]
     pub(crate) fill: Vec<String>,
@@ -141,4 +144,30 @@ pub(crate) struct Load {
     pub(crate) goal: GoalArguments,
     #[command(flatten)]
     pub(crate) bucket: BucketArguments,
+}
+
+/// CSV with this between its values, and quotes where they are needed.
+fn delimited(text: &str) -> Result<bulk_pg::Dialect, String> {
+    let delimiter = match text.as_bytes() {
+        b"tab" | b"\\t" => b'\t',
+        [byte] => *byte,
+        _ => return Err("it is one ASCII character, or tab".to_owned()),
+    };
+    bulk_pg::Dialect::new(delimiter, b'"', b'"', bulk_pg::Quoting::AsNeeded).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::delimited;
+
+    #[test]
+    fn a_delimiter_is_one_character_or_tab() {
+        for (text, delimiter) in [(";", b';'), ("tab", b'\t'), ("\\t", b'\t'), ("\t", b'\t'), ("|", b'|'), (",", b',')]
+        {
+            assert_eq!(delimited(text).unwrap().delimiter(), delimiter, "{text}");
+        }
+        for text in ["", "\"", ";;", "§", "\n", "tabs"] {
+            assert!(delimited(text).is_err(), "{text}");
+        }
+    }
 }
