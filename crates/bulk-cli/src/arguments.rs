@@ -189,6 +189,7 @@ impl Command {
     /// What it does when [`Common::stop`] is cancelled; nothing if it does not heed that, since it has nothing to keep.
     pub(crate) fn when_stopped(&self) -> Option<&'static str> {
         match self {
+            Self::Load(load) if load.reads_stdin() => Some("what is committed is kept, and no more is read"),
             Self::Mirror(_) | Self::Fetch(_) | Self::Load(_) | Self::List(_) | Self::Diff(_) | Self::Sync(_) => {
                 Some("what is in hand is finished and kept")
             }
@@ -203,6 +204,20 @@ impl Command {
             | Self::Doctor(_)
             | Self::Completions(_)
             | Self::Man(_) => None,
+        }
+    }
+
+    /// What is said of a run that was interrupted behind so many rows that it has loaded.
+    pub(crate) fn when_interrupted(&self, loaded: u64) -> &'static str {
+        match self {
+            Self::Load(load) if load.reads_stdin() && load.name.is_none() => match loaded {
+                0 => "interrupted; nothing was loaded",
+                _ => {
+                    "interrupted; what standard input gave cannot be told from what it gives another time: --restart deletes what \
+                     is loaded of it, and with --name NAME from the start the same command goes on"
+                }
+            },
+            _ => "interrupted; run the same command again to go on",
         }
     }
 }

@@ -154,6 +154,11 @@ impl Totals {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Rows that were loaded.
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
     /// A file is being read; `counter` tells how far.
     pub(crate) fn begin_reading(&self, counter: Arc<AtomicU64>) {
         self.reading().push(counter);
@@ -249,7 +254,8 @@ impl Sums {
             parts.push(self.loaded());
         } else if let Some(percent) = (self.read.min(self.to_read) * 100).checked_div(self.to_read) {
             let rows = counted(self.records, "row", "rows");
-            parts.push(format!("{percent}% loaded: {rows}, {} of CSV", size(self.bytes)));
+            // What is read may be far ahead of what is committed.
+            parts.push(format!("{percent}% read, {rows} loaded, {} of CSV", size(self.bytes)));
         }
         parts.extend(self.status(what));
         format!("  … {}", parts.join("; "))
@@ -257,7 +263,8 @@ impl Sums {
 
     /// How much is loaded of what has no known end.
     fn loaded(&self) -> String {
-        format!("{} read: {}, {} of CSV", size(self.read), counted(self.records, "row", "rows"), size(self.bytes))
+        let rows = counted(self.records, "row", "rows");
+        format!("{} read, {rows} loaded, {} of CSV", size(self.read), size(self.bytes))
     }
 
     /// How much is there, how fast it comes, and how long that may take.
@@ -454,7 +461,7 @@ impl Bars {
                 (true, _) => Some(line("load  {wide_msg}", 0)),
                 (false, 0) => None,
                 (false, _) => {
-                    Some(line("load  [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {msg}, {eta} to go", to_read))
+                    Some(line("read  [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {msg}, {eta} to go", to_read))
                 }
             },
             status: line("      {wide_msg}", 0),
@@ -474,7 +481,7 @@ impl Bars {
         if let Some(bar) = &self.load {
             bar.set_message(match sums.is_endless {
                 true => sums.loaded(),
-                false => format!("{}, {} of CSV", counted(sums.records, "row", "rows"), size(sums.bytes)),
+                false => format!("{} loaded, {} of CSV", counted(sums.records, "row", "rows"), size(sums.bytes)),
             });
             bar.set_position(sums.read.min(sums.to_read));
         }
@@ -520,7 +527,17 @@ mod tests {
         totals.set_endless(true);
         totals.read.store(2048, Ordering::Relaxed);
         totals.add_loaded(7, 4096);
-        assert_eq!(totals.now().line(What::Fetch, 0.0), "  … 2.0 KiB read: 7 rows, 4.0 KiB of CSV");
+        assert_eq!(totals.now().line(What::Fetch, 0.0), "  … 2.0 KiB read, 7 rows loaded, 4.0 KiB of CSV");
+    }
+
+    #[test]
+    fn what_is_read_is_not_said_to_be_loaded() {
+        let totals = Totals::default();
+        totals.to_read.store(4096, Ordering::Relaxed);
+        totals.read.store(4096, Ordering::Relaxed);
+        totals.add_loaded(7, 2048);
+        assert_eq!(totals.now().line(What::Fetch, 0.0), "  … 100% read, 7 rows loaded, 2.0 KiB of CSV");
+        assert_eq!(totals.records(), 7);
     }
 
     #[test]

@@ -227,6 +227,10 @@ fn who_waits_for_standard_input_can_be_stopped() {
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+        // What is in hand is not committed, and nothing goes on without a name.
+        assert!(said.contains("stopping: what is committed is kept, and no more is read"), "{said}");
+        let end = if len == 0 { "interrupted; nothing was loaded" } else { "--restart deletes what is loaded of it" };
+        assert!(said.contains(end) && !said.contains("run the same command again"), "{said}");
         // Until here it could have been written to.
         drop(pipe);
     }

@@ -122,7 +122,8 @@ fn of_a_mirror_what_is_fetched_and_what_is_loaded() {
     shown.wait_until("bars", |lines| {
         let [.., fetch, load, status] = lines else { return false };
         holds(Some(fetch), "fetch [=", &[" MiB, ", "/s, ", " to go"])
-            && holds(Some(load), "load  [=", &[" rows, ", " of CSV, ", " to go"])
+            // On a busy machine next to nothing is read yet.
+            && holds(Some(load), "read  [", &[" rows loaded, ", " of CSV, ", " to go"])
             && holds(Some(status), "      4 connections: ", &[])
     });
     let (status, lines) = shown.end();

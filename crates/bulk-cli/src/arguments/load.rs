@@ -146,6 +146,13 @@ pub(crate) struct Load {
     pub(crate) bucket: BucketArguments,
 }
 
+impl Load {
+    /// Whether any of it comes over standard input.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.files.iter().any(|file| file.as_os_str() == "-")
+    }
+}
+
 /// CSV with this between its values, and quotes where they are needed.
 fn delimited(text: &str) -> Result<bulk_pg::Dialect, String> {
     let delimiter = match text.as_bytes() {
