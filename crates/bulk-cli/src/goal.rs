@@ -43,6 +43,8 @@ enum Left {
     Fetch,
     /// The part of the files that is read.
     Read,
+    /// The part of the records that is asked for.
+    AskedFor,
     /// Nothing.
     Unknown,
 }
@@ -55,6 +57,10 @@ impl RunGoal {
             Command::Load(load) => (&load.goal, "copy", "copy", Left::Read),
             Command::Fetch(fetch) => (&fetch.goal, "fetch", "finish", Left::Fetch),
             Command::Sync(sync) => (&sync.goal, "fetch", "store", Left::Unknown),
+            // Bytes that were read are of the records that are known to be done.
+            Command::Crawl(crawl) if crawl.goal.finish_by.is_some() => {
+                (&crawl.goal, "explode", "explode", Left::AskedFor)
+            }
             Command::Crawl(crawl) => (&crawl.goal, "fetch", "fetch", Left::Unknown),
             Command::Export(export) => (&export.goal, "compress", "stage", Left::Unknown),
             _ => return None,
@@ -98,6 +104,7 @@ impl RunGoal {
         let left = match self.counted.left {
             Left::Fetch if self.arguments.is_of_bytes() => report.totals().left_to_fetch(),
             Left::Read => report.totals().read_part().map(|part| (done as f64 * (1.0 / part - 1.0)) as u64),
+            Left::AskedFor => report.totals().records_left().map(|left| (done as f64 * left) as u64),
             Left::Fetch | Left::Unknown => None,
         };
         let total = left.map(|left| done.saturating_add(left));

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -46,6 +46,10 @@ pub(crate) struct Totals {
     is_endless: AtomicBool,
     records: AtomicU64,
     bytes: AtomicU64,
+    /// Of a crawl: the records that there will be, those that requests were made of, and those that were done before.
+    expected: OnceLock<u64>,
+    asked_for: AtomicU64,
+    passed_over: AtomicU64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -152,6 +156,28 @@ impl Totals {
     pub(crate) fn add_loaded(&self, records: u64, bytes: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells how many records a crawl will have had.
+    pub(crate) fn expect_records(&self, records: u64) {
+        // A run counts them once.
+        let _ = self.expected.set(records);
+    }
+
+    pub(crate) fn add_records_asked_for(&self, records: u64) {
+        self.asked_for.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pass_over_records(&self, records: u64) {
+        self.passed_over.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How many records of a crawl are left for each that it has asked for; `None` where that is not known.
+    pub(crate) fn records_left(&self) -> Option<f64> {
+        let expected = *self.expected.get()?;
+        let [asked_for, passed_over] = [&self.asked_for, &self.passed_over].map(|total| total.load(Ordering::Relaxed));
+        let left = expected.saturating_sub(asked_for + passed_over);
+        (asked_for > 0).then(|| left as f64 / asked_for as f64)
     }
 
     /// Rows that were loaded.

@@ -3,9 +3,10 @@
 mod support;
 
 use bulk_core::{Outlook, RunReport};
+use bulk_testkit::api::{self, Answer, Asked};
 use bulk_testkit::s3::{Fault, Rule, Server, Store};
-use serde_json::Value;
-use support::{Ran, bulk};
+use serde_json::{Value, json};
+use support::{Ran, bulk, server, sql};
 
 const BUCKET: &str = "data";
 
@@ -65,6 +66,41 @@ fn what_is_good_enough_is_said_so() {
         assert!(end["message"].as_str().unwrap().starts_with("Good enough: "), "{end}");
         let projection = report.projection.unwrap();
         assert_eq!((projection.outlook, projection.help.len()), (Outlook::WillMakeIt, 0), "{goal:?}");
+    }
+}
+
+/// 120 at 20 a second, wherever they come from.
+#[test]
+fn a_crawl_says_early_that_its_limit_is_too_low() {
+    let database = server().create_database("goal").unwrap();
+    sql(&database, "CREATE TABLE item (id int)");
+    let api = api::Server::builder(|asked: &Asked| Answer::json(json!({"id": asked.segments()[0]}))).start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (1..=120).map(|id| format!("{{\"id\": {id}}}\n")).collect();
+    std::fs::write(folder.path().join("ids.ndjson"), lines).unwrap();
+    let inputs = [
+        ("query = 'SELECT n AS id FROM generate_series(1, 120) n'", &[][..]),
+        ("file = 'ids.ndjson'", &["--limit", "110"]),
+    ];
+    for (name, (input, more)) in ["query", "file"].into_iter().zip(inputs) {
+        let spec = format!(
+            "[input]\n{input}\n[request]\nurl = '{}/{{id}}'\n[limits]\nrate = ['20/s']\n
+             [[rows]]\ntable = 'item'\ncolumns = {{ id = '$.id' }}\n",
+            api.url()
+        );
+        std::fs::write(folder.path().join(name), spec).unwrap();
+        let mut command = bulk(["crawl", name, "--finish-by", "2500ms", "--json"]);
+        command.args(more).env("BULK_DB", database.url()).current_dir(folder.path());
+        let ran = Ran::of(command);
+        ran.assert(0, &[]);
+        let said = ran.events_of("goal");
+        assert!(said.len() >= 2, "{said:#?}");
+        assert_eq!((&said[0]["over"], &said[0]["outlook"]), (&false.into(), &"will_miss_it".into()));
+        assert_eq!(said[0]["help"][0]["limit"], "rate_limit", "{said:#?}");
+        let text = said[0]["message"].as_str().unwrap();
+        assert!(text.contains(" times the rate limit of requests"), "{text}");
+        let end = said.last().unwrap()["message"].as_str().unwrap();
+        assert!(end.starts_with("Too slow: ") && end.contains(" s behind the time that was asked for."), "{end}");
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use batch::CallBatch;
 pub use batch::CallRows;
-pub use input::{query_columns, query_records};
+pub use input::{count_records, query_columns, query_records};
 pub use ledger::QuarantinedCall;
 use ledger::{Round, digest};
 use publication::Publication;

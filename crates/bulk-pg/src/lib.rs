@@ -183,11 +183,11 @@ pub use copy_format::CopyFormat;
 pub use copy_reader::{CopiedRow, CopyReader};
 pub use copy_text::{CopyText, NoSuchField, Source};
 pub use copy_writer::CopyWriter;
-pub use crawl::{query_columns, query_records};
 pub use crawl::{
     CallProgress, CallRows, CrawlJob, CrawlLoad, CrawlLoadOptions, CrawlMarks, CrawlMode, CrawlOutcome, CrawlTable,
     QuarantinedCall, write_call_rejects,
 };
+pub use crawl::{count_records, query_columns, query_records};
 pub use create_table::{SqlType, create_table, table_exists};
 pub use dependents::{drop_dependents, drop_foreign_keys};
 pub use detect::{Attempt, Certainty, Undetected, Verdict, detect};

@@ -1,12 +1,12 @@
 //! The records that requests are made of.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulk_archive::Decoder;
-use bulk_pg::{query_columns, query_records};
+use bulk_pg::{count_records, query_columns, query_records};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
@@ -126,6 +126,39 @@ impl Records {
     }
 }
 
+/// How many records an input will have, `most` at most, if that can be told before they have come.
+pub(super) async fn count(input: Input, database: DatabaseArguments, most: Option<u64>) -> Option<u64> {
+    match input {
+        Input::Query(query) => count_records(&mut database.connect().await.ok()?, &query, most).await.ok(),
+        Input::File(path) if path.as_os_str() != "-" => {
+            let decoder = open(&path).await.ok()?;
+            tokio::task::spawn_blocking(move || count_lines(decoder, most).ok()).await.ok()?
+        }
+        // There may be fewer, but who says how many wants them all.
+        Input::File(_) | Input::List { .. } => most,
+    }
+}
+
+/// The lines that have a record. Whoever makes requests of them says what is wrong with any.
+fn count_lines(reader: impl Read, most: Option<u64>) -> io::Result<u64> {
+    let (most, mut reader) = (most.unwrap_or(u64::MAX), BufReader::new(reader));
+    let (mut lines, mut is_blank) = (0, true);
+    while lines < most {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        // The end of a line, or what there is of it.
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let len = end.unwrap_or(bytes.len());
+        is_blank &= bytes[..len].trim_ascii().is_empty();
+        lines += u64::from(end.is_some() && !is_blank);
+        is_blank |= end.is_some();
+        reader.consume(len + usize::from(end.is_some()));
+    }
+    Ok(lines + u64::from(!is_blank && lines < most))
+}
+
 /// Whether what requests want to know of a record is among its names, or in the value of one.
 fn check_fields(api: &Api<'_>, names: &[String], of: &str, what: &str) -> Result<(), Failure> {
     let has = |field: &str| names.iter().any(|name| name == field);
@@ -150,5 +183,22 @@ fn record(line: &[u8]) -> Result<Value, String> {
     match serde_json::from_slice(line).map_err(|error| error.to_string())? {
         record @ Value::Object(_) => Ok(record),
         _ => Err("it is no JSON object".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_that_have_a_record() {
+        let count = |text: &str, most| count_lines(text.as_bytes(), most).unwrap();
+        for (text, lines) in [("", 0), ("\n \n", 0), ("{}", 1), ("{}\n", 1), ("{}\r\n\n {}\n{}", 3), ("  ", 0)] {
+            assert_eq!(count(text, None), lines, "{text:?}");
+            assert_eq!(count(text, Some(2)), lines.min(2), "{text:?}");
+        }
+        // Longer than the reader's buffer.
+        let long = format!("{}{{}}\n{}\n{{}}", " ".repeat(20_000), " ".repeat(20_000));
+        assert_eq!((count(&long, None), count(&long, Some(0))), (2, 0));
     }
 }

@@ -6,6 +6,8 @@ use bulk_core::{Algorithm, Digest};
 use bulk_pg::{CallProgress, CrawlMarks};
 use futures::FutureExt;
 
+use crate::progress::Totals;
+
 /// How many keys are kept at least.
 const KEPT: usize = 1 << 20;
 
@@ -17,6 +19,8 @@ pub(super) struct Known {
     /// Whether no earlier run has left a mark.
     is_first: bool,
     taken: Mutex<Taken>,
+    /// Where those are counted that need not be made.
+    totals: Arc<Totals>,
 }
 
 /// Digests of keys, the newest ones and those before them.
@@ -50,12 +54,13 @@ impl Taken {
 }
 
 impl Known {
-    pub(super) fn new(marks: CrawlMarks) -> Arc<Self> {
-        Self::keeping(marks, KEPT)
+    pub(super) fn new(marks: CrawlMarks, totals: &Arc<Totals>) -> Arc<Self> {
+        Self::keeping(marks, KEPT, totals)
     }
 
-    fn keeping(marks: CrawlMarks, most: usize) -> Arc<Self> {
-        Arc::new(Self { is_first: marks.is_empty(), marks, taken: Mutex::new(Taken::new(most)) })
+    fn keeping(marks: CrawlMarks, most: usize, totals: &Arc<Totals>) -> Arc<Self> {
+        let (is_first, taken, totals) = (marks.is_empty(), Mutex::new(Taken::new(most)), totals.clone());
+        Arc::new(Self { is_first, marks, taken, totals })
     }
 
     pub(super) fn done(self: &Arc<Self>) -> Done {
@@ -82,7 +87,10 @@ impl Known {
             (true, CallProgress::Part(at)) => Progress::Part(at),
             (true, _) => Progress::Open,
         };
-        all.into_iter().zip(keys).map(progress).collect()
+        let progress: Vec<_> = all.into_iter().zip(keys).map(progress).collect();
+        let done = progress.iter().filter(|progress| **progress == Progress::Done).count();
+        self.totals.pass_over_records(done as u64);
+        progress
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -121,7 +129,7 @@ mod tests {
         let session = Session::connect(database.url()).await.unwrap();
         let job = CrawlJob::new("job", vec![CrawlTable::new("t".parse().unwrap(), ["id"], CrawlMode::Append)]);
         let mut load = CrawlLoad::begin(session, &job, CrawlLoadOptions::default()).await.unwrap();
-        let known = Known::keeping(load.marks(), 4);
+        let known = Known::keeping(load.marks(), 4, &Arc::default());
         let keys = |range: std::ops::Range<u32>| range.map(|key| key.to_string()).collect::<Vec<_>>();
         // Of some it is known here that they were begun, and of the others they are committed.
         for first in (0..24).step_by(3) {

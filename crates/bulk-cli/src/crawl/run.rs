@@ -6,9 +6,10 @@ use bulk_core::{Error, FileReport, StageMeter, Wait, WorkerMeter};
 use bulk_pg::{CrawlLoad, CrawlMarks, CrawlOutcome, QuarantinedCall};
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Api, failed, reason, wrong};
-use super::input::Records;
+use super::input::{self, Records};
 use super::known::Known;
 use super::spec::{Rows, Spec};
 use super::status::{Status, Tally};
@@ -103,10 +104,20 @@ impl<'a> Run<'a> {
     ) -> Result<End, Failure> {
         // What is wrong with it is said before any request.
         let records = Records::open(&self.spec.input, api, &arguments.database, common, self.report).await?;
-        let known = Known::new(load.marks());
+        let known = Known::new(load.marks(), self.report.totals());
         let rows: Vec<_> = self.spec.rows.iter().enumerate().collect();
         let mut left = arguments.limit.unwrap_or(u64::MAX);
         let again = load.in_quarantine().min(left);
+        let _counting = arguments.goal.finish_by.map(|_| {
+            let most = arguments.limit.map(|limit| limit - again);
+            let counted = input::count(self.spec.input.clone(), arguments.database.clone(), most);
+            let totals = self.report.totals().clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                if let Some(count) = counted.await {
+                    totals.expect_records(again.saturating_add(count));
+                }
+            }))
+        });
         if again > 0 {
             let requests = counted(
                 again,
@@ -160,6 +171,7 @@ impl<'a> Run<'a> {
             if call.next.is_none() {
                 self.tally.add_call();
                 records += call.records.len() as u64;
+                self.report.totals().add_records_asked_for(call.records.len() as u64);
             }
             self.load(call, kind, load).await?;
         }

@@ -46,6 +46,7 @@ pub(crate) struct Spec {
 }
 
 /// Where the records are.
+#[derive(Clone)]
 pub(crate) enum Input {
     Query(String),
     /// `-` is standard input.
@@ -65,6 +66,7 @@ impl Input {
 }
 
 /// A list that the API has, in one page or several.
+#[derive(Clone)]
 pub(crate) struct List {
     pub(crate) template: RequestTemplate,
     pub(crate) pagination: Option<Pagination>,

@@ -2,6 +2,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
+use crate::ledger::unsigned;
 use crate::user_query::subselect;
 use crate::{Error, Session};
 
@@ -41,4 +42,19 @@ pub async fn query_records(session: Session, query: &str) -> Result<BoxStream<'s
         record
     });
     Ok(records.boxed())
+}
+
+/// How many [records](query_records) a query has, `most` at most. It is run for that, in a transaction that only reads.
+///
+/// # Errors
+///
+/// As [`query_records`], also for a query that writes.
+pub async fn count_records(session: &mut Session, query: &str, most: Option<u64>) -> Result<u64, Error> {
+    let query = subselect(query, OF)?;
+    let most = most.map_or_else(|| "ALL".to_owned(), |most| most.min(i64::MAX as u64).to_string());
+    let sql = format!("SELECT count(*) FROM (SELECT FROM (\n{query}\n) bulk_input LIMIT {most}) bulk_input");
+    let failed = |error| Error::database("count the input")(error);
+    let transaction = session.client_mut().build_transaction().read_only(true).start().await.map_err(failed)?;
+    let row = transaction.query_one(&sql, &[]).await.map_err(failed)?;
+    Ok(unsigned(row.get(0)))
 }
