@@ -33,6 +33,7 @@ pub use self::shape::{
 };
 #[cfg(all(feature = "export", unix))]
 pub(crate) use self::{
+    deflate::HEADER as ARCHIVE_HEADER,
     header::write as write_header,
     index::LONGEST_CONTENT,
     name::{escaped, to_id as name_to_id, unescaped},
@@ -41,6 +42,7 @@ pub(crate) use self::{
         Comparison, Found, How, Map, Member, Old, OpenOwn, Part, check_rows, columns_of, make as make_shape, open_rows,
     },
     splice::splice_observed,
+    verify::look_into,
     writer::processors,
 };
 pub use self::{

@@ -13,7 +13,7 @@ use crate::{Codec, Limit, Refusal};
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) for [`Truncated`](Error::Truncated) and
 /// [`TarTruncated`](Error::TarTruncated), [`InvalidData`](io::ErrorKind::InvalidData) for [`Corrupt`](Error::Corrupt),
 /// [`CodecMismatch`](Error::CodecMismatch), [`Column`](Error::Column), [`Tar`](Error::Tar), [`Refused`](Error::Refused), [`Index`](Error::Index), [`IndexMismatch`](Error::IndexMismatch) and
-/// [`NotCanonical`](Error::NotCanonical) and [`Set`](Error::Set), [`FileTooLarge`](io::ErrorKind::FileTooLarge) for
+/// [`NotCanonical`](Error::NotCanonical), [`Damaged`](Error::Damaged) and [`Set`](Error::Set), [`FileTooLarge`](io::ErrorKind::FileTooLarge) for
 /// [`LimitExceeded`](Error::LimitExceeded), [`InvalidInput`](io::ErrorKind::InvalidInput) for [`Unsorted`](Error::Unsorted),
 /// [`Unsupported`](io::ErrorKind::Unsupported) for [`CodecDisabled`](Error::CodecDisabled),
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) for [`Locked`](Error::Locked), [`NotFound`](io::ErrorKind::NotFound) for
@@ -164,8 +164,9 @@ pub enum Error {
         /// What their source said.
         source: io::Error,
     },
-    /// The index of an archive is damaged, or of another version.
-    #[error("{file}: bad index at its byte {offset}: {reason}; make it anew from the archive (`rebuild_index`)")]
+    /// The index of an archive is damaged, or of another version: `rebuild_index` and, of a set,
+    /// `rebuild_indexes` make it anew.
+    #[error("{file}: bad index at its byte {offset}: {reason}; it can be made anew from the archive")]
     Index {
         /// The archive's name as it was given.
         file: String,
@@ -174,8 +175,8 @@ pub enum Error {
         /// What is wrong, for people.
         reason: &'static str,
     },
-    /// The index is not that of the archive.
-    #[error("{file}: the index belongs to another archive: {reason}; make it anew from this one (`rebuild_index`)")]
+    /// The index is not that of the archive, which has to be read to make it anew, as for [`Index`](Error::Index).
+    #[error("{file}: the index belongs to another archive: {reason}; it can be made anew from this one")]
     IndexMismatch {
         /// The archive's name as it was given.
         file: String,
@@ -197,19 +198,27 @@ pub enum Error {
         /// The folder.
         file: String,
     },
-    /// There are archives, and nothing is known of them.
-    #[error("{file}: missing, though there are archives; make it anew from them (`rebuild_indexes`)")]
+    /// There are archives, and nothing is known of them: `rebuild_indexes` reads it from them.
+    #[error("{file}: missing, though there are archives, from which it can be made anew")]
     RosterMissing {
         /// The roster of the set, an SQLite file.
         file: String,
     },
-    /// An archive of a set, or its index, is not where it was published.
-    #[error(
-        "{file}: missing, though the set has it; put it back, or make the set anew of what is there (`rebuild_indexes`)"
-    )]
+    /// An archive of a set, or its index, is not where it was published: it is put back, or made anew of all its items
+    /// (`Stage::mend`), or the set without it of what is there (`rebuild_indexes`).
+    #[error("{file}: missing, though the set has it")]
     Missing {
         /// The archive or index.
         file: String,
+    },
+    /// An archive of a set is damaged: it is put back from a copy, or made anew of all its items (`Stage::mend`), or removed, and
+    /// the set made anew without it (`rebuild_indexes`).
+    #[error("{file}: damaged: it is not what was made{}", offset.map(|offset| format!(", at compressed byte {offset}")).unwrap_or_default())]
+    Damaged {
+        /// The archive.
+        file: String,
+        /// How far it could be read, where that is known.
+        offset: Option<u64>,
     },
     /// The roster of a set could not be read or written.
     #[error("{file}: cannot use the roster of the set")]
@@ -257,6 +266,7 @@ impl Error {
             | Error::Locked { file }
             | Error::RosterMissing { file }
             | Error::Missing { file }
+            | Error::Damaged { file, .. }
             | Error::Roster { file, .. }
             | Error::Set { file, .. } => file,
         }
@@ -283,7 +293,7 @@ impl Error {
     /// The compressed byte that the error is about, where it is about one.
     pub fn offset(&self) -> Option<u64> {
         match self {
-            Error::Io { offset, .. } => *offset,
+            Error::Io { offset, .. } | Error::Damaged { offset, .. } => *offset,
             Error::CodecMismatch { .. }
             | Error::CodecDisabled { .. }
             | Error::Column { .. }
@@ -362,6 +372,7 @@ impl Error {
             Error::Locked { file } => Error::Locked { file: file.clone() },
             Error::RosterMissing { file } => Error::RosterMissing { file: file.clone() },
             Error::Missing { file } => Error::Missing { file: file.clone() },
+            Error::Damaged { file, offset } => Error::Damaged { file: file.clone(), offset: *offset },
             Error::Roster { file, source } => Error::Roster { file: file.clone(), source: source.to_string().into() },
             Error::Set { file, reason } => Error::Set { file: file.clone(), reason: reason.clone() },
             Error::Stopped => Error::Stopped,
@@ -405,6 +416,7 @@ impl From<Error> for io::Error {
             | Error::Index { .. }
             | Error::IndexMismatch { .. }
             | Error::NotCanonical { .. }
+            | Error::Damaged { .. }
             | Error::Set { .. } => io::ErrorKind::InvalidData,
             // It is no damage: what came is as it was meant.
             Error::LimitExceeded { .. } => io::ErrorKind::FileTooLarge,

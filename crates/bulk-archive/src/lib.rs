@@ -77,7 +77,8 @@
 //! With the feature `export`, on Unix, an `ExportSet` is a folder of such archives, one for each group of each type of
 //! items. A `Stage` takes changes in any order; `Stage::publish` makes new archives of the groups that have changed, and
 //! gives them their names together. What is killed at any moment leaves the old set or the new one. `verify_set` checks a
-//! folder, `rebuild_indexes` makes all but the archives anew. Beside an archive, and beside
+//! folder, `Stage::mend` has archives that are damaged or missing made anew of their items, `rebuild_indexes` all but the archives, of
+//! these. Beside an archive, and beside
 //! the folder of a type, there may be the items in other formats, each a `Shape`: lines of JSON, compressed as gzip or Zstandard,
 //! and Parquet, whose columns are `ParquetColumns`.
 //!

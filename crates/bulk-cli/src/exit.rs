@@ -217,7 +217,12 @@ fn hint_for_archives(error: &bulk_archive::Error) -> Option<&'static str> {
         | bulk_archive::Error::Index { .. }
         | bulk_archive::Error::IndexMismatch { .. } => Some("bulk export --rebuild-index --out DIR makes it anew"),
         bulk_archive::Error::Missing { .. } => Some(
-            "put it back, or bulk export --rebuild-index --out DIR does without it; the next run then reads all rows",
+            "put it back, or have it made anew of the rows by bulk export SPEC --full; bulk export --rebuild-index --out DIR does \
+             without it, and the next run then reads all rows",
+        ),
+        bulk_archive::Error::Damaged { .. } => Some(
+            "put it back from a copy, or have it made anew of the rows by bulk export SPEC --full; where there are none, remove it, \
+             run bulk export --rebuild-index --out DIR, and give its items again",
         ),
         bulk_archive::Error::LimitExceeded { limit: bulk_archive::Limit::Ratio(_), .. } => {
             Some("--max-ratio N allows more, of a file that you trust")

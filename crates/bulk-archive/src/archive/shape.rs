@@ -28,7 +28,7 @@ mod stretch;
 use std::{
     fmt,
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{Read, Seek, Write},
     str::FromStr,
     sync::Arc,
 };
@@ -81,20 +81,12 @@ impl Shape {
     }
 
     /// What each file of ours begins with.
-    fn header(self) -> &'static [u8] {
+    pub(crate) fn header(self) -> &'static [u8] {
         match self {
             Shape::JsonlGz => &deflate::HEADER,
             Shape::JsonlZst => &frame::HEADER,
             Shape::Parquet => b"PAR1",
         }
-    }
-
-    /// Whether a file begins as each of ours does.
-    pub(crate) fn begins(self, file: &mut File) -> io::Result<bool> {
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(0))?;
-        file.take(self.header().len() as u64).read_to_end(&mut bytes)?;
-        Ok(bytes == self.header())
     }
 
     /// What stands before a name that ends as a file of a shape does, and the shape.

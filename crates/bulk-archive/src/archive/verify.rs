@@ -13,6 +13,8 @@ use super::{
     name,
     splice::IndexedArchive,
 };
+#[cfg(all(feature = "export", unix))]
+use super::{index::ArchiveIndex, shape::Found};
 use crate::{Codec, Error};
 
 /// Checks an archive against its index: the checksum of each block, the headers, content and order of each entry, where
@@ -37,6 +39,36 @@ pub fn verify_blocks<A: Read + Seek, I: Read + Seek>(
     blocks: &[Range<u64>],
 ) -> Result<ArchiveSummary, Error> {
     check(archive, Some(blocks))
+}
+
+/// Whether an archive has a chain of this index in its place, so that it is what the index says, whatever has become of the rest:
+/// of each chain the first block is looked at.
+#[cfg(all(feature = "export", unix))]
+pub(crate) fn look_into<A: Read + Seek, I: Read + Seek>(
+    mut index: ArchiveIndex<I>,
+    archive: &mut A,
+    go_on: impl Fn() -> Result<(), Error>,
+) -> Result<Found, Error> {
+    let (file, mut stretches) = (index.file().to_owned(), 0);
+    loop {
+        go_on()?;
+        let block = match index.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) | Err(Error::Index { .. }) => return Ok(Found::None { stretches }),
+            Err(error) => return Err(error),
+        };
+        if !block.place.begins_chain {
+            continue;
+        }
+        stretches += 1;
+        let mut chains = Chains::behind(&file, block.number);
+        chains.note(&block);
+        match chains.inflate(block.number, archive) {
+            Ok(_) => return Ok(Found::Stretch),
+            Err(Error::Corrupt { .. } | Error::Truncated { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Checks these blocks, or all, and where they begin, too.

@@ -16,6 +16,7 @@ use super::{
     roster::Facts,
     runs::{Merge, Runs, Tag},
     shapes::{self, KindColumns},
+    whose::{self, ArchiveThere, There},
 };
 use crate::span::enter_span;
 use crate::{
@@ -35,6 +36,8 @@ pub(crate) struct Task {
     pub(crate) file: String,
     /// What the archive is now.
     pub(crate) old: Option<Facts>,
+    /// Whether nothing of it is used, as it is damaged or gone: what is staged is all of it.
+    pub(crate) is_anew: bool,
     /// How many bytes of changes are staged.
     pub(crate) staged: u64,
     /// How many threads compress.
@@ -112,8 +115,8 @@ fn make_archive(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptio
     options.tell(&ExportEvent::Begun { kind, group, threads: task.threads });
     enter_span!("archive", { kind, group });
     let (done, counts) = match task.old {
-        Some(old) => spliced(task, &old, runs, folder, options),
-        None => new(task, runs, folder, options),
+        Some(old) if !task.is_anew => spliced(task, &old, runs, folder, options),
+        _ => new(task, runs, folder, options),
     }
     .map_err(inner)?;
     options.tell(&match &done {
@@ -131,24 +134,17 @@ fn spliced(
     folder: &Folder,
     options: &ExportOptions,
 ) -> Result<(Done, Counts), Error> {
-    let (archive, index) = pair(&folder.root, &task.file);
-    let file = shown(&archive);
-    for path in [&archive, &index] {
-        if !publication::exists(path)? {
-            return Err(Error::Missing { file: shown(path) });
-        }
-    }
-    let open = || IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &file);
-    let summary = open()?.summary();
-    if (summary.entries, summary.len) != (old.entries, old.bytes) {
-        return Err(Error::IndexMismatch { file, reason: "the archive is not the one that was published" });
-    }
+    let index = pair(&folder.root, &task.file).1;
+    let file = shown(&folder.root.join(&task.file));
+    let open = || open_published(folder, &task.file, old, options);
+    let explained = |error| whose::explained(folder, &task.file, &[*old], inner(error), options);
+    drop(open()?);
     let mut counts = Counts::default();
     let index_alone = ArchiveIndex::open(Named::open(&index)?, &file)?;
     let mut puts = 0;
     let count = |tag| puts += u64::from(tag == Tag::Put);
     let changes = Changes { merge: runs.merge(task.group)?, options, note: count };
-    if !changes_anything(index_alone, changes, options.same_content)? {
+    if !changes_anything(index_alone, changes, options.same_content).map_err(explained)? {
         counts.unchanged = puts;
         return Ok((Done::Untouched, counts));
     }
@@ -165,7 +161,7 @@ fn spliced(
         counts.count(tag.unwrap_or(Tag::Remove), outcome);
     };
     let (archive, index) = (&mut outputs.0, &mut outputs.1);
-    let spliced = splice_observed(open()?, changes, archive, index, &how, tell, observer(options))?;
+    let spliced = splice_observed(open()?, changes, archive, index, &how, tell, observer(options)).map_err(explained)?;
     if spliced.summary.entries == 0 && !options.keep_empty {
         drop(outputs);
         files::remove_file(&next_archive)?;
@@ -185,27 +181,45 @@ fn spliced(
 
 fn new(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Result<(Done, Counts), Error> {
     let mut merge = runs.merge(task.group)?;
+    let (mut counts, mut moved) = (Counts::default(), 0);
     let mut next_put = || -> Result<_, Error> {
         loop {
             options.go_on()?;
             match merge.next()? {
-                Some(record) if record.tag != Tag::Put => {}
+                Some(record) if record.tag != Tag::Put => moved += u64::from(record.tag == Tag::Move),
                 record => return Ok(record),
             }
         }
     };
-    let mut counts = Counts::default();
-    let Some(first) = next_put()? else { return Ok((Done::Untouched, counts)) };
+    let first = next_put()?;
+    match (&first, task.old) {
+        (None, None) => return Ok((Done::Untouched, counts)),
+        (None, Some(old)) if !options.keep_empty => {
+            counts.moved = moved.min(old.entries);
+            counts.removed = old.entries - counts.moved;
+            return Ok((Done::Emptied, counts));
+        }
+        _ => {}
+    }
     let (archive, index) = pair(&folder.next(), &task.file);
     let file = shown(&archive);
-    let how = ArchiveOptions { threads: task.threads, ..options.archive.clone() };
+    let how = recipe(task, folder).unwrap_or_else(|| options.archive.clone());
+    let how = ArchiveOptions { threads: task.threads, ..how };
     let outputs = (Hashed::create(&archive, options)?, Hashed::create(&index, options)?);
     let mut writer = ArchiveWriter::observed(outputs.0, outputs.1, &file, &how, observer(options))?;
-    let mut next = Some(first);
+    let mut next = first;
     while let Some(record) = next {
         writer.append(&record.id, record.mtime, &record.content)?;
         counts.added += 1;
         next = next_put()?;
+    }
+    if let Some(old) = task.old {
+        // Which of them were there as they are nobody can tell any more.
+        counts.moved = moved.min(old.entries);
+        let left = old.entries - counts.moved;
+        counts.replaced = counts.added.min(left);
+        counts.added -= counts.replaced;
+        counts.removed = left - counts.replaced;
     }
     let (archive_file, index_file, summary) = writer.finish()?;
     let (bytes, sha256) = files::finish(archive_file)?;
@@ -214,6 +228,15 @@ fn new(task: &Task, runs: &Runs, folder: &Folder, options: &ExportOptions) -> Re
         verify(IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &file)?)?;
     }
     Ok((Done::Made(Facts { entries: summary.entries, bytes, sha256 }), counts))
+}
+
+/// How the archive was made that is there, as far as its index can tell.
+fn recipe(task: &Task, folder: &Folder) -> Option<ArchiveOptions> {
+    let old = task.old?;
+    let index = Named::open(&pair(&folder.root, &task.file).1).ok()?;
+    let index = ArchiveIndex::open(index, &task.file).ok()?;
+    let summary = index.summary();
+    ((summary.entries, summary.len) == (old.entries, old.bytes)).then(|| index.options())
 }
 
 /// Hears what the threads do that compress an archive.
@@ -228,6 +251,53 @@ fn observer(options: &ExportOptions) -> PressObserver {
             PressEvent::GoesOn => ExportEvent::GoesOn,
         });
     })
+}
+
+/// Opens an archive of the set as it was published.
+///
+/// # Errors
+/// What has become of it.
+pub(crate) fn open_published(
+    folder: &Folder,
+    file: &str,
+    known: &Facts,
+    options: &ExportOptions,
+) -> Result<IndexedArchive<Named, Named>, Error> {
+    let (archive, index) = pair(&folder.root, file);
+    for path in [&archive, &index] {
+        if !publication::exists(path)? {
+            return Err(Error::Missing { file: shown(path) });
+        }
+    }
+    let open = || {
+        let file = shown(&archive);
+        let opened = IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &file)?;
+        let summary = opened.summary();
+        if (summary.entries, summary.len) == (known.entries, known.bytes) {
+            return Ok(opened);
+        }
+        Err(Error::IndexMismatch { file, reason: "the archive is not the one that was published" })
+    };
+    open().map_err(|error| whose::explained(folder, file, &[*known], inner(error), options))
+}
+
+/// Whether an archive has the bytes that were published, and these are what its index says.
+///
+/// # Errors
+/// [`Error::Set`] where something else is in its place.
+pub(crate) fn is_sound(folder: &Folder, file: &str, known: &Facts, options: &ExportOptions) -> Result<bool, Error> {
+    match whose::archive_there(folder, file, &[*known], options)? {
+        ArchiveThere::Sound => {}
+        ArchiveThere::Damaged | ArchiveThere::Other(There::Nothing) => return Ok(false),
+        ArchiveThere::Other(there) => return whose::check(&folder.root.join(file), there, true).map(|()| false),
+    }
+    options.go_on()?;
+    match open_published(folder, file, known, options).and_then(verify).map_err(inner) {
+        Ok(_) => Ok(true),
+        Err(Error::Index { .. } | Error::IndexMismatch { .. } | Error::Missing { .. }) => Ok(false),
+        Err(error) if whose::is_of_bytes(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// An archive and its index.

@@ -145,7 +145,7 @@ impl SetManifest {
     }
 }
 
-fn of_hexadecimal(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn of_hexadecimal(text: &str) -> Option<[u8; 32]> {
     let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
     let bytes =
         digits.filter(|digits| digits.len() == 64)?.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect::<Vec<_>>();

@@ -92,8 +92,7 @@ fn check(folder: &Folder, roster: &Roster, pending: &[(String, bool)]) -> Result
         if pending.binary_search_by(|(pending, _)| pending.as_str().cmp(name)).is_ok() {
             let path = folder.root.join(name);
             if fs::metadata(&path).map_err(cannot_read(&path))?.len() != bytes {
-                let reason =
-                    "it is not what the last run made, whose files were removed; `rebuild_indexes` takes it as it is";
+                let reason = "it is not what the last run made, whose files were removed; making the indexes anew takes it as it is";
                 return Err(Error::Set { file: shown(&path), reason: reason.to_owned() });
             }
         }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     files::{self, ALL, ARCHIVE, Folder, Hashed, INDEX, Named, digest, inner, shape_files, shown, whole_files},
     group::{Task, newest, pair},
-    manifest::SetManifest,
+    manifest::{SetManifest, of_hexadecimal},
     options::ExportOptions,
     publication,
     roster::Facts,
@@ -53,9 +53,10 @@ pub struct Rebuilt {
 ///
 /// # Errors
 /// [`Error::Locked`]; [`Error::Set`] where an item stands in two archives, as after files of two sets were mixed: remove
-/// one of them; where something else is in the place of a file in another format: move it elsewhere; [`Error::Corrupt`], [`Error::Truncated`], [`Error::Tar`], [`Error::TarTruncated`] for an archive that cannot
-/// be read, which has to be removed; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. All is as it
-/// was then, unless the error comes behind the commit.
+/// one of them; where something else is in the place of an archive, or of a file in another format: move it elsewhere;
+/// [`Error::Damaged`] for an archive of the set that cannot be read, which has to be removed, or to be made anew before, of all its
+/// items ([`Stage::mend`](crate::Stage::mend)); [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. All is as
+/// it was then, unless the error comes behind the commit.
 pub fn rebuild_indexes(folder: impl Into<PathBuf>, options: &ExportOptions) -> Result<Rebuilt, Error> {
     let folder = Folder { root: folder.into() };
     let locked = lock(&folder)?;
@@ -87,6 +88,7 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     let (mut archives, mut indexes, mut bundled) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut shapes: BTreeSet<(String, Shape)> = BTreeSet::new();
     let known = Known::of(set)?;
+    let known_archives = known_archives(set)?;
     each_file(&set.folder.root, |kind, file| {
         if let Some(group) = file.strip_suffix(ARCHIVE)
             && let (Some(kind_name), Some(group)) = (unescaped(kind.as_bytes()), unescaped(group.as_bytes()))
@@ -130,7 +132,9 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         let kind = set.roster.kind_there(kind)?;
         let group = set.roster.group(kind, group)?;
         kinds.insert(kind);
-        let made = one(set, file, &mut rebuilt).map_err(inner)?;
+        let made = one(set, file, &mut rebuilt).map_err(inner).map_err(|error| {
+            unusable(set, file, known_archives.get(file).map_or(&[], Vec::as_slice), error)
+        })?;
         let (archive, index) = (newest(&set.folder, file), newest(&set.folder, &format!("{file}{INDEX}")));
         let facts = Facts { entries: made.entries, bytes: made.len, sha256: digest(&archive, &set.options)?.1 };
         set.roster.set_archive(group, Some(&facts))?;
@@ -169,6 +173,41 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
     rebuilt.shapes += whole(set, &kinds, &columns, whole_there)?;
     set.commit(&mut Published::default(), Some(files::now()))?;
     Ok(rebuilt)
+}
+
+/// The archives that the set has had, and what they were, as the manifest and the roster have them.
+fn known_archives(set: &ExportSet) -> Result<BTreeMap<String, Vec<Facts>>, Error> {
+    let (roster, mut known) = (&set.roster, BTreeMap::<String, Vec<Facts>>::new());
+    for (group, facts) in roster.archives()? {
+        let Some(group) = roster.names.groups.get(&group) else { continue };
+        known.entry(group.file.clone()).or_default().push(facts);
+    }
+    for archive in SetManifest::read(&set.folder.root).ok().flatten().into_iter().flat_map(|it| it.archives) {
+        if let Some(sha256) = of_hexadecimal(&archive.sha256) {
+            let facts = Facts { entries: archive.entries, bytes: archive.bytes, sha256 };
+            known.entry(archive.name).or_default().push(facts);
+        }
+    }
+    Ok(known)
+}
+
+/// What it means that an archive cannot be read, for whoever is to see to it.
+fn unusable(set: &ExportSet, file: &str, known: &[Facts], error: Error) -> Error {
+    if !whose::is_of_bytes(&error) {
+        return error;
+    }
+    if known.is_empty() {
+        let reason = format!("no archive of items: {}; move it elsewhere", reason_of(&error));
+        return Error::Set { file: shown(&set.folder.root.join(file)), reason };
+    }
+    whose::explained(&set.folder, file, known, error, &set.options)
+}
+
+/// What an error says of a file, without its name.
+fn reason_of(error: &Error) -> String {
+    let text = error.to_string();
+    let rest = text.strip_prefix(error.file()).and_then(|rest| rest.strip_prefix(": "));
+    rest.map_or(text.clone(), str::to_owned)
 }
 
 /// The shapes that the set has had, by the names of their files, and what they were.
@@ -297,6 +336,7 @@ fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape, columns: &Ki
         group_name,
         file: file.to_owned(),
         old: None,
+        is_anew: false,
         staged: 0,
         threads: set.options.archive.threads,
         shapes: vec![(shape, None)],

@@ -366,6 +366,16 @@ impl Roster {
             .collect()
     }
 
+    /// How many items a group has.
+    pub(crate) fn count_items(&self, kind: u32, group: u32) -> Result<u64, Error> {
+        self.connection
+            .query_row("SELECT count(*) FROM item WHERE kind = ?1 AND item_group = ?2", [kind, group], |row| {
+                row.get::<_, i64>(0)
+            })
+            .map(|count| count.max(0) as u64)
+            .map_err(|error| self.failed(error))
+    }
+
     /// What a group's archive is; none where it has none.
     pub(crate) fn archive(&self, group: u32) -> Result<Option<Facts>, Error> {
         self.connection

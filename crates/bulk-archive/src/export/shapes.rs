@@ -16,7 +16,7 @@ use super::{
     files::{
         self, Folder, Hashed, INDEX, LONGEST_NAME, Named, cannot_read, digest, inner, shape_files, shown, whole_files,
     },
-    group::{Task, newest},
+    group::{Task, newest, open_published, pair},
     options::{CheckNew, ExportOptions},
     roster::{Facts, Group, Kind, Roster},
     whose,
@@ -101,7 +101,7 @@ impl Plan {
 /// Whether the files of a group that may be made, replaced or removed are ours, or not there.
 pub(crate) fn check_places(task: &Task, folder: &Folder, options: &ExportOptions) -> Result<(), Error> {
     let may_change = |(shape, facts): &&(Shape, Option<Facts>)| {
-        task.staged > 0 || facts.is_none() || task.columns.are_new && *shape == Shape::Parquet
+        task.staged > 0 || task.is_anew || facts.is_none() || task.columns.are_new && *shape == Shape::Parquet
     };
     let unwanted = task.unwanted.iter().map(|(shape, facts)| (*shape, Some(*facts)));
     for (shape, facts) in task.shapes.iter().filter(may_change).copied().chain(unwanted) {
@@ -147,7 +147,8 @@ fn make(
         options,
     };
     let (facts, copied, made) = target.with_old(facts, false, |old| {
-        let part = opened(folder, &task.file).map(|archive| Part { archive, member: None });
+        let archive = opened(folder, &task.file, task.old.as_ref(), options);
+        let part = archive.map(|archive| Part { archive, member: None });
         let made = target.make(std::iter::once(part), old)?;
         if options.check == CheckNew::Whole {
             compare(shape, &target.path(), &newest(folder, &task.file), options)?;
@@ -175,10 +176,10 @@ pub(crate) fn plan_whole(
     wanted: impl Fn(u32, &Kind) -> BTreeSet<Shape>,
 ) -> Result<WholePlan, Error> {
     let (have, own) = (roster.whole_shapes()?, roster.shapes()?);
-    let mut groups: BTreeMap<u32, Vec<(u32, &Group)>> = BTreeMap::new();
-    for (number, _) in roster.archives()? {
+    let mut groups: BTreeMap<u32, Vec<(u32, &Group, Facts)>> = BTreeMap::new();
+    for (number, facts) in roster.archives()? {
         if let Some(group) = roster.names.groups.get(&number) {
-            groups.entry(group.kind).or_default().push((number, group));
+            groups.entry(group.kind).or_default().push((number, group, facts));
         }
     }
     let (mut tasks, mut unwanted) = (Vec::new(), Vec::new());
@@ -196,9 +197,10 @@ pub(crate) fn plan_whole(
             if old.is_some() && !has_changed {
                 continue;
             }
-            let group = |(of, group): &(u32, &Group)| WholeGroup {
+            let group = |(of, group, archive): &(u32, &Group, Facts)| WholeGroup {
                 name: group.name.as_str().into(),
                 file: group.file.clone(),
+                archive: *archive,
                 own: own.get(of).and_then(|own| own.get(&shape)).copied(),
             };
             tasks.push(WholeTask {
@@ -258,8 +260,9 @@ pub(crate) struct WholeTask {
 /// A group of a type.
 pub(crate) struct WholeGroup {
     pub(crate) name: Arc<str>,
-    /// The archive below the folder of the set.
+    /// The archive below the folder of the set, and what it is.
     pub(crate) file: String,
+    pub(crate) archive: Facts,
     /// Its own file of the shape.
     pub(crate) own: Option<Facts>,
 }
@@ -279,7 +282,7 @@ pub(crate) fn make_whole(task: &WholeTask, folder: &Folder, options: &ExportOpti
         });
         let archive = group.file.rsplit_once('/').map_or(&*group.file, |(_, name)| name).to_owned();
         let member = Member { group: Arc::clone(&group.name), archive, own };
-        Ok(Part { archive: opened(folder, &group.file)?, member: Some(member) })
+        Ok(Part { archive: opened(folder, &group.file, Some(&group.archive), options)?, member: Some(member) })
     };
     let mut is_first = true;
     let has_own = task.groups.iter().any(|group| group.own.is_some());
@@ -379,9 +382,19 @@ fn old_of(shape: Shape, path: &Path, map: &Path, facts: &Facts, options: &Export
     Ok(Map::open(map, shape, facts.bytes, &facts.sha256)?.map(|map| Old { file, map }))
 }
 
-/// An archive as it will be published.
-fn opened(folder: &Folder, file: &str) -> Result<IndexedArchive<Named, Named>, Error> {
+/// An archive as it will be published. `known`: what it is, if it does not change.
+fn opened(
+    folder: &Folder,
+    file: &str,
+    known: Option<&Facts>,
+    options: &ExportOptions,
+) -> Result<IndexedArchive<Named, Named>, Error> {
     let (archive, index) = (newest(folder, file), newest(folder, &format!("{file}{INDEX}")));
+    let published = pair(&folder.root, file);
+    let is_published = archive == published.0 && index == published.1;
+    if let Some(known) = known.filter(|_| is_published) {
+        return open_published(folder, file, known, options);
+    }
     // What is wrong with an item is told of the archive that has it, whether or not it is published.
     IndexedArchive::open(Named::open(&archive)?, Named::open(&index)?, &shown(&folder.root.join(file)))
 }

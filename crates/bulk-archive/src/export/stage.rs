@@ -21,6 +21,7 @@ use super::{
     set::{ExportSet, Published},
     shapes::{self, KindColumns, Plan},
 };
+use crate::counted::counted;
 use crate::{
     Error, Refusal,
     archive::{LONGEST_CONTENT, Shape, entry_name, name_to_id, unescaped},
@@ -40,6 +41,8 @@ pub struct Stage<'a> {
     started: String,
     begun: Instant,
     kinds: BTreeSet<u32>,
+    /// The groups whose archives are to be made of what is staged alone.
+    mended: BTreeSet<u32>,
     is_committed: bool,
 }
 
@@ -93,6 +96,7 @@ impl<'a> Stage<'a> {
             started: files::now(),
             begun: Instant::now(),
             kinds: BTreeSet::new(),
+            mended: BTreeSet::new(),
             is_committed: false,
             set,
         };
@@ -230,6 +234,61 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Looks for archives of a type that are damaged or missing, as [`verify_set`](crate::verify_set) does, and has them made anew by
+    /// [`publish`](Stage::publish) of what is staged alone. How many there are.
+    ///
+    /// All items that they are to have must be put by then, and what they have besides be removed, as a [`sweep`](Stage::sweep)
+    /// does.
+    ///
+    /// # Errors
+    /// [`Error::Set`] where something that no export has made is in the place of an archive; [`Error::Roster`], [`Error::Io`],
+    /// [`Error::Stopped`].
+    pub fn mend(&mut self, kind: &str) -> Result<u64, Error> {
+        let ExportSet { folder, options, roster, .. } = &*self.set;
+        let number = roster.names.kind(kind);
+        let groups = &roster.names.groups;
+        let of_kind = |group: u32| groups.get(&group).filter(|group| Some(group.kind) == number);
+        let archives: Vec<_> = roster
+            .archives()?
+            .into_iter()
+            .filter_map(|(group, facts)| Some((group, of_kind(group)?.file.as_str(), facts)))
+            .collect();
+        let mut found = Vec::new();
+        each_done(
+            &archives,
+            options.jobs.max(1),
+            |(_, file, facts)| group::is_sound(folder, file, facts, options),
+            |(group, ..), is_sound| {
+                found.extend((!is_sound).then_some(*group));
+                Ok(())
+            },
+        )?;
+        self.mended.extend(&found);
+        Ok(found.len() as u64)
+    }
+
+    /// Whether all is staged of which archives are to be made anew.
+    fn check_mended(&self) -> Result<(), Error> {
+        let ExportSet { folder, options, roster, .. } = &*self.set;
+        for number in &self.mended {
+            let Some(group) = roster.names.groups.get(number) else { continue };
+            let (items, mut staged) = (roster.count_items(group.kind, *number)?, 0);
+            let mut records = self.runs.merge(*number)?;
+            while let Some(record) = records.next()? {
+                options.go_on()?;
+                staged += u64::from(record.tag == Tag::Put);
+            }
+            if staged < items {
+                let reason = format!(
+                    "it is damaged or missing, and {staged} of its {} staged, all of which it takes to make it anew",
+                    counted(items, "item is", "items are")
+                );
+                return Err(Error::Set { file: shown(&folder.root.join(&group.file)), reason });
+            }
+        }
+        Ok(())
+    }
+
     /// Makes room in memory for a change of so many bytes.
     fn make_room(&mut self, len: usize) -> Result<(), Error> {
         self.set.options.go_on()?;
@@ -300,9 +359,12 @@ impl<'a> Stage<'a> {
     /// before.
     ///
     /// # Errors
-    /// Those of [`splice`](crate::splice()) for the archives; [`Error::Set`] where staged changes are damaged, or
-    /// something that no export has made is in the place of a file in another format, which is found before any is made; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is published then, or (where the
-    /// error comes behind the commit, which [`ExportEvent::Committed`] tells) the next [`ExportSet::open`] goes on.
+    /// Those of [`splice`](crate::splice()) for the archives; [`Error::Damaged`] and [`Error::Missing`] for one that is to change and
+    /// was not [mended](Stage::mend); [`Error::Set`] where staged changes are damaged, or not all is staged of which an archive is
+    /// to be made anew, or something that no export has made is in the place of an archive, or of a file in another format,
+    /// which is found before any is made; [`Error::Stopped`], [`Error::Roster`], [`Error::Io`], [`Error::Output`]. Nothing is
+    /// published then, or (where the error comes behind the commit, which [`ExportEvent::Committed`] tells) the next
+    /// [`ExportSet::open`] goes on.
     pub fn publish(mut self, watermarks: &BTreeMap<String, String>) -> Result<Published, Error> {
         self.spill()?;
         self.buffer = Buffer::default();
@@ -310,6 +372,7 @@ impl<'a> Stage<'a> {
         for (kind, columns) in columns.iter().filter(|(_, columns)| columns.are_new) {
             self.set.roster.set_columns(*kind, &columns.columns)?;
         }
+        self.check_mended()?;
         let (tasks, kinds) = self.tasks(&columns)?;
         let wishes = self.set.whole_wishes()?;
         self.check_places(&tasks, &columns, &wishes)?;
@@ -390,7 +453,7 @@ impl<'a> Stage<'a> {
         tasks.iter().try_for_each(|task| shapes::check_places(task, folder, options))?;
         let kind_of = |group: u32| roster.names.groups.get(&group).map(|group| group.kind);
         let changed: BTreeSet<u32> =
-            tasks.iter().filter(|task| task.staged > 0).filter_map(|task| kind_of(task.group)).collect();
+            tasks.iter().filter(|task| task.staged > 0 || task.is_anew).filter_map(|task| kind_of(task.group)).collect();
         let mut filled = changed.clone();
         filled.extend(roster.archives()?.into_iter().filter_map(|(group, _)| kind_of(group)));
         let have = roster.whole_shapes()?;
@@ -415,6 +478,9 @@ impl<'a> Stage<'a> {
         let Names { kinds: all_kinds, groups, .. } = &self.set.roster.names;
         let plan = Plan::new(&self.set.roster, &self.set.options)?;
         let mut changed: BTreeMap<u32, u64> = self.runs.groups().into_iter().collect();
+        for group in self.mended.iter().filter(|group| groups.contains_key(group)) {
+            changed.entry(*group).or_default();
+        }
         for (number, _) in self.set.roster.archives()? {
             if groups.get(&number).is_some_and(|group| plan.differs(group.kind, number, &columns[&group.kind])) {
                 changed.entry(number).or_default();
@@ -430,6 +496,7 @@ impl<'a> Stage<'a> {
                 group_name: group.name.clone(),
                 file: group.file.clone(),
                 old: self.set.roster.archive(number)?,
+                is_anew: self.mended.contains(&number),
                 staged,
                 threads: 1,
                 shapes: plan.wanted(group.kind, number),

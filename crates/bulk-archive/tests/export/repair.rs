@@ -12,9 +12,9 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use bulk_archive::{CheckNew, Error, ExportEvent, ExportSet, SameContent, Shape, rebuild_indexes, verify_set};
+use bulk_archive::{CheckNew, Error, ExportEvent, ExportSet, SameContent, Shape, Stage, rebuild_indexes, verify_set};
 
-use crate::support::{Model, check, document, files, marks, open, options};
+use crate::support::{Model, build, check, document, files, marks, open, options};
 
 fn none() -> BTreeMap<String, String> {
     BTreeMap::new()
@@ -78,7 +78,9 @@ fn a_lost_roster_is_made_anew_from_the_archives() {
     let roster = folder.join(".bulk/export.sqlite");
     fs::remove_file(&roster).unwrap();
     match ExportSet::open(folder, options()) {
-        Err(error @ Error::RosterMissing { .. }) => assert!(error.to_string().ends_with("(`rebuild_indexes`)")),
+        Err(error @ Error::RosterMissing { .. }) => {
+            assert!(error.to_string().ends_with("there are archives, from which it can be made anew"));
+        }
         other => panic!("{:?}", other.err()),
     }
     // Nor is there one now, nor does an empty one count, which a rebuilding that was killed leaves.
@@ -146,6 +148,162 @@ fn indexes_are_made_anew_and_so_is_what_is_not_canonical() {
     drop(set);
     model.insert(("opinions".into(), "000".into()), ("scotus".into(), 5, b"{}".to_vec()));
     check(folder, &model);
+}
+
+/// Puts all items of the model, but for the first so many of them.
+fn put_all(stage: &mut Stage<'_>, model: &Model, but: usize) {
+    for ((kind, id), (group, mtime, content)) in model.iter().skip(but) {
+        stage.put(kind, group, id, *mtime, content).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_archive_is_made_anew_of_its_items() {
+    const CA1: &str = "opinions/ca1.tar.gz";
+    let index = |archive: &Path| archive.with_extension("gz.idx");
+    let cut = |archive: &Path, part: u64| {
+        let file = File::options().write(true).open(archive).unwrap();
+        file.set_len(file.metadata().unwrap().len() / part).unwrap();
+    };
+    let harms: [(&str, &dyn Fn(&Path)); 7] = [
+        ("a byte", &damage),
+        ("half of it", &|archive| cut(archive, 2)),
+        ("all but the header", &|archive| cut(archive, 4000)),
+        ("all of it", &|archive| fs::write(archive, "").unwrap()),
+        ("half of it and the index", &|archive| {
+            cut(archive, 2);
+            fs::remove_file(index(archive)).unwrap();
+        }),
+        ("the file", &|archive| fs::remove_file(archive).unwrap()),
+        ("the index", &|archive| damage(&index(archive))),
+    ];
+    for (what, harm) in harms {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let mut model = model();
+        prepare(folder, &model);
+        harm(&folder.join(CA1));
+        let mut set = open(folder);
+        // A change alone needs what is there, and what is copied is not looked at.
+        if what != "a byte" {
+            let mut stage = set.begin().unwrap();
+            stage.put("opinions", "ca1", "000", 5, b"{}").unwrap();
+            let error = stage.publish(&none()).unwrap_err();
+            let is_said = match what {
+                "the file" | "half of it and the index" => matches!(error, Error::Missing { .. }),
+                "the index" => matches!(error, Error::Index { .. }),
+                _ => matches!(error, Error::Damaged { .. }),
+            };
+            assert!(is_said, "{what}: {error:?}");
+        }
+        // Nor do some of the items make it anew.
+        let mut stage = set.begin().unwrap();
+        assert_eq!(stage.mend("opinions").unwrap(), 1, "{what}");
+        assert_eq!(stage.mend("judges").unwrap(), 0);
+        put_all(&mut stage, &model, 1);
+        let said = stage.publish(&none()).unwrap_err().to_string();
+        assert!(said.contains("99 of its 100 items are staged, all of which it takes"), "{what}: {said}");
+        // What has been removed is no such item, and what has moved leaves it.
+        let mut stage = set.begin().unwrap();
+        assert_eq!(stage.mend("opinions").unwrap(), 1, "{what}");
+        model.remove(&("opinions".to_owned(), "000".to_owned())).unwrap();
+        model.get_mut(&("opinions".to_owned(), "002".to_owned())).unwrap().0 = "scotus".to_owned();
+        stage.remove("opinions", "000").unwrap();
+        put_all(&mut stage, &model, 0);
+        let published = stage.publish(&none()).unwrap();
+        let counts = (published.added, published.replaced, published.moved, published.removed, published.made_groups);
+        assert_eq!(counts, (0, 98, 1, 1, 2), "{what}");
+        drop(set);
+        check(folder, &model);
+    }
+}
+
+#[test]
+fn a_damaged_archive_of_which_all_is_gone_goes() {
+    for keep_empty in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let mut model = model();
+        prepare(folder, &model);
+        damage(&folder.join("opinions/ca1.tar.gz"));
+        let mut options = options();
+        options.keep_empty = keep_empty;
+        let mut set = ExportSet::open(folder, options).unwrap();
+        let mut stage = set.begin().unwrap();
+        assert_eq!(stage.mend("opinions").unwrap(), 1);
+        model.retain(|_, (group, ..)| group == "scotus");
+        let list = model.keys().map(|(_, id)| Ok((id.clone(), "scotus".to_owned())));
+        assert_eq!(stage.sweep("opinions", list).unwrap().removed, 100);
+        let published = stage.publish(&none()).unwrap();
+        assert_eq!((published.removed, published.emptied_groups), (100, u64::from(!keep_empty)));
+        drop(set);
+        assert_eq!(faults(folder), []);
+        assert_eq!(folder.join("opinions/ca1.tar.gz").exists(), keep_empty);
+    }
+}
+
+#[test]
+fn what_somebody_else_has_put_in_the_place_of_an_archive_stays() {
+    let others = build(&[("x".to_owned(), (1, b"{}".to_vec()))].into()).0;
+    // Nothing that is compressed, another archive, a folder.
+    for bytes in [Some(b"of somebody else's".to_vec()), Some(others), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        prepare(folder, &model());
+        let path = folder.join("opinions/ca1.tar.gz");
+        fs::remove_file(&path).unwrap();
+        match &bytes {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::create_dir(&path).unwrap(),
+        }
+        let mut set = open(folder);
+        let mut stage = set.begin().unwrap();
+        let mut said = vec![stage.mend("opinions").unwrap_err().to_string()];
+        stage.put("opinions", "ca1", "000", 5, b"{}").unwrap();
+        said.push(stage.publish(&none()).unwrap_err().to_string());
+        drop(set);
+        if bytes.as_deref() == Some(&b"of somebody else's"[..]) {
+            said.push(rebuild_indexes(folder, &options()).unwrap_err().to_string());
+        }
+        for said in said {
+            assert!(said.contains("opinions/ca1.tar.gz: ") && said.ends_with("; move it elsewhere"), "{said}");
+        }
+        assert_eq!(fs::read(&path).ok(), bytes);
+        fs::rename(&path, folder.join("elsewhere")).unwrap();
+        let mut set = open(folder);
+        let mut stage = set.begin().unwrap();
+        assert_eq!(stage.mend("opinions").unwrap(), 1);
+        put_all(&mut stage, &model(), 0);
+        stage.publish(&none()).unwrap();
+        drop(set);
+        assert_eq!(faults(folder), []);
+    }
+}
+
+#[test]
+fn a_rebuild_says_which_archive_is_in_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    let path = folder.join("opinions/ca1.tar.gz");
+    damage(&path);
+    // Also where the manifest alone knows of it.
+    for has_roster in [true, false] {
+        if !has_roster {
+            fs::remove_file(folder.join(".bulk/export.sqlite")).unwrap();
+        }
+        match rebuild_indexes(folder, &options()) {
+            Err(Error::Damaged { file, .. }) => assert!(file.ends_with("opinions/ca1.tar.gz"), "{file}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Of what nobody knows it cannot be told whose it is.
+    fs::rename(&path, folder.join("opinions/tax.tar.gz")).unwrap();
+    let said = rebuild_indexes(folder, &options()).unwrap_err().to_string();
+    assert!(said.contains("opinions/tax.tar.gz: no archive of items: "), "{said}");
+    assert!(said.ends_with("; move it elsewhere"), "{said}");
+    fs::remove_file(folder.join("opinions/tax.tar.gz")).unwrap();
+    assert_eq!(rebuild_indexes(folder, &options()).unwrap().archives, 1);
 }
 
 #[test]
@@ -220,6 +378,15 @@ fn a_damaged_new_archive_is_not_published() {
                 assert_eq!(published.replaced, 1);
                 drop(set);
                 assert_eq!(faults(folder).len(), 1);
+                // It has the bytes that were published, and is found all the same.
+                assert!(matches!(rebuild_indexes(folder, &super::support::options()), Err(Error::Damaged { .. })));
+                let mut set = open(folder);
+                let mut stage = set.begin().unwrap();
+                assert_eq!(stage.mend("opinions").unwrap(), 1);
+                put_all(&mut stage, &model(), 0);
+                stage.publish(&none()).unwrap();
+                drop(set);
+                check(folder, &model());
             }
             (CheckNew::Whole, Err(Error::Corrupt { .. })) => {}
             (_, other) => panic!("{other:?}"),

@@ -91,7 +91,8 @@ pub(crate) struct ExportArguments {
     /// or in those of another group.
     #[arg(long, conflicts_with = "mode", help_heading = SOURCE)]
     pub(crate) sweep: bool,
-    /// Read all rows again, and not only those that may have changed. Archives of which nothing has changed stay as they are.
+    /// Read all rows again, and not only those that may have changed. Archives of which nothing has changed stay as they are;
+    /// those that are damaged or missing are made anew, for which all of them are read.
     #[arg(long, conflicts_with = "mode", help_heading = SOURCE)]
     pub(crate) full: bool,
     /// Take items from this file, or standard input (-), plain or compressed. A line is {"type": …, "group": …, "id": …,

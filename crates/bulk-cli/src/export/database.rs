@@ -58,12 +58,14 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
         read: BTreeMap::new(),
         known: known.clone(),
     };
+    let mended = if job.arguments.full { run.mend(&types)? } else { BTreeSet::new() };
     job.meters.begin_staging_rows();
     run.remove_gone(&types)?;
     run.put_changed(&types)?;
     for item in &types {
-        // Nothing tells what is gone since nobody knows when.
-        if job.arguments.sweep || item.since.is_none() && known.contains(&item.name) {
+        // Nothing tells what is gone since nobody knows when. An archive that is made anew has what is there, and nothing else.
+        let is_told = item.since.is_some() || !known.contains(&item.name);
+        if job.arguments.sweep || !is_told || mended.contains(&item.name) {
             run.sweep(item)?;
         }
     }
@@ -239,6 +241,23 @@ struct Run<'a, 'set> {
 }
 
 impl Run<'_, '_> {
+    /// Has damaged archives made anew of the rows. The types that have some.
+    fn mend(&mut self, types: &[Type]) -> Result<BTreeSet<String>, Failure> {
+        let mut mended = BTreeSet::new();
+        for Type { name, .. } in types {
+            let damaged = self.stage.mend(name)?;
+            if damaged > 0 {
+                let text = format!(
+                    "{name}: {} damaged or missing, and made anew of the rows",
+                    counted(damaged, "archive is", "archives are")
+                );
+                self.job.report.event("mending", &text, json!({"type": name, "archives": damaged}));
+                mended.insert(name.clone());
+            }
+        }
+        Ok(mended)
+    }
+
     /// Removes what the database says is gone. What is there again is not among it.
     fn remove_gone(&mut self, types: &[Type]) -> Result<(), Failure> {
         let (mut selections, mut names) = (Vec::new(), Vec::new());

@@ -532,6 +532,42 @@ fn what_is_damaged_is_found_and_indexes_are_made_anew() {
     Ran::of(bench.command(&["--rebuild-index", "--out", "absent"])).assert(2, &["absent: there is no such folder"]);
 }
 
+#[test]
+fn a_damaged_archive_is_made_anew_of_the_rows() {
+    let bench = Bench::exported();
+    let path = bench.out().join("opinions/ca1.tar.gz");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let rebuild = || Ran::of(bench.command(&["--rebuild-index", "--out", "archives"]));
+    let damaged = ["opinions/ca1.tar.gz: damaged: it is not what was made", "bulk export SPEC --full", "remove it"];
+    bench.export(&[]).assert(1, &damaged);
+    rebuild().assert(1, &damaged);
+    // What nothing tells to be gone does not come back.
+    bench.sql("DELETE FROM opinion WHERE id = 4");
+    bench.export(&["--full"]).assert(
+        0,
+        &[
+            "opinions: 1 archive is damaged or missing, and made anew of the rows",
+            "opinions: 29 ids; 1 item is gone",
+            "0 items added, 9 replaced, 0 moved, 1 removed; 1 archive made",
+        ],
+    );
+    assert_eq!(bench.items(), both(&bench));
+    bench.verify();
+
+    // What is not ours is in the way until it is elsewhere.
+    fs::write(&path, "of somebody else's").unwrap();
+    let theirs = ["opinions/ca1.tar.gz: it is not what the last export made there, and would be lost; move it elsewhere"];
+    bench.export(&[]).assert(1, &theirs);
+    bench.export(&["--full"]).assert(1, &theirs);
+    rebuild().assert(1, &theirs);
+    fs::rename(&path, bench.path("elsewhere")).unwrap();
+    bench.export(&["--full"]).assert(0, &["opinions: 1 archive is damaged or missing", "1 archive made"]);
+    assert_eq!(fs::read_to_string(bench.path("elsewhere")).unwrap(), "of somebody else's");
+    assert_eq!(bench.items(), both(&bench));
+    bench.verify();
+}
+
 /// Starts an export, and kills it as soon as it says so.
 fn kill_at(bench: &Bench, event: &str) {
     let mut command = bench.command(&["export.toml", "--json", "-v"]);
