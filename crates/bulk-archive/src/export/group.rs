@@ -15,7 +15,7 @@ use super::{
     publication,
     roster::Facts,
     runs::{Merge, Runs, Tag},
-    shapes::{self, KindColumns},
+    shapes::{self, KindColumns, WantedShape},
     whose::{self, ArchiveThere, There},
 };
 use crate::span::enter_span;
@@ -43,9 +43,9 @@ pub(crate) struct Task {
     /// How many threads compress.
     pub(crate) threads: usize,
     /// The shapes that it is to have, and what is there of them.
-    pub(crate) shapes: Vec<(Shape, Option<Facts>)>,
-    /// Those that it has and is not to have.
-    pub(crate) unwanted: Vec<(Shape, Facts)>,
+    pub(crate) shapes: Vec<WantedShape>,
+    /// Those that it has and is not to have, and whether what stands there is ours.
+    pub(crate) unwanted: Vec<(Shape, bool)>,
     pub(crate) columns: KindColumns,
 }
 

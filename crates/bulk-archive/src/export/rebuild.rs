@@ -13,7 +13,7 @@ use super::{
     publication,
     roster::Facts,
     set::{ExportSet, Published, each_file, lock, whole_shapes},
-    shapes::{self, KindColumns, WholePlan},
+    shapes::{self, KindColumns, WantedShape, WholePlan},
     whose::{self, There},
 };
 use crate::{
@@ -339,7 +339,7 @@ fn one_shape(set: &ExportSet, file: &str, group: u32, shape: Shape, columns: &Ki
         is_anew: false,
         staged: 0,
         threads: set.options.archive.threads,
-        shapes: vec![(shape, None)],
+        shapes: vec![WantedShape { shape, old: None, is_due: true }],
         unwanted: Vec::new(),
         columns: columns.clone(),
     };
@@ -392,7 +392,7 @@ fn whole(
     mut there: BTreeSet<(String, Shape)>,
 ) -> Result<u64, Error> {
     let (folder, roster, options) = (&set.folder, &set.roster, &set.options);
-    let WholePlan { tasks, .. } = shapes::plan_whole(roster, kinds, options, columns, |_, kind| {
+    let WholePlan { tasks, .. } = shapes::plan_whole(roster, folder, kinds, options, columns, |_, kind| {
         Shape::ALL.into_iter().filter(|shape| there.contains(&(kind.folder.clone(), *shape))).collect()
     })?;
     let (mut new, mut kept) = (0, BTreeSet::new());

@@ -10,12 +10,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     event::ExportEvent,
-    files::{self, ALL, ARCHIVE, Folder, MANIFEST, cannot_read, cannot_write, shown},
+    files::{self, ALL, ARCHIVE, Folder, MANIFEST, cannot_read, cannot_write, shown, whole_files},
     group::{bundle, newest},
     options::ExportOptions,
     publication,
     roster::{Kind, Roster},
-    shapes::{self, KindColumns, WholePlan},
+    shapes::{self, Fate, KindColumns, WholePlan},
     stage::each_done,
 };
 use crate::{Error, archive::Shape};
@@ -58,7 +58,7 @@ pub struct Published {
     pub emptied_groups: u64,
     /// Files of items in other formats that were made.
     pub made_shapes: u64,
-    /// Such files that are gone.
+    /// Such files that the set has no longer. They are gone, but where somebody else's is in their place.
     pub removed_shapes: u64,
     /// Bytes of the files that were made.
     pub made_bytes: u64,
@@ -206,10 +206,12 @@ impl ExportSet {
     ) -> Result<(), Error> {
         let (folder, roster, options) = (&self.folder, &self.roster, &self.options);
         let wanted = |number: u32, _: &Kind| wishes.get(&number).cloned().unwrap_or_default();
-        let WholePlan { tasks, unwanted } = shapes::plan_whole(roster, changed, options, columns, wanted)?;
-        for (kind, shape) in unwanted {
+        let WholePlan { tasks, unwanted } = shapes::plan_whole(roster, folder, changed, options, columns, wanted)?;
+        for (kind, shape, facts) in unwanted {
             published.removed_shapes += 1;
-            shapes::note_whole(roster, kind, shape, None)?;
+            let names = whole_files(roster.names.kinds.get(&kind).map_or("", |kind| &kind.folder), shape);
+            let is_ours = shapes::goes(folder, &names, shape, facts, options)?;
+            shapes::note_whole(roster, kind, shape, Fate::Gone { is_ours })?;
         }
         each_done(
             &tasks,
@@ -218,7 +220,7 @@ impl ExportSet {
             |task, facts| {
                 published.made_shapes += 1;
                 published.made_bytes += facts.bytes;
-                shapes::note_whole(roster, task.kind, task.shape, Some(&facts))
+                shapes::note_whole(roster, task.kind, task.shape, Fate::Made(facts))
             },
         )
     }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,7 +19,7 @@ use super::{
     group::{Task, newest, open_published, pair},
     options::{CheckNew, ExportOptions},
     roster::{Facts, Group, Kind, Roster},
-    whose,
+    whose::{self, There},
 };
 use crate::{
     Error,
@@ -51,16 +51,37 @@ impl KindColumns {
     }
 }
 
+/// A shape that a group is to have.
+#[derive(Clone, Copy)]
+pub(crate) struct WantedShape {
+    pub(crate) shape: Shape,
+    /// What is there of it.
+    pub(crate) old: Option<Facts>,
+    /// Whether it is to be made even if the archive does not change.
+    pub(crate) is_due: bool,
+}
+
 /// What shapes the groups have and are to have.
 pub(crate) struct Plan {
     have: BTreeMap<u32, BTreeMap<Shape, Facts>>,
+    /// Those that they have by what is known, and not by their length.
+    lost: BTreeSet<(u32, Shape)>,
     /// By type.
     want: BTreeMap<u32, BTreeSet<Shape>>,
 }
 
 impl Plan {
-    pub(crate) fn new(roster: &Roster, options: &ExportOptions) -> Result<Plan, Error> {
+    pub(crate) fn new(roster: &Roster, folder: &Folder, options: &ExportOptions) -> Result<Plan, Error> {
         let have = roster.shapes()?;
+        let mut lost = BTreeSet::new();
+        for (number, shapes) in &have {
+            let Some(group) = roster.names.groups.get(number) else { continue };
+            for (shape, facts) in shapes {
+                if is_lost(folder, &shape_files(&group.file, *shape).0, facts)? {
+                    lost.insert((*number, *shape));
+                }
+            }
+        }
         let mut want = BTreeMap::new();
         for (number, kind) in &roster.names.kinds {
             let wanted = match options.shapes_of(&kind.name) {
@@ -74,14 +95,19 @@ impl Plan {
             };
             want.insert(*number, wanted);
         }
-        Ok(Plan { have, want })
+        Ok(Plan { have, lost, want })
     }
 
     /// The shapes that a group of this type is to have, and what is there of them.
-    pub(crate) fn wanted(&self, kind: u32, group: u32) -> Vec<(Shape, Option<Facts>)> {
+    pub(crate) fn wanted(&self, kind: u32, group: u32, columns: &KindColumns) -> Vec<WantedShape> {
         let have = self.have.get(&group);
-        let known = |shape| have.and_then(|have| have.get(shape)).copied();
-        self.want.get(&kind).into_iter().flatten().map(|shape| (*shape, known(shape))).collect()
+        let wanted = |shape: &Shape| {
+            let old = have.and_then(|have| have.get(shape)).copied();
+            let has_new_columns = columns.are_new && *shape == Shape::Parquet;
+            let is_due = old.is_none() || has_new_columns || self.lost.contains(&(group, *shape));
+            WantedShape { shape: *shape, old, is_due }
+        };
+        self.want.get(&kind).into_iter().flatten().map(wanted).collect()
     }
 
     /// The shapes that a group of this type has and is not to have.
@@ -92,28 +118,45 @@ impl Plan {
 
     /// Whether the shapes of a group are to change even if its items do not.
     pub(crate) fn differs(&self, kind: u32, group: u32, columns: &KindColumns) -> bool {
-        let is_new =
-            |(shape, facts): &(Shape, Option<Facts>)| facts.is_none() || columns.are_new && *shape == Shape::Parquet;
-        self.wanted(kind, group).iter().any(is_new) || !self.unwanted(kind, group).is_empty()
+        self.wanted(kind, group, columns).iter().any(|wanted| wanted.is_due) || !self.unwanted(kind, group).is_empty()
     }
 }
 
-/// Whether the files of a group that may be made, replaced or removed are ours, or not there.
+/// Whether a file that the set has is not there, or has another length: damage that is cheap to see.
+pub(crate) fn is_lost(folder: &Folder, name: &str, known: &Facts) -> Result<bool, Error> {
+    let path = folder.root.join(name);
+    match fs::metadata(&path) {
+        Ok(facts) => Ok(!facts.is_file() || facts.len() != known.bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(cannot_read(&path)(error)),
+    }
+}
+
+/// Whether the files of a group that may be made or replaced are ours, or not there.
 pub(crate) fn check_places(task: &Task, folder: &Folder, options: &ExportOptions) -> Result<(), Error> {
-    let may_change = |(shape, facts): &&(Shape, Option<Facts>)| {
-        task.staged > 0 || task.is_anew || facts.is_none() || task.columns.are_new && *shape == Shape::Parquet
-    };
-    let unwanted = task.unwanted.iter().map(|(shape, facts)| (*shape, Some(*facts)));
-    for (shape, facts) in task.shapes.iter().filter(may_change).copied().chain(unwanted) {
+    let may_change = |wanted: &&WantedShape| task.staged > 0 || task.is_anew || wanted.is_due;
+    for WantedShape { shape, old, .. } in task.shapes.iter().filter(may_change) {
         options.go_on()?;
-        let names = shape_files(&task.file, shape);
-        let there = whose::there(folder, &names, shape, facts.as_slice(), options)?;
-        whose::check(&folder.root.join(&names.0), there, facts.is_some())?;
+        let names = shape_files(&task.file, *shape);
+        let there = whose::there(folder, &names, *shape, old.as_slice(), options)?;
+        whose::check(&folder.root.join(&names.0), there, old.is_some())?;
     }
     Ok(())
 }
 
-/// Makes the shapes of a group in `next/`: all, if the archive is new, or those that are missing or have other columns.
+/// Whether the file of a shape that is to go is ours: somebody else's stays.
+pub(crate) fn goes(
+    folder: &Folder,
+    names: &(String, String),
+    shape: Shape,
+    known: Facts,
+    options: &ExportOptions,
+) -> Result<bool, Error> {
+    let there = whose::there(folder, names, shape, &[known], options)?;
+    Ok(matches!(there, There::Ours | There::Nothing))
+}
+
+/// Makes the shapes of a group in `next/`: all, if the archive is new, or those that are due.
 pub(crate) fn make_all(
     task: &Task,
     is_new: bool,
@@ -121,11 +164,9 @@ pub(crate) fn make_all(
     options: &ExportOptions,
 ) -> Result<Vec<(Shape, Facts)>, Error> {
     let mut made = Vec::new();
-    let is_new =
-        |shape, facts: &Option<_>| is_new || facts.is_none() || task.columns.are_new && shape == Shape::Parquet;
-    for (shape, facts) in task.shapes.iter().filter(|(shape, facts)| is_new(*shape, facts)) {
+    for WantedShape { shape, old, .. } in task.shapes.iter().filter(|wanted| is_new || wanted.is_due) {
         options.go_on()?;
-        made.push((*shape, make(task, *shape, facts.as_ref(), folder, options)?));
+        made.push((*shape, make(task, *shape, old.as_ref(), folder, options)?));
     }
     Ok(made)
 }
@@ -163,13 +204,14 @@ fn make(
 /// What is to be done with the shapes of types.
 pub(crate) struct WholePlan {
     pub(crate) tasks: Vec<WholeTask>,
-    /// Those that are to go, by type.
-    pub(crate) unwanted: Vec<(u32, Shape)>,
+    /// Those that are to go, by type, and what they are.
+    pub(crate) unwanted: Vec<(u32, Shape, Facts)>,
 }
 
-/// Plans to make the shapes of the types in `changed` and those that are missing. `wanted` tells what a type is to have.
+/// Plans to make the shapes of the types in `changed` and those that are missing or lost. `wanted` tells what a type is to have.
 pub(crate) fn plan_whole(
     roster: &Roster,
+    folder: &Folder,
     changed: &BTreeSet<u32>,
     options: &ExportOptions,
     columns: &BTreeMap<u32, KindColumns>,
@@ -189,12 +231,16 @@ pub(crate) fn plan_whole(
         let mut groups = groups.remove(number).unwrap_or_default();
         let wanted = if groups.is_empty() { BTreeSet::new() } else { wanted(*number, kind) };
         groups.sort_by(|a, b| a.1.file.cmp(&b.1.file));
-        unwanted.extend(have.keys().filter(|shape| !wanted.contains(shape)).map(|shape| (*number, *shape)));
+        let gone = have.iter().filter(|(shape, _)| !wanted.contains(shape));
+        unwanted.extend(gone.map(|(shape, facts)| (*number, *shape, *facts)));
         for shape in wanted {
             let old = have.get(&shape).copied();
             let Some(columns) = columns.get(number) else { continue };
             let has_changed = changed.contains(number) || columns.are_new && shape == Shape::Parquet;
-            if old.is_some() && !has_changed {
+            if let Some(old) = &old
+                && !has_changed
+                && !is_lost(folder, &whole_files(&kind.folder, shape).0, old)?
+            {
                 continue;
             }
             let group = |(of, group, archive): &(u32, &Group, Facts)| WholeGroup {
@@ -220,7 +266,7 @@ pub(crate) fn plan_whole(
     Ok(WholePlan { tasks, unwanted })
 }
 
-/// Whether the file of a shape of a type may be made, replaced or removed. `facts`: of the one that the set has.
+/// Whether the file of a shape of a type may be made or replaced. `facts`: of the one that the set has.
 pub(crate) fn check_whole_place(
     roster: &Roster,
     folder: &Folder,
@@ -431,25 +477,42 @@ fn compare_all<'a>(
     compared.map_err(inner)
 }
 
-/// Notes a shape of a group that was made, or is to go, for the commit.
-pub(crate) fn note(
-    roster: &Roster,
-    archive: &str,
-    group: u32,
-    shape: Shape,
-    facts: Option<&Facts>,
-) -> Result<(), Error> {
-    let (name, map) = shape_files(archive, shape);
-    roster.set_shape(group, shape, facts)?;
-    roster.add_pending(&name, facts.is_some())?;
-    roster.add_pending(&map, facts.is_some())
+/// What becomes of a shape with the commit.
+#[derive(Clone, Copy)]
+pub(crate) enum Fate {
+    Made(Facts),
+    /// The set has it no longer; the file goes, too, if it is ours.
+    Gone {
+        is_ours: bool,
+    },
 }
 
-/// Notes a shape of a type that was made, or is to go, for the commit.
-pub(crate) fn note_whole(roster: &Roster, kind: u32, shape: Shape, facts: Option<&Facts>) -> Result<(), Error> {
+impl Fate {
+    fn facts(&self) -> Option<&Facts> {
+        match self {
+            Fate::Made(facts) => Some(facts),
+            Fate::Gone { .. } => None,
+        }
+    }
+
+    fn note(self, roster: &Roster, (name, map): (String, String)) -> Result<(), Error> {
+        let is_made = self.facts().is_some();
+        if !matches!(self, Fate::Gone { is_ours: false }) {
+            roster.add_pending(&name, is_made)?;
+        }
+        roster.add_pending(&map, is_made)
+    }
+}
+
+/// Notes for the commit what becomes of a shape of a group.
+pub(crate) fn note(roster: &Roster, archive: &str, group: u32, shape: Shape, fate: Fate) -> Result<(), Error> {
+    roster.set_shape(group, shape, fate.facts())?;
+    fate.note(roster, shape_files(archive, shape))
+}
+
+/// Notes for the commit what becomes of a shape of a type.
+pub(crate) fn note_whole(roster: &Roster, kind: u32, shape: Shape, fate: Fate) -> Result<(), Error> {
     let folder = roster.names.kinds.get(&kind).map_or("", |kind| &kind.folder);
-    let (name, map) = whole_files(folder, shape);
-    roster.set_whole_shape(kind, shape, facts)?;
-    roster.add_pending(&name, facts.is_some())?;
-    roster.add_pending(&map, facts.is_some())
+    roster.set_whole_shape(kind, shape, fate.facts())?;
+    fate.note(roster, whole_files(folder, shape))
 }

@@ -13,13 +13,13 @@ use serde::de::IgnoredAny;
 
 use super::{
     event::ExportEvent,
-    files::{self, INDEX, INFO, MANIFEST, cannot_read, shown},
+    files::{self, INDEX, INFO, MANIFEST, cannot_read, shape_files, shown, whole_files},
     group::{self, Counts, Done, Task, Work},
     publication,
     roster::{Names, short},
     runs::{Runs, Tag},
     set::{ExportSet, Published},
-    shapes::{self, KindColumns, Plan},
+    shapes::{self, Fate, KindColumns, Plan},
 };
 use crate::counted::counted;
 use crate::{
@@ -351,7 +351,8 @@ impl<'a> Stage<'a> {
     /// Makes the new archives of all groups with changes, and publishes the set. `watermarks` are saved with it, by type or
     /// any other name; those of other names stay.
     ///
-    /// An archive none of whose items changes is not touched, and where that is so of all, nor is the manifest. What is to
+    /// An archive none of whose items changes is not touched, and where that is so of all, nor is the manifest. A file in another format
+    /// that is missing, or has another length than it had, is made anew. What is to
     /// stand beside archives ([`ExportOptions::shapes`](crate::ExportOptions::shapes)) is made, or removed, for all groups of a
     /// type, whether they have changed or not; what is to stand beside types
     /// ([`ExportOptions::whole_shapes`](crate::ExportOptions::whole_shapes)) behind that. Before the
@@ -395,14 +396,13 @@ impl<'a> Stage<'a> {
                 published.made_shapes += made_shapes.len() as u64;
                 for (shape, facts) in &made_shapes {
                     published.made_bytes += facts.bytes;
-                    shapes::note(roster, &task.file, task.group, *shape, Some(facts))?;
+                    shapes::note(roster, &task.file, task.group, *shape, Fate::Made(*facts))?;
                 }
-                let there = task.shapes.iter().filter(|(_, facts)| facts.is_some()).map(|(shape, _)| shape);
-                let unwanted = task.unwanted.iter().map(|(shape, _)| shape);
-                let gone = there.filter(|_| matches!(done, Done::Emptied)).chain(unwanted);
-                for shape in gone {
+                let there = task.shapes.iter().filter(|wanted| wanted.old.is_some()).map(|wanted| (wanted.shape, true));
+                let gone = there.filter(|_| matches!(done, Done::Emptied)).chain(task.unwanted.iter().copied());
+                for (shape, is_ours) in gone {
                     published.removed_shapes += 1;
-                    shapes::note(roster, &task.file, task.group, *shape, None)?;
+                    shapes::note(roster, &task.file, task.group, shape, Fate::Gone { is_ours })?;
                 }
                 let index = format!("{}{INDEX}", task.file);
                 match done {
@@ -441,8 +441,8 @@ impl<'a> Stage<'a> {
         Ok(published)
     }
 
-    /// Whether all files in other formats that may be made, replaced or removed are ours, or not there: before the work, and
-    /// whatever comes of the changes.
+    /// Whether all files in other formats that may be made or replaced are ours, or not there: before the work, and whatever comes
+    /// of the changes. One that is to go stays where it is somebody else's.
     fn check_places(
         &self,
         tasks: &[Task],
@@ -464,7 +464,13 @@ impl<'a> Stage<'a> {
                 let is_wanted =
                     filled.contains(number) && wishes.get(number).is_some_and(|wishes| wishes.contains(&shape));
                 let is_new = columns.get(number).is_some_and(|columns| columns.are_new) && shape == Shape::Parquet;
-                if is_wanted != facts.is_some() || is_wanted && (changed.contains(number) || is_new) {
+                let is_due = changed.contains(number)
+                    || is_new
+                    || match &facts {
+                        Some(facts) => shapes::is_lost(folder, &whole_files(&kind.folder, shape).0, facts)?,
+                        None => true,
+                    };
+                if is_wanted && is_due {
                     shapes::check_whole_place(roster, folder, &kind.folder, shape, facts, options)?;
                 }
             }
@@ -476,9 +482,10 @@ impl<'a> Stage<'a> {
     fn tasks(&self, columns: &BTreeMap<u32, KindColumns>) -> Result<(Vec<Task>, BTreeSet<String>), Error> {
         let (mut tasks, mut kinds) = (Vec::new(), BTreeSet::new());
         let Names { kinds: all_kinds, groups, .. } = &self.set.roster.names;
-        let plan = Plan::new(&self.set.roster, &self.set.options)?;
+        let ExportSet { folder, options, .. } = &*self.set;
+        let plan = Plan::new(&self.set.roster, folder, options)?;
         let mut changed: BTreeMap<u32, u64> = self.runs.groups().into_iter().collect();
-        for group in self.mended.iter().filter(|group| groups.contains_key(group)) {
+        for group in self.mended.iter().filter(|group| groups.contains_key(*group)) {
             changed.entry(*group).or_default();
         }
         for (number, _) in self.set.roster.archives()? {
@@ -490,6 +497,10 @@ impl<'a> Stage<'a> {
             let group = &groups[&number];
             let kind = &all_kinds[&group.kind];
             kinds.insert(kind.folder.clone());
+            let unwanted = plan.unwanted(group.kind, number).into_iter().map(|(shape, facts)| {
+                let names = shape_files(&group.file, shape);
+                Ok((shape, shapes::goes(folder, &names, shape, facts, options)?))
+            });
             tasks.push(Task {
                 group: number,
                 kind_name: kind.name.clone(),
@@ -499,14 +510,14 @@ impl<'a> Stage<'a> {
                 is_anew: self.mended.contains(&number),
                 staged,
                 threads: 1,
-                shapes: plan.wanted(group.kind, number),
-                unwanted: plan.unwanted(group.kind, number),
+                shapes: plan.wanted(group.kind, number, &columns[&group.kind]),
+                unwanted: unwanted.collect::<Result<_, Error>>()?,
                 columns: columns[&group.kind].clone(),
             });
         }
         let work = |task: &Task| {
             let old = task.old.map_or(0, |old| old.bytes);
-            let new_shapes = task.shapes.iter().filter(|(_, facts)| facts.is_none()).count() as u64;
+            let new_shapes = task.shapes.iter().filter(|wanted| wanted.old.is_none()).count() as u64;
             old / 16 + task.staged + new_shapes * old
         };
         tasks.sort_by_key(|task| std::cmp::Reverse(work(task)));
