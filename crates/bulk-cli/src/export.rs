@@ -195,19 +195,24 @@ impl Job {
         let (rejected, repeated) = (rejects.count(), rejects.repeated());
         let Published { added, replaced, moved, removed, unchanged, made_groups, emptied_groups, made_bytes, .. } =
             *published;
-        let Published { made_shapes, removed_shapes, .. } = *published;
+        let Published { made_shapes, removed_shapes, made_shape_bytes, .. } = *published;
+        let made = |count: u64, what: String, bytes| match count {
+            0 => format!("{what} made"),
+            _ => format!("{what} made ({})", size(bytes)),
+        };
+        let shapes =
+            made(made_shapes, format!("{} in other formats", counted(made_shapes, "file", "files")), made_shape_bytes);
         let shapes = match (made_shapes, removed_shapes) {
             (0, 0) => String::new(),
-            (made, 0) => format!("; {} in other formats made", counted(made, "file", "files")),
-            (made, gone) => format!("; {} in other formats made, {gone} removed", counted(made, "file", "files")),
+            (_, 0) => format!("; {shapes}"),
+            (_, gone) => format!("; {shapes}, {gone} removed"),
         };
+        let archives = made(made_groups, counted(made_groups, "archive", "archives"), made_bytes - made_shape_bytes);
         let seconds = elapsed.as_secs_f64();
         let changes = match published.has_changed() {
             true => format!(
-                "{} added, {replaced} replaced, {moved} moved, {removed} removed; {} made ({}), {emptied_groups} removed{shapes}",
+                "{} added, {replaced} replaced, {moved} moved, {removed} removed; {archives}, {emptied_groups} removed{shapes}",
                 counted(added, "item", "items"),
-                counted(made_groups, "archive", "archives"),
-                size(made_bytes)
             ),
             false => "nothing has changed".to_owned(),
         };
@@ -224,7 +229,7 @@ impl Job {
         let fields = json!({
             "added": added, "replaced": replaced, "moved": moved, "removed": removed, "unchanged": unchanged,
             "archives_made": made_groups, "archives_removed": emptied_groups, "bytes_made": made_bytes,
-            "shapes_made": made_shapes, "shapes_removed": removed_shapes,
+            "shapes_made": made_shapes, "shapes_removed": removed_shapes, "shape_bytes_made": made_shape_bytes,
             "archives": published.archives, "items": published.entries, "bytes": published.bytes,
             "rejected": rejected, "repeated": repeated, "seconds": seconds,
         });
@@ -237,6 +242,9 @@ impl Job {
             let folder = self.out.display().to_string();
             self.report.planned(&format!("verify the archives of {folder}"), json!({"folder": folder}));
             return Ok(Exit::Done);
+        }
+        if !self.out.is_dir() {
+            return Err(Failure::usage(format!("{}: there is no such folder", self.out.display())));
         }
         let found = verify_set(&self.out, &self.options())?;
         for fault in &found.faults {
@@ -262,8 +270,8 @@ impl Job {
         self.report.event("verified", &text, fields);
         if faults > 0 {
             self.report.note(
-                "what differs is put back from a copy, or removed; --rebuild-index then makes what stands beside the archives \
-                 that are there, and the next run reads all rows",
+                "what differs is put back from a copy; or --full makes archives anew of the rows, --rebuild-index their indexes, and \
+                 the next run files in other formats that are removed",
             );
         }
         Ok(if faults == 0 { Exit::Done } else { Exit::Differs })

@@ -132,9 +132,9 @@ fn rebuild(set: &mut ExportSet) -> Result<Rebuilt, Error> {
         let kind = set.roster.kind_there(kind)?;
         let group = set.roster.group(kind, group)?;
         kinds.insert(kind);
-        let made = one(set, file, &mut rebuilt).map_err(inner).map_err(|error| {
-            unusable(set, file, known_archives.get(file).map_or(&[], Vec::as_slice), error)
-        })?;
+        let made = one(set, file, &mut rebuilt)
+            .map_err(inner)
+            .map_err(|error| unusable(set, file, known_archives.get(file).map_or(&[], Vec::as_slice), error))?;
         let (archive, index) = (newest(&set.folder, file), newest(&set.folder, &format!("{file}{INDEX}")));
         let facts = Facts { entries: made.entries, bytes: made.len, sha256: digest(&archive, &set.options)?.1 };
         set.roster.set_archive(group, Some(&facts))?;

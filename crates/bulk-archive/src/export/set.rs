@@ -62,6 +62,8 @@ pub struct Published {
     pub removed_shapes: u64,
     /// Bytes of the files that were made.
     pub made_bytes: u64,
+    /// How many of them are those of files in other formats.
+    pub made_shape_bytes: u64,
     /// Archives of the set now.
     pub archives: u64,
     /// Items of the set now.
@@ -220,6 +222,7 @@ impl ExportSet {
             |task, facts| {
                 published.made_shapes += 1;
                 published.made_bytes += facts.bytes;
+                published.made_shape_bytes += facts.bytes;
                 shapes::note_whole(roster, task.kind, task.shape, Fate::Made(facts))
             },
         )

@@ -396,6 +396,7 @@ impl<'a> Stage<'a> {
                 published.made_shapes += made_shapes.len() as u64;
                 for (shape, facts) in &made_shapes {
                     published.made_bytes += facts.bytes;
+                    published.made_shape_bytes += facts.bytes;
                     shapes::note(roster, &task.file, task.group, *shape, Fate::Made(*facts))?;
                 }
                 let there = task.shapes.iter().filter(|wanted| wanted.old.is_some()).map(|wanted| (wanted.shape, true));
@@ -452,8 +453,11 @@ impl<'a> Stage<'a> {
         let ExportSet { folder, options, roster, .. } = &*self.set;
         tasks.iter().try_for_each(|task| shapes::check_places(task, folder, options))?;
         let kind_of = |group: u32| roster.names.groups.get(&group).map(|group| group.kind);
-        let changed: BTreeSet<u32> =
-            tasks.iter().filter(|task| task.staged > 0 || task.is_anew).filter_map(|task| kind_of(task.group)).collect();
+        let changed: BTreeSet<u32> = tasks
+            .iter()
+            .filter(|task| task.staged > 0 || task.is_anew)
+            .filter_map(|task| kind_of(task.group))
+            .collect();
         let mut filled = changed.clone();
         filled.extend(roster.archives()?.into_iter().filter_map(|(group, _)| kind_of(group)));
         let have = roster.whole_shapes()?;

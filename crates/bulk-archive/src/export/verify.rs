@@ -60,14 +60,19 @@ pub struct SetFault {
 ///
 /// # Errors
 /// [`Error::Set`] where there is no manifest, or another one in the end: the set is being published, or was while it was
-/// read. [`Error::Stopped`]; [`Error::Io`] for the folder. All that is wrong with files is in the report.
+/// read; or none ever was. [`Error::Stopped`]; [`Error::Io`] for the folder. All that is wrong with files is in the report: a shape
+/// of an archive that is not what it should be is compared with the manifest alone.
 pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<SetReport, Error> {
     let folder = folder.as_ref();
     let path = folder.join(MANIFEST);
-    let missing = || Error::Set {
-        file: shown(&path),
-        reason: "there is none: the set is being published, or that was cut short, which the next export mends"
-            .to_owned(),
+    fs::metadata(folder).map_err(cannot_read(folder))?;
+    let set = Folder { root: folder.to_owned() };
+    let missing = || {
+        let reason = match set.roster().exists() {
+            true => "there is none: the set is being published, or that was cut short, which the next export mends",
+            false => "there is none, and nothing that an export knows: no set was published here",
+        };
+        Error::Set { file: shown(&path), reason: reason.to_owned() }
     };
     let manifest = SetManifest::read(folder)?.ok_or_else(missing)?;
     let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -75,13 +80,21 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
         let fault = SetFault { name: name.to_owned(), error };
         faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     };
+    // Differences between shapes and archives, by shape.
+    let differences = Mutex::new(Vec::new());
     let work = || {
         while options.go_on().is_ok() {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let (name, checked) = if let Some(archive) = manifest.archives.get(at) {
                 (&archive.name, check(folder, archive, options))
             } else if let Some(shape) = manifest.shapes.get(at - manifest.archives.len()) {
-                (&shape.name, check_shape(folder, shape, &manifest, options))
+                let checked = check_file(folder, &shape.name, shape.bytes, &shape.sha256, options);
+                if checked.is_ok()
+                    && let Err(error) = compare_shape(folder, shape, &manifest, options)
+                {
+                    differences.lock().unwrap_or_else(PoisonError::into_inner).push((&shape.name, error));
+                }
+                (&shape.name, checked)
             } else if let Some(bundle) = manifest.bundles.get(at - manifest.archives.len() - manifest.shapes.len()) {
                 (&bundle.name, check_file(folder, &bundle.name, bundle.bytes, &bundle.sha256, options))
             } else {
@@ -101,6 +114,18 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
         work();
     });
     options.go_on()?;
+    // What is wrong with an archive is said of it, and not of what was made of it, too.
+    let faulty: BTreeSet<String> =
+        faults.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|fault| fault.name.clone()).collect();
+    let is_of = |archive: &String, of: &str| {
+        archive.strip_suffix(ARCHIVE) == Some(of) || archive.split_once('/').is_some_and(|(kind, _)| kind == of)
+    };
+    for (name, error) in differences.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let of = Shape::of_file(name).map_or("", |(of, _)| of);
+        if !faulty.iter().any(|archive| archive.ends_with(ARCHIVE) && is_of(archive, of)) {
+            add(name, error);
+        }
+    }
     let mut known = BTreeSet::new();
     for archive in &manifest.archives {
         known.extend([archive.name.clone(), format!("{}{INDEX}", archive.name)]);
@@ -125,7 +150,6 @@ pub fn verify_set(folder: impl AsRef<Path>, options: &ExportOptions) -> Result<S
         }
     })?;
     shapes.extend(whole_shapes(folder)?.into_iter().map(|(kind, shape)| (whole_files(&kind, shape), shape)));
-    let set = Folder { root: folder.to_owned() };
     // Others may have files with such endings.
     for (names, shape) in shapes.iter().filter(|(names, _)| !known.contains(&names.0)) {
         match whose::there(&set, names, *shape, &[], options) {
@@ -157,13 +181,13 @@ fn check(folder: &Path, expected: &SetArchive, options: &ExportOptions) -> Resul
     Err(Error::Set { file, reason })
 }
 
-fn check_shape(
+/// Compares a shape with what it was made of.
+fn compare_shape(
     folder: &Path,
     expected: &SetShape,
     manifest: &SetManifest,
     options: &ExportOptions,
 ) -> Result<(), Error> {
-    check_file(folder, &expected.name, expected.bytes, &expected.sha256, options)?;
     let path = folder.join(&expected.name);
     let Some((of, shape)) = Shape::of_file(&expected.name) else {
         return Err(Error::Set { file: shown(&path), reason: "its name is that of no shape".to_owned() });

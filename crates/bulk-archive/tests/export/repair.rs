@@ -67,7 +67,36 @@ fn what_is_wrong_with_a_set_is_found() {
     assert!(found[1].1.ends_with("scotus.tar.gz.idx: cannot read"), "{found:?}");
     assert!(found[2].1.ends_with("the manifest does not speak of it"), "{found:?}");
     fs::remove_file(folder.join("manifest.json")).unwrap();
-    assert!(matches!(verify_set(folder, &options()), Err(Error::Set { .. })));
+    let said = |folder: &Path| verify_set(folder, &options()).unwrap_err().to_string();
+    assert!(said(folder).contains("the set is being published"), "{}", said(folder));
+    let other = folder.join("opinions");
+    assert!(said(&other).ends_with("no set was published here"), "{}", said(&other));
+    assert!(matches!(verify_set(folder.join("absent"), &options()), Err(Error::Io { .. })));
+}
+
+#[test]
+fn what_is_wrong_with_an_archive_is_not_said_of_what_was_made_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, &model());
+    let mut options = options();
+    options.shapes = Some(Shape::ALL.into());
+    options.whole_shapes = Some(Shape::ALL.into());
+    ExportSet::open(folder, options).unwrap().begin().unwrap().publish(&none()).unwrap();
+    let path = folder.join("opinions/ca1.tar.gz");
+    let others = build(&[("x".to_owned(), (1, b"{}".to_vec()))].into()).0;
+    let harms: [&dyn Fn(); 3] =
+        [&|| damage(&path), &|| fs::write(&path, &others).unwrap(), &|| fs::remove_file(&path).unwrap()];
+    for harm in harms {
+        harm();
+        let names: Vec<String> = faults(folder).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["opinions/ca1.tar.gz"]);
+    }
+    // What is wrong with that itself is.
+    damage(&folder.join("opinions/ca1.parquet"));
+    damage(&folder.join("opinions.jsonl.gz"));
+    let names: Vec<String> = faults(folder).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["opinions.jsonl.gz", "opinions/ca1.parquet", "opinions/ca1.tar.gz"]);
 }
 
 #[test]

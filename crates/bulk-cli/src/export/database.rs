@@ -215,7 +215,7 @@ fn plan(job: &Job, snapshot: &ExportSnapshot, types: Vec<Type>) -> Result<Exit, 
             None => format!("{}: read {} that may have changed", item.name, counted(count, "row", "rows")),
         };
         if let Some(gone) = gone {
-            text.push_str(&format!(", and remove {gone} that are gone"));
+            text.push_str(&format!(", and {}", counted(gone, "deletion", "deletions")));
         }
         if job.arguments.sweep {
             text.push_str("; look at the ids of all");
@@ -234,7 +234,7 @@ struct Run<'a, 'set> {
     rejects: Rejects,
     said: Said,
     rows: u64,
-    /// Of each type, how many rows were read, and how many ids are gone.
+    /// Of each type, how many rows were read, and how many ids of such that are gone.
     read: BTreeMap<String, (u64, u64)>,
     /// The types of which something may be published.
     known: BTreeSet<String>,
@@ -299,8 +299,9 @@ impl Run<'_, '_> {
         self.put_all(reader, &names)?;
         for kind in names {
             let (rows, gone) = self.read.get(kind).copied().unwrap_or_default();
+            // Within the overlap both were read before, and may have no effect any more.
             let text =
-                format!("{kind}: {} read, {}", counted(rows, "row", "rows"), counted(gone, "is gone", "are gone"));
+                format!("{kind}: {} and {} read", counted(rows, "row", "rows"), counted(gone, "deletion", "deletions"));
             self.job.report.event("read", &text, json!({"type": kind, "rows": rows, "gone": gone}));
         }
         Ok(())

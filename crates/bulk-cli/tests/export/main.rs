@@ -174,7 +174,7 @@ fn both(bench: &Bench) -> BTreeMap<String, String> {
 fn all_is_exported_and_then_what_changes() {
     let bench = Bench::new(SPEC, DDL);
     let ran = bench.export(&[]);
-    ran.assert(0, &["opinions: 30 rows read, 0 are gone", "people: 2 rows read, 0 are gone"]);
+    ran.assert(0, &["opinions: 30 rows and 0 deletions read", "people: 2 rows and 0 deletions read"]);
     ran.assert(0, &["32 items added, 0 replaced, 0 moved, 0 removed; 5 archives made", "5 archives have 32 items"]);
     assert_eq!(bench.items(), both(&bench));
     bench.verify();
@@ -226,7 +226,9 @@ fn what_is_gone_goes() {
          DELETE FROM person WHERE id = '..'; INSERT INTO gone_person VALUES ('..'), ('a/b'), ('never')",
     );
     // 4 and a/b are there again; of 3 nobody tells.
-    bench.export(&[]).assert(0, &["0 replaced, 0 moved, 3 removed"]);
+    bench.export(&[]).assert(0, &["opinions: 27 rows and 2 deletions read", "0 replaced, 0 moved, 3 removed"]);
+    // They are read once more, and have no effect.
+    bench.export(&[]).assert(0, &["opinions: 27 rows and 2 deletions read", "nothing has changed"]);
     let mut wanted = both(&bench);
     wanted.remove("people/x/%2E..json").unwrap();
     wanted.insert("opinions/ca0/3.json".to_owned(), "{\"id\":3,\"text\":\"opinion 3\"}".to_owned());
@@ -290,14 +292,21 @@ fn a_type_is_in_one_file_too() {
     };
     // By court, and by id as text.
     let all = || opinions(&bench).into_values().collect::<Vec<_>>();
-    bench.export(&[]).assert(0, &["5 archives made", "; 1 file in other formats made; "]);
+    bench.export(&[]).assert(0, &["5 archives made (", "; 1 file in other formats made ("]);
     assert_eq!((lines().len(), lines()), (30, all()));
     bench.sql("UPDATE opinion SET text = 'new', changed = now() WHERE id = 3");
-    bench.export(&[]).assert(0, &["1 archive made", "; 1 file in other formats made; "]);
+    bench.export(&[]).assert(0, &["1 archive made (", "; 1 file in other formats made ("]);
     assert_eq!(lines(), all());
     bench.verify();
     assert!(!bench.out().join("people.jsonl.gz").exists());
-    bench.export(&["--whole", "none"]).assert(0, &["; 0 files in other formats made, 1 removed; "]);
+    // What nothing was made of has no size.
+    fs::write(bench.out().join("opinions.jsonl.gz"), "").unwrap();
+    let ran = bench.export(&[]);
+    ran.assert(0, &["0 items added", "; 0 archives made, 0 removed; 1 file in other formats made ("]);
+    assert_eq!(lines(), all());
+    bench
+        .export(&["--whole", "none"])
+        .assert(0, &["; 0 archives made, 0 removed; 0 files in other formats made, 1 removed; "]);
     assert!(!bench.out().join("opinions.jsonl.gz").exists());
 }
 
@@ -334,11 +343,11 @@ fn a_dry_run_says_what_would_be_read() {
     let before = bench.stamps();
     assert_eq!(
         dry(&["--sweep", "--type", "opinions"]),
-        "opinions: read 3 rows that may have changed, and remove 1 that are gone; look at the ids of all\n"
+        "opinions: read 3 rows that may have changed, and 1 deletion; look at the ids of all\n"
     );
     assert_eq!(
         dry(&["--full", "--type", "people"]),
-        "people: read all 2 rows, since --full asks for it, and remove 0 that are gone\n"
+        "people: read all 2 rows, since --full asks for it, and 0 deletions\n"
     );
     assert_eq!(bench.touched(&before), [""; 0]);
     let planned = bench.export(&["--dry-run", "--json"]).events_of("planned");
@@ -528,7 +537,10 @@ fn what_is_damaged_is_found_and_indexes_are_made_anew() {
     bench.sql("DELETE FROM opinion WHERE id = 30; UPDATE opinion SET text = 'x', changed = '2001-01-01' WHERE id = 1");
     bench.export(&[]).assert(0, &["0 items added, 1 replaced, 0 moved, 1 removed"]);
     assert_eq!(bench.items(), both(&bench));
-    Ran::of(bench.command(&["--verify", "--out", "absent"])).assert(1, &["absent"]);
+    Ran::of(bench.command(&["--verify", "--out", "absent"])).assert(2, &["absent: there is no such folder"]);
+    let nothing =
+        "archives/opinions/manifest.json: there is none, and nothing that an export knows: no set was published here";
+    Ran::of(bench.command(&["--verify", "--out", "archives/opinions"])).assert(1, &[nothing]);
     Ran::of(bench.command(&["--rebuild-index", "--out", "absent"])).assert(2, &["absent: there is no such folder"]);
 }
 
@@ -557,7 +569,8 @@ fn a_damaged_archive_is_made_anew_of_the_rows() {
 
     // What is not ours is in the way until it is elsewhere.
     fs::write(&path, "of somebody else's").unwrap();
-    let theirs = ["opinions/ca1.tar.gz: it is not what the last export made there, and would be lost; move it elsewhere"];
+    let theirs =
+        ["opinions/ca1.tar.gz: it is not what the last export made there, and would be lost; move it elsewhere"];
     bench.export(&[]).assert(1, &theirs);
     bench.export(&["--full"]).assert(1, &theirs);
     rebuild().assert(1, &theirs);
@@ -735,11 +748,13 @@ fn other_columns_or_deletions_are_another_export() {
     let bench = Bench::new(&spec, DDL);
     bench.export(&[]).assert(0, &["32 items added"]);
     bench.sql("UPDATE opinion SET changed = '2001-01-01'; UPDATE person SET changed = '2001-01-01'");
-    bench.export(&["--overlap", "0s"]).assert(0, &["opinions: 0 rows read", "people: 0 rows read"]);
+    bench
+        .export(&["--overlap", "0s"])
+        .assert(0, &["opinions: 0 rows and 0 deletions read", "people: 0 rows and 0 deletions read"]);
     let anew = "opinions: all rows are read, since its spec or its columns are not what they were";
     bench.sql("ALTER TABLE opinion ADD COLUMN judge text DEFAULT 'Ann'; ALTER TABLE person ADD COLUMN age int");
     let ran = bench.export(&["-v", "--overlap", "0s"]);
-    ran.assert(0, &[anew, "0 items added, 30 replaced", "people: 0 rows read"]);
+    ran.assert(0, &[anew, "0 items added, 30 replaced", "people: 0 rows and 0 deletions read"]);
     assert!(bench.items().values().any(|json| json.contains("\"judge\":\"Ann\"")));
     bench.export(&["--overlap", "0s"]).assert(0, &["nothing has changed"]);
 
