@@ -78,8 +78,7 @@ pub(crate) async fn outside_keys_of_replaceable(
     if stays {
         // They would be told of each row that goes and comes.
         found.extend(described(client, TRIGGERS, &oids).await?);
-    }
-    if !stays {
+    } else {
         assert_has_room(client, tables).await?;
     }
     outside_keys_but(client, tables, found, if stays { Need::Locked } else { Need::Altered }).await

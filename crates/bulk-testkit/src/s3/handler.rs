@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{
@@ -148,7 +148,7 @@ pub(super) async fn handle(
     // A connection that is closed with bytes unread is reset, and the answer lost with it.
     let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
     // Who waits for the answer before that gets it.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), rest).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
     let mut answer = answer.unwrap_or_else(|error| error.into_answer(&request_id));
     answer.set(HeaderName::from_static("x-amz-request-id"), &request_id);
     let status = answer.status;
