@@ -207,17 +207,23 @@ impl Command {
         }
     }
 
-    /// What is said of a run that was interrupted behind so many rows that it has loaded.
-    pub(crate) fn when_interrupted(&self, loaded: u64) -> &'static str {
+    /// What there is to be done when it was stopped behind so many rows that it has loaded.
+    pub(crate) fn after_stop(&self, loaded: u64) -> &'static str {
+        const GO_ON: &str = "run the same command again to go on";
         match self {
-            Self::Load(load) if load.reads_stdin() && load.name.is_none() => match loaded {
-                0 => "interrupted; nothing was loaded",
+            Self::Mirror(_) | Self::Sync(_) | Self::Crawl(_) => GO_ON,
+            Self::Fetch(fetch) if !fetch.verify => GO_ON,
+            Self::Load(load) if load.is_unnamed() => match loaded {
+                0 => "nothing was loaded",
                 _ => {
-                    "interrupted; what standard input gave cannot be told from what it gives another time: --restart deletes what \
+                    "what standard input gave cannot be told from what it gives another time: --restart deletes what \
                      is loaded of it, and with --name NAME from the start the same command goes on"
                 }
             },
-            _ => "interrupted; run the same command again to go on",
+            Self::Load(_) => GO_ON,
+            Self::Diff(diff) if diff.comparison.checkpoint.checkpoint.is_some() => GO_ON,
+            Self::Demo(_) => "what it had started and invented is gone",
+            _ => "the same command begins anew",
         }
     }
 }

@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         }
     };
     if exit == Exit::Interrupted {
-        report.note(arguments.command.when_interrupted(report.totals().records()));
+        report.note(format!("interrupted; {}", arguments.command.after_stop(report.totals().records())));
     }
     if let Err(failure) = report.write_record(exit, reading, projection) {
         report.failure(&failure);

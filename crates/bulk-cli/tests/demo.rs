@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use bulk_pg::Session;
-use support::{Ran, bulk};
+use rustix::process::Signal;
+use support::{Ran, Running, bulk};
 
 struct Demo {
     program: Child,
@@ -35,6 +36,18 @@ impl Drop for Demo {
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
+}
+
+#[test]
+fn what_it_served_is_gone_when_it_is_stopped() {
+    let mut command = bulk(["demo", "--serve", "--scale", "0.02"]);
+    command.env_remove("DATABASE_URL");
+    let mut running = Running::start(command);
+    running.wait_until("it serves", |said| said.contains("run until Ctrl-C"));
+    running.signal(Signal::INT);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(130), "{said}");
+    assert!(said.ends_with("interrupted; what it had started and invented is gone\n"), "{said}");
 }
 
 #[tokio::test]

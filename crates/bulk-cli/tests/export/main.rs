@@ -638,6 +638,7 @@ fn ctrl_c_publishes_nothing() {
     let (status, said) = running.end();
     assert_eq!(status, Some(130), "{said}");
     assert!(said.contains("stopping: nothing is published, unless it is already; once more to stop at once"), "{said}");
+    assert!(said.ends_with("interrupted; the same command begins anew\n"), "{said}");
     assert_eq!(bench.touched(&before), [""; 0]);
     bench.verify();
     bench.export(&[]).assert(0, &["nothing has changed"]);
