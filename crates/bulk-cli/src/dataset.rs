@@ -40,8 +40,9 @@ struct Era {
 }
 
 impl Dataset {
-    /// Finds a data set by its name in the catalogue, or reads the file of that name.
-    pub(crate) fn find(name: &str) -> Result<Self, Failure> {
+    /// Finds a data set by its name in the catalogue, or reads the file of that name. `others`: what else may be named there, for
+    /// who has not named one.
+    pub(crate) fn find(name: &str, others: &str) -> Result<Self, Failure> {
         let text = match CATALOGUE.iter().find(|(known, _)| *known == name) {
             Some((_, text)) => (*text).to_owned(),
             None if Path::new(name).extension().is_some_and(|extension| extension == "toml") => {
@@ -50,8 +51,7 @@ impl Dataset {
             None => {
                 let known = CATALOGUE.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
                 return Err(Failure::usage(format!(
-                    "there is no data set {name:?}; the catalogue has {known}, one of your own is a .toml file; a bucket is \
-                     s3://bucket/prefix, and a folder is file:///folder"
+                    "there is no data set {name:?}; the catalogue has {known}, one of your own is a .toml file{others}"
                 )));
             }
         };
@@ -63,10 +63,19 @@ impl Dataset {
 
     /// Where what a user names is, and how it is asked: a URL as it stands, else the source of a data set.
     pub(crate) fn locate(named: &str, flags: &BucketArguments) -> Result<(String, BucketArguments), Failure> {
+        Self::locate_among(named, flags, "; a bucket is s3://bucket/prefix, and a folder is file:///folder")
+    }
+
+    /// The same for what has to be a bucket.
+    pub(crate) fn locate_bucket(named: &str, flags: &BucketArguments) -> Result<(String, BucketArguments), Failure> {
+        Self::locate_among(named, flags, "; a bucket is s3://bucket/prefix")
+    }
+
+    fn locate_among(named: &str, flags: &BucketArguments, others: &str) -> Result<(String, BucketArguments), Failure> {
         if named.contains("://") {
             return Ok((named.to_owned(), flags.clone()));
         }
-        let dataset = Self::find(named)?;
+        let dataset = Self::find(named, others)?;
         let arguments = dataset.bucket_arguments(flags);
         Ok((dataset.source, arguments))
     }
@@ -105,9 +114,9 @@ mod tests {
     #[test]
     fn the_catalogue_is_valid() {
         for (name, _) in CATALOGUE {
-            Dataset::find(name).unwrap();
+            Dataset::find(name, "").unwrap();
         }
-        let dataset = Dataset::find("courtlistener").unwrap();
+        let dataset = Dataset::find("courtlistener", "").unwrap();
         assert_eq!(dataset.tables().unwrap().len(), 33);
         let hint = |date: &str| dataset.dialect_hint(date.parse().unwrap()).unwrap().map(|dialect| dialect.name());
         assert_eq!(

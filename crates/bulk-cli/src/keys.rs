@@ -52,7 +52,12 @@ impl Keys {
         keys: &KeyArguments,
         report: &Report,
     ) -> Result<Self, Failure> {
-        let (source, of_source) = Dataset::locate(source, bucket)?;
+        let (source, of_source) = Dataset::locate_bucket(source, bucket)?;
+        if !source.starts_with("s3://") && !source.starts_with("file://") {
+            // The rest of it may hold a password.
+            let scheme = source.split_once("://").map_or("", |(scheme, _)| scheme);
+            return Err(Failure::usage(format!("a bucket is s3://bucket/prefix, and not {scheme}://…")));
+        }
         let (of_bucket, prefix) = match Place::open(&source, &of_source, report)? {
             Place::Bucket { bucket, prefix } => (*bucket, prefix),
             Place::Folder(_) => {

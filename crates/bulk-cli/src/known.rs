@@ -20,7 +20,7 @@ pub(crate) async fn run(known: &Known, common: &Common, report: &Report) -> Resu
 
 /// The bucket whose objects are meant: `s3://bucket`, or that of a data set.
 fn bucket(named: &str) -> Result<String, Failure> {
-    let (source, _) = Dataset::locate(named, &BucketArguments::default())?;
+    let (source, _) = Dataset::locate_bucket(named, &BucketArguments::default())?;
     // A data set is what stands below a prefix, and what is known is said of all of its bucket.
     let is_dataset = source != named;
     let (name, prefix) =

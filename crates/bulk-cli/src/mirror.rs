@@ -45,7 +45,7 @@ pub(crate) use self::files::{is_damage, is_replacement};
 
 pub(crate) async fn run(mirror: &Mirror, common: &Common, report: &Report) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let dataset = Dataset::find(&mirror.dataset)?;
+    let dataset = Dataset::find(&mirror.dataset, "")?;
     let mut options = LoadOptions::default();
     (options.freeze, options.max_rejects) = (mirror.freeze, mirror.max_rejects);
     check(&options)?;

@@ -413,6 +413,8 @@ fn what_cannot_be_done_is_refused() {
         (&["list", "s3://data", "--inventory", "manifest.csv"], "that is neither s3://bucket/…/manifest.json"),
         (&["list", "s3://data", "--versions", "--listing", "a"], "'--versions' cannot be used with '--listing"),
         (&["diff", "file:///x", "--known", "sqlite:x"], "a folder has no ETags to compare"),
+        (&["list", "/tmp"], "one of your own is a .toml file; a bucket is s3://bucket/prefix\n"),
+        (&["list", "ftp://me:secret@h/x"], "a bucket is s3://bucket/prefix, and not ftp://…"),
     ] {
         let mut command = with(&server, arguments);
         command.current_dir(folder.path());

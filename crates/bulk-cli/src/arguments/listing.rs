@@ -90,7 +90,10 @@ Examples:
   All versions and deletion marks of the objects below a prefix:
     bulk list s3://bucket/builds/ --versions
 
-Each line has key, etag, size and last_modified; with --versions also version, is_latest and delete_marker.
+Each line of NDJSON has key, etag, size and last_modified, of which the last three are left out where the bucket does not
+say them; with --versions also version, is_latest and delete_marker. CSV and Parquet have the columns bucket,
+key, etag, size, last_modified and content: as `bulk known export` has them, where content is a SHA-256. A
+listing has none, unless --listing brings it along.
 `bulk --help` tells what the exit status means.")]
 pub(crate) struct List {
     /// s3://bucket/prefix, or a data set of the catalogue (courtlistener), or a TOML file that describes one.
