@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
@@ -30,21 +31,49 @@ const NOT_FOR: [(&str, &str); 6] = [
 /// Ends the program for `--help`, `--version` and wrong usage, as clap does.
 pub(crate) fn arguments() -> Result<Arguments, Failure> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
-    let command = Arguments::command();
+    let command = without_what_is_set(Arguments::command());
     let Some(file) = File::find(&line, &command)? else {
-        let matches = command.get_matches_from(line);
+        let matches = matches(command, &line).unwrap_or_else(|error| error.exit());
         let is_metrics_said = is_on_line(&matches, "metrics");
         return Ok(parsed(matches, is_metrics_said));
     };
-    let matches = file.without_requirements(command.clone()).get_matches_from(&line);
-    let is_metrics_said = is_on_line(&matches, "metrics");
-    let more = file.flags(&command, &matches);
+    let said = matches(file.without_requirements(command.clone()), &line).unwrap_or_else(|error| error.exit());
+    let is_metrics_said = is_on_line(&said, "metrics");
+    let more = file.flags(&command, &said);
     let at = line.iter().position(|argument| argument == "--").unwrap_or(line.len());
     line.splice(at..at, more);
-    let matches = command.try_get_matches_from(line).map_err(|error| {
+    let matches = matches(command, &line).map_err(|error| {
         Failure::usage(format!("with the settings of {}: {}", file.path.display(), error.to_string().trim_end()))
     })?;
     Ok(parsed(matches, is_metrics_said))
+}
+
+/// The command, with nothing required that the environment says, so that its usage does not ask for it.
+fn without_what_is_set(command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let command = command.mut_args(|arg| {
+        let is_set = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some());
+        let required = arg.is_required_set() && !is_set;
+        arg.required(required)
+    });
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, without_what_is_set))
+}
+
+/// Parses a line. Errors have the usage of `--help`: of its own accord clap has all flags in it that are set, those of the
+/// environment, too, as if they were wanted.
+fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    command.try_get_matches_from_mut(line).map_err(|mut error| {
+        let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return error };
+        let usage = usage.to_string();
+        command.build();
+        // Behind the name of the program stand those of commands.
+        for word in usage.split_whitespace().skip(2) {
+            let Some(used) = command.find_subcommand(word).cloned() else { break };
+            command = used;
+        }
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+        error
+    })
 }
 
 fn parsed(matches: ArgMatches, is_metrics_said: bool) -> Arguments {

@@ -49,6 +49,26 @@ fn of_fetch() {
 }
 
 #[test]
+fn usage_does_not_ask_for_what_the_environment_says() {
+    let usage = |arguments: &[&str]| {
+        let mut command = bulk(arguments);
+        command.env("BULK_KNOWN", "sqlite:known.db").env("BULK_ENDPOINT", "http://127.0.0.1:9").env("BULK_JOBS", "3");
+        let ran = Ran::of(command);
+        let text = format!("{}{}", ran.stdout, ran.stderr);
+        let line = text.lines().find_map(|line| line.strip_prefix("Usage: ")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{text}"))
+    };
+    assert_eq!(usage(&["diff"]), "bulk diff [OPTIONS] <SOURCE>");
+    assert_eq!(usage(&["diff", "--help"]), "bulk diff [OPTIONS] <SOURCE>");
+    assert_eq!(usage(&["fetch", "s3://b"]), "bulk fetch [OPTIONS] --out <DIR> [SOURCE]");
+    assert_eq!(usage(&["known", "export", "s3://b", "--nonsense"]), "bulk known export [OPTIONS] <BUCKET>");
+    assert_eq!(usage(&["fetch", "s3://b", "--out", "o", "--nonsense"]), "bulk fetch [OPTIONS] --out <DIR> [SOURCE]");
+    let mut command = bulk(["diff", "s3://b"]);
+    command.env_remove("BULK_KNOWN");
+    Ran::of(command).assert(2, &["--known <STORE>", "Usage: bulk diff [OPTIONS] --known <STORE> <SOURCE>"]);
+}
+
+#[test]
 fn of_mirror() {
     assert_refused(&[
         (&["mirror", "courtlistener"], "give --db URL or BULK_DB, or PGDATABASE"),
