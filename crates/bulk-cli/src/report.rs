@@ -261,9 +261,12 @@ impl Report {
                 self.totals.restart_file(name);
                 self.note(format!("{name}: begun anew, because {reason} ({} thrown away)", size(*discarded)));
             }
-            Event::Finished { name, size: bytes, elapsed, .. } => {
+            Event::Finished { name, size: bytes, fetched, elapsed } => {
                 self.totals.end_file(name);
-                self.detail(format!("{name}: {} fetched in {:.1} s", size(*bytes), elapsed.as_secs_f64()));
+                self.detail(match fetched {
+                    0 => format!("{name}: all of its {} were there", size(*bytes)),
+                    fetched => format!("{name}: {} fetched in {:.1} s", size(*fetched), elapsed.as_secs_f64()),
+                });
             }
             Event::Unchecked { name, error } => self.warn(format!(
                 "{name}: what the source states of its content could not be asked for, so nothing was compared ({error:#})"

@@ -53,6 +53,9 @@ fn a_prefix_is_fetched_largest_first_and_a_second_run_fetches_nothing() {
     assert_eq!(gets(&fetch.server), [""; 0]);
     let fetched: Vec<_> = second.events_of("fetched").iter().map(|event| event["fetched"].clone()).collect();
     assert_eq!(fetched, [0, 0, 0]);
+    let mut said: Vec<_> = second.events_of("detail").iter().map(|event| event["message"].clone()).collect();
+    said.retain(|message| message.as_str().unwrap().starts_with("small.csv: "));
+    assert_eq!(said, ["small.csv: all of its 5 B were there"]);
 
     // Of a file that is another version now, the new one is fetched, and nothing else.
     fetch.server.put(BUCKET, "data/middle.csv", "id\n7\n8\n").unwrap();
