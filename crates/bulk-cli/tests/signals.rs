@@ -63,19 +63,6 @@ fn a_fetch_keeps_every_byte_that_arrived() {
 }
 
 #[test]
-fn what_keeps_nothing_is_not_said_to_go_on() {
-    let bucket = Server::builder().bucket(BUCKET, Store::memory().with("a", "b")).start().unwrap();
-    let held = bucket.fault(Rule::new(Fault::Hang));
-    let mut running =
-        Running::start(bulk(["list", &format!("s3://{BUCKET}"), "--anonymous", "--endpoint", &bucket.url()]));
-    running.wait_until("a request", |_| held.hits() > 0);
-    running.signal(Signal::INT);
-    let (status, said) = running.end();
-    assert_eq!(status, Some(130), "{said}");
-    assert!(said.ends_with("interrupted; the same command begins anew\n"), "{said}");
-}
-
-#[test]
 fn a_mirror_stops_between_chunks_and_goes_on_behind_them() {
     let (bench, made) = Bench::with(&Spec { scale: 0.4, ..Spec::default() });
     let chunks = || match bench.sql("SELECT to_regclass('bulk.chunk') IS NOT NULL").as_str() {
