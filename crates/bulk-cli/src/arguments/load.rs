@@ -149,7 +149,12 @@ pub(crate) struct Load {
 impl Load {
     /// Whether it loads what comes over standard input and nobody can tell from what another run is given.
     pub(crate) fn is_unnamed(&self) -> bool {
-        self.name.is_none() && self.files.iter().any(|file| file.as_os_str() == "-")
+        self.name.is_none() && self.reads_stdin()
+    }
+
+    /// Whether any of it comes over standard input.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.files.iter().any(|file| file.as_os_str() == "-")
     }
 }
 
