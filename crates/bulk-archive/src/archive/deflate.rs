@@ -1,9 +1,17 @@
 //! The bytes of the gzip member: its header, blocks, end and trailer.
 
-use std::{io, sync::OnceLock};
+mod bit_writer;
+mod encoder;
+mod matcher;
+mod prefix_code;
+mod symbols;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use std::sync::OnceLock;
 
+use self::{
+    encoder::Encoder,
+    matcher::{Effort, WINDOW},
+};
 use super::header::END;
 
 /// The header of the member (RFC 1952): deflate, no name, no time, no system.
@@ -17,9 +25,6 @@ pub(crate) const SYNC: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// Bytes that one byte can stand for, at most: a match gives 258 of them for a bit each of length and distance.
 pub(crate) const HIGHEST_RATIO: u64 = 258 * 4;
-
-/// How far back deflate can refer.
-const WINDOW: usize = 32 * 1024;
 
 /// The lowest level: one that compresses.
 pub(crate) const LOWEST_LEVEL: u32 = 1;
@@ -40,73 +45,76 @@ pub(crate) fn window(plain: &[u8]) -> &[u8] {
     &plain[plain.len().saturating_sub(WINDOW)..]
 }
 
-/// More than a block of this length can take: at the lowest level bytes that do not compress take 9 bits each.
+/// More than a block of this length can take: bytes that do not compress are stored, in parts of 64 KiB at most.
 pub(crate) fn longest(plain_len: u64) -> u64 {
     plain_len + plain_len / 8 + 256
 }
 
 /// Compresses blocks, each by itself: the same input gives the same bytes whatever came before.
 ///
-/// So each has an engine of its own: one of zlib-rs that is reset and given a window finds other matches now and then,
-/// since it hashes the end of the window together with bytes that an earlier block has left behind it.
+/// An encoder of our own, since no library's gives both that and what a block costs that follows the one it refers to: zlib and
+/// its kin read the window anew before each block, 32 KiB of it for one of 32 KiB. Its bytes do not change with the version of a
+/// library, either, so that archives need not be made anew for one.
 pub(crate) struct Deflate {
-    level: Compression,
+    encoder: Encoder,
 }
 
 impl Deflate {
     pub(crate) fn new(level: u32) -> Deflate {
-        Deflate { level: Compression::new(level.clamp(LOWEST_LEVEL, HIGHEST_LEVEL)) }
+        Deflate { encoder: Encoder::new(effort(level)) }
     }
 
-    /// A block, that may refer to `window`, and ends with an empty stored block, on a whole byte.
-    pub(crate) fn block(&self, plain: &[u8], window: &[u8]) -> io::Result<Vec<u8>> {
-        self.run(plain, window, FlushCompress::Full)
+    /// A block, that may refer to `window`, and ends with an empty stored block, on a whole byte. The quickest where it follows
+    /// the block before it, whose end the window is.
+    pub(crate) fn block(&mut self, plain: &[u8], window: &[u8]) -> Vec<u8> {
+        self.encoder.flushed(plain, window)
     }
 
     /// The end of the tar as the last block of the stream.
-    pub(crate) fn end(&self) -> io::Result<Vec<u8>> {
-        self.run(&END, &[], FlushCompress::Finish)
+    pub(crate) fn end(&mut self) -> Vec<u8> {
+        self.encoder.last(&END)
     }
 
     /// The last block of a stream that has nothing more.
     #[cfg(all(feature = "export", unix))]
-    pub(crate) fn empty_end(&self) -> io::Result<Vec<u8>> {
-        self.run(&[], &[], FlushCompress::Finish)
-    }
-
-    fn run(&self, plain: &[u8], window: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
-        let mut engine = Compress::new(self.level, false);
-        if !window.is_empty() {
-            engine.set_dictionary(window).map_err(io::Error::other)?;
-        }
-        let mut packed = Vec::with_capacity(longest(plain.len() as u64) as usize);
-        let status = engine.compress_vec(plain, &mut packed, flush).map_err(io::Error::other)?;
-        let whole = match flush {
-            FlushCompress::Finish => status == Status::StreamEnd,
-            _ => engine.total_in() == plain.len() as u64 && packed.len() < packed.capacity(),
-        };
-        if whole { Ok(packed) } else { Err(io::Error::other("a compressed block has outgrown its buffer")) }
+    pub(crate) fn empty_end(&mut self) -> Vec<u8> {
+        self.encoder.last(&[])
     }
 }
 
-/// A mark of how the engine compresses at this level: the CRC of what it makes of samples of several kinds. Another version of it, or
-/// another engine behind the same interface, may find other matches, and blocks of both must not be mixed where the
-/// same entries are to give the same bytes.
-pub(crate) fn engine(level: u32) -> io::Result<u32> {
+/// What a level does.
+fn effort(level: u32) -> Effort {
+    let (places, enough, further) = match level.clamp(LOWEST_LEVEL, HIGHEST_LEVEL) {
+        1 => (2, 16, 0),
+        2 => (4, 32, 0),
+        3 => (10, 32, 0),
+        4 => (8, 32, 2),
+        5 => (14, 32, 4),
+        6 => (28, 64, 10),
+        7 => (64, 128, 32),
+        8 => (256, 258, 128),
+        _ => (1024, 258, 1024),
+    };
+    Effort { places, enough, further }
+}
+
+/// A mark of how blocks are compressed at this level: the CRC of what becomes of samples of several kinds. Another release may
+/// find other matches, and blocks of both must not be mixed where the same entries are to give the same bytes.
+pub(crate) fn engine(level: u32) -> u32 {
     static MARKS: [OnceLock<u32>; HIGHEST_LEVEL as usize + 1] = [const { OnceLock::new() }; HIGHEST_LEVEL as usize + 1];
     let mark = &MARKS[level.min(HIGHEST_LEVEL) as usize];
     if let Some(&mark) = mark.get() {
-        return Ok(mark);
+        return mark;
     }
-    let deflate = Deflate::new(level);
+    let mut deflate = Deflate::new(level);
     let mut crc = crc32fast::Hasher::new();
     for sample in all_samples() {
         let (before, plain) = sample.split_at(sample.len() / 3);
-        crc.update(&deflate.block(plain, &[])?);
-        crc.update(&deflate.block(plain, window(before))?);
+        crc.update(&deflate.block(plain, &[]));
+        crc.update(&deflate.block(plain, window(before)));
     }
-    crc.update(&deflate.end()?);
-    Ok(*mark.get_or_init(|| crc.finalize()))
+    crc.update(&deflate.end());
+    *mark.get_or_init(|| crc.finalize())
 }
 
 fn all_samples() -> [Vec<u8>; 5] {
@@ -179,6 +187,8 @@ fn sample() -> Vec<u8> {
 mod tests {
     use std::io::Read;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn stream(parts: &[Vec<u8>], plain: &[u8]) -> Vec<u8> {
@@ -191,18 +201,17 @@ mod tests {
     fn blocks_make_one_member() {
         let plain = sample();
         let (first, second) = plain.split_at(20_000);
-        let deflate = Deflate::new(6);
-        let parts =
-            [deflate.block(first, &[]).unwrap(), deflate.block(second, window(first)).unwrap(), deflate.end().unwrap()];
+        let mut deflate = Deflate::new(6);
+        let parts = [deflate.block(first, &[]), deflate.block(second, window(first)), deflate.end()];
         assert!(parts[0].ends_with(&[0, 0, 0xff, 0xff]) && parts[1].ends_with(&[0, 0, 0xff, 0xff]));
         let member = stream(&parts, &[&plain[..], &END].concat());
         let mut read = Vec::new();
         let mut reader = flate2::read::GzDecoder::new(&member[..]);
         reader.read_to_end(&mut read).unwrap();
         assert!(read == [&plain[..], &END].concat());
-        let alone = Deflate::new(6).block(second, &[]).unwrap();
+        let alone = Deflate::new(6).block(second, &[]);
         assert!(parts[1].len() < alone.len());
-        assert_eq!(Deflate::new(6).block(second, window(first)).unwrap(), parts[1]);
+        assert_eq!(Deflate::new(6).block(second, window(first)), parts[1]);
     }
 
     #[test]
@@ -212,7 +221,7 @@ mod tests {
         for len in [0, 1, 100, 70_000, 1_000_000] {
             let plain = &plain[..len];
             for level in LOWEST_LEVEL..=HIGHEST_LEVEL {
-                let packed = Deflate::new(level).block(plain, window).unwrap();
+                let packed = Deflate::new(level).block(plain, window);
                 assert!((len..longest(len as u64) as usize).contains(&packed.len()), "{len} {}", packed.len());
                 let mut inflate = flate2::Decompress::new(false);
                 inflate.set_dictionary(window).unwrap();
@@ -223,20 +232,67 @@ mod tests {
         }
     }
 
+    /// Zlib reads the pieces as they were, and each is what a new one makes of it, whatever came before.
+    fn check(level: u32, pieces: &[&[u8]]) {
+        let mut deflate = Deflate::new(level);
+        let mut inflate = flate2::Decompress::new(false);
+        let mut before: &[u8] = &[];
+        for (at, piece) in pieces.iter().enumerate() {
+            // As chains have it: some refer to nothing.
+            let window = if at % 5 == 3 { &[] } else { window(before) };
+            let packed = deflate.block(piece, window);
+            assert!(
+                packed == Deflate::new(level).block(piece, window),
+                "level {level}, piece {at}: not as of a new one"
+            );
+            let mut read = Vec::with_capacity(piece.len() + 1);
+            inflate.decompress_vec(&packed, &mut read, flate2::FlushDecompress::Sync).unwrap();
+            assert!(read == *piece, "level {level}, piece {at}: not what it was");
+            before = piece;
+        }
+    }
+
     #[test]
     fn what_came_before_leaves_no_trace() {
         let text: Vec<u8> =
             (0..40).flat_map(|_| sample()).enumerate().map(|(at, byte)| byte ^ (at % 977 == 0) as u8).collect();
-        let (pieces, deflate) = (text.chunks(20_000).collect::<Vec<_>>(), Deflate::new(6));
-        for pair in pieces.windows(2) {
-            let packed = deflate.block(pair[1], pair[0]).unwrap();
-            assert!(packed == Deflate::new(6).block(pair[1], pair[0]).unwrap());
+        for level in LOWEST_LEVEL..=HIGHEST_LEVEL {
+            for len in [1, 3, 4, 5, 100, 20_000, 32 * 1024, 50_000] {
+                check(level, &text[..(60 * len).min(text.len())].chunks(len).collect::<Vec<_>>());
+            }
+        }
+        for samples in all_samples() {
+            check(5, &samples.chunks(7000).collect::<Vec<_>>());
+        }
+        // Longer than what is looked at as one.
+        check(5, &text.chunks(1_200_000).collect::<Vec<_>>());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_pieces_are_read_back(
+            level in LOWEST_LEVEL..=HIGHEST_LEVEL,
+            kinds in prop::collection::vec((0..6usize, any::<u8>(), 0..40_000usize), 1..12),
+        ) {
+            let pieces: Vec<Vec<u8>> = kinds
+                .iter()
+                .map(|&(kind, byte, len)| match kind {
+                    0 => vec![byte; len],
+                    1 => noise(len),
+                    2 => sample()[..len].to_vec(),
+                    3 => numbers()[usize::from(byte)..][..len].to_vec(),
+                    4 => far()[100 * usize::from(byte)..][..len].to_vec(),
+                    _ => noise(len).iter().map(|other| other % (byte % 8 + 1)).collect(),
+                })
+                .collect();
+            check(level, &pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn levels_have_marks() {
-        let marks = [1, 6, 9].map(|level| engine(level).unwrap());
+        let marks = [1, 6, 9].map(engine);
         assert!(marks[0] != marks[1] && marks[1] != marks[2]);
     }
 }

@@ -24,6 +24,9 @@ const WAITING_PER_THREAD: usize = 1 << 20;
 /// How many blocks may wait for each thread.
 const BLOCKS_PER_THREAD: usize = 64;
 
+/// How many plain bytes a thread is given together, at least, where as many follow one another.
+const TOGETHER: usize = 128 * 1024;
+
 /// How many copied blocks may wait behind one that is being compressed.
 const MOST_PIECES: usize = 4096;
 
@@ -59,21 +62,19 @@ struct Made {
 
 /// What is written next, in order.
 enum Piece {
-    /// A block that is yet to be given to a thread. Only as long as there are no threads.
-    Raw(Box<Raw>),
-    /// A block that some thread compresses, and its length.
-    Made(Receiver<io::Result<Made>>, usize),
+    /// A block that some thread compresses, or will, and its length.
+    Made(Receiver<Made>, usize),
     /// A block that is copied.
     Copied(Box<IndexedBlock>),
 }
 
-/// What the threads of a press do, told in the thread that it is of. Where its own thread compresses a block although there may
+/// What the threads of a press do, told in the thread that it is of. Where its own thread compresses blocks although there may
 /// be others, it says so as one of them, and waits for itself meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PressEvent {
-    /// One that compresses waits for a block. The first that is heard of it.
+    /// One that compresses waits for blocks. The first that is heard of it.
     WaitsForBlock,
-    /// It compresses one.
+    /// It compresses some that follow one another.
     Compresses,
     /// There is no such thread any more.
     Ends,
@@ -108,7 +109,7 @@ pub(crate) struct Pressed<W, X> {
 
 /// Writes an archive and its index.
 ///
-/// One thread is the caller's own. Others are started where there are blocks for two.
+/// One thread is the caller's own. Others are started where there is work for two.
 ///
 /// Dropping it leaves an archive without its end, which every reader takes for cut short, and waits for the blocks that the
 /// threads have in hand, and no others.
@@ -119,9 +120,14 @@ pub(crate) struct Press<S, W, X> {
     archive: W,
     index: IndexWriter<X>,
     level: u32,
+    /// What this thread compresses with, once it does.
+    own: Option<Deflate>,
     threads: usize,
     crew: Crew,
     pieces: VecDeque<Piece>,
+    /// What no thread has been given yet, and whether there may be more in the last of them.
+    unsent: VecDeque<Job>,
+    is_open: bool,
     /// How many of the pieces are being compressed, and their plain bytes.
     in_work: (usize, usize),
     /// A run of blocks that stand one behind another in the source, too, and are yet to be copied.
@@ -135,9 +141,26 @@ pub(crate) struct Press<S, W, X> {
     observer: PressObserver,
 }
 
+/// Blocks that one thread compresses, one behind another: it knows then what each may refer to.
+#[derive(Default)]
 struct Job {
-    raw: Raw,
-    made: Sender<io::Result<Made>>,
+    blocks: Vec<(Raw, Sender<Made>)>,
+    /// Their plain bytes.
+    len: usize,
+}
+
+impl Job {
+    fn add(&mut self, raw: Raw, made: Sender<Made>) {
+        self.len += raw.plain.len();
+        self.blocks.push((raw, made));
+    }
+
+    fn compress(self, deflate: &mut Deflate) {
+        for (raw, made) in self.blocks {
+            // Nobody wants it where the press was dropped.
+            let _ = made.send(make(raw, deflate));
+        }
+    }
 }
 
 /// The threads that compress. They have ended when it is dropped, so that nothing is heard of them behind an error, either.
@@ -185,9 +208,12 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             archive,
             index,
             level: recipe.level,
+            own: None,
             threads,
             crew: Crew { workers: Vec::new(), jobs: Some(jobs), waiting },
             pieces: VecDeque::new(),
+            unsent: VecDeque::new(),
+            is_open: false,
             in_work: (0, 0),
             run: 0..0,
             crc: crc32fast::Hasher::new(),
@@ -227,11 +253,6 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             return self.make(raw);
         }
         let len = raw.plain.len();
-        if self.crew.workers.is_empty() && self.in_work.0 == 0 {
-            self.pieces.push_back(Piece::Raw(Box::new(raw)));
-            self.in_work = (1, len);
-            return Ok(());
-        }
         // So that there is room in the channel, too: nobody would make any if the threads had panicked.
         while self.in_work.0 > 0
             && (self.in_work.0 >= self.threads * BLOCKS_PER_THREAD
@@ -239,36 +260,56 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         {
             self.write_first()?;
         }
-        if let Some(at) = self.pieces.iter().position(|piece| matches!(piece, Piece::Raw(_)))
-            && let Some(first) = self.pieces.get_mut(at)
-            && let Piece::Raw(waiting) = mem::replace(first, Piece::Raw(Box::default()))
-        {
-            let piece = self.begin(*waiting)?;
-            self.pieces[at] = piece;
-        }
-        let piece = self.begin(raw)?;
-        self.pieces.push_back(piece);
+        let (made, receiver) = bounded(1);
+        let goes_on = self.is_open && !raw.begins_chain;
+        let mut job = if goes_on { self.unsent.pop_back() } else { None }.unwrap_or_default();
+        job.add(raw, made);
+        self.is_open = job.len < TOGETHER;
+        self.unsent.push_back(job);
+        self.pieces.push_back(Piece::Made(receiver, len));
         self.in_work = (self.in_work.0 + 1, self.in_work.1 + len);
+        self.hand_on()
+    }
+
+    /// Gives jobs that are complete to the threads. The first of all stays here as long as there is no other.
+    fn hand_on(&mut self) -> Result<(), Error> {
+        while self.unsent.len() > 1 || (!self.is_open && !self.crew.workers.is_empty()) {
+            let Some(job) = self.unsent.pop_front() else { break };
+            self.start_worker()?;
+            if let Some(jobs) = &self.crew.jobs
+                && jobs.send(job).is_err()
+            {
+                return Err(output(&self.file, io::Error::other("the threads that compress are gone")));
+            }
+        }
         Ok(())
     }
 
-    /// Gives a block to a thread.
-    fn begin(&mut self, raw: Raw) -> Result<Piece, Error> {
-        let len = raw.plain.len();
-        let (made, receiver) = bounded(1);
-        self.start_worker()?;
-        let job = Job { raw, made };
-        if let Some(jobs) = &self.crew.jobs
-            && jobs.send(job).is_err()
-        {
-            return Err(output(&self.file, io::Error::other("the threads that compress are gone")));
+    /// Sees to it that somebody compresses the first block of those in work.
+    fn begin_first(&mut self) -> Result<(), Error> {
+        let unsent: usize = self.unsent.iter().map(|job| job.blocks.len()).sum();
+        if unsent < self.in_work.0 {
+            return Ok(());
         }
-        Ok(Piece::Made(receiver, len))
+        self.is_open = false;
+        if !self.crew.workers.is_empty() {
+            return self.hand_on();
+        }
+        for job in mem::take(&mut self.unsent) {
+            (self.observer)(PressEvent::WaitsForCompressed);
+            let ending = Ending(Arc::clone(&self.observer));
+            (self.observer)(PressEvent::WaitsForBlock);
+            (self.observer)(PressEvent::Compresses);
+            job.compress(self.own.get_or_insert_with(|| Deflate::new(self.level)));
+            drop(ending);
+            (self.observer)(PressEvent::GoesOn);
+        }
+        Ok(())
     }
 
     /// Compresses a block in this thread, and writes it.
     fn make(&mut self, raw: Raw) -> Result<(), Error> {
-        let made = make(raw, &Deflate::new(self.level)).map_err(|source| output(&self.file, source))?;
+        let made = make(raw, self.own.get_or_insert_with(|| Deflate::new(self.level)));
         self.write_made(&made)
     }
 
@@ -287,6 +328,8 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     /// Adds a block of the source as it is.
     pub(crate) fn copy(&mut self, block: Box<IndexedBlock>) -> Result<(), Error> {
         self.unless_failed(|press| {
+            press.is_open = false;
+            press.hand_on()?;
             press.pieces.push_back(Piece::Copied(block));
             while matches!(press.pieces.front(), Some(Piece::Copied(_))) || press.pieces.len() > MOST_PIECES {
                 press.write_first()?;
@@ -298,12 +341,14 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     /// Writes what waits, and the end.
     pub(crate) fn finish(mut self) -> Result<Pressed<W, X>, Error> {
         self.unless_failed(|press| {
+            press.is_open = false;
+            press.hand_on()?;
             while !press.pieces.is_empty() {
                 press.write_first()?;
             }
             press.copy_run()
         })?;
-        let end = Deflate::new(self.level).end().map_err(|source| output(&self.file, source))?;
+        let end = self.own.get_or_insert_with(|| Deflate::new(self.level)).end();
         self.crc.update(&END);
         self.summary.crc = self.crc.clone().finalize();
         self.summary.len += (end.len() + deflate::TRAILER_LEN) as u64;
@@ -324,7 +369,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         Ok(Pressed { archive: self.archive, index, summary, copied, made })
     }
 
-    /// One thread more for each block until there are enough: a small archive starts few.
+    /// One thread more for each job until there are enough: a small archive starts few.
     fn start_worker(&mut self) -> Result<(), Error> {
         if self.crew.workers.len() == self.threads {
             return Ok(());
@@ -334,11 +379,10 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             let ending = Ending(observer);
             let tell = |event| (ending.0)(event);
             tell(PressEvent::WaitsForBlock);
-            let deflate = Deflate::new(level);
+            let mut deflate = Deflate::new(level);
             for job in waiting {
                 tell(PressEvent::Compresses);
-                // Nobody wants it where the press was dropped.
-                let _ = job.made.send(make(job.raw, &deflate));
+                job.compress(&mut deflate);
                 tell(PressEvent::WaitsForBlock);
             }
         };
@@ -352,27 +396,21 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     }
 
     fn write_first(&mut self) -> Result<(), Error> {
+        if matches!(self.pieces.front(), Some(Piece::Made(..))) {
+            self.begin_first()?;
+        }
         match self.pieces.pop_front() {
             Some(Piece::Made(made, len)) => {
                 self.in_work = (self.in_work.0 - 1, self.in_work.1 - len);
-                (self.observer)(PressEvent::WaitsForCompressed);
-                let received = made.recv();
-                (self.observer)(PressEvent::GoesOn);
-                let made = received
-                    .unwrap_or_else(|_| Err(io::Error::other("a thread that compresses panicked")))
-                    .map_err(|source| output(&self.file, source))?;
+                let received = made.try_recv().or_else(|_| {
+                    (self.observer)(PressEvent::WaitsForCompressed);
+                    let received = made.recv();
+                    (self.observer)(PressEvent::GoesOn);
+                    received
+                });
+                let panicked = |_| output(&self.file, io::Error::other("a thread that compresses panicked"));
+                let made = received.map_err(panicked)?;
                 self.write_made(&made)
-            }
-            Some(Piece::Raw(raw)) => {
-                self.in_work = (self.in_work.0 - 1, self.in_work.1 - raw.plain.len());
-                (self.observer)(PressEvent::WaitsForCompressed);
-                let ending = Ending(Arc::clone(&self.observer));
-                (self.observer)(PressEvent::WaitsForBlock);
-                (self.observer)(PressEvent::Compresses);
-                let made = make(*raw, &Deflate::new(self.level));
-                drop(ending);
-                (self.observer)(PressEvent::GoesOn);
-                self.write_made(&made.map_err(|source| output(&self.file, source))?)
             }
             Some(Piece::Copied(block)) => {
                 let place = &block.place;
@@ -420,9 +458,9 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     }
 }
 
-fn make(raw: Raw, deflate: &Deflate) -> io::Result<Made> {
+fn make(raw: Raw, deflate: &mut Deflate) -> Made {
     let Raw { plain, window, begins_chain, entries } = raw;
-    let packed = deflate.block(&plain, &window)?;
+    let packed = deflate.block(&plain, &window);
     let crc = crc32fast::hash(&plain);
     let entries: Vec<IndexedEntry> = entries
         .into_iter()
@@ -434,7 +472,7 @@ fn make(raw: Raw, deflate: &Deflate) -> io::Result<Made> {
         .collect();
     let (len, plain_len) = (packed.len() as u64, plain.len() as u64);
     let body = index::encode(len, plain_len, crc, begins_chain, &entries);
-    Ok(Made { packed, body, plain_len, crc, entries: entries.len() as u64 })
+    Made { packed, body, plain_len, crc, entries: entries.len() as u64 }
 }
 
 fn output(file: &str, source: io::Error) -> Error {

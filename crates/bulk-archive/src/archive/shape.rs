@@ -200,7 +200,7 @@ pub(crate) struct MadeRows {
 /// A mark of what makes a shape of archives of this level: stretches of two that differ must not be mixed.
 fn mark(shape: Shape, level: u32, how: &How<'_>) -> Result<Vec<u8>, Error> {
     let mark = match shape {
-        Shape::JsonlGz => super::deflate::engine(level),
+        Shape::JsonlGz => Ok(super::deflate::engine(level)),
         Shape::JsonlZst => frame::mark(),
         Shape::Parquet => rows::mark(),
     };

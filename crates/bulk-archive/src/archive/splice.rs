@@ -234,7 +234,7 @@ where
     let IndexedArchive { archive: source, index: mut old } = old;
     let file = old.file().to_owned();
     let mut recipe = old.recipe();
-    let engine = deflate::engine(recipe.level).map_err(|source| Error::Output { file: file.clone(), source })?;
+    let engine = deflate::engine(recipe.level);
     let may_copy = recipe.engine == engine || options.foreign_blocks == ForeignBlocks::Copy;
     if recipe.engine != engine {
         recipe.engine = if may_copy { 0 } else { engine };

@@ -26,11 +26,11 @@ pub enum ExportEvent<'a> {
         /// soon as there is work for two. They have ended when the export returns, with an error, too.
         threads: usize,
     },
-    /// A thread that compresses for a group waits for a block of it. It is told in that thread, as are the next two, and the first
+    /// A thread that compresses for a group waits for blocks of it. It is told in that thread, as are the next two, and the first
     /// that is heard of it. It is the thread that works on the group, while that waits for itself, where others may compress for it
-    /// and there is one block alone.
+    /// and there is work for one alone.
     CompressorWaits,
-    /// It compresses a block.
+    /// It compresses some that follow one another.
     Compresses,
     /// There is no such thread any more.
     CompressorEnds,

@@ -544,17 +544,17 @@ fn each_thread_of_a_large_group_says_all_that_it_does() {
     let owned = by_thread.remove("owner").unwrap();
     assert!(owned.chunks(2).all(|pair| *pair == ["WaitsForCompressor", "GoesOn"]), "{owned:?}");
     assert_eq!(by_thread.len(), 3, "{by_thread:?}");
-    let mut blocks = 0;
+    let mut jobs = 0;
     for events in by_thread.values() {
         // From its beginning to its end, which is before the archive is there.
         assert_eq!((events[0], events[events.len() - 1]), ("CompressorWaits", "CompressorEnds"));
         let between = &events[1..events.len() - 1];
         assert!(between.chunks(2).all(|pair| *pair == ["Compresses", "CompressorWaits"]), "{events:?}");
-        blocks += between.len() / 2;
+        jobs += between.len() / 2;
     }
-    // For each block that was waited for, and for the end of the threads.
-    assert_eq!(owned.len() / 2, blocks + 1);
-    assert!(blocks > 100, "{blocks}");
+    // Some blocks that follow one another are one job. The end of the threads is waited for, too.
+    assert!(owned.len() >= 2);
+    assert!((20..200).contains(&jobs), "{jobs}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Packer {
         let Lines { plain, window, level } = lines;
         match self {
             Packer::Gzip => {
-                let packed = Deflate::new(*level).block(plain, window)?;
+                let packed = Deflate::new(*level).block(plain, window);
                 if check && inflated(&packed, plain.len(), window)? != *plain {
                     return Err(io::Error::other("compressed lines are not read back as they were"));
                 }
@@ -74,13 +74,13 @@ impl Packer {
         }
     }
 
-    fn end(self, crc: u32, plain_len: u64, is_empty: bool) -> io::Result<Vec<u8>> {
-        Ok(match self {
+    fn end(self, crc: u32, plain_len: u64, is_empty: bool) -> Vec<u8> {
+        match self {
             // Of nothing all levels make the same.
-            Packer::Gzip => [&Deflate::new(1).empty_end()?[..], &deflate::trailer(crc, plain_len)].concat(),
+            Packer::Gzip => [&Deflate::new(1).empty_end()[..], &deflate::trailer(crc, plain_len)].concat(),
             Packer::Zstd if is_empty => frame::EMPTY_END.to_vec(),
             Packer::Zstd => frame::END.to_vec(),
-        })
+        }
     }
 }
 
@@ -286,7 +286,7 @@ impl<W: Write, X: Write> Writer<'_, W, X> {
     fn finish(mut self) -> Result<(W, MapWriter<X>, Made), Error> {
         let is_empty = self.map.count() == 0;
         let failed = |source| Error::Output { file: self.file.to_owned(), source };
-        let end = self.packer.end(self.crc.clone().finalize(), self.plain_len, is_empty).map_err(failed)?;
+        let end = self.packer.end(self.crc.clone().finalize(), self.plain_len, is_empty);
         self.write(&end)?;
         self.output.flush().map_err(failed)?;
         Ok((self.output, self.map, self.made))
