@@ -49,6 +49,17 @@ pub(crate) struct Task {
     pub(crate) columns: KindColumns,
 }
 
+/// Whether nothing of somebody else's stands where a new archive is to be. One that takes the place of an old one has that known as
+/// ours when it is read.
+pub(crate) fn check_place(task: &Task, folder: &Folder) -> Result<(), Error> {
+    if task.old.is_some() || task.staged == 0 {
+        return Ok(());
+    }
+    let path = folder.root.join(&task.file);
+    let there = whose::file_there(&path)?.map_or_else(|there| there, |_| There::Others);
+    whose::check(&path, there, false)
+}
+
 /// What came of a task.
 pub(crate) struct Work {
     pub(crate) done: Done,

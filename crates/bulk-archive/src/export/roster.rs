@@ -366,14 +366,11 @@ impl Roster {
             .collect()
     }
 
-    /// How many items a group has.
-    pub(crate) fn count_items(&self, kind: u32, group: u32) -> Result<u64, Error> {
-        self.connection
-            .query_row("SELECT count(*) FROM item WHERE kind = ?1 AND item_group = ?2", [kind, group], |row| {
-                row.get::<_, i64>(0)
-            })
-            .map(|count| count.max(0) as u64)
-            .map_err(|error| self.failed(error))
+    /// How many items the groups of a type have.
+    pub(crate) fn count_items(&self, kind: u32) -> Result<BTreeMap<u32, u64>, Error> {
+        let query = "SELECT item_group, count(*) FROM item WHERE kind = ?1 GROUP BY item_group";
+        let counts = self.rows(query, [kind], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+        Ok(counts.into_iter().map(|(group, count)| (group, count.max(0) as u64)).collect())
     }
 
     /// What a group's archive is; none where it has none.

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
@@ -270,9 +270,14 @@ impl<'a> Stage<'a> {
     /// Whether all is staged of which archives are to be made anew.
     fn check_mended(&self) -> Result<(), Error> {
         let ExportSet { folder, options, roster, .. } = &*self.set;
+        let mut counts = BTreeMap::new();
         for number in &self.mended {
             let Some(group) = roster.names.groups.get(number) else { continue };
-            let (items, mut staged) = (roster.count_items(group.kind, *number)?, 0);
+            let of_kind = match counts.entry(group.kind) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(roster.count_items(group.kind)?),
+            };
+            let (items, mut staged) = (of_kind.get(number).copied().unwrap_or(0), 0);
             let mut records = self.runs.merge(*number)?;
             while let Some(record) = records.next()? {
                 options.go_on()?;
@@ -442,7 +447,7 @@ impl<'a> Stage<'a> {
         Ok(published)
     }
 
-    /// Whether all files in other formats that may be made or replaced are ours, or not there: before the work, and whatever comes
+    /// Whether all files that may be made or replaced are ours, or not there: before the work, and whatever comes
     /// of the changes. One that is to go stays where it is somebody else's.
     fn check_places(
         &self,
@@ -451,7 +456,10 @@ impl<'a> Stage<'a> {
         wishes: &BTreeMap<u32, BTreeSet<Shape>>,
     ) -> Result<(), Error> {
         let ExportSet { folder, options, roster, .. } = &*self.set;
-        tasks.iter().try_for_each(|task| shapes::check_places(task, folder, options))?;
+        for task in tasks {
+            group::check_place(task, folder)?;
+            shapes::check_places(task, folder, options)?;
+        }
         let kind_of = |group: u32| roster.names.groups.get(&group).map(|group| group.kind);
         let changed: BTreeSet<u32> = tasks
             .iter()

@@ -153,7 +153,7 @@ pub(crate) fn check(path: &Path, there: There, is_known: bool) -> Result<(), Err
 }
 
 /// The length of the file in a place, or what else is there.
-fn file_there(path: &Path) -> Result<Result<u64, There>, Error> {
+pub(crate) fn file_there(path: &Path) -> Result<Result<u64, There>, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(There::Nothing)),
         Err(error) => return Err(cannot_read(path)(error)),

@@ -1,8 +1,8 @@
 //! What others have put where a file of the set is, or is to be.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use bulk_archive::{SetManifest, Shape, rebuild_indexes, verify_set};
+use bulk_archive::{ExportSet, SetManifest, Shape, rebuild_indexes, verify_set};
 
 use crate::{
     shaped::{TAKEN, check, check_whole, export, model, refusal, refused, typed, with, with_whole},
@@ -218,4 +218,35 @@ fn folders_of_others_are_nobodys_business() {
     let after = SetManifest::read(folder).unwrap().unwrap();
     assert_eq!((&after.shapes, &after.bundles), (&before.shapes, &before.bundles));
     assert_eq!(fs::read(folder.join("opinions.parquet/part-0.parquet")).unwrap(), b"somebody else's");
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_new_archive_ends_the_run_before_its_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut items = model(0..60, 2);
+    export(folder, &Model::new(), &items, options());
+    let published = fs::read(folder.join("manifest.json")).unwrap();
+    let publish = || {
+        let mut set = ExportSet::open(folder, options()).unwrap();
+        let mut stage = set.begin().unwrap();
+        stage.put("opinions", "tax", "t1", 5, b"{}").unwrap();
+        stage.publish(&BTreeMap::new())
+    };
+    let refusal = || {
+        let error = publish().unwrap_err().to_string();
+        assert!(fs::read(folder.join("manifest.json")).unwrap() == published);
+        error.strip_prefix(&format!("{}/", folder.display())).unwrap().to_owned()
+    };
+    let place = folder.join("opinions/tax.tar.gz");
+    fs::write(&place, b"somebody's").unwrap();
+    assert_eq!(refusal(), "opinions/tax.tar.gz: no export has made it, and it would be overwritten; move it elsewhere");
+    assert_eq!(fs::read(&place).unwrap(), b"somebody's");
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    assert_eq!(refusal(), "opinions/tax.tar.gz: it is a folder, where a file of the set is to be; move it elsewhere");
+    fs::remove_dir(&place).unwrap();
+    assert_eq!(publish().unwrap().made_groups, 1);
+    items.insert(("opinions".to_owned(), "t1".to_owned()), ("tax".to_owned(), 5, b"{}".to_vec()));
+    check(folder, &items, &[]);
 }

@@ -45,20 +45,22 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     for item in &spec.types {
         marks.extend(set.watermark(&item.name)?.map(|mark| (item.name.clone(), mark)));
     }
+    let known: BTreeSet<String> = set.kinds().into_iter().collect();
+    let mut stage = set.begin()?;
+    // Before the snapshot, too: all archives are read, and as long as it is open the server keeps dead rows.
+    let mended = if job.arguments.full { mend(job, &mut stage, spec)? } else { BTreeSet::new() };
     let (snapshot, types) = snapshot(job, spec, url, &options, &marks)?;
     say_unseen(job, snapshot.unseen());
-    let known: BTreeSet<String> = set.kinds().into_iter().collect();
     let mut run = Run {
         job,
         snapshot: &snapshot,
-        stage: set.begin()?,
+        stage,
         rejects: job.rejects(),
         said: Said::new(),
         rows: 0,
         read: BTreeMap::new(),
         known: known.clone(),
     };
-    let mended = if job.arguments.full { run.mend(&types)? } else { BTreeSet::new() };
     job.meters.begin_staging_rows();
     run.remove_gone(&types)?;
     run.put_changed(&types)?;
@@ -78,6 +80,24 @@ pub(super) fn export(job: &Job) -> Result<Exit, Failure> {
     // As long as it is open, the server keeps dead rows.
     drop(snapshot);
     job.publish(stage, &watermarks, &rejects, started)
+}
+
+/// Has damaged archives made anew of the rows. The types that have some.
+fn mend(job: &Job, stage: &mut Stage<'_>, spec: &Spec) -> Result<BTreeSet<String>, Failure> {
+    let mut mended = BTreeSet::new();
+    for item in &spec.types {
+        let name = &item.name;
+        let damaged = stage.mend(name)?;
+        if damaged > 0 {
+            let text = format!(
+                "{name}: {} damaged or missing, and made anew of the rows",
+                counted(damaged, "archive is", "archives are")
+            );
+            job.report.event("mending", &text, json!({"type": name, "archives": damaged}));
+            mended.insert(name.clone());
+        }
+    }
+    Ok(mended)
 }
 
 fn snapshot_options(job: &Job, spec: &Spec) -> ExportSnapshotOptions {
@@ -241,23 +261,6 @@ struct Run<'a, 'set> {
 }
 
 impl Run<'_, '_> {
-    /// Has damaged archives made anew of the rows. The types that have some.
-    fn mend(&mut self, types: &[Type]) -> Result<BTreeSet<String>, Failure> {
-        let mut mended = BTreeSet::new();
-        for Type { name, .. } in types {
-            let damaged = self.stage.mend(name)?;
-            if damaged > 0 {
-                let text = format!(
-                    "{name}: {} damaged or missing, and made anew of the rows",
-                    counted(damaged, "archive is", "archives are")
-                );
-                self.job.report.event("mending", &text, json!({"type": name, "archives": damaged}));
-                mended.insert(name.clone());
-            }
-        }
-        Ok(mended)
-    }
-
     /// Removes what the database says is gone. What is there again is not among it.
     fn remove_gone(&mut self, types: &[Type]) -> Result<(), Failure> {
         let (mut selections, mut names) = (Vec::new(), Vec::new());
