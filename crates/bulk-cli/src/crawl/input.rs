@@ -130,7 +130,8 @@ impl Records {
 pub(super) async fn count(input: Input, database: DatabaseArguments, most: Option<u64>) -> Option<u64> {
     match input {
         Input::Query(query) => count_records(&mut database.connect().await.ok()?, &query, most).await.ok(),
-        Input::File(path) if path.as_os_str() != "-" => {
+        // What a pipe gives, it gives once.
+        Input::File(path) if path.as_os_str() != "-" && tokio::fs::metadata(&path).await.ok()?.is_file() => {
             let decoder = open(&path).await.ok()?;
             tokio::task::spawn_blocking(move || count_lines(decoder, most).ok()).await.ok()?
         }

@@ -47,7 +47,6 @@ pub(super) struct Run<'a> {
     give_up_after: Option<NonZeroU64>,
     is_limited: bool,
     /// Whether any record has succeeded, and what all failures are, if they are alike.
-    is_any_done: bool,
     blame: Option<Exit>,
     /// Calls with a part that was not taken, whose other parts may come yet.
     cut_off: HashSet<String>,
@@ -70,8 +69,8 @@ impl<'a> Run<'a> {
     pub(super) fn new(spec: &'a Spec, arguments: &CrawlArguments, report: &'a Report) -> Self {
         let (give_up_after, is_limited) = (NonZeroU64::new(arguments.give_up_after), arguments.limit.is_some());
         let (tally, explode, cut_off) = (Tally::new(&spec.limits), report.meters().begin_crawl(), HashSet::new());
-        let (in_a_row, is_any_done, blame) = (0, false, None);
-        Self { spec, report, tally, explode, in_a_row, give_up_after, is_limited, is_any_done, blame, cut_off }
+        let (in_a_row, blame) = (0, None);
+        Self { spec, report, tally, explode, in_a_row, give_up_after, is_limited, blame, cut_off }
     }
 
     /// Makes all calls that are not done, and loads what comes of them.
@@ -215,7 +214,6 @@ impl<'a> Run<'a> {
                 }
             };
             self.in_a_row = 0;
-            self.is_any_done = true;
             let mut rows = match &call.at {
                 None => load.call(key.as_str()),
                 Some(at) => load.call_at(key.as_str(), at),
@@ -312,8 +310,8 @@ impl<'a> Run<'a> {
         }
         match self.blame {
             _ if *rejected == 0 && *quarantined == 0 => Exit::Done,
-            // Nothing is wrong with the records then.
-            Some(exit @ (Exit::Remote | Exit::Denied)) if !self.is_any_done && !is_complete => exit,
+            // Where nothing of the round has succeeded yet, nothing is wrong with the records.
+            Some(exit @ (Exit::Remote | Exit::Denied)) if *calls == 0 => exit,
             _ => Exit::Incomplete,
         }
     }

@@ -44,7 +44,7 @@ pub async fn query_records(session: Session, query: &str) -> Result<BoxStream<'s
     Ok(records.boxed())
 }
 
-/// How many [records](query_records) a query has, `most` at most. It is run for that, in a transaction that only reads.
+/// How many [records](query_records) a query has, `most` at most. It is run for that, in a transaction that only reads, for 10 minutes at most.
 ///
 /// # Errors
 ///
@@ -55,6 +55,8 @@ pub async fn count_records(session: &mut Session, query: &str, most: Option<u64>
     let sql = format!("SELECT count(*) FROM (SELECT FROM (\n{query}\n) bulk_input LIMIT {most}) bulk_input");
     let failed = |error| Error::database("count the input")(error);
     let transaction = session.client_mut().build_transaction().read_only(true).start().await.map_err(failed)?;
+    // Nobody waits for longer, nor does the server count on for somebody who has gone.
+    transaction.batch_execute("SET LOCAL statement_timeout = '10min'").await.map_err(failed)?;
     let row = transaction.query_one(&sql, &[]).await.map_err(failed)?;
     Ok(unsigned(row.get(0)))
 }
