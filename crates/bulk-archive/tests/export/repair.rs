@@ -194,7 +194,8 @@ fn a_damaged_archive_is_made_anew_of_its_items() {
         let file = File::options().write(true).open(archive).unwrap();
         file.set_len(file.metadata().unwrap().len() / part).unwrap();
     };
-    let harms: [(&str, &dyn Fn(&Path)); 7] = [
+    type Harm<'a> = &'a dyn Fn(&Path);
+    let harms: [(&str, Harm<'_>); 7] = [
         ("a byte", &damage),
         ("half of it", &|archive| cut(archive, 2)),
         ("all but the header", &|archive| cut(archive, 4000)),
