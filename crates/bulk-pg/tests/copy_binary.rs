@@ -641,7 +641,7 @@ async fn byte_strings() {
     let escaped = vec(piece, 0..8).prop_map(|pieces| pieces.concat());
     let value = prop_oneof![edited(hex, "0123456789abcdefABCDEFgx\\ \té"), edited(escaped, "0123456789\\abxé\n\t`")];
     let seen = reference.spellings("bytea", SPELLINGS, value).await;
-    assert!(seen.understood > 400 && seen.invalid > 40 && seen.unclear > 2, "{seen:?}");
+    assert!(seen.understood > 400 && seen.invalid > 40 && seen.unclear > 0, "{seen:?}");
 }
 
 /// With many quotes and backslashes; one in fifty is longer than what is unescaped in one go.
