@@ -25,7 +25,7 @@ const WAITING_PER_THREAD: usize = 1 << 20;
 const BLOCKS_PER_THREAD: usize = 64;
 
 /// How many plain bytes a thread is given together, at least, where as many follow one another.
-const TOGETHER: usize = 128 * 1024;
+const TOGETHER: usize = 256 * 1024;
 
 /// How many copied blocks may wait behind one that is being compressed.
 const MOST_PIECES: usize = 4096;

@@ -18,8 +18,8 @@ use crate::Error;
 ///
 /// All but `threads` decide about its bytes. A splice keeps what the archive was made with.
 ///
-/// Measured with JSON documents of 0.5 to 20 KB: the defaults give archives 2.7% larger than `gzip -6`, in less than half of its
-/// time. Level 6 saves 0.8% and takes a fifth longer, level 4 is a seventh quicker and gives 0.9% more. Blocks of
+/// Measured with JSON documents of 0.5 to 20 KB: the defaults give archives 2.6% larger than `gzip -6`, in a third of its
+/// time. Level 6 saves 0.9% and takes a seventh longer, level 4 is a ninth quicker and gives 1% more. Blocks of
 /// 64 KiB save 0.3% and cost a third more for each change; chains as short as their blocks (all of 256 KiB) save nothing, and
 /// a change costs more than twice as much.
 #[derive(Clone, Debug, PartialEq, Eq)]

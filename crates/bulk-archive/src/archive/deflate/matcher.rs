@@ -15,10 +15,10 @@ pub(super) const SHORTEST_MATCH: usize = 4;
 pub(super) const PADDING: usize = 8;
 
 /// So many bytes have to follow where a match is looked for.
-pub(super) const HASHED: usize = 5;
+pub(super) const HASHED: usize = 6;
 
 const CHAIN_BITS: u32 = 15;
-const NEWEST_BITS: u32 = 14;
+const NEWEST_BITS: u32 = 15;
 
 /// How much is done to find the longest match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +38,17 @@ pub(super) struct Match {
     pub(super) distance: usize,
 }
 
-/// Finds matches, by the newest place of four bytes, and by all places of five.
+/// Finds matches, by the newest place of four bytes, and by all places of six. Chains of five or four bytes are longer, and
+/// what is found in their first places is shorter: for the same size more of them have to be looked at.
 ///
 /// What it finds depends on the bytes of the window at hand alone. Places have numbers that ascend from one stretch of
 /// data to the next, so that those of another one are known by them, and nothing has to be cleared.
 pub(super) struct Matcher {
     /// The newest place of four bytes, by their hash.
     newest: Box<[u32; 1 << NEWEST_BITS]>,
-    /// The same of five bytes.
+    /// The same of six bytes.
     heads: Box<[u32; 1 << CHAIN_BITS]>,
-    /// The place before each one of the window with the same hash of five bytes.
+    /// The place before each one of the window with the same hash of six bytes.
     chains: Box<[u32; WINDOW]>,
     /// The number of the first byte of the data at hand. None is 0.
     base: u32,
@@ -76,12 +77,12 @@ impl Matcher {
         fits
     }
 
-    /// The newest places before of the first five of these bytes, and of the first four. `at` is from now on.
+    /// The newest places before of the first six of these bytes, and of the first four. `at` is from now on.
     #[inline]
     fn put(&mut self, bytes: u64, at: usize) -> (u32, u32) {
         let number = self.base + at as u32;
-        let five = ((bytes << 24).wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - CHAIN_BITS)) as usize;
-        let before = mem::replace(&mut self.heads[five], number);
+        let six = ((bytes << 16).wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - CHAIN_BITS)) as usize;
+        let before = mem::replace(&mut self.heads[six], number);
         self.chains[number as usize % WINDOW] = before;
         let four = ((bytes as u32).wrapping_mul(0x9e37_79b1) >> (32 - NEWEST_BITS)) as usize;
         (before, mem::replace(&mut self.newest[four], number))
