@@ -10,9 +10,10 @@
 //! 1.5 s for a batch of 25: a heavy tail from 0.2 s to 1.5 s. What no program can fall below at a steady pace is 551 / 25 s.
 //!
 //! Two peers: the loop with futures, requests and psycopg2 as pyLoader has it, and with aiohttp and psycopg 3. Both
-//! fetch all, in batches of 25 with a barrier, and then load. `bulk crawl` does both at once, once at a steady pace and once
-//! with `spread = "at-once"`, that is each window's requests as soon as it has room. Each gets a fresh database, PostgreSQL
-//! has its durable settings, and the table in the end is the same, or it is said what differs.
+//! fetch all, in batches of 25 with a barrier, and then load. `bulk crawl` does both at once, once as the example has it, each
+//! window's requests as soon as it has room (`spread = "at-once"`), and once at a steady pace, as it does unless told
+//! otherwise. Each gets a fresh database, PostgreSQL has its durable settings, and the table in the end is the same, or it is
+//! said what differs.
 //!
 //! The peers need `pip install --target DIR requests psycopg2-binary aiohttp 'psycopg[binary]'`; those that are not there are
 //! named. A small run: `--requests 75 --rows 7500`.
@@ -80,13 +81,13 @@ impl Way {
     const ALL: [Self; 4] = [
         Self::PyLoader("threads", "requests, psycopg2"),
         Self::PyLoader("asyncio", "aiohttp, psycopg"),
-        Self::Bulk("even"),
         Self::Bulk("at-once"),
+        Self::Bulk("even"),
     ];
 
     fn name(self) -> String {
         match self {
-            Self::Bulk("even") => "bulk crawl".to_owned(),
+            Self::Bulk("at-once") => "bulk crawl".to_owned(),
             Self::Bulk(spread) => format!("bulk crawl, {spread}"),
             Self::PyLoader("threads", _) => "pyLoader's loop".to_owned(),
             Self::PyLoader(method, _) => format!("pyLoader's loop, {method}"),
@@ -244,7 +245,7 @@ fn crawl(
 ) -> Result<Command, Failed> {
     let spec = folder.join(format!("{spread}.toml"));
     let text = SPEC.replace("https://www.bungie.net", &api.url());
-    std::fs::write(&spec, text.replace("[limits]\n", &format!("[limits]\nspread = \"{spread}\"\n")))?;
+    std::fs::write(&spec, text.replace("spread = \"at-once\"", &format!("spread = \"{spread}\"")))?;
     let mut command = Command::new(bulk);
     command.arg("crawl").arg(spec).args(["--quiet", "--db", database.url()]).env("BUNGIE_API_KEY", KEY);
     Ok(command)
