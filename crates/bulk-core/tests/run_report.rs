@@ -265,6 +265,8 @@ fn the_page_is_whole_and_names_are_text() {
         "&#60;script&#62;alert(1)&#60;/script&#62;",
         "&#34;x&#34; &#38; &#39;y&#39; is no &#60;number&#62;",
         "2 workers, 320 items, 152.6 MiB, 3.8 MiB/s; on a CPU 77%; in line for a CPU 3%; blocked 20%",
+        "From fetch to decode: full 80%, empty 0%",
+        "From decode to copy: full 20%, empty 49%",
         "copy, 3.8 MiB/s on the average",
         "30 s to 40 s copy (server, 100%)",
     ] {
@@ -307,7 +309,7 @@ fn a_browser_shows_the_page_without_a_complaint() {
         let headings = json!([
             "bulk mirror",
             "What bound it",
-            "Where the workers\u{2019} time went",
+            "The flow, and where the workers\u{2019} time went",
             "Over time",
             "Files",
             "Records that were left out"

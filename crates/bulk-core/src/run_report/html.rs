@@ -61,6 +61,13 @@ struct Part {
 
 struct Flow<'a> {
     name: &'a str,
+    queues: Vec<Queue>,
+    parts: Vec<Part>,
+    text: String,
+}
+
+/// What lies between a stage and one that it gets its input from.
+struct Queue {
     parts: Vec<Part>,
     text: String,
 }
@@ -114,7 +121,7 @@ pub(super) fn page(report: &RunReport) -> String {
         verdict: verdict.lines().map(str::to_owned).collect(),
         phases: phases.collect(),
         legend: STATES.iter().filter(is_used).collect(),
-        stages: stages.iter().map(|stage| flow(stage, report.elapsed)).collect(),
+        stages: stages.iter().map(|stage| flow(stage, stages, report.elapsed)).collect(),
         throughput: throughput(report),
         charts: charts(report),
         tables: [files(report), rejects(report)].into_iter().flatten().collect(),
@@ -134,8 +141,33 @@ fn class(resource: Resource) -> &'static str {
     }
 }
 
-fn flow(stage: &StageReading, elapsed: Duration) -> Flow<'_> {
-    let StageReading { name, total, workers, .. } = stage;
+fn flow<'a>(stage: &'a StageReading, stages: &[StageReading], elapsed: Duration) -> Flow<'a> {
+    let before = |name: &String| stages.iter().find(|other| other.name == *name);
+    let queues = stage.after.iter().filter_map(before).filter_map(|before| queue(before, stage)).collect();
+    let (parts, text) = times(stage, elapsed);
+    Flow { name: &stage.name, queues, parts, text }
+}
+
+/// How full it was, as those who wait for it tell. Nobody counts what is in it.
+fn queue(before: &StageReading, behind: &StageReading) -> Option<Queue> {
+    if before.total.time().is_zero() || behind.total.time().is_zero() {
+        return None;
+    }
+    let full = fraction(before.total.blocked, before.total.time());
+    let empty = fraction(behind.total.starved, behind.total.time());
+    let part = |class, weight: f64, what: &str| Part { class, weight, text: format!("{what} {}", percent(weight)) };
+    let parts = vec![
+        part("blocked", full, "full"),
+        part("between", (1.0 - full - empty).max(0.0), "neither"),
+        part("starved", empty, "empty"),
+    ];
+    let text = format!("From {} to {}: full {}, empty {}", before.name, behind.name, percent(full), percent(empty));
+    Some(Queue { parts, text })
+}
+
+/// What a stage's workers did, as parts of their time, and in words.
+fn times(stage: &StageReading, elapsed: Duration) -> (Vec<Part>, String) {
+    let StageReading { total, workers, .. } = stage;
     let time = total.time();
     let parts: Vec<Part> = STATES
         .iter()
@@ -158,7 +190,7 @@ fn flow(stage: &StageReading, elapsed: Duration) -> Flow<'_> {
     for part in &parts {
         text.push_str(&format!("; {}", part.text));
     }
-    Flow { name, parts, text }
+    (parts, text)
 }
 
 fn charts(report: &RunReport) -> Vec<Chart> {
@@ -181,7 +213,7 @@ fn charts(report: &RunReport) -> Vec<Chart> {
                 })
                 .collect();
             let (wide, narrow) = charts::both(|size| charts::areas(size, &columns));
-            let Flow { text, .. } = flow(stage, report.elapsed);
+            let (_, text) = times(stage, report.elapsed);
             let text = format!("What the workers of {} did over time. In all: {text}", stage.name);
             Chart { title: format!("{}: what its workers did", stage.name), text, wide, narrow }
         })
