@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub mod archive;
 pub mod codecs;
 pub mod copy_files;
+pub mod deflate;
 pub mod listing;
 pub mod object_rows;
 pub mod records;

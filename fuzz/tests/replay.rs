@@ -98,6 +98,7 @@ replays! {
     archive 600,
     codecs 600,
     copy_files 4000,
+    deflate 60,
     listing 4000,
     object_rows 2000,
     records 4000,
