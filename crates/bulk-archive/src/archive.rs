@@ -14,6 +14,7 @@ mod borders;
 mod chains;
 mod composer;
 mod deflate;
+mod filler;
 mod header;
 mod index;
 mod name;
@@ -37,7 +38,7 @@ pub(crate) use self::{
     header::write as write_header,
     index::LONGEST_CONTENT,
     name::{escaped, to_id as name_to_id, unescaped},
-    press::{PressEvent, PressObserver},
+    press::{PressEvent, PressObserver, Stretch, copy_bytes},
     shape::{
         Comparison, Found, How, Map, Member, Old, OpenOwn, Part, check_rows, columns_of, make as make_shape, open_rows,
     },

@@ -10,7 +10,8 @@
 //! A body is the block's compressed and plain length, its CRC-32 (u32), whether it begins a chain (1 byte), how many
 //! entries it has, and the entries: how many bytes the id shares with the one before it in the block, how many follow,
 //! those bytes, the time less the one before, the length of the content, and the hash. Numbers are little endian;
-//! those without a width are of seven bits a byte ([`varint`]). Offsets are sums of lengths.
+//! those without a width are of seven bits a byte ([`varint`]). Offsets are sums of lengths, and of what stands before chains
+//! ([`filler`]) where the version is 2: nothing else tells it from 1.
 
 use std::{
     fmt,
@@ -23,6 +24,7 @@ use sha2::{Digest, Sha256};
 use super::{
     borders::Lens,
     deflate::{self, HIGHEST_LEVEL, LOWEST_LEVEL, TRAILER_LEN},
+    filler,
     header::{self, BLOCK, END},
     name, varint,
     writer::ArchiveOptions,
@@ -32,6 +34,8 @@ use crate::Error;
 const MAGIC: [u8; 8] = *b"\x89BTGI\r\n\x1a";
 const FOOTER_MAGIC: [u8; 4] = *b"END\n";
 const VERSION: u32 = 1;
+/// The version of an archive that is laid out for reflinks.
+const REFLINK_VERSION: u32 = 2;
 const HEADER_LEN: usize = 32;
 const FOOTER_LEN: usize = 48;
 
@@ -77,6 +81,16 @@ pub(crate) struct Recipe {
     pub(crate) level: u32,
     /// [`deflate::engine`] of what compressed its blocks; 0 where those of several stand beside one another.
     pub(crate) engine: u32,
+    /// Whether it is laid out for reflinks.
+    pub(crate) reflink: bool,
+}
+
+impl Recipe {
+    /// What stands before the next block, of which this is known, in an archive of so many bytes and blocks. None before the
+    /// first, which begins at the same place in all archives.
+    pub(crate) fn filler_len(&self, archive: &ArchiveSummary, begins_chain: bool) -> u64 {
+        if self.reflink && begins_chain && archive.blocks > 0 { filler::len(archive.len) } else { 0 }
+    }
 }
 
 /// What an archive has as a whole.
@@ -264,7 +278,8 @@ impl<X: Write> IndexWriter<X> {
         let mut header = Vec::with_capacity(HEADER_LEN);
         header.extend_from_slice(&MAGIC);
         let lens = [recipe.lens.block as u32, recipe.lens.chain as u32];
-        for number in [VERSION, recipe.level, recipe.engine, lens[0], lens[1]] {
+        let version = if recipe.reflink { REFLINK_VERSION } else { VERSION };
+        for number in [version, recipe.level, recipe.engine, lens[0], lens[1]] {
             header.extend_from_slice(&number.to_le_bytes());
         }
         header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
@@ -342,11 +357,13 @@ impl<R: Read + Seek> ArchiveIndex<R> {
         if header[..8] != MAGIC || crc32fast::hash(&header[..28]) != u32_at(&header, 28) {
             return Err(bad(file, 0, "its beginning is damaged, or it is no index"));
         }
-        if u32_at(&header, 8) != VERSION {
-            return Err(bad(file, 8, "it is of another version"));
-        }
+        let reflink = match u32_at(&header, 8) {
+            VERSION => false,
+            REFLINK_VERSION => true,
+            _ => return Err(bad(file, 8, "it is of another version")),
+        };
         let lens = Lens { block: u32_at(&header, 20).into(), chain: u32_at(&header, 24).into() };
-        let recipe = Recipe { level: u32_at(&header, 12), engine: u32_at(&header, 16), lens };
+        let recipe = Recipe { level: u32_at(&header, 12), engine: u32_at(&header, 16), lens, reflink };
         if !(LOWEST_LEVEL..=HIGHEST_LEVEL).contains(&recipe.level)
             || !(1..=LONGEST.block).contains(&lens.block)
             || !(lens.block..=LONGEST.chain).contains(&lens.chain)
@@ -384,12 +401,13 @@ impl<R: Read + Seek> ArchiveIndex<R> {
 
     /// How the archive was made, which a splice goes on with. The number of threads is the default.
     pub fn options(&self) -> ArchiveOptions {
-        let Recipe { lens, level, .. } = self.recipe;
+        let Recipe { lens, level, reflink, .. } = self.recipe;
         // They have been checked to be small.
         ArchiveOptions {
             level,
             block_len: lens.block as u32,
             chain_len: lens.chain as u32,
+            reflink,
             ..ArchiveOptions::default()
         }
     }
@@ -428,7 +446,7 @@ impl<R: Read + Seek> ArchiveIndex<R> {
         self.read.blocks += 1;
         self.read.entries += block.entries;
         self.read.plain_len += block.place.plain_len;
-        self.read.len += block.place.len;
+        self.read.len = block.place.offset + block.place.len;
         self.last_id.clone_from(&block.first.id);
         Ok(Some(block))
     }
@@ -442,6 +460,7 @@ impl<R: Read + Seek> ArchiveIndex<R> {
         let entries = varint::take(&mut rest)?;
         let entries_at = body.len() - rest.len();
         let first = decode_entry(&mut rest, None)?;
+        let start = self.read.len + self.recipe.filler_len(&self.read, begins_chain == 1);
         // What stands in an archive that is not there must not make anybody ask for memory.
         let longest = if entries == 1 { first.checked_tar_len()? } else { self.recipe.lens.block * 4 };
         let fits = begins_chain <= 1
@@ -450,11 +469,11 @@ impl<R: Read + Seek> ArchiveIndex<R> {
             && (1..=plain_len / BLOCK as u64).contains(&entries)
             && (1..=deflate::longest(plain_len)).contains(&len)
             && plain_len <= len.saturating_mul(deflate::HIGHEST_RATIO)
-            && self.read.len + len <= self.summary.len
+            && start.checked_add(len)? <= self.summary.len
             && (self.read.blocks > 0 || begins_chain == 1)
             && (self.read.blocks == 0 || self.last_id < first.id);
         let place = Place {
-            offset: self.read.len,
+            offset: start,
             len,
             plain_offset: self.read.plain_len,
             plain_len,

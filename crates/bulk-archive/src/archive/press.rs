@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
     deflate::{self, Deflate},
+    filler::{self, GRAIN},
     header::END,
     index::{self, ArchiveSummary, ContentHash, IndexWriter, IndexedBlock, IndexedEntry, Recipe},
 };
@@ -57,6 +58,7 @@ struct Made {
     body: Vec<u8>,
     plain_len: u64,
     crc: u32,
+    begins_chain: bool,
     entries: u64,
 }
 
@@ -96,6 +98,33 @@ impl Drop for Ending {
     }
 }
 
+/// How bytes come from the source to the archive: so many, from where the source stands, to the end of what is written. How many
+/// came, fewer only where the source ends.
+pub(crate) type CopyBytes<S, W> = fn(&mut S, &mut W, u64, Stretch) -> io::Result<u64>;
+
+/// What is to be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stretch {
+    /// Some bytes.
+    Bytes,
+    /// Some that begin at a multiple of [`GRAIN`] here and there, so that a file system may share them.
+    Shareable,
+}
+
+/// Between files [`io::copy`] leaves that to the kernel (`copy_file_range` on Linux), which shares what can be shared.
+pub(crate) fn copy_bytes<S: Read, W: Write>(
+    source: &mut S,
+    archive: &mut W,
+    len: u64,
+    stretch: Stretch,
+) -> io::Result<u64> {
+    if stretch == Stretch::Shareable {
+        // What waits in a buffer would keep the kernel out.
+        archive.flush()?;
+    }
+    io::copy(&mut source.by_ref().take(len), archive)
+}
+
 /// What has been written.
 pub(crate) struct Pressed<W, X> {
     pub(crate) archive: W,
@@ -117,9 +146,10 @@ pub(crate) struct Press<S, W, X> {
     file: String,
     /// What blocks are copied from.
     source: S,
+    copy_bytes: CopyBytes<S, W>,
     archive: W,
     index: IndexWriter<X>,
-    level: u32,
+    recipe: Recipe,
     /// What this thread compresses with, once it does.
     own: Option<Deflate>,
     threads: usize,
@@ -130,8 +160,10 @@ pub(crate) struct Press<S, W, X> {
     is_open: bool,
     /// How many of the pieces are being compressed, and their plain bytes.
     in_work: (usize, usize),
-    /// A run of blocks that stand one behind another in the source, too, and are yet to be copied.
+    /// A run of blocks that stand one behind another in the source, too, and are yet to be copied, with what is before chains, and
+    /// the number of the block after it.
     run: Range<u64>,
+    after_run: u64,
     crc: crc32fast::Hasher,
     summary: ArchiveSummary,
     copied: u64,
@@ -190,7 +222,7 @@ impl Drop for Crew {
 
 impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
     pub(crate) fn new(
-        source: S,
+        (source, copy_bytes): (S, CopyBytes<S, W>),
         mut archive: W,
         index: X,
         recipe: &Recipe,
@@ -205,9 +237,10 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         Ok(Press {
             file: file.to_owned(),
             source,
+            copy_bytes,
             archive,
             index,
-            level: recipe.level,
+            recipe: *recipe,
             own: None,
             threads,
             crew: Crew { workers: Vec::new(), jobs: Some(jobs), waiting },
@@ -216,6 +249,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             is_open: false,
             in_work: (0, 0),
             run: 0..0,
+            after_run: 0,
             crc: crc32fast::Hasher::new(),
             summary: ArchiveSummary { len: deflate::HEADER.len() as u64, ..ArchiveSummary::default() },
             copied: 0,
@@ -300,7 +334,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             let ending = Ending(Arc::clone(&self.observer));
             (self.observer)(PressEvent::WaitsForBlock);
             (self.observer)(PressEvent::Compresses);
-            job.compress(self.own.get_or_insert_with(|| Deflate::new(self.level)));
+            job.compress(self.own.get_or_insert_with(|| Deflate::new(self.recipe.level)));
             drop(ending);
             (self.observer)(PressEvent::GoesOn);
         }
@@ -309,12 +343,13 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
 
     /// Compresses a block in this thread, and writes it.
     fn make(&mut self, raw: Raw) -> Result<(), Error> {
-        let made = make(raw, self.own.get_or_insert_with(|| Deflate::new(self.level)));
+        let made = make(raw, self.own.get_or_insert_with(|| Deflate::new(self.recipe.level)));
         self.write_made(&made)
     }
 
     fn write_made(&mut self, made: &Made) -> Result<(), Error> {
         self.copy_run()?;
+        self.fill(self.recipe.filler_len(&self.summary, made.begins_chain))?;
         self.write(&made.packed)?;
         let number = self.summary.blocks;
         match self.made.last_mut() {
@@ -348,7 +383,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             }
             press.copy_run()
         })?;
-        let end = self.own.get_or_insert_with(|| Deflate::new(self.level)).end();
+        let end = self.own.get_or_insert_with(|| Deflate::new(self.recipe.level)).end();
         self.crc.update(&END);
         self.summary.crc = self.crc.clone().finalize();
         self.summary.len += (end.len() + deflate::TRAILER_LEN) as u64;
@@ -374,7 +409,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         if self.crew.workers.len() == self.threads {
             return Ok(());
         }
-        let (waiting, level, observer) = (self.crew.waiting.clone(), self.level, Arc::clone(&self.observer));
+        let (waiting, level, observer) = (self.crew.waiting.clone(), self.recipe.level, Arc::clone(&self.observer));
         let work = move || {
             let ending = Ending(observer);
             let tell = |event| (ending.0)(event);
@@ -414,11 +449,17 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
             }
             Some(Piece::Copied(block)) => {
                 let place = &block.place;
-                if self.run.end != place.offset {
+                let filler_len = self.recipe.filler_len(&self.summary, place.begins_chain);
+                // What is before a chain goes with the run where the same is before it in the source.
+                if self.after_run == block.number && !self.run.is_empty() && self.run.end + filler_len == place.offset {
+                    self.summary.len += filler_len;
+                } else {
                     self.copy_run()?;
-                    self.run = place.offset..place.offset;
+                    self.fill(filler_len)?;
+                    self.run.start = place.offset;
                 }
-                self.run.end += place.len;
+                self.run.end = place.offset + place.len;
+                self.after_run = block.number + 1;
                 self.copied += 1;
                 self.count(place.len, place.plain_len, place.crc, block.entries);
                 self.index.record(&block.body)
@@ -435,9 +476,13 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         self.summary.len += len;
     }
 
-    /// Copies the run at hand. Between files [`io::copy`] leaves that to the kernel (`copy_file_range` on Linux). File
-    /// systems that share extents do so only where both sides begin at a border of their blocks, as no run does, so the
-    /// bytes are copied there, too. It does not say which side an error is from.
+    /// Writes what stands before a chain.
+    fn fill(&mut self, len: u64) -> Result<(), Error> {
+        self.summary.len += len;
+        self.write(&filler::bytes(len))
+    }
+
+    /// Copies the run at hand.
     fn copy_run(&mut self) -> Result<(), Error> {
         let run = mem::take(&mut self.run);
         if run.is_empty() {
@@ -445,12 +490,24 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         }
         let read = |source| Error::Io { file: self.file.clone(), offset: Some(run.start), source };
         self.source.seek(SeekFrom::Start(run.start)).map_err(read)?;
-        let copied = io::copy(&mut self.source.by_ref().take(run.end - run.start), &mut self.archive)
-            .map_err(|source| output(&self.file, source))?;
-        if copied == run.end - run.start {
-            return Ok(());
+        let len = run.end - run.start;
+        let to_grain = run.start.next_multiple_of(GRAIN) - run.start;
+        let may_share = self.recipe.reflink && (self.summary.len - len + to_grain).is_multiple_of(GRAIN);
+        let before = if may_share { to_grain.min(len) } else { len };
+        let mut at = run.start;
+        for (len, stretch) in [(before, Stretch::Bytes), (len - before, Stretch::Shareable)] {
+            if len == 0 {
+                continue;
+            }
+            // An error does not say which side it is from.
+            let copied = (self.copy_bytes)(&mut self.source, &mut self.archive, len, stretch)
+                .map_err(|source| output(&self.file, source))?;
+            at += copied;
+            if copied < len {
+                return Err(Error::Truncated { file: self.file.clone(), codec: crate::Codec::Gzip, offset: at });
+            }
         }
-        Err(Error::Truncated { file: self.file.clone(), codec: crate::Codec::Gzip, offset: run.start + copied })
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -472,7 +529,7 @@ fn make(raw: Raw, deflate: &mut Deflate) -> Made {
         .collect();
     let (len, plain_len) = (packed.len() as u64, plain.len() as u64);
     let body = index::encode(len, plain_len, crc, begins_chain, &entries);
-    Made { packed, body, plain_len, crc, entries: entries.len() as u64 }
+    Made { packed, body, plain_len, crc, begins_chain, entries: entries.len() as u64 }
 }
 
 fn output(file: &str, source: io::Error) -> Error {
@@ -494,9 +551,9 @@ mod tests {
             Arc::new(move |event| events.lock().unwrap().push((thread::current().id(), event)));
         // Room for the head alone.
         let mut archive = [0; 16];
-        let recipe = Recipe { lens: Lens { block: 10_000, chain: 10_000 }, level: 1, engine: 0 };
+        let recipe = Recipe { lens: Lens { block: 10_000, chain: 10_000 }, level: 1, engine: 0, reflink: false };
         let mut press =
-            Press::new(io::Cursor::new([]), &mut archive[..], Vec::new(), &recipe, 2, "a", Arc::clone(&observer))
+            Press::new((io::empty(), copy_bytes), &mut archive[..], Vec::new(), &recipe, 2, "a", Arc::clone(&observer))
                 .unwrap();
         for block in 0..100 {
             let plain = (0..10_000u32).map(|at| (at * (block + at)) as u8).collect();

@@ -9,7 +9,7 @@ use super::{
     composer::{Composer, with_contents},
     deflate::{self, HEADER, TRAILER_LEN},
     index::{ArchiveIndex, ArchiveSummary, ContentHash, IndexedBlock, IndexedEntry},
-    press::{Press, PressObserver},
+    press::{CopyBytes, Press, PressObserver, copy_bytes},
     writer::processors,
 };
 use crate::Error;
@@ -185,7 +185,8 @@ impl Spliced {
 /// Writes a new archive: the old one with some changes, which come in the order of their ids.
 ///
 /// Blocks that the changes leave as they are are copied as compressed bytes; where both archives are files, by the
-/// kernel. The others are inflated, edited and compressed again. The new archive and index have the bytes that an
+/// kernel, which does not even copy them where [`ArchiveOptions::reflink`](crate::ArchiveOptions::reflink) was given and the file
+/// system can share them. The others are inflated, edited and compressed again. The new archive and index have the bytes that an
 /// [`ArchiveWriter`](crate::ArchiveWriter) would have given them for the same items and the options of the first one.
 /// That holds for all archives with [`SpliceOptions::default`], and is how archives do not degrade: small blocks merge
 /// and large ones split as they would have been made.
@@ -212,10 +213,10 @@ where
     W: Write,
     X: Write,
 {
-    splice_observed(old, changes, archive, index, options, tell, Arc::new(|_| {}))
+    splice_observed(old, changes, archive, index, options, tell, (copy_bytes, Arc::new(|_| {})))
 }
 
-/// The same, where somebody hears what its threads do.
+/// The same, where somebody copies the bytes, and hears what its threads do.
 pub(crate) fn splice_observed<A, I, W, X>(
     old: IndexedArchive<A, I>,
     changes: impl IntoIterator<Item = io::Result<Change>>,
@@ -223,7 +224,7 @@ pub(crate) fn splice_observed<A, I, W, X>(
     index: X,
     options: &SpliceOptions,
     tell: impl FnMut(&str, Outcome),
-    observer: PressObserver,
+    (copy_bytes, observer): (CopyBytes<A, W>, PressObserver),
 ) -> Result<Spliced, Error>
 where
     A: Read + Seek,
@@ -239,7 +240,7 @@ where
     if recipe.engine != engine {
         recipe.engine = if may_copy { 0 } else { engine };
     }
-    let press = Press::new(source, archive, index, &recipe, options.threads, &file, observer)?;
+    let press = Press::new((source, copy_bytes), archive, index, &recipe, options.threads, &file, observer)?;
     let mut splice = Splice {
         composer: Composer::new(press, &recipe, may_copy, &file),
         changes: Changes { source: changes.into_iter().peekable(), last_id: None, file },
@@ -453,5 +454,79 @@ impl<C: Iterator<Item = io::Result<Change>>> Changes<C> {
         let change = self.source.next().and_then(Result::ok);
         self.last_id = change.as_ref().map(|change| change.id().to_owned());
         Ok(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::archive::{
+        press::Stretch,
+        writer::{ArchiveOptions, ArchiveWriter},
+    };
+
+    /// An archive that notes what is copied of it, and where to.
+    struct Noted {
+        archive: Cursor<Vec<u8>>,
+        copied: Vec<(u64, u64, u64, Stretch)>,
+    }
+
+    impl Read for Noted {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.archive.read(into)
+        }
+    }
+
+    impl Seek for Noted {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.archive.seek(to)
+        }
+    }
+
+    fn note(source: &mut &mut Noted, archive: &mut &mut Vec<u8>, len: u64, stretch: Stretch) -> io::Result<u64> {
+        let place = (source.archive.position(), archive.len() as u64);
+        source.copied.push((place.0, place.1, len, stretch));
+        copy_bytes(&mut source.archive, archive, len, stretch)
+    }
+
+    /// What a splice that changes one item of many copies.
+    fn copied(reflink: bool) -> Vec<(u64, u64, u64, Stretch)> {
+        let options = ArchiveOptions { threads: 1, level: 1, block_len: 8 << 10, chain_len: 64 << 10, reflink };
+        let mut writer = ArchiveWriter::new(Vec::new(), Vec::new(), "a", &options).unwrap();
+        let mut random = 1u64;
+        for id in 0..1000 {
+            let mut content = Vec::new();
+            while content.len() < 3000 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                content.extend_from_slice(&random.to_le_bytes());
+            }
+            writer.append(&format!("{id:04}"), 0, &content).unwrap();
+        }
+        let (archive, index, _) = writer.finish().unwrap();
+        let mut noted = Noted { archive: Cursor::new(archive), copied: Vec::new() };
+        let old = IndexedArchive::open(&mut noted, Cursor::new(index), "a").unwrap();
+        let change = Change::Put { id: "0500".to_owned(), mtime: 1, content: b"{}".to_vec() };
+        let (mut next, mut next_index) = (Vec::new(), Vec::new());
+        let how = SpliceOptions { threads: 1, ..SpliceOptions::default() };
+        let hears: PressObserver = Arc::new(|_| {});
+        splice_observed(old, [Ok(change)], &mut next, &mut next_index, &how, |_, _| {}, (note, hears)).unwrap();
+        noted.copied
+    }
+
+    #[test]
+    fn what_is_copied_can_be_shared_where_it_was_laid_out_for_that() {
+        assert!(copied(false).iter().all(|(.., stretch)| *stretch == Stretch::Bytes));
+        let (mut shareable, mut all) = (0, 0);
+        for (from, to, len, stretch) in copied(true) {
+            all += len;
+            if stretch == Stretch::Shareable {
+                assert!(from.is_multiple_of(4096) && to.is_multiple_of(4096), "{from} to {to}");
+                shareable += len;
+            }
+        }
+        // What is left of the chain of the change, and a part of 4 KiB.
+        assert!(all > 2_500_000 && all - shareable < 150_000, "{shareable} of {all}");
     }
 }

@@ -8,6 +8,7 @@ use super::{
     chains::Chains,
     composer::with_contents,
     deflate::{HEADER, TRAILER_LEN},
+    filler,
     header::{self, BLOCK, END},
     index::{ArchiveSummary, ContentHash, IndexedEntry, Place},
     name,
@@ -100,6 +101,7 @@ fn check<A: Read + Seek, I: Read + Seek>(
         }
         chains.note(&block);
         crc.combine(&crc32fast::Hasher::new_with_initial_len(place.crc, place.plain_len));
+        let (filled, before_was_checked) = (end..place.offset, was_checked);
         end = place.offset + place.len;
         was_checked = match &mut wanted {
             None => true,
@@ -108,6 +110,9 @@ fn check<A: Read + Seek, I: Read + Seek>(
                 wanted.peek().is_some_and(|range| range.contains(&block.number))
             }
         };
+        if was_checked || before_was_checked {
+            check_filler(&mut archive, filled, &file)?;
+        }
         if !was_checked {
             continue;
         }
@@ -189,6 +194,23 @@ fn check_entry(
 fn wrong(entry: &IndexedEntry, offset: u64, file: &str, reason: &str) -> Error {
     let reason = format!("the entry of {:?}: {reason}", entry.id);
     Error::Corrupt { file: file.to_owned(), codec: Codec::Gzip, offset, reason }
+}
+
+/// Checks what stands before a chain.
+fn check_filler(archive: &mut (impl Read + Seek), filled: Range<u64>, file: &str) -> Result<(), Error> {
+    if filled.is_empty() {
+        return Ok(());
+    }
+    let io = |source| Error::Io { file: file.to_owned(), offset: Some(filled.start), source };
+    let expected = filler::bytes(filled.end - filled.start);
+    let mut bytes = vec![0; expected.len()];
+    archive.seek(SeekFrom::Start(filled.start)).map_err(io)?;
+    archive.read_exact(&mut bytes).map_err(io)?;
+    if bytes == expected {
+        return Ok(());
+    }
+    let reason = "what stands before a chain is something else".to_owned();
+    Err(Error::Corrupt { file: file.to_owned(), codec: Codec::Gzip, offset: filled.start, reason })
 }
 
 /// Checks that the stream ends behind the last block as it should.

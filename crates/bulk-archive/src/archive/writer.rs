@@ -10,7 +10,7 @@ use super::{
     composer::Composer,
     deflate::{self, HIGHEST_LEVEL, LOWEST_LEVEL},
     index::{ArchiveSummary, LONGEST, Recipe},
-    press::{Press, PressObserver},
+    press::{Press, PressObserver, copy_bytes},
 };
 use crate::Error;
 
@@ -36,11 +36,16 @@ pub struct ArchiveOptions {
     /// points). The more, the smaller is the archive, and the more has to be inflated for a change. By default
     /// 1 MiB, at least `block_len`, at most 64 MiB.
     pub chain_len: u32,
+    /// Whether the archive is laid out so that a file system that has reflinks (Btrfs, XFS) shares what a splice copies between the
+    /// old archive and the new one, in place of writing it: chains begin at multiples of 4096 bytes then, and what is between them
+    /// is filled with empty deflate blocks, of which nothing comes out in any reader. By default not, since it takes 2 KiB for
+    /// each chain: 0.8% of the archive, or half of that with chains of 2 MiB.
+    pub reflink: bool,
 }
 
 impl Default for ArchiveOptions {
     fn default() -> ArchiveOptions {
-        ArchiveOptions { threads: processors(), level: 5, block_len: 32 * 1024, chain_len: 1024 * 1024 }
+        ArchiveOptions { threads: processors(), level: 5, block_len: 32 * 1024, chain_len: 1024 * 1024, reflink: false }
     }
 }
 
@@ -54,7 +59,7 @@ impl ArchiveOptions {
         let block = u64::from(self.block_len).clamp(1, LONGEST.block);
         let chain = u64::from(self.chain_len).clamp(block, LONGEST.chain);
         let level = self.level.clamp(LOWEST_LEVEL, HIGHEST_LEVEL);
-        Recipe { lens: Lens { block, chain }, level, engine: deflate::engine(level) }
+        Recipe { lens: Lens { block, chain }, level, engine: deflate::engine(level), reflink: self.reflink }
     }
 }
 
@@ -91,7 +96,7 @@ impl<W: Write, X: Write> ArchiveWriter<W, X> {
         observer: PressObserver,
     ) -> Result<ArchiveWriter<W, X>, Error> {
         let recipe = options.recipe();
-        let press = Press::new(io::empty(), archive, index, &recipe, options.threads, file, observer)?;
+        let press = Press::new((io::empty(), copy_bytes), archive, index, &recipe, options.threads, file, observer)?;
         Ok(ArchiveWriter { composer: Composer::new(press, &recipe, false, file), file: file.to_owned(), last_id: None })
     }
 

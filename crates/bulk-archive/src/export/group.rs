@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     event::ExportEvent,
-    files::{self, Folder, Hashed, INDEX, Named, inner, shown},
+    files::{self, Folder, Hashed, INDEX, Named, copy_hashed, inner, shown},
     options::{CheckNew, ExportOptions},
     publication,
     roster::Facts,
@@ -172,8 +172,8 @@ fn spliced(
         counts.count(tag.unwrap_or(Tag::Remove), outcome);
     };
     let (archive, index) = (&mut outputs.0, &mut outputs.1);
-    let spliced =
-        splice_observed(open()?, changes, archive, index, &how, tell, observer(options)).map_err(explained)?;
+    let spliced = splice_observed(open()?, changes, archive, index, &how, tell, (copy_hashed, observer(options)))
+        .map_err(explained)?;
     if spliced.summary.entries == 0 && !options.keep_empty {
         drop(outputs);
         files::remove_file(&next_archive)?;

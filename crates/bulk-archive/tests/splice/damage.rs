@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use bulk_archive::{ArchiveIndex, Error, verify_blocks};
 use proptest::{prelude::*, sample::Index};
 
-use crate::support::{NAME, Pair, build, items, put, remove, short};
+use crate::support::{NAME, Pair, apply, build, for_reflinks, items, put, remove, short};
 
 fn pair() -> Pair {
     static PAIR: LazyLock<Pair> = LazyLock::new(|| build(&items(0..120, 2500), &short()));
@@ -189,6 +189,43 @@ fn damage_in_what_was_made_is_found_by_reading_that() {
     assert_eq!(made, number - spliced.copied_blocks);
     // Those before them in their chains are read, too.
     assert!(copied > number / 2, "{copied} of {number}");
+}
+
+#[test]
+fn damage_before_a_chain_is_found() {
+    let mut model = items(0..120, 2500);
+    let whole = build(&model, &for_reflinks());
+    // The first item of a chain, so that what stands before it is beside something new.
+    let mut index = ArchiveIndex::open(std::io::Cursor::new(&whole.index), NAME).unwrap();
+    let first = loop {
+        let block = index.next_block().unwrap().unwrap();
+        if block.begins_chain() && block.offset() > 10 {
+            break block.first_id().to_owned();
+        }
+    };
+    let changes = [put(&first, 1, b"{}")];
+    let _ = apply(&mut model, &changes);
+    let (next, spliced, _) = whole.splice(&changes).unwrap();
+    assert!(next == build(&model, &for_reflinks()));
+    let mut index = ArchiveIndex::open(std::io::Cursor::new(&next.index), NAME).unwrap();
+    let (mut end, mut number, mut was_made) = (10, 0, false);
+    let (mut fillers, mut of_made) = (0, 0);
+    while let Some(block) = index.next_block().unwrap() {
+        let is_made = spliced.made_blocks.iter().any(|range| range.contains(&number));
+        for at in (end..block.offset()).step_by(31) {
+            let mut damaged = next.clone();
+            damaged.archive[at as usize] ^= 0x40;
+            let error = damaged.verify().unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "byte {at}: {error}");
+            // Where it stands beside one that was made anew, it is looked at with this one.
+            let found = verify_blocks(damaged.open().unwrap(), &spliced.made_blocks).is_err();
+            assert_eq!(found, is_made || was_made, "byte {at}");
+            of_made += usize::from(found);
+            fillers += 1;
+        }
+        (end, number, was_made) = (block.offset() + block.len(), number + 1, is_made);
+    }
+    assert!(of_made > 0 && fillers > of_made, "{of_made} of {fillers}");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::io::Cursor;
 
-use bulk_archive::{ArchiveIndex, Change, SameContent, changes_anything, verify_blocks};
+use bulk_archive::{ArchiveIndex, ArchiveOptions, Change, SameContent, changes_anything, verify_blocks};
 use proptest::{collection::btree_map, prelude::*};
 
-use crate::support::{Items, NAME, Pair, apply, build, document, items, put, remove, short};
+use crate::support::{Items, NAME, Pair, apply, build, document, for_reflinks, items, put, remove, short};
 
 /// What happens to an item: it is put with a document of this seed and length, put as it is, or removed.
 #[derive(Clone, Debug)]
@@ -53,20 +53,25 @@ fn changes(run: &[(u64, Fate)], items: &Items) -> Vec<Change> {
     changes
 }
 
-fn check(pair: &Pair, model: &Items) {
+fn check(pair: &Pair, model: &Items, options: &ArchiveOptions) {
     assert!(pair.items().unwrap() == *model);
     assert_eq!(pair.verify().unwrap().entries, model.len() as u64);
-    assert!(*pair == build(model, &short()));
-    assert!(pair.rebuilt(&short()).unwrap() == pair.index);
+    assert!(*pair == build(model, options));
+    assert!(pair.rebuilt(options).unwrap() == pair.index);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn every_way_to_the_same_items_gives_the_same_bytes(first in 0..400u64, history in histories()) {
+    fn every_way_to_the_same_items_gives_the_same_bytes(
+        first in 0..400u64,
+        history in histories(),
+        reflink in any::<bool>(),
+    ) {
+        let options = if reflink { for_reflinks() } else { short() };
         let mut model = items(0..first, 2500);
-        let mut pair = build(&model, &short());
+        let mut pair = build(&model, &options);
         for run in &history {
             let changes = changes(run, &model);
             let expected = apply(&mut model, &changes);
@@ -76,7 +81,7 @@ proptest! {
                 spliced.added + spliced.replaced + spliced.unchanged + spliced.removed + spliced.missing,
                 changes.len() as u64
             );
-            check(&next, &model);
+            check(&next, &model, &options);
             let all = changes.iter().cloned().map(Ok);
             let index = ArchiveIndex::open(Cursor::new(&pair.index), NAME).unwrap();
             prop_assert_eq!(changes_anything(index, all, SameContent::Replace).unwrap(), spliced.has_changed());
@@ -94,7 +99,7 @@ fn what_has_not_changed_is_copied() {
     let changes = [put("000700", 5, b"{}"), remove("001400")];
     let _ = apply(&mut model, &changes);
     let (next, spliced, _) = pair.splice(&changes).unwrap();
-    check(&next, &model);
+    check(&next, &model, &short());
     let made = spliced.summary.blocks - spliced.copied_blocks;
     assert!(blocks > 500 && made <= 8, "{made} of {blocks}");
     let (same, spliced, _) = next.splice(&[]).unwrap();
@@ -115,5 +120,5 @@ fn an_archive_does_not_degrade() {
         let _ = apply(&mut model, &changes);
         pair = pair.splice(&changes).unwrap().0;
     }
-    check(&pair, &model);
+    check(&pair, &model, &short());
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bulk_archive::ArchiveOptions;
 
-use crate::support::{Items, Pair, build, document, items, put, remove};
+use crate::support::{Items, Pair, build, document, for_reflinks, items, put, remove};
 
 /// Programs that extract an archive: the name of what must be there, and a shell command, for which `$1` is the archive
 /// and `$2` the folder.
@@ -111,8 +111,17 @@ fn check(pair: &Pair, model: &Items, has_pax: bool) {
 
 #[test]
 fn every_reader_reads_what_was_spliced() {
+    read_spliced(&ArchiveOptions::default());
+}
+
+#[test]
+fn every_reader_reads_what_is_laid_out_for_reflinks() {
+    read_spliced(&for_reflinks());
+}
+
+fn read_spliced(options: &ArchiveOptions) {
     let mut model = items(0..1500, 9000);
-    let pair = build(&model, &ArchiveOptions::default());
+    let pair = build(&model, options);
     let changes = [put("000003", 1_700_000_000, b"{}"), remove("000800"), put("000900x", 5, &document(3, 300_000))];
     let _ = crate::support::apply(&mut model, &changes);
     let (spliced, ..) = pair.splice(&changes).unwrap();

@@ -34,6 +34,13 @@ pub(crate) fn short() -> ArchiveOptions {
     options
 }
 
+/// The same, laid out for reflinks.
+pub(crate) fn for_reflinks() -> ArchiveOptions {
+    let mut options = short();
+    options.reflink = true;
+    options
+}
+
 pub(crate) fn build(items: &Items, options: &ArchiveOptions) -> Pair {
     let mut writer = ArchiveWriter::new(Vec::new(), Vec::new(), NAME, options).unwrap();
     for (id, (mtime, content)) in items {

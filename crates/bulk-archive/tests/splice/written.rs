@@ -3,11 +3,11 @@
 use std::io::{self, Cursor};
 
 use bulk_archive::{
-    ArchiveIndex, ArchiveWriter, Change, ContentHash, Error, ForeignBlocks, IndexedArchive, Outcome, Refusal,
-    SameContent, SpliceOptions, splice,
+    ArchiveIndex, ArchiveOptions, ArchiveWriter, Change, ContentHash, Error, ForeignBlocks, IndexedArchive, Outcome,
+    Refusal, SameContent, SpliceOptions, splice,
 };
 
-use crate::support::{Items, NAME, apply, build, document, items, put, remove, short};
+use crate::support::{Items, NAME, apply, build, document, for_reflinks, items, put, remove, short};
 
 #[test]
 fn an_archive_without_items() {
@@ -81,6 +81,33 @@ fn chains_can_be_inflated_by_themselves() {
         assert_eq!(plain.len() as u64, plain_len);
         assert!(packed.ends_with(&[0, 0, 0xff, 0xff]));
     }
+}
+
+#[test]
+fn chains_begin_where_a_file_system_can_share_them() {
+    let model = items(0..300, 2500);
+    let pair = build(&model, &for_reflinks());
+    let mut index = ArchiveIndex::open(Cursor::new(&pair.index), NAME).unwrap();
+    assert!(index.options().reflink);
+    let (mut end, mut plain_end, mut filled) = (10, 0, 0);
+    while let Some(block) = index.next_block().unwrap() {
+        if block.begins_chain() && end > 10 {
+            assert_eq!(block.offset() % 4096, 0);
+            assert!((0..4096 + 24).contains(&(block.offset() - end)));
+            filled += 1;
+        } else {
+            assert_eq!(block.offset(), end);
+        }
+        assert_eq!(block.plain_offset(), plain_end);
+        (end, plain_end) = (block.offset() + block.len(), plain_end + block.plain_len());
+    }
+    assert!(filled > 3);
+    // What comes out is what comes out of another archive of the same items.
+    let without = build(&model, &short());
+    assert!(pair.items().unwrap() == model && without.archive.len() < pair.archive.len());
+    assert_eq!(pair.verify().unwrap().crc, without.verify().unwrap().crc);
+    assert!(matches!(pair.rebuilt(&short()).unwrap_err(), Error::NotCanonical { .. }));
+    assert!(matches!(without.rebuilt(&for_reflinks()).unwrap_err(), Error::NotCanonical { .. }));
 }
 
 #[test]
@@ -316,9 +343,15 @@ fn what_could_not_be_written_is_not_passed_over() {
 
 #[test]
 fn files_are_spliced_as_bytes_are() {
+    for options in [short(), for_reflinks()] {
+        files_are_spliced(&options);
+    }
+}
+
+fn files_are_spliced(options: &ArchiveOptions) {
     let folder = tempfile::tempdir().unwrap();
     let mut model = items(0..800, 2500);
-    let pair = build(&model, &short());
+    let pair = build(&model, options);
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("old"), &pair.archive).unwrap();
     std::fs::write(path("old.idx"), &pair.index).unwrap();
@@ -330,7 +363,7 @@ fn files_are_spliced_as_bytes_are() {
         (std::fs::File::create(path("new")).unwrap(), std::fs::File::create(path("new.idx")).unwrap());
     let changes = changes.map(io::Result::<Change>::Ok);
     splice(old, changes, &mut archive, &mut index, &SpliceOptions::default(), |_, _| {}).unwrap();
-    let expected = build(&model, &short());
+    let expected = build(&model, options);
     assert!(std::fs::read(path("new")).unwrap() == expected.archive);
     assert!(std::fs::read(path("new.idx")).unwrap() == expected.index);
 }
