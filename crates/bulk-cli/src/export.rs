@@ -135,6 +135,7 @@ impl Job {
         archive.level = arguments.level.or(spec.and_then(|spec| spec.level)).unwrap_or(archive.level);
         archive.block_len = spec.and_then(|spec| spec.block_len).unwrap_or(archive.block_len);
         archive.chain_len = spec.and_then(|spec| spec.chain_len).unwrap_or(archive.chain_len);
+        archive.reflink = arguments.reflink || spec.is_some_and(|spec| spec.reflink);
         options.memory = arguments.memory;
         options.keep_empty = arguments.keep_empty || spec.is_some_and(|spec| spec.keep_empty);
         options.all_tar = arguments.all_tar || spec.is_some_and(|spec| spec.all_tar);

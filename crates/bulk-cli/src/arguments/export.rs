@@ -66,10 +66,10 @@ The spec, of which only name, table (or query), id and group must be there:
     { name = \"id\", type = \"bigint\", from = \"id\" },
     { name = \"filed\", type = \"date\", from = \"/docket/filed\", unfit = \"null\" },
   ]
-At its top there may be also, whole, level, block-length, chain-length, overlap, time-zone, keep-empty,
-ignore-times and all-tar, too. time-zone (\"America/New_York\") is that of times without one, and has
-to be there where modified or deleted is such a column and the database is not in UTC. Tables are named
-as in SQL, columns as they are called.
+At its top there may be also, whole, level, block-length, chain-length, reflink, overlap, time-zone,
+keep-empty, ignore-times and all-tar, too. time-zone (\"America/New_York\") is that of times without one,
+and has to be there where modified or deleted is such a column and the database is not in UTC. Tables
+are named as in SQL, columns as they are called.
 
 Readers find all archives of a set while manifest.json is there, and the same before and after they
 read. Changes are published together, or not at all; the exit status is 3 where rows were left out.
@@ -122,6 +122,10 @@ pub(crate) struct ExportArguments {
     /// The level of compression of new archives, 1 to 9. Those that are there keep theirs. Default: what the spec says, or 5.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = ARCHIVES)]
     pub(crate) level: Option<u32>,
+    /// Lay new archives out so that a changed one shares with the one before what has not changed, on file systems that have
+    /// reflinks (Btrfs, XFS): that is not written again. They are 0.8% larger for it. Those that are there stay as they are.
+    #[arg(long, help_heading = ARCHIVES)]
+    pub(crate) reflink: bool,
     /// Keep an archive without items of a group that has become empty.
     #[arg(long, help_heading = ARCHIVES)]
     pub(crate) keep_empty: bool,

@@ -24,6 +24,8 @@ pub(crate) struct Spec {
     pub(crate) block_len: Option<u32>,
     #[serde(default, rename = "chain-length", deserialize_with = "length")]
     pub(crate) chain_len: Option<u32>,
+    #[serde(default)]
+    pub(crate) reflink: bool,
     #[serde(default, deserialize_with = "span")]
     pub(crate) overlap: Option<Duration>,
     pub(crate) time_zone: Option<String>,
@@ -237,6 +239,7 @@ mod tests {
             block-length = "64KiB"
             overlap = "1h 30m"
             all-tar = true
+            reflink = true
             also = ["jsonl.zst"]
             whole = []
             [[type]]
@@ -267,6 +270,7 @@ mod tests {
         .unwrap();
         assert_eq!((spec.level, spec.block_len, spec.chain_len), (Some(7), Some(64 << 10), None));
         assert_eq!((spec.overlap, spec.all_tar, spec.keep_empty), (Some(Duration::from_secs(5400)), true, false));
+        assert!(spec.reflink);
         assert_eq!(spec.also, Some(BTreeSet::from([Shape::JsonlZst])));
         let also = BTreeSet::from([Shape::JsonlGz, Shape::Parquet]);
         assert_eq!(spec.also_of, BTreeMap::from([("people".to_owned(), also)]));
@@ -342,7 +346,7 @@ mod tests {
             ("chain-length = \"8GiB\"", "line 1, chain-length: it must be less than 4GiB"),
             (
                 "db = \"postgres://me:secret@host/x\"",
-                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `also`, `whole`, `type`",
+                "line 1, db: unknown field `db`, expected one of `out`, `level`, `block-length`, `chain-length`, `reflink`, `overlap`, `time-zone`, `keep-empty`, `ignore-times`, `all-tar`, `also`, `whole`, `type`",
             ),
         ] {
             assert_eq!(Spec::parse(text).unwrap_err(), said);
