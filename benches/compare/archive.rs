@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p bulk-benches --bin compare-archive -- [--documents 90000] [--rounds 3]
-//!     [--tools python,gzip,pigz,igzip,bsdtar] [--threads 2]
+//!     [--tools python,gzip,pigz,igzip,bsdtar] [--threads 2] [--reflink]
 //! ```
 //!
 //! The documents are like those of court decisions, 0.5 to 20 KB each (500 MB by default), a file each in one folder, from
@@ -10,6 +10,8 @@
 //! costs. Ours reads the changed documents, a file each too, and splices them into the archive that stands: one in a
 //! thousand at random, as many side by side, one in a hundred at random. That the new archive has the bytes of one made whole
 //! is checked once for each.
+//!
+//! With `--reflink` ours is laid out for reflinks: what a splice copies is shared where `TMPDIR` is on Btrfs or XFS.
 //!
 //! Rounds are interleaved; CPU time is that of the tool and what it starts, as the kernel counts it; figures are medians.
 //! Needed are the peers that `--tools` names: Debian's packages python3, tar, gzip, pigz, isal, libarchive-tools.
@@ -48,6 +50,9 @@ struct Arguments {
     /// How many threads compress, of ours and of pigz and igzip.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Lays ours out for reflinks.
+    #[arg(long)]
+    reflink: bool,
     /// Does this work of ours, and nothing else.
     #[arg(long, hide = true)]
     work: Option<Work>,
@@ -267,6 +272,9 @@ fn own(arguments: &Arguments, work: Work, items: &Path, old: &Path, new: &Path) 
     let work = work.to_possible_value().ok_or("no such work")?;
     command.args(["--work", work.get_name(), "--threads", &arguments.threads.to_string(), "--items"]).arg(items);
     command.arg("--old").arg(old).arg("--new").arg(new);
+    if arguments.reflink {
+        command.arg("--reflink");
+    }
     Ok(command)
 }
 
@@ -302,7 +310,7 @@ fn create(path: &Path) -> io::Result<(File, BufWriter<File>)> {
 
 fn build(arguments: &Arguments) -> Result<(), Failed> {
     let mut options = ArchiveOptions::default();
-    options.threads = arguments.threads;
+    (options.threads, options.reflink) = (arguments.threads, arguments.reflink);
     let (archive, index) = create(&arguments.new)?;
     let mut writer = ArchiveWriter::new(archive, index, "new", &options)?;
     for (id, path) in items(&arguments.items)? {
@@ -333,7 +341,7 @@ fn check(arguments: &Arguments, folder: &Path, place: usize) -> Result<(), Faile
     let mut all = items(&folder.join("items"))?;
     all.extend(items(&folder.join(format!("changes-{place}")))?);
     let mut options = ArchiveOptions::default();
-    options.threads = arguments.threads;
+    (options.threads, options.reflink) = (arguments.threads, arguments.reflink);
     let (archive, index) = create(&folder.join("fresh"))?;
     let mut writer = ArchiveWriter::new(archive, index, "fresh", &options)?;
     for (id, path) in all {
