@@ -12,30 +12,34 @@ use crate::tar::sealed;
 /// See the module.
 pub fn target(data: &[u8]) {
     let mut take = Take::new(data);
-    match take.byte() % 6 {
-        0 => damaged_archive(take),
-        1 => damaged_index(take),
-        2 => records_that_lie(take),
+    let kind = take.byte();
+    let reflink = kind / 6 % 2 == 1;
+    match kind % 6 {
+        0 => damaged_archive(take, reflink),
+        1 => damaged_index(take, reflink),
+        2 => records_that_lie(take, reflink),
         3 => foreign_tar(take.rest()),
         4 => foreign_archive(take.rest()),
         _ => foreign_index(take.rest()),
     }
 }
 
-fn options() -> ArchiveOptions {
+fn options(reflink: bool) -> ArchiveOptions {
     let mut options = ArchiveOptions::default();
     (options.threads, options.level, options.block_len, options.chain_len) = (1, 6, 1024, 6 * 1024);
+    options.reflink = reflink;
     options
 }
 
-fn whole() -> &'static Pair {
-    static PAIR: LazyLock<Pair> = LazyLock::new(|| {
+fn whole(reflink: bool) -> &'static Pair {
+    static PAIRS: LazyLock<[Pair; 2]> = LazyLock::new(|| {
         let item = |number: u64| {
             (format!("{number:03}"), (number as i64 * 977, document(number, (number * 7919 % 700) as usize)))
         };
-        build(&(0..40).map(item).collect(), &options())
+        let items = (0..40).map(item).collect();
+        [false, true].map(|reflink| build(&items, &options(reflink)))
     });
-    &PAIR
+    &PAIRS[usize::from(reflink)]
 }
 
 fn changes() -> [Change; 2] {
@@ -53,8 +57,8 @@ fn damage(take: &mut Take<'_>, bytes: &mut [u8], start: usize, end: usize) {
     }
 }
 
-fn damaged_archive(mut take: Take<'_>) {
-    let mut pair = whole().clone();
+fn damaged_archive(mut take: Take<'_>, reflink: bool) {
+    let mut pair = whole(reflink).clone();
     if take.byte() & 1 == 0 {
         let len = pair.archive.len();
         damage(&mut take, &mut pair.archive, 0, len);
@@ -64,45 +68,45 @@ fn damaged_archive(mut take: Take<'_>) {
     }
     let items = pair.items();
     if let Ok(items) = &items {
-        assert!(*items == whole().items().expect("our own"));
+        assert!(*items == whole(reflink).items().expect("our own"));
     }
     if pair.verify().is_ok() {
         assert!(items.is_ok());
     }
     if let Ok((spliced, ..)) = pair.splice(&changes()) {
         // Damage in a block that is copied passes on, and is found there, unless it is in bits that mean nothing.
-        let (expected, ..) = whole().splice(&changes()).expect("our own");
+        let (expected, ..) = whole(reflink).splice(&changes()).expect("our own");
         assert!(
             spliced == expected
                 || spliced.verify().is_err()
                 || spliced.items().ok() == Some(expected.items().expect("our own"))
         );
     }
-    if let Ok(index) = pair.rebuilt(&options()) {
-        assert!(index == whole().index);
+    if let Ok(index) = pair.rebuilt(&options(reflink)) {
+        assert!(index == whole(reflink).index);
     }
 }
 
-fn damaged_index(mut take: Take<'_>) {
-    let mut pair = whole().clone();
+fn damaged_index(mut take: Take<'_>, reflink: bool) {
+    let mut pair = whole(reflink).clone();
     let len = pair.index.len();
     damage(&mut take, &mut pair.index, 0, len);
     if take.byte() & 1 != 0 {
         pair.index.truncate(usize::from(take.two()) % len);
     }
-    if pair != *whole() {
+    if pair != *whole(reflink) {
         assert!(matches!(pair.verify(), Err(Error::Index { .. })));
         assert!(matches!(pair.splice(&changes()), Err(Error::Index { .. })));
     }
 }
 
 /// Records of which something is wrong, and all checksums right.
-fn records_that_lie(mut take: Take<'_>) {
-    let mut pair = whole().clone();
+fn records_that_lie(mut take: Take<'_>, reflink: bool) {
+    let mut pair = whole(reflink).clone();
     let end = pair.index.len() - FOOTER;
     damage(&mut take, &mut pair.index, HEADER, end);
     make_checksums_fit(&mut pair.index);
-    if pair != *whole() {
+    if pair != *whole(reflink) {
         assert!(pair.verify().is_err());
     }
     let _ = pair.splice(&changes());
@@ -117,7 +121,8 @@ fn read_index(bytes: &[u8]) {
     loop {
         match index.next_block() {
             Ok(Some(block)) => {
-                assert!(offset.is_none_or(|offset| block.offset() == offset));
+                let is_filled = index.options().reflink && block.begins_chain() && block.offset().is_multiple_of(4096);
+                assert!(offset.is_none_or(|offset| block.offset() == offset || (is_filled && block.offset() > offset)));
                 offset = block.offset().checked_add(block.len());
                 blocks += 1;
                 let Ok(all) = block.entries() else { return };
@@ -142,10 +147,10 @@ fn foreign_index(bytes: &[u8]) {
     if let Ok(index) = ArchiveIndex::open(Cursor::new(&bytes), NAME) {
         let _ = changes_anything(index, changes().map(Ok), Default::default());
     }
-    if let Ok(pair) = IndexedArchive::open(Cursor::new(&whole().archive), Cursor::new(&bytes[..]), NAME) {
+    if let Ok(pair) = IndexedArchive::open(Cursor::new(&whole(false).archive), Cursor::new(&bytes[..]), NAME) {
         let _ = verify(pair);
     }
-    let pair = Pair { archive: whole().archive.clone(), index: bytes };
+    let pair = Pair { archive: whole(false).archive.clone(), index: bytes };
     let _ = pair.splice(&changes());
 }
 
@@ -161,9 +166,9 @@ fn foreign_archive(bytes: &[u8]) {
     let Ok(items) = pair.items() else { return };
     // They can be items of ours, if each has its own id.
     let made: Items = items;
-    let ours = build(&made, &options());
+    let ours = build(&made, &options(false));
     assert!(ours.items().expect("our own") == made);
-    if let Ok(index) = pair.rebuilt(&options()) {
+    if let Ok(index) = pair.rebuilt(&options(false)) {
         assert!(pair.archive == ours.archive && index == ours.index);
     }
 }

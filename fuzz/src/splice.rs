@@ -36,7 +36,9 @@ const ODD: [&str; 8] = [
 pub fn target(data: &[u8]) {
     let mut take = Take::new(data);
     let mut options = ArchiveOptions::default();
-    (options.threads, options.level) = (1 + take.below(2), 1 + take.below(9) as u32);
+    options.threads = 1 + take.below(2);
+    let level = take.below(18) as u32;
+    (options.level, options.reflink) = (1 + level % 9, level >= 9);
     // Small, so that few bytes make many blocks: each input makes the archive several times.
     options.block_len = [1, 128, 1024][take.below(3)];
     options.chain_len = [1, 1024, 6 * 1024][take.below(3)];
