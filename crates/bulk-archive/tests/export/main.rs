@@ -3,6 +3,7 @@
 mod columns;
 mod history;
 mod others;
+mod reflink;
 mod repair;
 mod shaped;
 mod shapes;
