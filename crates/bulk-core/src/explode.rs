@@ -80,6 +80,8 @@ struct Column {
     take: Take,
     /// `None` is all of it.
     path: Option<JsonPath>,
+    /// The member of the origin that the path begins with, where it begins with one.
+    member: Option<String>,
     is_required: bool,
 }
 
@@ -151,7 +153,10 @@ impl Explode {
                 return Err(InvalidExplode::Column { column: name, what: "is there twice" });
             }
             match source::parse(source, each.len()) {
-                Ok((origin, take, path)) => read.push(Column { name, origin, take, path, is_required: false }),
+                Ok((origin, take, path)) => {
+                    let member = source::first_member(source);
+                    read.push(Column { name, origin, take, path, member, is_required: false });
+                }
                 Err(what) => {
                     return Err(InvalidExplode::Source { column: name, source_text: source.to_owned(), what });
                 }
@@ -175,6 +180,16 @@ impl Explode {
     /// The names of the columns, in the order of a row's values.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// The members of the input record that columns are of, each once: `id` for `input.id` and `input['id'].x`. What a path finds
+    /// otherwise (`input.*`) is not among them.
+    pub fn input_fields(&self) -> Vec<&str> {
+        let of_input = self.columns.iter().filter(|column| column.origin == Origin::Input);
+        let mut fields: Vec<&str> = of_input.filter_map(|column| column.member.as_deref()).collect();
+        fields.sort_unstable();
+        fields.dedup();
+        fields
     }
 
     /// The rows of a response, or of a page of one, to this input record, one after the other. Nothing is copied but what

@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulk_core::crawl::{Crawler, Quarantined, SpecError};
+use bulk_core::crawl::{Batch, Crawler, Quarantined, SpecError};
 use bulk_core::{Error, Event, Limiter};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -76,9 +76,17 @@ impl<'a> Api<'a> {
         &self.crawler.limiter
     }
 
-    /// What requests want to know of a record.
-    pub(super) fn fields(&self) -> Vec<&str> {
-        self.spec.template.fields()
+    /// What is wanted of each record, and where the spec says so. Records may be without what columns alone are of.
+    pub(super) fn fields(&self, with_columns: bool) -> Vec<(String, &str)> {
+        let place = |of: &str, field: &str| format!("{of} has a place for {{{field}}}");
+        let request = self.spec.template.fields().into_iter().map(|field| (place("[request]", field), field));
+        let batch = self.spec.batch.iter().flat_map(Batch::fields);
+        let batch = batch.map(|field| (place("of-record of [batch]", field), field));
+        let rows = self.spec.rows.iter().filter(|_| with_columns).flat_map(|rows| {
+            let wants = |field| (format!("a column of {:#} is of input.{field}", rows.table.table), field);
+            rows.explode.input_fields().into_iter().map(wants)
+        });
+        request.chain(batch).chain(rows).collect()
     }
 
     /// Who asks for records.

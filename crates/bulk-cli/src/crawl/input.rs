@@ -51,7 +51,8 @@ impl Records {
         match input {
             Input::Query(query) => {
                 let session = database.connect().await?;
-                check_fields(api, &query_columns(&session, query).await?, "the input's query", "columns")?;
+                let columns = query_columns(&session, query).await?;
+                check_fields(&api.fields(true), &columns, "the input's query", "columns")?;
                 let records = query_records(session, query).await?;
                 Ok(Self(records.map(|record| record.map_err(Failure::from)).boxed()))
             }
@@ -108,7 +109,10 @@ impl Records {
         // Where there is none, nothing is wrong with it.
         match keys.is_empty() {
             true => Ok(()),
-            false => check_fields(api, &keys.into_iter().collect::<Vec<_>>(), &path.display().to_string(), "keys"),
+            false => {
+                let keys: Vec<_> = keys.into_iter().collect();
+                check_fields(&api.fields(false), &keys, &path.display().to_string(), "keys")
+            }
         }
     }
 
@@ -160,14 +164,14 @@ fn count_lines(reader: impl Read, most: Option<u64>) -> io::Result<u64> {
     Ok(lines + u64::from(!is_blank && lines < most))
 }
 
-/// Whether what requests want to know of a record is among its names, or in the value of one.
-fn check_fields(api: &Api<'_>, names: &[String], of: &str, what: &str) -> Result<(), Failure> {
+/// Whether what is wanted of a record is among its names, or in the value of one.
+fn check_fields(wanted: &[(String, &str)], names: &[String], of: &str, what: &str) -> Result<(), Failure> {
     let has = |field: &str| names.iter().any(|name| name == field);
     let is_there = |field: &str| has(field) || field.split_once('.').is_some_and(|(first, _)| has(first));
-    match api.fields().into_iter().find(|field| !is_there(field)) {
+    match wanted.iter().find(|(_, field)| !is_there(field)) {
         None => Ok(()),
-        Some(field) => Err(Failure::usage(format!(
-            "the spec: [request] has a place for {{{field}}}, and {of} has no such thing; its {what} are {}",
+        Some((place, _)) => Err(Failure::usage(format!(
+            "the spec: {place}, and {of} has no such thing; its {what} are {}",
             names.join(", ")
         ))),
     }

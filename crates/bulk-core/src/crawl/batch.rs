@@ -80,6 +80,17 @@ impl Batch {
         self
     }
 
+    /// The fields of records by which it is told what is whose, each once: `id` for `/items/{id}`.
+    pub fn fields(&self) -> Vec<&str> {
+        let mut fields: Vec<&str> = match &self.split {
+            Split::ById { of_record, .. } | Split::ByKey { of_record, .. } => of_record.fields().collect(),
+            Split::InOrder { .. } => Vec::new(),
+        };
+        fields.sort_unstable();
+        fields.dedup();
+        fields
+    }
+
     /// Whether both records can be in one call.
     pub(super) fn is_alike(&self, fields: &[String], one: &Value, other: &Value) -> bool {
         fields.iter().filter(|field| **field != self.field).all(|field| at(one, field) == at(other, field))

@@ -549,7 +549,7 @@ impl Text {
         Ok(Self(parts))
     }
 
-    fn fields(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
             Part::Field(field) => Some(field.as_str()),
             _ => None,

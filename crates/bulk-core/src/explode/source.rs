@@ -54,6 +54,26 @@ pub(super) fn parse(source: &str, levels: usize) -> Result<(Origin, Take, Option
     Ok((origin, take, Some(path)))
 }
 
+/// The member that the path of a source that can be read begins with, if it is one member (RFC 9535, 2.5.1.1 and 2.3.1.1). A name
+/// with an escape is not read.
+pub(super) fn first_member(source: &str) -> Option<String> {
+    let inner = source.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(source);
+    let segments = &inner[inner.find(['.', '['])?..];
+    let name = match segments.strip_prefix('.') {
+        Some(rest) => {
+            &rest[..rest.find(|c: char| c.is_ascii() && c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(rest.len())]
+        }
+        None => {
+            let rest = segments.strip_prefix('[')?.trim_start();
+            let quote = rest.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
+            let (name, rest) = rest[1..].split_once(quote)?;
+            rest.trim_start().strip_prefix(']')?;
+            name
+        }
+    };
+    (!name.is_empty() && !name.contains('\\')).then(|| name.to_owned())
+}
+
 /// The level of a number, from 1; the last one without a number.
 fn level(number: &str, levels: usize) -> Result<usize, String> {
     if number.is_empty() {
@@ -64,5 +84,30 @@ fn level(number: &str, levels: usize) -> Result<usize, String> {
         Ok(level) if is_plain && level <= levels => Ok(level),
         Ok(_) if is_plain => Err(format!("only {} to elements", counted(levels, "path leads", "paths lead"))),
         _ => Err(format!("{number:?} is no number of a path to elements")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_member_that_a_path_begins_with() {
+        let members = [
+            ("input.id", "id"),
+            ("input.a_1.b", "a_1"),
+            ("input['a b'].c", "a b"),
+            ("input[ \"é\" ]", "é"),
+            ("input.é[0]", "é"),
+            ("[input.ids[*]]", "ids"),
+        ];
+        for (source, member) in members {
+            assert!(parse(source, 0).is_ok(), "{source}");
+            assert_eq!(first_member(source).as_deref(), Some(member), "{source}");
+        }
+        for source in ["input", "input.*", "input..id", "input[0]", "input[*].id", "input['a', 'b']", "input['a\\'b']"]
+        {
+            assert_eq!(first_member(source), None, "{source}");
+        }
     }
 }
