@@ -121,6 +121,28 @@ fn types_that_are_none_and_columns_that_are_not_there_make_no_table() {
 }
 
 #[test]
+fn a_header_with_another_delimiter_than_a_comma_is_no_column() {
+    let bench = Bench::new();
+    for (delimiter, said) in [(";", "--delimiter ';'"), ("\t", "--delimiter tab"), ("|", "--delimiter '|'")] {
+        bench.write("people.csv", &"id,name\n1,a\n2,b\n".replace(',', delimiter));
+        let one = "the files have one column, ";
+        bench.load(&["people.csv"], &[]).assert(2, &[one, said, "--delimiter ','"]);
+        bench.load(&["people.csv"], &["--dry-run"]).assert(2, &[one, said]);
+        assert_eq!(bench.columns(), "");
+        // With quotes it is no CSV without the delimiter.
+        bench.write("quoted.csv", &PEOPLE.replace(',', delimiter));
+        bench.load(&["quoted.csv"], &[]).assert(1, &["its first line has a", said]);
+        bench.load(&["people.csv"], &["--delimiter", delimiter]).assert(0, &["2 rows"]);
+        assert_eq!(bench.columns(), "id integer, name text");
+        bench.sql("DROP TABLE people");
+    }
+    // Whoever says that it is a comma has one column.
+    bench.write("odd.csv", "a;b\n1;2\n");
+    bench.load(&["odd.csv"], &["--delimiter", ","]).assert(0, &["1 row"]);
+    assert_eq!(bench.columns(), "\"a;b\" text");
+}
+
+#[test]
 fn several_files_of_several_places_make_one_table() {
     let bench = Bench::new();
     let bucket = Server::builder().bucket(BUCKET, Store::memory()).start().unwrap();

@@ -13,7 +13,7 @@ pub(crate) fn undetected(file: &str, source: Undetected, advice: Option<String>)
 }
 
 /// How to read the file that begins with `sample`, if it looks like another format, or has names of columns between other
-/// delimiters than commas.
+/// delimiters than commas. Where no columns are known, any names are such, if there is no comma.
 pub(crate) fn advice<'c>(sample: &[u8], columns: impl Iterator<Item = &'c str> + Clone) -> Option<String> {
     let sample = sample.strip_prefix(BYTE_ORDER_MARK).unwrap_or(sample);
     let line = sample.trim_ascii_start().split(|byte| matches!(byte, b'\n' | b'\r')).next()?;
@@ -25,7 +25,8 @@ pub(crate) fn advice<'c>(sample: &[u8], columns: impl Iterator<Item = &'c str> +
         let name = name.trim().trim_matches('"');
         columns.clone().any(|column| column.eq_ignore_ascii_case(name))
     };
-    let between = |delimiter: char| line.contains(delimiter) && line.split(delimiter).any(is_column);
+    let is_any = columns.clone().next().is_none() && !line.contains(',');
+    let between = |delimiter: char| line.contains(delimiter) && (is_any || line.split(delimiter).any(is_column));
     [(';', "';'", "a semicolon"), ('\t', "tab", "a tab"), ('|', "'|'", "a bar")].into_iter().find_map(
         |(delimiter, flag, name)| {
             between(delimiter)
@@ -58,6 +59,9 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(advice(sample.as_bytes(), ["id", "name"].into_iter()).as_deref(), said, "{sample}");
+        }
+        for (sample, said) in [("x;y\n", semicolon), ("x\ty", tab), ("x;y,z\n", None), ("x\n", None), ("[1]", None)] {
+            assert_eq!(advice(sample.as_bytes(), std::iter::empty()).as_deref(), said, "{sample}");
         }
     }
 }
