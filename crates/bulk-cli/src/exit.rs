@@ -231,6 +231,14 @@ fn hint_for_archives(error: &bulk_archive::Error) -> Option<&'static str> {
             Some("give the column another type in the spec's parquet-columns, or unfit = \"null\"")
         }
         bulk_archive::Error::Locked { .. } => Some("wait for it, or stop it"),
+        bulk_archive::Error::Io { source, .. }
+            if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
+        {
+            Some(
+                "the disk does not give it back: put the file back from a copy; one of a set of archives is made anew of the rows by \
+                 bulk export SPEC --full once it is removed",
+            )
+        }
         _ => None,
     }
 }
@@ -240,5 +248,21 @@ fn hint_for_source(is_denied: bool, is_remote: bool) -> Option<&'static str> {
         (true, _) => Some("check the credentials; a public bucket wants --anonymous"),
         (false, true) => Some("check the network, and --endpoint if it was given, and run it again"),
         (false, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_does_not_give_back_has_a_way_out() {
+        let of = |errno: rustix::io::Errno| {
+            let source = io::Error::from_raw_os_error(errno.raw_os_error());
+            let error = bulk_archive::Error::Io { file: "a.tar.gz".to_owned(), offset: None, source };
+            Failure::new(Exit::Failed, anyhow::Error::from(error)).hint()
+        };
+        assert!(of(rustix::io::Errno::IO).unwrap().contains("--full once it is removed"));
+        assert_eq!(of(rustix::io::Errno::ACCESS), None);
     }
 }

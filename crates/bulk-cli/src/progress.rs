@@ -433,8 +433,8 @@ impl Progress {
                             "uploaded": sums.fetched, "to_upload": sums.to_fetch, "head": sums.front,
                         }),
                         What::Fetch | What::Verify => json!({
-                            "fetched": sums.fetched, "to_fetch": sums.to_fetch, "read": sums.read,
-                            "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
+                            "fetched": sums.fetched, "arrived": sums.arrived, "to_fetch": sums.to_fetch,
+                            "read": sums.read, "to_read": sums.to_read, "records": sums.records, "bytes": sums.bytes,
                             "connections": sums.connections, "head": sums.front, "paused": sums.paused,
                             "bound": sums.bound,
                         }),
