@@ -132,7 +132,7 @@ pub(crate) struct Pressed<W, X> {
     pub(crate) summary: ArchiveSummary,
     /// How many of the blocks were copied.
     pub(crate) copied: u64,
-    /// The numbers of the others; neighbours are one range.
+    /// The numbers of the others, and of copied ones before which something new stands; neighbours are one range.
     pub(crate) made: Vec<Range<u64>>,
 }
 
@@ -351,11 +351,7 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
         self.copy_run()?;
         self.fill(self.recipe.filler_len(&self.summary, made.begins_chain))?;
         self.write(&made.packed)?;
-        let number = self.summary.blocks;
-        match self.made.last_mut() {
-            Some(last) if last.end == number => last.end += 1,
-            _ => self.made.push(number..number + 1),
-        }
+        self.note_made();
         self.count(made.packed.len() as u64, made.plain_len, made.crc, made.entries);
         self.index.record(&made.body)
     }
@@ -455,7 +451,10 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
                     self.summary.len += filler_len;
                 } else {
                     self.copy_run()?;
-                    self.fill(filler_len)?;
+                    if filler_len > 0 {
+                        self.fill(filler_len)?;
+                        self.note_made();
+                    }
                     self.run.start = place.offset;
                 }
                 self.run.end = place.offset + place.len;
@@ -465,6 +464,15 @@ impl<S: Read + Seek, W: Write, X: Write> Press<S, W, X> {
                 self.index.record(&block.body)
             }
             None => Ok(()),
+        }
+    }
+
+    /// Notes that the next block, or what stands before it, is not a copy.
+    fn note_made(&mut self) {
+        let number = self.summary.blocks;
+        match self.made.last_mut() {
+            Some(last) if last.end == number => last.end += 1,
+            _ => self.made.push(number..number + 1),
         }
     }
 

@@ -170,8 +170,9 @@ pub struct Spliced {
     pub missing: u64,
     /// Blocks of the new archive that were copied from the old one.
     pub copied_blocks: u64,
-    /// The numbers of the other blocks, which were made anew, in order; neighbours stand in one range. Whoever trusts the
-    /// old archive has to check these alone: see [`verify_blocks`](crate::verify_blocks).
+    /// The numbers of the other blocks, which were made anew, in order, and of copied ones before which something new stands, as
+    /// it may in an archive that is laid out for reflinks; neighbours are in one range. Whoever trusts the old archive has to
+    /// check these alone: see [`verify_blocks`](crate::verify_blocks).
     pub made_blocks: Vec<Range<u64>>,
 }
 

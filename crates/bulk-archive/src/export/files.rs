@@ -220,9 +220,17 @@ pub(crate) fn copy_hashed(
     let mut copied = 0;
     while copied < len {
         let start = source.stream_position()?;
-        let some = io::copy(&mut (&source.file).take(SHARED_AT_ONCE.min(len - copied)), &mut output.file)
-            .map_err(|error| io::Error::from(cannot_write(&output.path)(error)))?;
+        let wanted = SHARED_AT_ONCE.min(len - copied);
+        let outcome = io::copy(&mut (&source.file).take(wanted), &mut output.file);
         source.seek(SeekFrom::Start(start))?;
+        let some = match outcome {
+            Ok(some) => some,
+            Err(error) => {
+                // Which side it is from is seen by reading.
+                io::copy(&mut source.take(wanted), &mut io::sink())?;
+                return Err(cannot_write(&output.path)(error).into());
+            }
+        };
         let hashed = hash(&mut source.take(some), &mut output.sha256, output.options)?;
         if some == 0 || hashed < some {
             break;
@@ -308,5 +316,45 @@ impl Folder {
         let (part, path) = (self.state().join("part"), self.root.join(name));
         write(&part, bytes)?;
         fs::rename(&part, &path).map_err(cannot_write(&path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both are as empty or as full as asked for; each may be opened in a way that it cannot be used.
+    fn copied(can_be_read: bool, can_be_written: bool) -> Result<(u64, [u8; 32]), Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::write(&from, b"some bytes").unwrap();
+        let options = ExportOptions::default();
+        let mut output = Hashed::create(&to, &options)?;
+        output.write_all(b"first, ").unwrap();
+        let mut source = Named::open(&from)?;
+        if !can_be_read {
+            source.file = File::options().append(true).open(&from).unwrap();
+        }
+        if !can_be_written {
+            output.flush().unwrap();
+            output.get_mut().file = File::open(&to).unwrap();
+        }
+        let copied = copy_hashed(&mut source, &mut &mut output, 100, Stretch::Shareable)
+            .map_err(|source| inner(Error::Output { file: "x".to_owned(), source }))?;
+        assert_eq!(copied, 10);
+        output.write_all(b" and more").unwrap();
+        let done = finish(output)?;
+        assert_eq!(fs::read(&to).unwrap(), b"first, some bytes and more");
+        assert_eq!(done, digest(&to, &options)?);
+        Ok(done)
+    }
+
+    #[test]
+    fn what_is_shared_is_in_the_digest_and_an_error_names_its_side() {
+        copied(true, true).unwrap();
+        let Err(Error::Io { file, .. }) = copied(false, true) else { panic!("it was read") };
+        assert!(file.ends_with("from"), "{file}");
+        let Err(Error::Output { file, .. }) = copied(true, false) else { panic!("it was written") };
+        assert!(file.ends_with("to"), "{file}");
     }
 }

@@ -288,10 +288,25 @@ fn one(set: &ExportSet, file: &str, rebuilt: &mut Rebuilt) -> Result<ArchiveSumm
     }
     let name = shown(&archive);
     let known = Named::open(&index).and_then(|index| ArchiveIndex::open(index, &name)).map(|index| index.options());
+    let is_known = known.is_ok();
     let how = known.unwrap_or_else(|_| set.options.archive.clone());
     let how = ArchiveOptions { threads: set.options.archive.threads, ..how };
-    let output = Hashed::create(&next_index, &set.options)?;
-    match rebuild_index(Named::open(&archive)?, output, &name, &how).map_err(inner) {
+    let index_of = |how: &ArchiveOptions| {
+        let output = Hashed::create(&next_index, &set.options)?;
+        rebuild_index(Named::open(&archive)?, output, &name, how).map_err(inner)
+    };
+    let outcome = match index_of(&how) {
+        // Whoever does not ask for the layout may have an archive that has it.
+        Err(Error::NotCanonical { file, offset }) if !is_known && !how.reflink => {
+            let other = index_of(&ArchiveOptions { reflink: true, ..how.clone() });
+            other.map_err(|error| match error {
+                Error::NotCanonical { .. } => Error::NotCanonical { file, offset },
+                error => error,
+            })
+        }
+        outcome => outcome,
+    };
+    match outcome {
         Ok((output, summary)) => {
             files::finish(output)?;
             if same(&index, &next_index)? {

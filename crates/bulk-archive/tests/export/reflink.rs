@@ -52,13 +52,15 @@ fn a_set_whose_archives_share_is_what_its_manifest_says() {
     assert!(read(folder.path()) == read(fresh.path()));
     assert!(read(folder.path())[0].len() > 40 * 4096);
 
-    // What is known of the set and the archive's index come back as they were.
+    // What is known of the set and the archive's index come back as they were, also for who does not say how it was made.
     let before = read(folder.path());
-    fs::remove_dir_all(folder.path().join(".bulk")).unwrap();
-    fs::remove_file(folder.path().join(INDEX)).unwrap();
-    let rebuilt = rebuild_indexes(folder.path(), &for_reflinks()).unwrap();
-    assert_eq!((rebuilt.indexes, rebuilt.remade), (1, 0));
-    assert!(read(folder.path()) == before);
+    for options in [for_reflinks(), options()] {
+        fs::remove_dir_all(folder.path().join(".bulk")).unwrap();
+        fs::remove_file(folder.path().join(INDEX)).unwrap();
+        let rebuilt = rebuild_indexes(folder.path(), &options).unwrap();
+        assert_eq!((rebuilt.indexes, rebuilt.remade), (1, 0));
+        assert!(read(folder.path()) == before);
+    }
 }
 
 #[test]

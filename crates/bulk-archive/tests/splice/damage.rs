@@ -195,21 +195,24 @@ fn damage_in_what_was_made_is_found_by_reading_that() {
 fn damage_before_a_chain_is_found() {
     let mut model = items(0..120, 2500);
     let whole = build(&model, &for_reflinks());
-    // The first item of a chain, so that what stands before it is beside something new.
+    // The first item of a chain, so that what stands before it is beside something new; and one in the middle of another, so
+    // that something else stands before the next one, between two that are copied.
     let mut index = ArchiveIndex::open(std::io::Cursor::new(&whole.index), NAME).unwrap();
-    let first = loop {
-        let block = index.next_block().unwrap().unwrap();
-        if block.begins_chain() && block.offset() > 10 {
-            break block.first_id().to_owned();
-        }
-    };
-    let changes = [put(&first, 1, b"{}")];
+    let mut blocks = Vec::new();
+    while let Some(block) = index.next_block().unwrap() {
+        blocks.push(block);
+    }
+    let chains: Vec<usize> = (0..blocks.len()).filter(|&at| blocks[at].begins_chain()).collect();
+    assert!(chains.len() > 5 && chains[3] - chains[2] > 3);
+    let (first, middle) = (blocks[chains[1]].first_id(), blocks[chains[2]].first_id());
+    let changes = [put(first, 1, b"{}"), put(middle, 1, b"{}")];
     let _ = apply(&mut model, &changes);
     let (next, spliced, _) = whole.splice(&changes).unwrap();
     assert!(next == build(&model, &for_reflinks()));
     let mut index = ArchiveIndex::open(std::io::Cursor::new(&next.index), NAME).unwrap();
     let (mut end, mut number, mut was_made) = (10, 0, false);
     let (mut fillers, mut of_made) = (0, 0);
+    let mut between_copies = false;
     while let Some(block) = index.next_block().unwrap() {
         let is_made = spliced.made_blocks.iter().any(|range| range.contains(&number));
         for at in (end..block.offset()).step_by(31) {
@@ -220,12 +223,15 @@ fn damage_before_a_chain_is_found() {
             // Where it stands beside one that was made anew, it is looked at with this one.
             let found = verify_blocks(damaged.open().unwrap(), &spliced.made_blocks).is_err();
             assert_eq!(found, is_made || was_made, "byte {at}");
+            // Of a copied block what stands before it is as new as its place.
+            let was_there = blocks.iter().any(|old| old.first_id() == block.first_id() && old.crc() == block.crc());
+            between_copies |= found && was_there && !was_made;
             of_made += usize::from(found);
             fillers += 1;
         }
         (end, number, was_made) = (block.offset() + block.len(), number + 1, is_made);
     }
-    assert!(of_made > 0 && fillers > of_made, "{of_made} of {fillers}");
+    assert!(of_made > 0 && fillers > of_made && between_copies, "{of_made} of {fillers}");
 }
 
 #[test]
