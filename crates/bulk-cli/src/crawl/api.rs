@@ -15,6 +15,16 @@ use crate::exit::{Failure, exit_of_fetch};
 use crate::report::{Chain, Report};
 use crate::source::{http_client, readable_host};
 
+/// What is wanted of each record.
+pub(super) struct Wanted<'a> {
+    /// Where the spec says so.
+    pub(super) place: String,
+    /// What is wanted.
+    pub(super) field: &'a str,
+    /// Whether `a.b` may be what `a` has.
+    pub(super) may_lead: bool,
+}
+
 /// Who asks an API: for records, and for the lists that it has, all under the same limits.
 pub(super) struct Api<'a> {
     spec: &'a Spec,
@@ -76,14 +86,18 @@ impl<'a> Api<'a> {
         &self.crawler.limiter
     }
 
-    /// What is wanted of each record, and where the spec says so. Records may be without what columns alone are of.
-    pub(super) fn fields(&self, with_columns: bool) -> Vec<(String, &str)> {
-        let place = |of: &str, field: &str| format!("{of} has a place for {{{field}}}");
-        let request = self.spec.template.fields().into_iter().map(|field| (place("[request]", field), field));
+    /// What is wanted of each record. Records may be without what columns alone are of.
+    pub(super) fn fields(&self, with_columns: bool) -> Vec<Wanted<'_>> {
+        let wanted =
+            |of: &str, field| Wanted { place: format!("{of} has a place for {{{field}}}"), field, may_lead: true };
+        let request = self.spec.template.fields().into_iter().map(|field| wanted("[request]", field));
         let batch = self.spec.batch.iter().flat_map(Batch::fields);
-        let batch = batch.map(|field| (place("of-record of [batch]", field), field));
+        let batch = batch.map(|field| wanted("of-record of [batch]", field));
         let rows = self.spec.rows.iter().filter(|_| with_columns).flat_map(|rows| {
-            let wants = |field| (format!("a column of {:#} is of input.{field}", rows.table.table), field);
+            let wants = |field| {
+                let place = format!("a column of {:#} is of input.{field}", rows.table.table);
+                Wanted { place, field, may_lead: false }
+            };
             rows.explode.input_fields().into_iter().map(wants)
         });
         request.chain(batch).chain(rows).collect()

@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::api::Api;
+use super::api::{Api, Wanted};
 use super::spec::Input;
 use crate::arguments::{Common, DatabaseArguments};
 use crate::exit::{Exit, Failure};
@@ -165,12 +165,13 @@ fn count_lines(reader: impl Read, most: Option<u64>) -> io::Result<u64> {
 }
 
 /// Whether what is wanted of a record is among its names, or in the value of one.
-fn check_fields(wanted: &[(String, &str)], names: &[String], of: &str, what: &str) -> Result<(), Failure> {
+fn check_fields(wanted: &[Wanted<'_>], names: &[String], of: &str, what: &str) -> Result<(), Failure> {
     let has = |field: &str| names.iter().any(|name| name == field);
-    let is_there = |field: &str| has(field) || field.split_once('.').is_some_and(|(first, _)| has(first));
-    match wanted.iter().find(|(_, field)| !is_there(field)) {
+    let leads = |field: &str| field.split_once('.').is_some_and(|(first, _)| has(first));
+    let is_there = |wanted: &&Wanted<'_>| has(wanted.field) || (wanted.may_lead && leads(wanted.field));
+    match wanted.iter().find(|wanted| !is_there(wanted)) {
         None => Ok(()),
-        Some((place, _)) => Err(Failure::usage(format!(
+        Some(Wanted { place, .. }) => Err(Failure::usage(format!(
             "the spec: {place}, and {of} has no such thing; its {what} are {}",
             names.join(", ")
         ))),

@@ -443,7 +443,11 @@ impl DeletesTable {
         let Self { url, headers, pages, table, each, columns } = self;
         let list = request.list(&url, headers.as_ref(), pages)?;
         let rows = RowsTable { table, mode: Some(Mode::Delete), each, columns, require: Vec::new() };
-        Ok(Deletes { list, rows: rows.read()? })
+        let rows = rows.read()?;
+        match rows.explode.input_fields().first() {
+            None => Ok(Deletes { list, rows }),
+            Some(field) => Err(format!("no record is asked for here, so that there is no input.{field}")),
+        }
     }
 }
 
@@ -751,6 +755,11 @@ columns = { uri = "$" }
                 "line 3, [input]: it has either",
             ),
             ("last = ", "lost = ", "unknown field `lost`"),
+            (
+                "{ uri = \"$\" }",
+                "{ uri = \"input.uri\" }",
+                "[deletes]: no record is asked for here, so that there is no input.uri",
+            ),
         ] {
             assert!(SPEC.contains(was), "{was}");
             let error = parse(&SPEC.replacen(was, is, 1)).err().unwrap();

@@ -45,6 +45,7 @@ fn what_cannot_be_run_says_why_before_any_request() {
             2,
             "a column of public.stat is of input.chracter, and the input's query has no such thing; its columns are",
         ),
+        ("input.character", "input['account.id']", 2, "a column of public.stat is of input.account.id, and"),
         ("\"env:API_KEY\"", "\"env:NO_SUCH_KEY\"", 2, "NO_SUCH_KEY is not set"),
         ("\"env:API_KEY\"", "\"plain\"", 2, "never in the spec"),
         ("{$key}", "{$kee}", 2, "{$kee}"),
