@@ -42,8 +42,13 @@ pub(crate) async fn create(
         });
         inference = observed.await?;
     }
+    if let Some(what) = inference.joined_header()
+        && load.delimiter.is_none()
+        && load.dialect.is_none()
+    {
+        return Err(Failure::usage(format!("--create-table: {what}; if there is one, say --delimiter ','")));
+    }
     let mut inferred = inference.finish();
-    check_delimiter(load, &inferred)?;
     for (name, sql_type) in chosen {
         match inferred.columns.iter_mut().find(|column| column.name.as_str() == name) {
             Some(column) => column.chosen = Some(sql_type),
@@ -73,26 +78,6 @@ fn said(load: &Load, inferred: &InferredTable) -> String {
     let columns: Vec<_> = inferred.columns.iter().map(column).collect();
     let records = counted(inferred.records, "record has", "records have");
     format!("table {:#} is made as the first {records} it: {}", load.table, columns.join(", "))
-}
-
-/// Refuses a table of one column where something else than a comma seems to stand between several.
-fn check_delimiter(load: &Load, inferred: &InferredTable) -> Result<(), Failure> {
-    let is_told = load.delimiter.is_some() || load.dialect.is_some() || load.header.is_some();
-    let [column] = &inferred.columns[..] else { return Ok(()) };
-    if is_told || load.format != InputFormat::Csv {
-        return Ok(());
-    }
-    let delimiters = [(';', "';'"), ('\t', "tab"), ('|', "'|'")];
-    let Some((_, delimiter)) = delimiters.iter().find(|(delimiter, _)| column.name.as_str().contains(*delimiter))
-    else {
-        return Ok(());
-    };
-    let what = format!(
-        "--create-table: the files have one column, {:#}: if there are several, say what stands between them, \
-         --delimiter {delimiter}; if there is one, --delimiter ','",
-        column.name
-    );
-    Err(Failure::usage(what))
 }
 
 /// Says what is wrong with the arguments, before anything is asked of anybody.

@@ -125,9 +125,13 @@ fn a_header_with_another_delimiter_than_a_comma_is_no_column() {
     let bench = Bench::new();
     for (delimiter, said) in [(";", "--delimiter ';'"), ("\t", "--delimiter tab"), ("|", "--delimiter '|'")] {
         bench.write("people.csv", &"id,name\n1,a\n2,b\n".replace(',', delimiter));
-        let one = "the files have one column, ";
+        let one = "people.csv: its header is one column, ";
         bench.load(&["people.csv"], &[]).assert(2, &[one, said, "--delimiter ','"]);
         bench.load(&["people.csv"], &["--dry-run"]).assert(2, &[one, said]);
+        // Nor beside another file, or with a column of its own.
+        bench.write("more.csv", &"id,name,x\n1,a,2\n".replace(',', delimiter));
+        bench.load(&["more.csv", "people.csv"], &[]).assert(2, &["more.csv: its header is one column, ", said]);
+        bench.load(&["people.csv"], &["--fill", "source=x"]).assert(2, &[one, said]);
         assert_eq!(bench.columns(), "");
         // With quotes it is no CSV without the delimiter.
         bench.write("quoted.csv", &PEOPLE.replace(',', delimiter));
@@ -140,6 +144,10 @@ fn a_header_with_another_delimiter_than_a_comma_is_no_column() {
     bench.write("odd.csv", "a;b\n1;2\n");
     bench.load(&["odd.csv"], &["--delimiter", ","]).assert(0, &["1 row"]);
     assert_eq!(bench.columns(), "\"a;b\" text");
+    bench.sql("DROP TABLE people");
+    // So has whoever takes one of several.
+    bench.write("odd.csv", "id,a|b\n1,2\n");
+    bench.load(&["odd.csv"], &["--columns", "a|b"]).assert(0, &["1 row"]);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What the first line of a file tells that does not read as CSV, or not as that of its table.
 
 use crate::buffer::BYTE_ORDER_MARK;
-use crate::{Error, Undetected};
+use crate::{Dialect, Error, Quoting, RecordOptions, Records, Undetected};
 
 /// The error for a file that no dialect reads, with the way out if one is known.
 pub(crate) fn undetected(file: &str, source: Undetected, advice: Option<String>) -> Error {
     let file = file.to_owned();
     match advice {
-        Some(advice) => Error::Columns { file, what: format!("it is no CSV of this kind: {advice}") },
+        Some(advice) => Error::Columns { file, what: format!("it is no CSV of this kind: {advice} ({source})") },
         None => Error::Undetected { file, source },
     }
 }
@@ -26,13 +26,35 @@ pub(crate) fn advice<'c>(sample: &[u8], columns: impl Iterator<Item = &'c str> +
         columns.clone().any(|column| column.eq_ignore_ascii_case(name))
     };
     let is_any = columns.clone().next().is_none() && !line.contains(',');
-    let between = |delimiter: char| line.contains(delimiter) && (is_any || line.split(delimiter).any(is_column));
-    [(';', "';'", "a semicolon"), ('\t', "tab", "a tab"), ('|', "'|'", "a bar")].into_iter().find_map(
-        |(delimiter, flag, name)| {
-            between(delimiter)
-                .then(|| format!("its first line has {name} between the names, which --delimiter {flag} reads"))
-        },
-    )
+    let between = |delimiter: char| {
+        line.contains(delimiter)
+            && (line.split(delimiter).any(is_column) || (is_any && reads_as_several(sample, delimiter)))
+    };
+    DELIMITERS.into_iter().find_map(|(delimiter, flag, name)| {
+        between(delimiter)
+            .then(|| format!("its first line has {name} between the names, which --delimiter {flag} reads"))
+    })
+}
+
+/// What a header of this one column is, if it looks like several between other delimiters than commas.
+pub(crate) fn joined(name: &str) -> Option<String> {
+    let (_, flag, between) = DELIMITERS.into_iter().find(|(delimiter, ..)| name.contains(*delimiter))?;
+    Some(format!(
+        "its header is one column, {name:?}; if there is {between} between several, --delimiter {flag} reads them"
+    ))
+}
+
+/// What stands between values now and then, how the program is told so, and what it is called.
+const DELIMITERS: [(char, &str, &str); 3] =
+    [(';', "';'", "a semicolon"), ('\t', "tab", "a tab"), ('|', "'|'", "a bar")];
+
+/// Whether the first record has as many values between such delimiters as the header has names, and more than one.
+fn reads_as_several(sample: &[u8], delimiter: char) -> bool {
+    let Ok(delimiter) = u8::try_from(delimiter) else { return false };
+    let Ok(dialect) = Dialect::new(delimiter, b'"', b'"', Quoting::AsNeeded) else { return false };
+    let Ok(mut records) = Records::new(sample, dialect, RecordOptions::default()) else { return false };
+    let names = records.header().names().len();
+    names > 1 && matches!(records.next_record(), Ok(Some(record)) if record.fields().count() == names)
 }
 
 #[cfg(test)]
@@ -60,7 +82,14 @@ mod tests {
         ] {
             assert_eq!(advice(sample.as_bytes(), ["id", "name"].into_iter()).as_deref(), said, "{sample}");
         }
-        for (sample, said) in [("x;y\n", semicolon), ("x\ty", tab), ("x;y,z\n", None), ("x\n", None), ("[1]", None)] {
+        for (sample, said) in [
+            ("x;y\n1;\"2\"\n", semicolon),
+            ("x\ty\n1\t2\n", tab),
+            ("x;y,z\n1;2,3\n", None),
+            ("<p>a; b</p>\n<p>c</p>\n", None),
+            ("x\n1\n", None),
+            ("[1]", None),
+        ] {
             assert_eq!(advice(sample.as_bytes(), std::iter::empty()).as_deref(), said, "{sample}");
         }
     }

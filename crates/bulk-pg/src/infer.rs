@@ -70,6 +70,7 @@ pub struct Inference {
     columns: Vec<Column>,
     records: u64,
     room: Vec<u8>,
+    joined: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -150,6 +151,11 @@ impl Inference {
         let complete = (sample.len() as u64) < SAMPLE;
         let (layout, guard) = open(file, &sample, complete, options)?;
         let names = layout.header.names();
+        if let ([name], InputFormat::Csv, None) = (names, options.input_format, &options.header)
+            && self.joined.is_none()
+        {
+            self.joined = first_line::joined(name).map(|what| format!("{file}: {what}"));
+        }
         let at = Position { offset: layout.header.end(), ..Position::default() };
         let record_options = RecordOptions { max_record: options.max_record, guard, ..RecordOptions::default() };
         let mut input = Cursor::new(sample).chain(input);
@@ -224,6 +230,12 @@ impl Inference {
         Ok(places)
     }
 
+    /// Which file has a header of one column that looks like several between other delimiters than commas, and what that is, as a
+    /// sentence, for whoever was not told that it is one.
+    pub fn joined_header(&self) -> Option<&str> {
+        self.joined.as_deref()
+    }
+
     /// The table that the values fit into.
     pub fn finish(self) -> InferredTable {
         let column = |Column { name, types, is_told, values, nulls }: Column| {
@@ -240,7 +252,8 @@ fn open(file: &str, sample: &[u8], complete: bool, options: &LoadOptions) -> Res
         InputFormat::Csv => {
             let verdict = detect_in(sample, complete, options.dialect.or(options.hint), options.header.is_none())
                 .map_err(|source| {
-                    let advice = first_line::advice(sample, std::iter::empty()).filter(|_| options.dialect.is_none());
+                    let is_told = options.dialect.is_some() || options.header.is_some();
+                    let advice = first_line::advice(sample, std::iter::empty()).filter(|_| !is_told);
                     first_line::undetected(file, source, advice)
                 })?;
             if let Some(asked) = options.dialect
