@@ -30,7 +30,13 @@ impl Bucket {
     ///
     /// As [`Bucket::list`]; the place that a page names for the next one must lie behind its own.
     pub fn versions(&self, prefix: &str) -> BoxStream<'static, Result<ObjectVersion, Error>> {
-        let place = Place { bucket: self.clone(), prefix: prefix.to_owned(), next: None, empty: 0 };
+        let place = Place {
+            bucket: self.clone(),
+            prefix: prefix.to_owned(),
+            next: None,
+            earlier: Earlier::default(),
+            empty: 0,
+        };
         let pages = futures::stream::try_unfold(Some(place), |place| async move {
             let Some(place) = place else { return Ok(None) };
             place.page().await.map(Some)
@@ -45,8 +51,33 @@ struct Place {
     prefix: String,
     /// The last key and version before it.
     next: Option<(String, String)>,
+    earlier: Earlier,
     /// Pages without versions since the last one with some.
     empty: u32,
+}
+
+/// A place that pages of one key began at, by which a circle of them is found: Brent, "An improved Monte Carlo factorization
+/// algorithm", BIT 20 (1980). It stays for twice as many pages as the one before it did, so that it comes to lie in a circle,
+/// and the circle comes back to it.
+#[derive(Default)]
+struct Earlier {
+    version: String,
+    pages: u64,
+    stays: u64,
+}
+
+impl Earlier {
+    /// Whether pages have begun there before, as far as it is noticed. No page can begin with no version twice.
+    fn was_at(&mut self, version: &str) -> bool {
+        if self.version == version {
+            return true;
+        }
+        if self.pages == self.stays {
+            *self = Self { version: version.to_owned(), pages: 0, stays: self.stays * 2 + 1 };
+        }
+        self.pages += 1;
+        false
+    }
 }
 
 impl Place {
@@ -102,8 +133,13 @@ impl Place {
         let version = page.next_version_marker.as_ref().map(|version| version.unescape()).transpose()?;
         let next = (key, version.unwrap_or_default().into_owned());
         // Versions are in no order that a client could check, but keys are.
-        let is_ahead =
-            self.next.as_ref().is_none_or(|before| before.0 < next.0 || before.0 == next.0 && *before != next);
+        let (is_ahead, earlier) = match &self.next {
+            Some(before) if before.0 == next.0 => {
+                let mut earlier = self.earlier;
+                (before.1 != next.1 && !earlier.was_at(&next.1), earlier)
+            }
+            before => (before.as_ref().is_none_or(|before| before.0 < next.0), Earlier::default()),
+        };
         if !is_ahead {
             return Err(format!("a page names one at {:?} as the next, which does not lie behind it", next.0));
         }
@@ -111,6 +147,6 @@ impl Place {
         if empty > EMPTY_PAGES {
             return Err(format!("more than {EMPTY_PAGES} pages in a row have no keys"));
         }
-        Ok((versions, Some(Self { next: Some(next), empty, ..self })))
+        Ok((versions, Some(Self { next: Some(next), earlier, empty, ..self })))
     }
 }

@@ -135,7 +135,8 @@ async fn serve_pages(page: impl Fn(&str) -> String + Send + 'static) -> String {
             let mut stream = BufReader::new(stream);
             let (mut token, mut line) = (String::new(), String::new());
             while stream.read_line(&mut line).await.unwrap() > 2 {
-                if let Some((_, rest)) = line.split_once("continuation-token=") {
+                let after = ["continuation-token=", "version-id-marker="].iter().find_map(|name| line.split_once(name));
+                if let Some((_, rest)) = after {
                     token = rest.split(['&', ' ']).next().unwrap().to_owned();
                 }
                 line.clear();
@@ -189,6 +190,35 @@ async fn a_listing_that_goes_round_in_circles_ends_with_an_error() {
     let itself = |_: &str| page(&[], Some("A"));
     let error = "the listing of s3://data/ is unusable: a page names itself as the next one";
     assert_eq!(list_all(&serve_pages(itself).await).await, (Vec::new(), Some(error.to_owned())));
+}
+
+#[tokio::test]
+async fn versions_that_go_round_in_circles_end_with_an_error() {
+    let page = |next: String| {
+        let version = "<Version><Key>a</Key><VersionId>1</VersionId><Size>1</Size></Version>";
+        let next = format!("<NextKeyMarker>a</NextKeyMarker><NextVersionIdMarker>{next}</NextVersionIdMarker>");
+        format!("<ListVersionsResult>{version}<IsTruncated>true</IsTruncated>{next}</ListVersionsResult>")
+    };
+    let error =
+        r#"the listing of s3://data/ is unusable: a page names one at "a" as the next, which does not lie behind it"#;
+    // Pages that lead into the circle, and pages of it.
+    for (before, circle) in [(0, 1), (0, 2), (1, 2), (5, 3), (2, 40), (40, 7)] {
+        let next = move |token: &str| match token.parse().unwrap_or(0) {
+            last if last == before + circle => before + 1,
+            number => number + 1,
+        };
+        let server = serve_pages(move |token| page(next(token).to_string())).await;
+        let mut versions = bucket(&server, Credentials::Anonymous).versions("");
+        let mut pages = 0;
+        let found = loop {
+            match versions.next().await {
+                Some(Ok(_)) => pages += 1,
+                end => break end.map(|end| end.unwrap_err().to_string()),
+            }
+        };
+        assert_eq!(found.as_deref(), Some(error));
+        assert!((before + circle..=4 * (before + circle)).contains(&pages), "{before} and {circle}: {pages}");
+    }
 }
 
 #[tokio::test]
