@@ -45,7 +45,9 @@ pub(crate) async fn run(doctor: &Doctor, report: &Report) -> Result<Exit, Failur
     };
     let is_given = doctor.database.target.given().is_some();
     if is_given {
-        check("database", database(&doctor.database).await);
+        // An export reads, and keeps its ledger in its folder.
+        let writes = !subjects.iter().all(|subject| matches!(subject, Subject::Export(_)));
+        check("database", database(&doctor.database, writes).await);
     } else {
         report.note("      database: not checked; give --db URL, or PGDATABASE and its like");
     }
@@ -101,13 +103,18 @@ impl Subject {
     }
 }
 
-async fn database(arguments: &DatabaseArguments) -> Finding {
+/// Whether the database lets us work in it, and, where something `writes`, keep a ledger there.
+async fn database(arguments: &DatabaseArguments, writes: bool) -> Finding {
     let session = arguments
         .connect()
         .await
         .map_err(|failure| (failure, "check host, port, user and password in --db, and that the server runs"))?;
     let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-                      has_database_privilege(current_database(), 'CREATE'),
+                      COALESCE((SELECT has_schema_privilege(n.oid, 'CREATE')
+                                       OR has_schema_privilege(n.oid, 'USAGE')
+                                          AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relname = 'load')
+                                FROM pg_catalog.pg_namespace n WHERE nspname = 'bulk'),
+                               has_database_privilege(current_database(), 'CREATE')),
                       current_setting('max_connections')::bigint - (SELECT sum(numbackends)::bigint FROM pg_stat_database)";
     let failed = |error| (Failure::new(Exit::Failed, error), "see the server's log");
     let row = session.client().query_one(sql, &[]).await.map_err(failed)?;
@@ -116,9 +123,10 @@ async fn database(arguments: &DatabaseArguments) -> Finding {
         let what = anyhow::anyhow!("the server is PostgreSQL {version}");
         return Err((Failure::new(Exit::Failed, what), "use PostgreSQL 13 or newer"));
     }
-    if !row.get::<_, bool>(2) {
-        let what = anyhow::anyhow!("the role may not create schemas in {}", session.target());
-        return Err((Failure::new(Exit::Denied, what), "GRANT CREATE ON DATABASE … TO the role"));
+    if writes && !row.get::<_, bool>(2) {
+        let what = anyhow::anyhow!("the role may not create the schema bulk for the ledger in {}", session.target());
+        let mend = "GRANT CREATE ON DATABASE … TO the role, or CREATE SCHEMA bulk AUTHORIZATION the role";
+        return Err((Failure::new(Exit::Denied, what), mend));
     }
     let compression = match session.uses_lz4() {
         true => "by lz4",

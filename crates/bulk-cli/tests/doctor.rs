@@ -89,11 +89,43 @@ fn a_database_that_does_not_let_us_in_is_told_with_its_status() {
     for (url, status, said) in [
         (absent, 1, "database \"absent\" does not exist"),
         (format!("postgresql://postgres@{NOWHERE}/none"), 4, "cannot connect to database \"none\" at 127.0.0.1:1"),
-        (as_reader, 6, "the role may not create schemas"),
+        (as_reader, 6, "the role may not create the schema bulk for the ledger"),
         ("nonsense".to_owned(), 2, "the database URL cannot be used"),
     ] {
         assert_fails(&Ran::of(doctor(&bucket.url(), Some(&url), folder.path())), status, "database", &[said]);
     }
+}
+
+/// An export only reads, and a ledger may stand in a schema that somebody else made for the role.
+#[test]
+fn a_role_needs_no_more_than_its_job_does() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), bucket(full()));
+    let database = server().create_database("doctor").unwrap();
+    let role = format!("least_{}", database.name());
+    let _dropped = Dropped(&role);
+    support::sql(
+        &database,
+        &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'r'; CREATE TABLE opinion (id bigint, court text)"),
+    );
+    support::sql(&database, &format!("GRANT SELECT ON opinion TO \"{role}\""));
+    let export = "[[type]]\nname = 'opinions'\ntable = 'opinion'\nid = 'id'\ngroup = 'court'\n";
+    std::fs::write(folder.path().join("export.toml"), export).unwrap();
+    let url = database.url_for(&role, "r");
+    let run = |what: &str| {
+        let mut command = doctor(&bucket.url(), Some(&url), folder.path());
+        command.args([what, "--anonymous"]).current_dir(folder.path());
+        Ran::of(command)
+    };
+    run("export.toml").assert(0, &["ok    database: ", "ok    export: export.toml fits the database, 1 type"]);
+    let place = format!("s3://{BUCKET}/bulk-data/");
+    let denied =
+        ["the role may not create the schema bulk for the ledger", "CREATE SCHEMA bulk AUTHORIZATION the role"];
+    assert_fails(&run(&place), 6, "database", &denied);
+    support::sql(&database, "CREATE SCHEMA bulk");
+    assert_fails(&run(&place), 6, "database", &denied);
+    support::sql(&database, &format!("ALTER SCHEMA bulk OWNER TO \"{role}\""));
+    run(&place).assert(0, &["ok    database: ", "ok    bucket: "]);
+    support::sql(&database, &format!("DROP OWNED BY \"{role}\""));
 }
 
 /// A role outlives the database that it was made for.
