@@ -26,6 +26,7 @@ mod manual;
 mod meters;
 mod metrics;
 mod mirror;
+mod new_file;
 mod order;
 mod output;
 mod plain;

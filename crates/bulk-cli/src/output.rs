@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bulk_s3::{Batch, CsvWriter, NdjsonWriter, ObjectWriter, ParquetWriter};
-use tempfile::NamedTempFile;
 
 use crate::arguments::{ListFormat, OutputArguments};
 use crate::exit::{Exit, Failure};
+use crate::new_file::NewFile;
 
 /// What rows are written to.
 pub(crate) type Bytes = BufWriter<Box<dyn Write + Send>>;
@@ -16,8 +16,7 @@ pub(crate) type Bytes = BufWriter<Box<dyn Write + Send>>;
 /// Standard output, or a file that gets its name when it is whole.
 pub(crate) struct Destination {
     name: String,
-    /// The file under its temporary name, and the one that it gets.
-    file: Option<(NamedTempFile, PathBuf)>,
+    file: Option<NewFile>,
 }
 
 impl Destination {
@@ -34,9 +33,11 @@ impl Destination {
                 (Self { name: path.display().to_string(), file: None }, Box::new(file) as Box<dyn Write + Send>)
             }
             Some(path) => {
-                let (part, file) = part_of(path)?;
-                let destination = Self { name: path.display().to_string(), file: Some((part, path.to_owned())) };
-                (destination, Box::new(file) as Box<dyn Write + Send>)
+                let failed = |error: io::Error| cannot_write(path, &error);
+                let file = NewFile::create(path).map_err(failed)?;
+                let handle = file.handle().map_err(failed)?;
+                let destination = Self { name: path.display().to_string(), file: Some(file) };
+                (destination, Box::new(handle) as Box<dyn Write + Send>)
             }
         };
         Ok((destination, BufWriter::with_capacity(1 << 16, bytes)))
@@ -60,11 +61,10 @@ impl Destination {
     /// Writes what is left, and gives the file its name.
     pub(crate) fn finish(mut self, mut bytes: Bytes) -> Result<(), bulk_s3::Error> {
         bytes.flush().map_err(|error| self.failed(error))?;
-        if let Some((part, path)) = self.file.take() {
-            part.as_file().sync_all().map_err(|error| self.failed(error))?;
-            part.persist(&path).map_err(|error| self.failed(error.error))?;
+        match self.file.take() {
+            Some(file) => file.keep().map_err(|error| self.failed(error)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -142,19 +142,6 @@ fn is_device(path: &Path) -> Result<bool, Failure> {
         // If it cannot be written either, that is said then.
         Err(_) => Ok(false),
     }
-}
-
-/// A file beside `path` that is to get its name, and a handle to write to it.
-fn part_of(path: &Path) -> Result<(NamedTempFile, File), Failure> {
-    let failed = |error: io::Error| cannot_write(path, &error);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // Such as any other file gets: the process's mask applies.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let part = builder.prefix(".bulk-part-").tempfile_in(folder).map_err(failed)?;
-    let file = part.reopen().map_err(failed)?;
-    Ok((part, file))
 }
 
 /// Whether it says that a reader of standard output has gone.

@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,13 +7,14 @@ use bulk_core::{FileReport, MeterReading, Projection, RejectReport, RunReport, R
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
+use crate::new_file::NewFile;
 
 /// So many events are kept, the last ones; those before are counted.
 const MAX_EVENTS: usize = 10_000;
 
 /// The run, for the file of `--report`.
 pub(crate) struct Record {
-    file: NewFile,
+    path: PathBuf,
     begun: Instant,
     kept: Mutex<Kept>,
 }
@@ -26,10 +26,15 @@ struct Kept {
 
 impl Record {
     pub(crate) fn create(path: &Path, command: &str) -> Result<Self, Failure> {
-        let file = NewFile::find(path)
+        // What is made is gone at once: it says whether there can be one.
+        NewFile::create(path)
             .map_err(|error| Failure::usage(format!("cannot write the report {}: {error}", path.display())))?;
         let report = RunReport::unmetered(command);
-        Ok(Self { file, begun: Instant::now(), kept: Mutex::new(Kept { report, events: VecDeque::new() }) })
+        Ok(Self {
+            path: path.to_owned(),
+            begun: Instant::now(),
+            kept: Mutex::new(Kept { report, events: VecDeque::new() }),
+        })
     }
 
     pub(crate) fn add(&self, event: &Value) {
@@ -61,7 +66,7 @@ impl Record {
         projection: Option<Projection>,
     ) -> Result<(), Failure> {
         let failed = |error: std::io::Error| {
-            let path = self.file.path.display();
+            let path = self.path.display();
             Failure::new(Exit::Failed, anyhow::anyhow!("cannot write the report {path}: {error}"))
         };
         let kept = self.kept();
@@ -76,40 +81,10 @@ impl Record {
         }
         let mut text = serde_json::to_vec(&report).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        self.file.write(&text).map_err(failed)
+        NewFile::write(&self.path, &text).map_err(failed)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A file that is to be written whole, or not at all.
-pub(crate) struct NewFile {
-    path: PathBuf,
-    folder: PathBuf,
-}
-
-impl NewFile {
-    /// Fails if nothing can be written there: a folder of no use is better known before the work than after it.
-    pub(crate) fn find(path: &Path) -> std::io::Result<Self> {
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        tempfile::tempfile_in(folder)?;
-        Ok(Self { path: path.to_owned(), folder: folder.to_owned() })
-    }
-
-    /// What had that name is replaced at once.
-    pub(crate) fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        // Such as any other file gets: the process's mask applies.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".bulk-report-").tempfile_in(&self.folder)?;
-        file.write_all(bytes).and_then(|()| file.as_file().sync_all())?;
-        file.persist(&self.path).map_err(|error| error.error)?;
-        Ok(())
     }
 }

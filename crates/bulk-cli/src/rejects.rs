@@ -165,13 +165,15 @@ impl Staged {
         let mut part = path.clone().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|error| unwritable(&part, &error))?;
+        // What a killed run left is removed, and a link in its place not followed.
+        removed(&part)?;
+        let file = File::create_new(&part).map_err(|error| unwritable(&part, &error))?;
         let part = TempPath::try_from_path(&part).map_err(|error| unwritable(&part, &error))?;
         Ok(Self { path, part, writer: BufWriter::new(file) })
     }
 
     pub(crate) fn keep(mut self) -> Result<(), Failure> {
-        let written = self.writer.flush();
+        let written = self.writer.flush().and_then(|()| self.writer.get_ref().sync_all());
         let kept = written.and_then(|()| self.part.persist(&self.path).map_err(|error| error.error));
         kept.map_err(|error| unwritable(&self.path, &error))
     }

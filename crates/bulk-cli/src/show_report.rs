@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::arguments::{Common, ReportArguments};
 use crate::exit::{Exit, Failure};
-use crate::record::NewFile;
+use crate::new_file::NewFile;
 use crate::report::Report;
 
 /// No report is larger: its lists are bounded.
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &ReportArguments, common: &Common, report: &Report)
         return Ok(Exit::Done);
     }
     let page = run.to_html();
-    let written = NewFile::find(path).and_then(|file| file.write(page.as_bytes()));
+    let written = NewFile::write(path, page.as_bytes());
     written.with_context(|| format!("cannot write {shown}")).map_err(|error| Failure::new(Exit::Failed, error))?;
     report.event("written", &format!("{shown} is written"), json!({"file": shown, "bytes": page.len()}));
     Ok(Exit::Done)
