@@ -13,6 +13,9 @@ use support::{BUCKET, NOWHERE, Ran, bulk, files};
 const SECRET: &str = "p@ss:w/rd 42";
 const ESCAPED: &str = "p%40ss%3Aw%2Frd%2042";
 
+/// Those that connect to a database with `--db`.
+const COMMANDS: [&str; 6] = ["mirror", "load", "doctor", "sync", "export", "crawl"];
+
 #[track_caller]
 fn assert_hidden(ran: &Ran) {
     for secret in [SECRET, ESCAPED, "p@ss", "w/rd", "p%40ss", "w%2Frd"] {
@@ -38,6 +41,11 @@ fn run_all(command: impl Fn() -> Command, status: i32, said: &str) {
         assert_eq!(ran.status, Some(status), "{ran:?}");
         assert!((ran.stdout.clone() + &ran.stderr).contains(said), "{ran:?}");
     }
+    let page = folder.path().join("run.html");
+    let shown = Ran::of(bulk([Path::new("report"), &report, Path::new("--html"), &page]));
+    assert_hidden(&shown);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert_hidden(&Ran { status: None, stdout: page, stderr: String::new() });
 }
 
 #[test]
@@ -55,6 +63,13 @@ fn of_a_database_password_nothing_is_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("people.csv");
     std::fs::write(&file, "id\n\"1\"\n").unwrap();
+    let export = "[[type]]\nname = 'people'\nquery = 'SELECT 1 AS id, 1 AS home'\nid = 'id'\ngroup = 'home'\n";
+    std::fs::write(folder.path().join("export.toml"), export).unwrap();
+    let crawl = format!(
+        "[input]\nquery = 'SELECT 1 AS id'\n[request]\nurl = 'http://{NOWHERE}/{{id}}'\n[limits]\nrate = ['1/s']\n\
+         [[rows]]\ntable = 'people'\ncolumns = {{ id = '$.id' }}\n"
+    );
+    std::fs::write(folder.path().join("crawl.toml"), crawl).unwrap();
     let store = Store::memory().with("bulk-data/courts-2026-06-30.csv.bz2", "fifteen bytes..");
     let bucket = s3::Server::builder().bucket(BUCKET, store).start().unwrap();
 
@@ -72,7 +87,7 @@ fn of_a_database_password_nothing_is_shown() {
         (format!("postgresql://{user}:{ESCAPED}@{address}/absent"), 1, "does not exist"),
     ];
     for (url, status, said) in &cases {
-        for name in ["mirror", "load", "doctor", "sync"] {
+        for name in COMMANDS {
             let given_by_flag = || {
                 let mut command = on(name, folder.path(), &bucket.url());
                 command.args(["--db", url]);
@@ -86,7 +101,7 @@ fn of_a_database_password_nothing_is_shown() {
         command.args(more).env("BULK_DB", url);
         Ran::of(command)
     };
-    for name in ["mirror", "load", "doctor", "sync"] {
+    for name in COMMANDS {
         // Usage is printed with the names of the variables, and not with what they hold.
         for more in [["--help", "-v"], ["--nonsense", "-v"]] {
             assert_hidden(&by_environment(server.url(), name, &more));
@@ -101,6 +116,12 @@ fn of_a_database_password_nothing_is_shown() {
     let synced = by_environment(server.url(), "sync", &["-v"]);
     synced.assert(0, &["1 stored"]);
     assert_hidden(&synced);
+    let exported = by_environment(server.url(), "export", &["-v"]);
+    exported.assert(0, &["1 "]);
+    assert_hidden(&exported);
+    let crawled = by_environment(server.url(), "crawl", &["--check", "-v"]);
+    crawled.assert(0, &[]);
+    assert_hidden(&crawled);
     let store = |name: &str, url: &str| {
         let mut command = bulk([name, &format!("s3://{BUCKET}"), "--anonymous", "--endpoint", &bucket.url()]);
         if name == "sync" {
@@ -153,6 +174,8 @@ fn on(name: &str, folder: &Path, endpoint: &str) -> Command {
             command.args([&source, "--anonymous", "--endpoint", endpoint, "--table", "object", "--body", "bytea"]);
             command.env("XDG_STATE_HOME", folder)
         }
+        "export" => command.arg(folder.join("export.toml")).arg("--out").arg(folder.join("archives")),
+        "crawl" => command.arg(folder.join("crawl.toml")),
         _ => command.args(["--endpoint", endpoint, "--dir"]).arg(folder),
     };
     command
